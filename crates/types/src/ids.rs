@@ -1,0 +1,225 @@
+//! Ids of users, requests and payments.
+
+use std::{fmt, num::NonZeroU64, str::FromStr};
+
+use uuid::Uuid;
+
+use crate::{Epoch, Invalid, Position, Sequence, ShardRef};
+
+/// An account holder, payer or payee, person or merchant. The caller chose the number: 1 to 2^63-1 (the databases' BIGINT).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UserId(NonZeroU64);
+
+impl UserId {
+    /// The number.
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The shard that the user belongs to in a zone of `shards` shards: `user_id % shards` (source document,
+    /// "Transaction Sharding by User ID").
+    pub fn shard(self, shards: u16) -> u16 {
+        u16::try_from(self.get() % u64::from(shards.max(1))).expect("a remainder of a u16 fits in a u16")
+    }
+}
+
+impl TryFrom<u64> for UserId {
+    type Error = Invalid;
+
+    fn try_from(value: u64) -> Result<Self, Invalid> {
+        match NonZeroU64::new(value) {
+            Some(id) if value <= i64::MAX as u64 => Ok(Self(id)),
+            _ => Err(Invalid::new(format!("a user id is 1 to {}, not {value}", i64::MAX))),
+        }
+    }
+}
+
+impl FromStr for UserId {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let number: u64 = text.parse().map_err(|_| Invalid::new(format!("a user id is a whole number, not `{text}`")))?;
+        Self::try_from(number)
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "user {}", self.0)
+    }
+}
+
+/// The caller's name for one write: a UUID, not nil. The same id with the same body gets the same answer again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(Uuid);
+
+impl RequestId {
+    /// The 16 bytes.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
+    /// From the 16 bytes of a journal entry.
+    pub fn from_slice(bytes: &[u8]) -> Result<Self, Invalid> {
+        let uuid = Uuid::from_slice(bytes).map_err(|_| Invalid::new("a request id is 16 bytes"))?;
+        Self::try_from(uuid)
+    }
+}
+
+impl TryFrom<Uuid> for RequestId {
+    type Error = Invalid;
+
+    fn try_from(uuid: Uuid) -> Result<Self, Invalid> {
+        if uuid.is_nil() {
+            return Err(Invalid::new("a request id is a UUID other than nil"));
+        }
+        Ok(Self(uuid))
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let uuid = Uuid::try_parse(text).map_err(|_| Invalid::new("a request id is a UUID"))?;
+        Self::try_from(uuid)
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "request {}", self.0)
+    }
+}
+
+/// Names a payment and its home: the position of the entry that created it, as `pay_ZONE_SHARD_EPOCH_SEQUENCE`.
+///
+/// The epoch makes the name unique even if a leader that lost its lease had given the same sequence number away.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PaymentId(Position);
+
+impl PaymentId {
+    /// The position of the entry that created the payment.
+    pub fn position(&self) -> &Position {
+        &self.0
+    }
+
+    /// The payment's home shard.
+    pub fn shard(&self) -> &ShardRef {
+        &self.0.shard
+    }
+
+    /// The sequence number of the entry that created the payment.
+    pub fn sequence(&self) -> Sequence {
+        self.0.sequence
+    }
+
+    /// The term of leadership that created the payment.
+    pub fn epoch(&self) -> Epoch {
+        self.0.epoch
+    }
+}
+
+impl From<Position> for PaymentId {
+    fn from(position: Position) -> Self {
+        Self(position)
+    }
+}
+
+impl FromStr for PaymentId {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let invalid = || Invalid::new("a payment id is pay_ZONE_SHARD_EPOCH_SEQUENCE");
+        let mut parts = text.split('_');
+        let (Some("pay"), Some(zone), Some(shard), Some(epoch), Some(sequence), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(invalid());
+        };
+        let number = |text: &str| -> Result<u64, Invalid> {
+            // One spelling for each id: no sign, no leading zero.
+            if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) || (text.len() > 1 && text.starts_with('0')) {
+                return Err(invalid());
+            }
+            text.parse().map_err(|_| invalid())
+        };
+        let position = Position {
+            shard: ShardRef { zone: zone.parse()?, index: u16::try_from(number(shard)?).map_err(|_| invalid())? },
+            epoch: Epoch(number(epoch)?),
+            sequence: Sequence(number(sequence)?),
+        };
+        let fits = |number: u64| number > 0 && number <= i64::MAX as u64;
+        if !fits(position.sequence.0) || !fits(position.epoch.0) {
+            return Err(invalid());
+        }
+        Ok(Self(position))
+    }
+}
+
+impl fmt::Display for PaymentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Position { shard, epoch, sequence } = &self.0;
+        write!(f, "pay_{}_{}_{}_{}", shard.zone, shard.index, epoch.0, sequence.0)
+    }
+}
+
+impl fmt::Debug for PaymentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn user_ids_are_one_to_the_largest_bigint() {
+        assert!(UserId::try_from(0).is_err());
+        assert!(UserId::try_from(u64::MAX).is_err());
+        assert_eq!(UserId::try_from(i64::MAX as u64).map(UserId::get), Ok(i64::MAX as u64));
+        assert_eq!(UserId::try_from(7).map(|user| user.shard(4)), Ok(3));
+    }
+
+    #[test]
+    fn a_payment_id_has_one_spelling() {
+        for wrong in [
+            "", "pay", "pay_eu_1_1", "pay_eu_1_1_1_1", "ref_eu_1_1_1", "pay_eu_01_1_1", "pay_eu_1_+1_1", "pay_eu_1_1_0", "pay_EU_1_1_1",
+            "pay_eu_65536_1_1", "pay_eu_1_0_1",
+        ] {
+            assert!(wrong.parse::<PaymentId>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_nil_request_id_is_refused() {
+        assert!("00000000-0000-0000-0000-000000000000".parse::<RequestId>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn payment_ids_survive_their_text(shard: u16, epoch in 1..=i64::MAX as u64, sequence in 1..=i64::MAX as u64) {
+            let id = PaymentId::from(Position {
+                shard: ShardRef { zone: "eu".parse().expect("a zone"), index: shard },
+                epoch: Epoch(epoch),
+                sequence: Sequence(sequence),
+            });
+            prop_assert_eq!(id.to_string().parse::<PaymentId>(), Ok(id));
+        }
+    }
+}
