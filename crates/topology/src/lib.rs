@@ -1,0 +1,52 @@
+//! region-config, validated: the regions, compliance zones, shards and leaders of the mesh, and where its nodes listen.
+//!
+//! [`Topology::load`] reads `region-config/regions.yaml` and promises that what it returns holds together: every region in
+//! one zone, every shard with one leader that may lead, every country in at most one zone, no address used twice. What is
+//! wrong comes back as [`Errors`]: all of it at once, each with file, line and key. Nothing is guessed and nothing is placed
+//! silently: a country that no zone lists is served by none.
+//!
+//! A topology does not change while it is in use and knows nothing of who is reachable; that is the mesh's part.
+//! Tests of other crates write their own with [`Topology::parse`]:
+//!
+//! ```
+//! let yaml = "
+//! mesh: test
+//! regions:
+//!   eu_west: {primary: true, services: [payment_processor], database: primary_master}
+//! zones:
+//!   eu: {shards: 2, regions: [eu_west], countries: [DE]}
+//! endpoints:
+//!   eu_west: {grpc: '127.0.0.1:7101', http: '127.0.0.1:7201'}
+//! ";
+//! let topology = paymesh_topology::Topology::parse("test", yaml)?;
+//! assert_eq!(topology.primary().name.as_str(), "eu_west");
+//! # Ok::<(), paymesh_topology::Errors>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod check;
+mod endpoint;
+mod problem;
+mod read;
+mod region;
+mod topology;
+mod tree;
+
+pub use endpoint::{Endpoint, InvalidEndpoint};
+pub use problem::{Errors, Problem};
+pub use region::{Compliance, Database, Region, Service};
+pub use topology::{DIRECTORY_SHARDS, DIRECTORY_ZONE, Topology, Zone};
+
+/// The file that [`Topology::load`] looks for when it is given a folder.
+pub const FILE_NAME: &str = "regions.yaml";
+/// Bytes of that file at most.
+pub const FILE_BYTES_MAX: u64 = 256 * 1024;
+/// Shards of a zone at most; the least is 1.
+pub const ZONE_SHARDS_MAX: u16 = 4096;
+/// Hours that a request's outcome is kept at least.
+pub const OUTCOME_RETENTION_HOURS_MIN: u64 = 24;
+/// Hours that a request's outcome is kept when the file does not say.
+pub const OUTCOME_RETENTION_HOURS_DEFAULT: u64 = 7 * 24;
+/// Hours that a request's outcome is kept at most: a year, past which the outcomes would outgrow the books.
+pub const OUTCOME_RETENTION_HOURS_MAX: u64 = 366 * 24;

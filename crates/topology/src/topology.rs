@@ -1,0 +1,181 @@
+//! The topology in use: what the mesh asks of region-config once it is known to be sound.
+//!
+//! Every answer is a look-up in memory. Users are placed by `user_id % shards` within the zone of their country of residence.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::Read,
+    path::Path,
+    time::Duration,
+};
+
+use paymesh_types::{Country, RegionName, ShardRef, UserId, ZoneName};
+
+use crate::{
+    Errors, FILE_BYTES_MAX, FILE_NAME, Region, check,
+    problem::Problems,
+    read,
+    tree::{self, Place},
+};
+
+/// The zone name that is the directory's (user to zone): no zone of region-config can have it, and no user lives there.
+pub const DIRECTORY_ZONE: &str = "directory";
+/// Shards of the directory. The primary region leads them.
+pub const DIRECTORY_SHARDS: u16 = 1;
+
+/// A mesh: its regions, its zones and who leads what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topology {
+    pub(crate) mesh: String,
+    /// In the order of the file.
+    pub(crate) regions: Vec<Region>,
+    /// The primary's index in `regions`.
+    pub(crate) primary: usize,
+    /// In the order of the file.
+    pub(crate) zones: Vec<Zone>,
+    /// The index in `zones` that serves a country.
+    pub(crate) countries: BTreeMap<Country, usize>,
+    pub(crate) directory: ZoneName,
+    pub(crate) outcome_retention: Duration,
+}
+
+/// A compliance zone: the regions among which its users' personal data may move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone {
+    /// Its name.
+    pub name: ZoneName,
+    /// Shards that its users are spread over: 1 to [`ZONE_SHARDS_MAX`](crate::ZONE_SHARDS_MAX), fixed when the zone is made.
+    pub shards: u16,
+    /// Its regions, in the order of the file.
+    pub regions: Vec<RegionName>,
+    /// The countries whose residents it serves.
+    pub countries: BTreeSet<Country>,
+    /// The leader of each shard, by the shard's number.
+    pub(crate) leaders: Vec<RegionName>,
+}
+
+impl Topology {
+    /// Reads and validates a configuration: a file, or the folder that holds `regions.yaml`.
+    ///
+    /// # Errors
+    /// Every problem of the file; or one, without a line, when it cannot be read.
+    pub fn load(dir_or_file: &Path) -> Result<Self, Errors> {
+        let file = if dir_or_file.is_dir() { dir_or_file.join(FILE_NAME) } else { dir_or_file.to_owned() };
+        let name = file.display().to_string();
+        let mut problems = Problems::new(&name);
+        let mut bytes = Vec::new();
+        // One byte past the bound is read, so that a file that is too large is known to be.
+        match File::open(&file).and_then(|open| open.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)) {
+            Ok(_) => {}
+            Err(error) => {
+                problems.add(Place::NOWHERE, "", format!("cannot be read: {error}"));
+                return Err(problems.into_errors());
+            }
+        }
+        match std::str::from_utf8(&bytes) {
+            Ok(yaml) => Self::parse(&name, yaml),
+            Err(error) => {
+                let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+                problems.add(Place::at(line as u64, 0), "", "is not UTF-8");
+                Err(problems.into_errors())
+            }
+        }
+    }
+
+    /// Validates the text of a configuration. `file_name` is what the errors call it.
+    ///
+    /// # Errors
+    /// Every problem of the text, in the order of the file. A text that is not YAML has one: the first place where it is not.
+    pub fn parse(file_name: &str, yaml: &str) -> Result<Self, Errors> {
+        let mut problems = Problems::new(file_name);
+        if yaml.len() as u64 > FILE_BYTES_MAX {
+            problems.add(Place::NOWHERE, "", format!("is larger than {FILE_BYTES_MAX} bytes"));
+            return Err(problems.into_errors());
+        }
+        let root = match tree::parse(yaml) {
+            Ok(root) => root,
+            Err((place, message)) => {
+                problems.add(place, "", message);
+                return Err(problems.into_errors());
+            }
+        };
+        let draft = read::read(&root, &mut problems);
+        match check::check(&draft, &mut problems) {
+            Some(topology) if problems.is_empty() => Ok(topology),
+            _ => Err(problems.into_errors()),
+        }
+    }
+
+    /// The mesh's name.
+    pub fn mesh(&self) -> &str {
+        &self.mesh
+    }
+
+    /// Every region, in the order of the file.
+    pub fn regions(&self) -> impl ExactSizeIterator<Item = &Region> {
+        self.regions.iter()
+    }
+
+    /// A region by its name.
+    pub fn region(&self, name: &RegionName) -> Option<&Region> {
+        self.regions.iter().find(|region| region.name == *name)
+    }
+
+    /// The primary region: the directory's home.
+    pub fn primary(&self) -> &Region {
+        &self.regions[self.primary]
+    }
+
+    /// Every zone, in the order of the file. The directory is not one.
+    pub fn zones(&self) -> impl ExactSizeIterator<Item = &Zone> {
+        self.zones.iter()
+    }
+
+    /// A zone by its name.
+    pub fn zone(&self, name: &ZoneName) -> Option<&Zone> {
+        self.zones.iter().find(|zone| zone.name == *name)
+    }
+
+    /// The zone that serves residents of a country. `None`: no zone does, and such a user cannot be enrolled.
+    pub fn zone_of_country(&self, country: Country) -> Option<&ZoneName> {
+        self.countries.get(&country).map(|zone| &self.zones[*zone].name)
+    }
+
+    /// The shard that a user of a zone belongs to. `None` when there is no such zone.
+    pub fn home(&self, zone: &ZoneName, user: UserId) -> Option<ShardRef> {
+        self.zone(zone).map(|zone| ShardRef { zone: zone.name.clone(), index: user.shard(zone.shards) })
+    }
+
+    /// The region that leads a shard, the directory's included. `None` when there is no such shard.
+    pub fn leader(&self, shard: &ShardRef) -> Option<&RegionName> {
+        if shard.zone == self.directory {
+            return (shard.index < DIRECTORY_SHARDS).then(|| &self.primary().name);
+        }
+        self.zone(&shard.zone)?.leaders.get(usize::from(shard.index))
+    }
+
+    /// The directory's shard that knows a user's zone.
+    pub fn directory_shard(&self, user: UserId) -> ShardRef {
+        ShardRef { zone: self.directory.clone(), index: user.shard(DIRECTORY_SHARDS) }
+    }
+
+    /// Every shard: the directory's, then zone by zone.
+    pub fn shards(&self) -> Vec<ShardRef> {
+        let zones = self.zones.iter().map(|zone| (&zone.name, zone.shards));
+        std::iter::once((&self.directory, DIRECTORY_SHARDS))
+            .chain(zones)
+            .flat_map(|(zone, shards)| (0..shards).map(|index| ShardRef { zone: zone.clone(), index }))
+            .collect()
+    }
+
+    /// The shards that a region leads, the directory's included.
+    pub fn led_by(&self, region: &RegionName) -> Vec<ShardRef> {
+        self.shards().into_iter().filter(|shard| self.leader(shard) == Some(region)).collect()
+    }
+
+    /// How long the outcome of a request is kept, by the time of its entry: 24 hours at least.
+    pub fn outcome_retention(&self) -> Duration {
+        self.outcome_retention
+    }
+}

@@ -1,0 +1,35 @@
+//! The JSON Schema of region-config, as an editor or a pipeline would apply it.
+
+use std::path::PathBuf;
+
+/// The folder of the shipped configuration.
+pub(crate) fn region_config() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../region-config")
+}
+
+/// A JSON Schema, compiled.
+pub(crate) struct Schema {
+    schemas: boon::Schemas,
+    index: boon::SchemaIndex,
+}
+
+impl Schema {
+    /// The shipped schema.
+    pub(crate) fn shipped() -> Self {
+        let text = std::fs::read_to_string(region_config().join("regions.schema.json")).expect("the schema can be read");
+        let json = serde_json::from_str(&text).expect("the schema is JSON");
+        let location = "https://paymesh.example/regions.schema.json";
+        let mut compiler = boon::Compiler::new();
+        compiler.add_resource(location, json).expect("the schema is taken");
+        let mut schemas = boon::Schemas::new();
+        let index = compiler.compile(location, &mut schemas).expect("the schema is a JSON Schema");
+        Self { schemas, index }
+    }
+
+    /// What the schema says against a YAML text, read by the rules of YAML 1.2.
+    pub(crate) fn validate(&self, yaml: &str) -> Result<(), String> {
+        let options = serde_saphyr::options! { strict_booleans: true };
+        let value = serde_saphyr::from_str_with_options(yaml, options).map_err(|error| error.to_string())?;
+        self.schemas.validate(&value, self.index).map_err(|error| format!("{error:#}"))
+    }
+}
