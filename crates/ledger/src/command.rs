@@ -1,0 +1,144 @@
+//! What a caller, another shard or the shard's own timer wants.
+
+use paymesh_types::{Country, Currency, Money, PaymentId, RequestId, Sequence, ShardRef, UserId, ZoneName};
+use smallvec::SmallVec;
+
+use crate::Credit;
+
+/// A command and the caller's name for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// `None` for the shard's own doings: expiries and what other shards sent.
+    pub id: Option<RequestId>,
+    /// What is wanted.
+    pub command: Command,
+}
+
+/// What is wanted. Fields are valid by their types; whether it may happen is for [`crate::decide`] to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Give a user a home here.
+    EnrollUser {
+        /// The user.
+        user: UserId,
+        /// Their country of residence.
+        country: Country,
+        /// Accounts to open with it, each currency once.
+        currencies: SmallVec<[Currency; 2]>,
+    },
+    /// Give a user id to a zone (the directory's shards only).
+    ClaimUser {
+        /// The user.
+        user: UserId,
+        /// The zone.
+        zone: ZoneName,
+    },
+    /// Open an account.
+    OpenAccount {
+        /// The owner.
+        user: UserId,
+        /// Its currency.
+        currency: Currency,
+    },
+    /// Close an empty account.
+    CloseAccount {
+        /// The owner.
+        user: UserId,
+        /// Its currency.
+        currency: Currency,
+    },
+    /// Book money from outside.
+    Deposit {
+        /// The owner.
+        user: UserId,
+        /// How much.
+        money: Money,
+        /// The caller's own words.
+        reference: String,
+    },
+    /// Book money to outside.
+    Withdraw {
+        /// The owner.
+        user: UserId,
+        /// How much.
+        money: Money,
+        /// The caller's own words.
+        reference: String,
+    },
+    /// Pay another user.
+    CreatePayment(CreatePayment),
+    /// Take held money. `None`: all of it.
+    CapturePayment {
+        /// The payment.
+        payment: PaymentId,
+        /// Minor units, more than zero.
+        amount: Option<i64>,
+    },
+    /// Release held money.
+    VoidPayment {
+        /// The payment.
+        payment: PaymentId,
+    },
+    /// Send money of a payment back. `None`: all that is left.
+    RefundPayment {
+        /// The payment.
+        payment: PaymentId,
+        /// Minor units, more than zero.
+        amount: Option<i64>,
+    },
+    /// Release a hold whose time is up.
+    ExpirePayment {
+        /// The payment's sequence number.
+        payment: Sequence,
+    },
+    /// Take in an entry that another shard addressed to this one.
+    Receive {
+        /// The other shard.
+        source: ShardRef,
+        /// The entry's sequence number there.
+        sequence: Sequence,
+        /// What it says.
+        message: Message,
+    },
+    /// Note how far another shard has taken in what this one sent, and how far its journal was read to learn that.
+    Delivered {
+        /// The other shard.
+        to: ShardRef,
+        /// A sequence number of this journal.
+        up_to: Sequence,
+        /// A sequence number of the other journal.
+        read_to: Sequence,
+    },
+}
+
+/// A payment to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreatePayment {
+    /// Whose money moves.
+    pub payer: UserId,
+    /// Who gets it; not the payer.
+    pub payee: UserId,
+    /// The payee's shard; `None` when it is this one.
+    pub payee_shard: Option<ShardRef>,
+    /// How much.
+    pub money: Money,
+    /// How long to hold it, in seconds; 0 takes it at once.
+    pub hold_s: u32,
+    /// The caller's own words.
+    pub reference: String,
+}
+
+/// What an entry of one shard says to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Credit the payee; the money is in the clearing account.
+    Pay(Credit),
+    /// The payee could not be credited; the money is in the clearing account again.
+    Bounce(Credit),
+    /// Have the payee send money back.
+    AskRefund(Credit),
+    /// The payee paid the refund; the money is in the clearing account.
+    RefundPaid(Credit),
+    /// The payee could not pay the refund.
+    RefundRefused(Credit),
+}

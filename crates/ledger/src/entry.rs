@@ -1,0 +1,370 @@
+//! What became a fact.
+
+use paymesh_types::{Country, Currency, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
+use smallvec::SmallVec;
+
+use crate::{Message, Payment};
+
+/// A fact in a shard's journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// When it was decided. Never decreases within a journal.
+    pub at: Timestamp,
+    /// The request that led to it.
+    pub request_id: Option<RequestId>,
+    /// What happened.
+    pub body: Body,
+    /// The movements. They sum to zero in each currency.
+    pub postings: SmallVec<[Posting; 2]>,
+    /// The caller's own words; empty where there are none.
+    pub reference: String,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// A user got a home here.
+    UserEnrolled {
+        /// The user.
+        user: UserId,
+        /// Their country of residence.
+        country: Country,
+        /// Accounts opened with it.
+        currencies: SmallVec<[Currency; 2]>,
+    },
+    /// The directory gave an id to a zone.
+    UserClaimed {
+        /// The user.
+        user: UserId,
+        /// The zone.
+        zone: ZoneName,
+    },
+    /// An account was opened.
+    AccountOpened {
+        /// The owner.
+        user: UserId,
+        /// Its currency.
+        currency: Currency,
+    },
+    /// An account was closed.
+    AccountClosed {
+        /// The owner.
+        user: UserId,
+        /// Its currency.
+        currency: Currency,
+    },
+    /// Money came in from outside.
+    Deposited {
+        /// The owner.
+        user: UserId,
+        /// How much.
+        money: Money,
+    },
+    /// Money went out, or was refused.
+    Withdrawn {
+        /// The owner.
+        user: UserId,
+        /// How much.
+        money: Money,
+        /// Set when nothing moved.
+        declined: Option<Reason>,
+    },
+    /// A payment was made, held or declined. Its id is the entry's position.
+    PaymentCreated(NewPayment),
+    /// Held money was taken.
+    PaymentCaptured {
+        /// The payment after it.
+        payment: Payment,
+        /// What the caller asked for, in minor units.
+        asked: Option<i64>,
+    },
+    /// Held money was released on request.
+    PaymentVoided {
+        /// The payment after it.
+        payment: Payment,
+    },
+    /// Held money was released because its time was up.
+    PaymentExpired {
+        /// The payment after it.
+        payment: Payment,
+    },
+    /// Money went back to the payer, payee of the same shard.
+    RefundCompleted {
+        /// The payment after it.
+        payment: Payment,
+        /// What this refund sent back, in minor units.
+        amount: i64,
+        /// What the caller asked for, in minor units.
+        asked: Option<i64>,
+    },
+    /// The payee's shard was asked to send money back.
+    RefundRequested {
+        /// The payment after it.
+        payment: Payment,
+        /// What this refund is to send back, in minor units.
+        amount: i64,
+        /// What the caller asked for, in minor units.
+        asked: Option<i64>,
+    },
+    /// An entry of another shard took effect here.
+    Received {
+        /// The other shard.
+        source: ShardRef,
+        /// The entry's sequence number there.
+        sequence: Sequence,
+        /// What it led to.
+        effect: Effect,
+    },
+    /// Another shard has taken in what this one sent it.
+    Delivered {
+        /// The other shard.
+        to: ShardRef,
+        /// A sequence number of this journal.
+        up_to: Sequence,
+        /// A sequence number of the other journal.
+        read_to: Sequence,
+    },
+}
+
+/// A payment as its first entry has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPayment {
+    /// Whose money moves.
+    pub payer: UserId,
+    /// Who gets it.
+    pub payee: UserId,
+    /// The payee's shard; `None` when it is this one.
+    pub payee_shard: Option<ShardRef>,
+    /// How much.
+    pub money: Money,
+    /// How long the hold lasts, in seconds; 0 when the money was taken at once.
+    pub hold_s: u32,
+    /// Set when nothing moved.
+    pub declined: Option<Reason>,
+    /// The payer's payment before this one in the currency; 0 when there is none.
+    pub previous: Sequence,
+}
+
+/// What an entry of another shard led to here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// The payee was credited.
+    Credited(Credit),
+    /// The payee could not be credited; the money goes back.
+    Bounced(Credit),
+    /// The payee paid a refund.
+    RefundPaid(Credit),
+    /// The payee could not pay a refund.
+    RefundRefused(Credit),
+    /// A bounced payment came back to the payer.
+    PaymentReturned(Payment),
+    /// A refund reached the payer.
+    RefundReceived {
+        /// The payment after it.
+        payment: Payment,
+        /// Minor units.
+        amount: i64,
+    },
+    /// A refund was refused; it no longer counts against the cap.
+    RefundFailed {
+        /// The payment after it.
+        payment: Payment,
+        /// Minor units.
+        amount: i64,
+        /// Why.
+        reason: Option<Reason>,
+    },
+}
+
+/// Money of a payment at the payee's shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credit {
+    /// The payment.
+    pub payment: PaymentId,
+    /// Who paid.
+    pub payer: UserId,
+    /// Who is paid.
+    pub payee: UserId,
+    /// How much.
+    pub money: Money,
+    /// Why not, for a bounce or a refusal.
+    pub reason: Option<Reason>,
+}
+
+/// Whose account a posting changes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Account {
+    /// A user's.
+    Wallet(UserId),
+    /// The world outside the mesh: negative what it put in.
+    External,
+    /// All that was ever sent to another shard.
+    Sent(ShardRef),
+    /// All that was ever received from another shard, negative.
+    Received(ShardRef),
+}
+
+/// A change of one account, with what it led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Posting {
+    /// Whose.
+    pub account: Account,
+    /// Which of theirs.
+    pub currency: Currency,
+    /// Minor units: positive credits, negative debits, zero changes only what is held.
+    pub amount: i64,
+    /// The booked balance after it.
+    pub balance_after: i64,
+    /// What is held after it.
+    pub held_after: i64,
+    /// The account's statement line before this one.
+    pub previous_line: LineId,
+}
+
+/// Names a statement line of a shard: the entry's sequence number and the place among its wallet postings (0 or 1).
+/// 0 names none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct LineId(pub u64);
+
+impl LineId {
+    /// The line of the `slot`th (0 or 1) wallet posting of an entry.
+    pub fn new(sequence: Sequence, slot: u64) -> Self {
+        assert!(slot < 2, "an entry touches two wallets at most");
+        Self(sequence.0 * 2 + slot)
+    }
+
+    /// The entry's sequence number.
+    pub fn sequence(self) -> Sequence {
+        Sequence(self.0 / 2)
+    }
+}
+
+/// Why money did not move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// The payer's available balance is less than the amount.
+    InsufficientFunds,
+    /// The payer's account is closed.
+    AccountClosed,
+    /// The payee has no account in the currency.
+    PayeeAccountNotFound,
+    /// The payee's account is closed.
+    PayeeAccountClosed,
+    /// The payee's balance would pass its bound.
+    PayeeBalanceLimit,
+    /// The payee's available balance is less than the refund.
+    PayeeInsufficientFunds,
+}
+
+impl Reason {
+    /// The name that callers see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InsufficientFunds => "INSUFFICIENT_FUNDS",
+            Self::AccountClosed => "ACCOUNT_CLOSED",
+            Self::PayeeAccountNotFound => "PAYEE_ACCOUNT_NOT_FOUND",
+            Self::PayeeAccountClosed => "PAYEE_ACCOUNT_CLOSED",
+            Self::PayeeBalanceLimit => "PAYEE_BALANCE_LIMIT",
+            Self::PayeeInsufficientFunds => "PAYEE_INSUFFICIENT_FUNDS",
+        }
+    }
+}
+
+/// Where a payment stands in its own shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Phase {
+    /// Held.
+    Authorized,
+    /// Taken, and with the payee or on its way.
+    Captured,
+    /// Came back.
+    Returned,
+    /// Did not take place.
+    Declined,
+    /// Released on request.
+    Voided,
+    /// Released by time.
+    Expired,
+}
+
+impl Entry {
+    /// The postings of users' accounts that change the booked balance, with the line each makes.
+    pub fn lines(&self, sequence: Sequence) -> impl Iterator<Item = (LineId, UserId, &Posting)> {
+        self.postings
+            .iter()
+            .filter_map(|posting| match posting.account {
+                Account::Wallet(user) => Some((user, posting)),
+                _ => None,
+            })
+            .enumerate()
+            .filter(|(_, (_, posting))| posting.amount != 0)
+            .map(move |(slot, (user, posting))| (LineId::new(sequence, slot as u64), user, posting))
+    }
+
+    /// The payment that the entry is about, as it stood after it, where it is one of this shard's.
+    pub fn payment(&self, position: &Position) -> Option<Payment> {
+        match &self.body {
+            Body::PaymentCreated(new) => Some(Payment::created(new, position, self.at)),
+            Body::PaymentCaptured { payment, .. }
+            | Body::PaymentVoided { payment }
+            | Body::PaymentExpired { payment }
+            | Body::RefundCompleted { payment, .. }
+            | Body::RefundRequested { payment, .. }
+            | Body::Received { effect: Effect::PaymentReturned(payment), .. }
+            | Body::Received { effect: Effect::RefundReceived { payment, .. }, .. }
+            | Body::Received { effect: Effect::RefundFailed { payment, .. }, .. } => Some(payment.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whom the entry is addressed to and what it says there, where it is addressed to another shard.
+    pub fn message(&self, position: &Position) -> Option<(ShardRef, Message)> {
+        match &self.body {
+            Body::PaymentCreated(new) if new.declined.is_none() && new.hold_s == 0 => {
+                let to = new.payee_shard.clone()?;
+                let credit = Credit {
+                    payment: PaymentId::from(position.clone()),
+                    payer: new.payer,
+                    payee: new.payee,
+                    money: new.money,
+                    reason: None,
+                };
+                Some((to, Message::Pay(credit)))
+            }
+            Body::PaymentCaptured { payment, .. } => {
+                Some((payment.payee_shard.clone()?, Message::Pay(payment.credit(position, payment.captured))))
+            }
+            Body::RefundRequested { payment, amount, .. } => {
+                Some((payment.payee_shard.clone()?, Message::AskRefund(payment.credit(position, *amount))))
+            }
+            Body::Received { source, effect, .. } => match effect {
+                Effect::Bounced(credit) => Some((source.clone(), Message::Bounce(credit.clone()))),
+                Effect::RefundPaid(credit) => Some((source.clone(), Message::RefundPaid(credit.clone()))),
+                Effect::RefundRefused(credit) => Some((source.clone(), Message::RefundRefused(credit.clone()))),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The entry's kind, as `GetRequestOutcome` names it.
+    pub fn kind(&self) -> &'static str {
+        match &self.body {
+            Body::UserEnrolled { .. } => "user_enrolled",
+            Body::UserClaimed { .. } => "user_claimed",
+            Body::AccountOpened { .. } => "account_opened",
+            Body::AccountClosed { .. } => "account_closed",
+            Body::Deposited { .. } => "deposited",
+            Body::Withdrawn { declined: None, .. } => "withdrawn",
+            Body::Withdrawn { declined: Some(_), .. } => "withdrawal_declined",
+            Body::PaymentCreated(_) => "payment_created",
+            Body::PaymentCaptured { .. } => "payment_captured",
+            Body::PaymentVoided { .. } => "payment_voided",
+            Body::PaymentExpired { .. } => "payment_expired",
+            Body::RefundCompleted { .. } => "refund_completed",
+            Body::RefundRequested { .. } => "refund_requested",
+            Body::Received { .. } => "received",
+            Body::Delivered { .. } => "delivered",
+        }
+    }
+}

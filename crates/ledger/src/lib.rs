@@ -1,0 +1,26 @@
+//! The ledger of one shard: double entry as a pure state machine.
+//!
+//! [`decide`] says what a command means against the state as it is: an [`Entry`], or a [`Rejection`] that changes nothing.
+//! [`State::apply`] makes the entry's effect. Neither does I/O, reads a clock or draws a random number: time and numbers
+//! are arguments, so the same commands always give the same books, and replaying entries needs no decisions.
+//!
+//! Every entry's postings sum to zero in each currency, and carry what each account held after them: a reader of the
+//! journal can project tables without any state, and can prove the books by adding up.
+//!
+//! What is in memory is the shard's business (`paymesh-shard`): [`State::missing`] names the records that commands need,
+//! [`State::load`] takes them in, [`State::evict`] lets go of what has been projected.
+
+#![forbid(unsafe_code)]
+
+mod audit;
+mod command;
+mod decide;
+mod entry;
+mod resident;
+mod state;
+
+pub use audit::{Audit, Problem, Sums};
+pub use command::{Command, CreatePayment, Message, Request};
+pub use decide::{Context, Decision, HOLD_SECONDS_MAX, Rejection, decide, differing_field};
+pub use entry::{Account, Body, Credit, Effect, Entry, LineId, NewPayment, Phase, Posting, Reason};
+pub use state::{Inconsistent, Missing, Payment, Records, State, Wallet};

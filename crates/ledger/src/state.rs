@@ -1,0 +1,476 @@
+//! The state that commands are decided against, and the effect of entries on it.
+
+use std::collections::BTreeMap;
+
+use paymesh_types::{Country, Currency, Epoch, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
+use rustc_hash::FxHashMap;
+
+use crate::{Account, Body, Command, Credit, Entry, LineId, Message, NewPayment, Phase, Posting, Reason, Request, resident::Resident};
+
+/// A user's account in one currency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wallet {
+    /// What is booked, in minor units. Not negative.
+    pub balance: i64,
+    /// What holds keep from being spent, in minor units. Not negative, not above the balance.
+    pub held: i64,
+    /// A closed account takes only what comes back to it.
+    pub closed: bool,
+    /// Its newest statement line.
+    pub last_line: LineId,
+    /// The owner's newest payment in the currency; 0 when there is none.
+    pub last_payment: Sequence,
+}
+
+impl Wallet {
+    /// What can be spent, in minor units.
+    pub fn available(&self) -> i64 {
+        self.balance - self.held
+    }
+}
+
+/// A payment at its own shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payment {
+    /// The term of leadership that created it.
+    pub epoch: Epoch,
+    /// The sequence number of the entry that created it.
+    pub sequence: Sequence,
+    /// Whose money moves.
+    pub payer: UserId,
+    /// Who gets it.
+    pub payee: UserId,
+    /// The payee's shard; `None` when it is this one.
+    pub payee_shard: Option<ShardRef>,
+    /// Its currency.
+    pub currency: Currency,
+    /// What was asked for, in minor units.
+    pub amount: i64,
+    /// What was taken, in minor units.
+    pub captured: i64,
+    /// What was refunded or is being refunded, in minor units. Never above `captured`.
+    pub refunded: i64,
+    /// The entry by which its money left for another shard; 0 when it did not.
+    pub sent: Sequence,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Why it was declined or returned.
+    pub reason: Option<Reason>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When its hold runs out; `None` when it was not held.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Payment {
+    pub(crate) fn created(new: &NewPayment, position: &Position, at: Timestamp) -> Self {
+        let (phase, captured) = match (new.declined, new.hold_s) {
+            (Some(_), _) => (Phase::Declined, 0),
+            (None, 0) => (Phase::Captured, new.money.minor()),
+            (None, _) => (Phase::Authorized, 0),
+        };
+        Self {
+            epoch: position.epoch,
+            sequence: position.sequence,
+            payer: new.payer,
+            payee: new.payee,
+            payee_shard: new.payee_shard.clone(),
+            currency: new.money.currency(),
+            amount: new.money.minor(),
+            captured,
+            refunded: 0,
+            sent: if captured > 0 && new.payee_shard.is_some() { position.sequence } else { Sequence(0) },
+            phase,
+            reason: new.declined,
+            created_at: at,
+            expires_at: (new.hold_s > 0).then(|| at.plus_seconds(new.hold_s.into())),
+        }
+    }
+
+    /// The payment's id, `shard` being its own.
+    pub fn id(&self, shard: &ShardRef) -> PaymentId {
+        PaymentId::from(Position { shard: shard.clone(), epoch: self.epoch, sequence: self.sequence })
+    }
+
+    pub(crate) fn credit(&self, position: &Position, amount: i64) -> Credit {
+        Credit {
+            payment: self.id(&position.shard),
+            payer: self.payer,
+            payee: self.payee,
+            money: paymesh_types::Money::new(amount, self.currency).expect("what was captured or refunded is an amount"),
+            reason: None,
+        }
+    }
+}
+
+/// The records that commands need and that are not in memory.
+#[derive(Debug, Default, Clone)]
+pub struct Missing {
+    /// Users.
+    pub users: Vec<UserId>,
+    /// Accounts.
+    pub wallets: Vec<(UserId, Currency)>,
+    /// Payments.
+    pub payments: Vec<Sequence>,
+    /// Request ids.
+    pub requests: Vec<RequestId>,
+    /// Users whose zone the directory is asked for.
+    pub claims: Vec<UserId>,
+}
+
+impl Missing {
+    /// Whether nothing is missing.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty() && self.wallets.is_empty() && self.payments.is_empty() && self.requests.is_empty() && self.claims.is_empty()
+    }
+}
+
+/// What the tables say about records that were missing. What is asked for and not here does not exist.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Records {
+    /// Users and their countries.
+    pub users: Vec<(UserId, Country)>,
+    /// Accounts.
+    pub wallets: Vec<((UserId, Currency), Wallet)>,
+    /// Payments.
+    pub payments: Vec<Payment>,
+    /// Request ids and the entries they led to.
+    pub requests: Vec<(RequestId, Sequence)>,
+    /// The directory's claims.
+    pub claims: Vec<(UserId, ZoneName)>,
+    /// The balances of the outside world's and the clearing accounts: these are loaded once, all of them.
+    pub system: Vec<((Account, Currency), i64)>,
+    /// How far other shards' journals took effect here: as above.
+    pub inbox: Vec<(ShardRef, Sequence)>,
+    /// How far other shards took in what this one sent: as above.
+    pub delivered: Vec<(ShardRef, Sequence)>,
+}
+
+/// An entry does not follow from the state: one of the two is corrupt.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("entry {sequence} does not follow from the books: {what}")]
+pub struct Inconsistent {
+    /// The entry.
+    pub sequence: Sequence,
+    /// What does not fit.
+    pub what: String,
+}
+
+/// The state of one shard, or the part of it that is in memory.
+#[derive(Debug)]
+pub struct State {
+    shard: ShardRef,
+    pub(crate) users: Resident<UserId, Country>,
+    pub(crate) wallets: Resident<(UserId, Currency), Wallet>,
+    pub(crate) payments: Resident<Sequence, Payment>,
+    pub(crate) requests: Resident<RequestId, Sequence>,
+    pub(crate) claims: Resident<UserId, ZoneName>,
+    /// Small, and always resident.
+    pub(crate) system: FxHashMap<(Account, Currency), i64>,
+    pub(crate) inbox: FxHashMap<ShardRef, Sequence>,
+    pub(crate) delivered: FxHashMap<ShardRef, Sequence>,
+}
+
+impl State {
+    /// A shard with nothing in it.
+    pub fn new(shard: ShardRef) -> Self {
+        Self {
+            shard,
+            users: Resident::default(),
+            wallets: Resident::default(),
+            payments: Resident::default(),
+            requests: Resident::default(),
+            claims: Resident::default(),
+            system: FxHashMap::default(),
+            inbox: FxHashMap::default(),
+            delivered: FxHashMap::default(),
+        }
+    }
+
+    /// The shard.
+    pub fn shard(&self) -> &ShardRef {
+        &self.shard
+    }
+
+    /// How far the other shard's journal took effect here.
+    pub fn inbox(&self, source: &ShardRef) -> Sequence {
+        self.inbox.get(source).copied().unwrap_or_default()
+    }
+
+    /// How far the other shard took in what this one sent.
+    pub fn delivered(&self, to: &ShardRef) -> Sequence {
+        self.delivered.get(to).copied().unwrap_or_default()
+    }
+
+    /// The cursors on other shards' journals.
+    pub fn inboxes(&self) -> impl Iterator<Item = (&ShardRef, Sequence)> {
+        self.inbox.iter().map(|(shard, sequence)| (shard, *sequence))
+    }
+
+    /// The balances of the outside world's and the clearing accounts.
+    pub fn system(&self) -> impl Iterator<Item = (&Account, Currency, i64)> {
+        self.system.iter().map(|((account, currency), balance)| (account, *currency, *balance))
+    }
+
+    /// The account, where it is in memory.
+    pub fn wallet(&self, user: UserId, currency: Currency) -> Option<&Wallet> {
+        self.wallets.peek((user, currency))
+    }
+
+    /// Adds to `missing` what deciding `request` needs and is not in memory, and marks the rest as in use. A payment
+    /// names further records: call again after loading, until nothing is missing.
+    pub fn missing(&mut self, request: &Request, missing: &mut Missing) {
+        if let Some(id) = request.id
+            && !self.requests.touch(id)
+        {
+            missing.requests.push(id);
+        }
+        match &request.command {
+            Command::EnrollUser { user, currencies, .. } => {
+                self.need_user(*user, missing);
+                for currency in currencies {
+                    self.need_wallet(*user, *currency, missing);
+                }
+            }
+            Command::ClaimUser { user, .. } => {
+                if !self.claims.touch(*user) {
+                    missing.claims.push(*user);
+                }
+            }
+            Command::OpenAccount { user, currency } | Command::CloseAccount { user, currency } => {
+                self.need_user(*user, missing);
+                self.need_wallet(*user, *currency, missing);
+            }
+            Command::Deposit { user, money, .. } | Command::Withdraw { user, money, .. } => {
+                self.need_wallet(*user, money.currency(), missing)
+            }
+            Command::CreatePayment(create) => {
+                self.need_wallet(create.payer, create.money.currency(), missing);
+                if create.payee_shard.is_none() {
+                    self.need_wallet(create.payee, create.money.currency(), missing);
+                }
+            }
+            Command::CapturePayment { payment, .. } | Command::VoidPayment { payment } | Command::RefundPayment { payment, .. } => {
+                self.need_payment(payment.sequence(), missing);
+            }
+            Command::ExpirePayment { payment } => self.need_payment(*payment, missing),
+            Command::Receive { message, .. } => match message {
+                Message::Pay(credit) | Message::AskRefund(credit) => self.need_wallet(credit.payee, credit.money.currency(), missing),
+                Message::Bounce(credit) | Message::RefundPaid(credit) | Message::RefundRefused(credit) => {
+                    self.need_payment(credit.payment.sequence(), missing);
+                }
+            },
+            Command::Delivered { .. } => {}
+        }
+    }
+
+    /// Adds to `missing` what applying `entry` needs and is not in memory: the accounts that it changes. What was decided
+    /// needs no more; replaying a journal onto tables does.
+    pub fn missing_to_apply(&mut self, entry: &Entry, missing: &mut Missing) {
+        for posting in &entry.postings {
+            if let Account::Wallet(user) = posting.account {
+                self.need_wallet(user, posting.currency, missing);
+            }
+        }
+        if let Body::AccountClosed { user, currency } = &entry.body {
+            self.need_wallet(*user, *currency, missing);
+        }
+    }
+
+    fn need_user(&mut self, user: UserId, missing: &mut Missing) {
+        if !self.users.touch(user) {
+            missing.users.push(user);
+        }
+    }
+
+    fn need_wallet(&mut self, user: UserId, currency: Currency, missing: &mut Missing) {
+        if !self.wallets.touch((user, currency)) {
+            missing.wallets.push((user, currency));
+        }
+    }
+
+    /// The payment and, once it is known, the accounts it concerns.
+    fn need_payment(&mut self, sequence: Sequence, missing: &mut Missing) {
+        if !self.payments.touch(sequence) {
+            missing.payments.push(sequence);
+            return;
+        }
+        if let Some(payment) = self.payments.get(sequence) {
+            let (payer, payee, currency, local) = (payment.payer, payment.payee, payment.currency, payment.payee_shard.is_none());
+            self.need_wallet(payer, currency, missing);
+            if local {
+                self.need_wallet(payee, currency, missing);
+            }
+        }
+    }
+
+    /// Takes in what the tables say about `missing`; what they do not know is remembered as absent.
+    pub fn load(&mut self, missing: &Missing, records: Records) {
+        self.load_system(records.system, records.inbox, records.delivered);
+        for (user, country) in records.users {
+            self.users.load(user, Some(country));
+        }
+        for (key, wallet) in records.wallets {
+            self.wallets.load(key, Some(wallet));
+        }
+        for payment in records.payments {
+            self.payments.load(payment.sequence, Some(payment));
+        }
+        for (id, sequence) in records.requests {
+            self.requests.load(id, Some(sequence));
+        }
+        for (user, zone) in records.claims {
+            self.claims.load(user, Some(zone));
+        }
+        missing.users.iter().for_each(|user| self.users.load(*user, None));
+        missing.wallets.iter().for_each(|key| self.wallets.load(*key, None));
+        missing.payments.iter().for_each(|sequence| self.payments.load(*sequence, None));
+        missing.requests.iter().for_each(|id| self.requests.load(*id, None));
+        missing.claims.iter().for_each(|user| self.claims.load(*user, None));
+    }
+
+    fn load_system(
+        &mut self,
+        system: Vec<((Account, Currency), i64)>,
+        inbox: Vec<(ShardRef, Sequence)>,
+        delivered: Vec<(ShardRef, Sequence)>,
+    ) {
+        for (key, balance) in system {
+            self.system.entry(key).or_insert(balance);
+        }
+        for (shard, sequence) in inbox {
+            self.inbox.entry(shard).or_insert(sequence);
+        }
+        for (shard, sequence) in delivered {
+            self.delivered.entry(shard).or_insert(sequence);
+        }
+    }
+
+    /// Lets go of records that the tables have (all entries up to `projected`) and that were not used lately, until at
+    /// most about `keep` of each kind stay. Call it between batches only.
+    pub fn evict(&mut self, projected: Sequence, keep: usize) {
+        self.users.evict(projected, keep);
+        self.wallets.evict(projected, keep);
+        self.payments.evict(projected, keep / 4);
+        self.requests.evict(projected, keep / 4);
+        self.claims.evict(projected, keep / 4);
+    }
+
+    /// Records in memory, of all kinds.
+    pub fn resident(&self) -> usize {
+        self.users.len() + self.wallets.len() + self.payments.len() + self.requests.len() + self.claims.len()
+    }
+
+    /// Makes the entry's effect. The accounts it changes must be resident ([`State::missing_to_apply`]) and agree with it,
+    /// for it says nothing of their other fields; all other records it says whole.
+    ///
+    /// # Errors
+    /// The entry does not follow from the state; the state is then not to be used any more.
+    pub fn apply(&mut self, position: &Position, entry: &Entry) -> Result<(), Inconsistent> {
+        let sequence = position.sequence;
+        if let Some(id) = entry.request_id {
+            self.requests.put(id, sequence, sequence);
+        }
+        match &entry.body {
+            Body::UserEnrolled { user, country, currencies } => {
+                self.users.put(*user, *country, sequence);
+                for currency in currencies {
+                    self.wallets.put((*user, *currency), Wallet::default(), sequence);
+                }
+            }
+            Body::UserClaimed { user, zone } => self.claims.put(*user, zone.clone(), sequence),
+            Body::AccountOpened { user, currency } => self.wallets.put((*user, *currency), Wallet::default(), sequence),
+            Body::AccountClosed { user, currency } => {
+                let mut wallet = self.wallet_before(sequence, *user, *currency)?;
+                wallet.closed = true;
+                self.wallets.put((*user, *currency), wallet, sequence);
+            }
+            Body::Received { source, sequence: source_sequence, .. } => self.advance_inbox(source, *source_sequence, sequence)?,
+            Body::Delivered { to, up_to, read_to } => {
+                let delivered = self.delivered.entry(to.clone()).or_default();
+                *delivered = (*delivered).max(*up_to);
+                let inbox = self.inbox.entry(to.clone()).or_default();
+                *inbox = (*inbox).max(*read_to);
+            }
+            _ => {}
+        }
+        for posting in &entry.postings {
+            self.post(sequence, posting)?;
+        }
+        for (line, user, posting) in entry.lines(sequence) {
+            let mut wallet = *self.wallets.get((user, posting.currency)).expect("it was posted to just now");
+            wallet.last_line = line;
+            self.wallets.put((user, posting.currency), wallet, sequence);
+        }
+        if let Some(payment) = entry.payment(position) {
+            if let Body::PaymentCreated(new) = &entry.body {
+                let mut wallet = self.wallet_before(sequence, new.payer, new.money.currency())?;
+                wallet.last_payment = sequence;
+                self.wallets.put((new.payer, new.money.currency()), wallet, sequence);
+            }
+            self.payments.put(payment.sequence, payment, sequence);
+        }
+        Ok(())
+    }
+
+    /// The account as it is before the entry.
+    fn wallet_before(&self, sequence: Sequence, user: UserId, currency: Currency) -> Result<Wallet, Inconsistent> {
+        let wallet = self.wallets.peek((user, currency)).copied();
+        wallet.ok_or_else(|| Inconsistent { sequence, what: format!("{user:?} has no account in {currency}, or it was not loaded") })
+    }
+
+    fn advance_inbox(&mut self, source: &ShardRef, to: Sequence, sequence: Sequence) -> Result<(), Inconsistent> {
+        let cursor = self.inbox.entry(source.clone()).or_default();
+        if to <= *cursor {
+            return Err(Inconsistent { sequence, what: format!("entry {to} of {source} takes effect again, after {cursor}") });
+        }
+        *cursor = to;
+        Ok(())
+    }
+
+    fn post(&mut self, sequence: Sequence, posting: &Posting) -> Result<(), Inconsistent> {
+        let mismatch = |before: i64| Inconsistent {
+            sequence,
+            what: format!(
+                "{:?} in {}: {before} and {} do not make {}",
+                posting.account, posting.currency, posting.amount, posting.balance_after
+            ),
+        };
+        if let Account::Wallet(user) = posting.account {
+            let mut wallet = self.wallet_before(sequence, user, posting.currency)?;
+            if wallet.balance.checked_add(posting.amount) != Some(posting.balance_after) || wallet.last_line != posting.previous_line {
+                return Err(mismatch(wallet.balance));
+            }
+            wallet.balance = posting.balance_after;
+            wallet.held = posting.held_after;
+            self.wallets.put((user, posting.currency), wallet, sequence);
+        } else {
+            let balance = self.system.entry((posting.account.clone(), posting.currency)).or_default();
+            if balance.checked_add(posting.amount) != Some(posting.balance_after) {
+                return Err(mismatch(*balance));
+            }
+            *balance = posting.balance_after;
+        }
+        Ok(())
+    }
+
+    /// All that is in memory, in order: for comparing states.
+    pub fn records(&self) -> Records {
+        fn sorted<K: Ord + Clone, V: Clone>(items: impl Iterator<Item = (K, V)>) -> Vec<(K, V)> {
+            items.collect::<BTreeMap<K, V>>().into_iter().collect()
+        }
+        Records {
+            users: sorted(self.users.iter().map(|(key, value)| (*key, *value))),
+            wallets: sorted(self.wallets.iter().map(|(key, value)| (*key, *value))),
+            payments: sorted(self.payments.iter().map(|(key, value)| (*key, value.clone())))
+                .into_iter()
+                .map(|(_, payment)| payment)
+                .collect(),
+            requests: sorted(self.requests.iter().map(|(key, value)| (*key, *value))),
+            claims: sorted(self.claims.iter().map(|(key, value)| (*key, value.clone()))),
+            system: sorted(self.system.iter().map(|(key, value)| (key.clone(), *value))),
+            inbox: sorted(self.inbox.iter().map(|(key, value)| (key.clone(), *value))),
+            delivered: sorted(self.delivered.iter().map(|(key, value)| (key.clone(), *value))),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What holds of the books whatever is asked, in whatever order, and whenever messages travel: random commands over a few
+//! users, currencies and shards. What is checked at every step is in `support/run.rs` and `support/network.rs`.
+
+#[path = "support/network.rs"]
+mod network;
+#[path = "support/run.rs"]
+mod run;
+
+use paymesh_ledger::{Account, Audit, Body, Entry};
+use paymesh_types::{AMOUNT_MINOR_MAX, Money, Position, Timestamp};
+use proptest::{prelude::*, test_runner::FileFailurePersistence};
+use run::{Act, CURRENCIES, FIRST_DEPOSIT, Run, SHARDS, Step, USERS, user};
+
+/// Which of those that there are by then, counted from the newest; mostly a new one.
+fn picks() -> impl Strategy<Value = usize> {
+    prop_oneof![3 => 0..4_usize, 2 => 0..1024_usize]
+}
+
+fn users() -> impl Strategy<Value = u64> {
+    1..=USERS
+}
+
+fn currencies() -> impl Strategy<Value = usize> {
+    prop_oneof![6 => Just(0_usize), 2 => Just(1), 1 => Just(2)]
+}
+
+/// Small amounts, and those at the bound.
+fn amounts() -> impl Strategy<Value = i64> {
+    prop_oneof![24 => 1..=60_i64, 1 => (0..=FIRST_DEPOSIT).prop_map(|less| AMOUNT_MINOR_MAX - less)]
+}
+
+fn amounts_or_all() -> impl Strategy<Value = Option<i64>> {
+    prop_oneof![3 => amounts().prop_map(Some), 2 => Just(None)]
+}
+
+fn asked() -> impl Strategy<Value = Option<i64>> {
+    prop_oneof![1 => Just(None), 2 => (-1..=60_i64).prop_map(Some)]
+}
+
+fn holds() -> impl Strategy<Value = u32> {
+    prop_oneof![Just(0_u32), 1..=60_u32]
+}
+
+fn acts() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        2 => (users(), prop::collection::btree_set(0..CURRENCIES.len(), 0..=3))
+            .prop_map(|(user, currencies)| Act::Enrol { user, currencies: currencies.into_iter().collect() }),
+        1 => (users(), any::<bool>()).prop_map(|(user, eu)| Act::Claim { user, eu }),
+        2 => (users(), currencies()).prop_map(|(user, currency)| Act::Open { user, currency }),
+        4 => (users(), currencies()).prop_map(|(user, currency)| Act::Close { user, currency }),
+        3 => (users(), currencies(), amounts_or_all()).prop_map(|(user, currency, amount)| Act::Deposit { user, currency, amount }),
+        5 => (users(), currencies(), amounts_or_all()).prop_map(|(user, currency, amount)| Act::Withdraw { user, currency, amount }),
+        12 => (users(), 1..USERS, currencies(), amounts(), holds()).prop_map(|(payer, apart, currency, amount, hold_s)| {
+            let payee = (payer - 1 + apart) % USERS + 1;
+            Act::Pay { payer, payee, currency, amount, hold_s }
+        }),
+        6 => (picks(), asked()).prop_map(|(payment, amount)| Act::Capture { payment, amount }),
+        2 => (picks(), prop::bool::weighted(0.2)).prop_map(|(payment, wrong_term)| Act::Void { payment, wrong_term }),
+        8 => (picks(), asked()).prop_map(|(payment, amount)| Act::Refund { payment, amount }),
+        3 => picks().prop_map(|payment| Act::Expire { payment }),
+    ]
+}
+
+fn carries() -> impl Strategy<Value = Step> {
+    (0..SHARDS.len(), 1..SHARDS.len()).prop_map(|(from, apart)| Step::Carry { from, to: (from + apart) % SHARDS.len() })
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        20 => acts().prop_map(|act| Step::Submit { act, reused: None }),
+        1 => (acts(), picks()).prop_map(|(act, reused)| Step::Submit { act, reused: Some(reused) }),
+        2 => picks().prop_map(Step::Repeat),
+        14 => carries(),
+        2 => picks().prop_map(Step::CarryAgain),
+        2 => (1..=40_u64).prop_map(Step::Wait),
+        1 => (0..SHARDS.len()).prop_map(Step::Lead),
+        2 => (0..SHARDS.len()).prop_map(Step::Restart),
+    ]
+}
+
+/// Refunds of one payment, and what makes them fail or late.
+fn racing_steps() -> impl Strategy<Value = Step> {
+    let refund = asked().prop_map(|amount| Act::Refund { payment: 0, amount });
+    let payee = |user: u64| {
+        prop_oneof![
+            amounts_or_all().prop_map(move |amount| Act::Withdraw { user, currency: 0, amount }),
+            amounts_or_all().prop_map(move |amount| Act::Deposit { user, currency: 0, amount }),
+            Just(Act::Close { user, currency: 0 }),
+        ]
+    };
+    prop_oneof![
+        8 => refund.prop_map(|act| Step::Submit { act, reused: None }),
+        3 => (2..=USERS).prop_flat_map(payee).prop_map(|act| Step::Submit { act, reused: None }),
+        1 => picks().prop_map(Step::Repeat),
+        8 => carries(),
+        2 => picks().prop_map(Step::CarryAgain),
+        1 => (0..SHARDS.len()).prop_map(Step::Restart),
+    ]
+}
+
+/// A way to falsify a journal.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Falsification {
+    Amount,
+    AmountOfBoth,
+    AmountAndBalanceOfBoth,
+    BalanceAfter,
+    HeldAfter,
+    PreviousLine,
+    Account,
+    Said,
+    Older,
+    Dropped,
+    Twice,
+    Swapped,
+}
+
+const FALSIFICATIONS: [Falsification; 12] = [
+    Falsification::Amount,
+    Falsification::AmountOfBoth,
+    Falsification::AmountAndBalanceOfBoth,
+    Falsification::BalanceAfter,
+    Falsification::HeldAfter,
+    Falsification::PreviousLine,
+    Falsification::Account,
+    Falsification::Said,
+    Falsification::Older,
+    Falsification::Dropped,
+    Falsification::Twice,
+    Falsification::Swapped,
+];
+
+/// Falsifies entry `at` of the journal by `by` minor units, where that can be done to it.
+fn falsify(journal: &mut Vec<(Position, Entry)>, falsification: Falsification, at: usize, by: i64) -> bool {
+    let count = journal.len();
+    let entry = &mut journal[at].1;
+    let postings = &mut entry.postings;
+    let wallet = postings.iter().position(|posting| matches!(posting.account, Account::Wallet(_)));
+    match (falsification, wallet) {
+        (Falsification::Amount, _) if !postings.is_empty() => postings[0].amount += by,
+        (Falsification::AmountOfBoth, _) if postings.len() == 2 => {
+            postings[0].amount += by;
+            postings[1].amount -= by;
+        }
+        (Falsification::AmountAndBalanceOfBoth, _) if postings.len() == 2 => {
+            for (posting, by) in postings.iter_mut().zip([by, -by]) {
+                posting.amount += by;
+                posting.balance_after += by;
+            }
+        }
+        (Falsification::BalanceAfter, _) if !postings.is_empty() => postings[0].balance_after += by,
+        (Falsification::HeldAfter, Some(wallet)) => postings[wallet].held_after += by,
+        (Falsification::PreviousLine, Some(wallet)) => postings[wallet].previous_line.0 += 1,
+        (Falsification::Account, Some(wallet)) => postings[wallet].account = Account::Wallet(user(USERS + 1)),
+        (Falsification::Said, _) => match &mut entry.body {
+            Body::Deposited { money, .. } | Body::Withdrawn { money, declined: None, .. } => {
+                *money = Money::new(money.minor() % 1000 + by.abs(), money.currency()).filter(|new| new != money).expect("another amount");
+            }
+            Body::PaymentCaptured { payment, .. } if payment.captured > 1 => payment.captured -= 1,
+            Body::PaymentVoided { payment } | Body::PaymentExpired { payment } => payment.amount += by.abs(),
+            Body::RefundCompleted { amount, .. } | Body::RefundRequested { amount, .. } => *amount = -*amount,
+            _ => return false,
+        },
+        (Falsification::Older, _) if at > 0 => entry.at = Timestamp(0),
+        (Falsification::Dropped, _) if at + 1 < count => {
+            journal.remove(at);
+        }
+        (Falsification::Twice, _) => {
+            let twice = journal[at].clone();
+            journal.insert(at, twice);
+        }
+        (Falsification::Swapped, _) if at + 1 < count => journal.swap(at, at + 1),
+        _ => return false,
+    }
+    true
+}
+
+fn config() -> ProptestConfig {
+    // A failure prints its seed and keeps it, to be tried first from then on.
+    let seeds = FileFailurePersistence::Direct("tests/properties.regressions");
+    ProptestConfig { failure_persistence: Some(Box::new(seeds)), ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// Every step is checked on its way: see [`Network::submit`], [`Network::check`] and [`Run::submit`].
+    #[test]
+    fn no_money_is_made_or_lost_and_all_states_decide_alike(
+        steps in prop::collection::vec(steps(), 1..120),
+        behind in 0..6_usize,
+        keep in 0..6_usize,
+    ) {
+        Run::new(behind, keep).play(&steps).finish();
+    }
+
+    #[test]
+    fn refunds_never_exceed_the_capture_however_many_race(
+        payee in 2..=8_u64,
+        amount in 1..=FIRST_DEPOSIT,
+        hold_s in holds(),
+        captured in asked(),
+        steps in prop::collection::vec(racing_steps(), 1..80),
+        behind in 0..3_usize,
+    ) {
+        // Users 2 and 4 are of user 1's own shard, 3, 5 and 6 are of others, 7 and 8 have no account.
+        let mut first = vec![Step::Submit { act: Act::Pay { payer: 1, payee, currency: 0, amount, hold_s }, reused: None }];
+        if hold_s > 0 {
+            first.push(Step::Submit { act: Act::Capture { payment: 0, amount: captured }, reused: None });
+        }
+        first.extend(steps);
+        Run::new(behind, 0).play(&first).finish();
+    }
+
+    #[test]
+    fn an_audit_refuses_a_falsified_journal(
+        steps in prop::collection::vec(steps(), 20..60),
+        shard in 0..SHARDS.len(),
+        at in picks(),
+        by in prop_oneof![-50..=-1_i64, 1..=50_i64],
+    ) {
+        let run = Run::new(0, 0).play(&steps).finish();
+        let journal = &run.network.shards[shard].journal;
+        prop_assume!(!journal.is_empty());
+        for falsification in FALSIFICATIONS {
+            // The first entry from there on that can be falsified so.
+            let falsified = (0..journal.len()).map(|offset| (at + offset) % journal.len()).find_map(|at| {
+                let mut journal = journal.clone();
+                falsify(&mut journal, falsification, at, by).then_some((at, journal))
+            });
+            let Some((at, falsified)) = falsified else { continue };
+            let mut audit = Audit::default();
+            let accepted = falsified.iter().all(|(position, entry)| audit.take(position, entry).is_ok());
+            prop_assert!(!accepted, "{:?} of entry {} goes unnoticed: {:?}", falsification, at + 1, journal[at]);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! A few shards and the way between them, in memory: every command goes in through [`Network::submit`], which checks
+//! after each that the books are right. It leaves to its callers what is submitted and when messages travel.
+
+use std::collections::BTreeMap;
+
+use paymesh_ledger::{
+    Account, Audit, Body, Command, Context, Decision, Entry, Message, Missing, Phase, Records, Rejection, Request, State, decide,
+};
+use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Epoch, Position, Sequence, ShardRef, Timestamp};
+
+/// One shard: what its leader has in memory, and its journal.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pub(crate) state: State,
+    pub(crate) journal: Vec<(Position, Entry)>,
+    pub(crate) epoch: Epoch,
+}
+
+/// Shards that send each other messages.
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) now: Timestamp,
+    /// What came in from outside less what went out, by the commands that were accepted.
+    deposited: BTreeMap<Currency, i128>,
+}
+
+impl Network {
+    /// Empty shards in the first second of time.
+    pub(crate) fn new(shards: impl IntoIterator<Item = ShardRef>) -> Self {
+        let shards = shards.into_iter().map(|shard| Shard { state: State::new(shard), journal: Vec::new(), epoch: Epoch(1) }).collect();
+        Self { shards, now: Timestamp(1_000_000), deposited: BTreeMap::new() }
+    }
+
+    /// What the next decision of a shard depends on.
+    pub(crate) fn context(&self, at: usize) -> Context {
+        let shard = &self.shards[at];
+        Context { now: self.now, epoch: shard.epoch, next: Sequence(shard.journal.len() as u64 + 1) }
+    }
+
+    /// Decides, applies and records, and checks what must hold of the shard whatever the command was.
+    pub(crate) fn submit(&mut self, at: usize, request: &Request) -> Result<Decision, Rejection> {
+        let context = self.context(at);
+        let shard = &mut self.shards[at];
+        let before = shard.state.records();
+        prefetch(&mut shard.state, request, &Records::default());
+        let decision = decide(&shard.state, context, request);
+        match &decision {
+            Ok(Decision::New(entry)) => {
+                let position = context.position(shard.state.shard());
+                shard.state.apply(&position, entry).expect("what was decided follows from the state");
+                shard.journal.push((position, (**entry).clone()));
+                let moved = match &entry.body {
+                    Body::Deposited { money, .. } => Some((money.currency(), i128::from(money.minor()))),
+                    Body::Withdrawn { money, declined: None, .. } => Some((money.currency(), -i128::from(money.minor()))),
+                    _ => None,
+                };
+                if let Some((currency, amount)) = moved {
+                    *self.deposited.entry(currency).or_default() += amount;
+                }
+            }
+            Ok(Decision::Recorded(_)) | Err(_) => {
+                assert_eq!(before, shard.state.records(), "{request:?} was not accepted and changed something")
+            }
+        }
+        shard.check();
+        decision
+    }
+
+    /// What shard `to` does next on reading the journal of shard `from`: take in an entry that is addressed to it, or note
+    /// what of its own was taken in. `None` when there is nothing new.
+    pub(crate) fn read(&self, from: usize, to: usize) -> Option<Command> {
+        let (source, reader) = (&self.shards[from], &self.shards[to]);
+        let cursor = reader.state.inbox(source.state.shard());
+        let next = source.journal[cursor.0 as usize..].iter().find_map(|(position, entry)| {
+            let (addressee, message) = entry.message(position)?;
+            (addressee == *reader.state.shard()).then_some((position.sequence, message))
+        });
+        let read_to = next.as_ref().map_or(source.journal.len() as u64, |(sequence, _)| sequence.0 - 1);
+        let taken_in = source.journal[..read_to as usize].iter().rev().find_map(|(_, entry)| match &entry.body {
+            Body::Received { source, sequence, .. } if source == reader.state.shard() => Some(*sequence),
+            _ => None,
+        });
+        let source = source.state.shard().clone();
+        match taken_in {
+            Some(up_to) if up_to > reader.state.delivered(&source) => {
+                Some(Command::Delivered { to: source, up_to, read_to: Sequence(read_to) })
+            }
+            _ => next.map(|(sequence, message)| Command::Receive { source, sequence, message }),
+        }
+    }
+
+    /// Carries one thing from shard `from` to shard `to`; `None` when there is nothing to carry.
+    pub(crate) fn carry(&mut self, from: usize, to: usize) -> Option<Result<Decision, Rejection>> {
+        let command = self.read(from, to)?;
+        Some(self.submit(to, &Request { id: None, command }))
+    }
+
+    /// Carries everything to where it belongs, and what that leads to, until nothing is on its way.
+    pub(crate) fn settle(&mut self) {
+        let on_their_way: usize = self.shards.iter().map(|shard| shard.journal.len()).sum();
+        for _ in 0..8 * on_their_way + 8 {
+            let carried = self.pairs().filter(|(from, to)| match self.carry(*from, *to) {
+                Some(taken) => {
+                    taken.expect("an honest shard's message is taken in");
+                    true
+                }
+                None => false,
+            });
+            if carried.count() == 0 {
+                return;
+            }
+        }
+        panic!("the shards never come to rest");
+    }
+
+    /// All ordered pairs of different shards.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let count = self.shards.len();
+        (0..count).flat_map(move |from| (0..count).filter(move |to| from != *to).map(move |to| (from, to)))
+    }
+
+    /// Money that left shard `from` and has not arrived at shard `to`, by the entries themselves.
+    pub(crate) fn in_transit(&self, from: usize, to: usize) -> BTreeMap<Currency, i128> {
+        let (sender, receiver) = (&self.shards[from], &self.shards[to].state);
+        let mut sums = BTreeMap::new();
+        for (position, entry) in &sender.journal[receiver.inbox(sender.state.shard()).0 as usize..] {
+            let Some((addressee, message)) = entry.message(position) else { continue };
+            if let Message::Pay(credit) | Message::Bounce(credit) | Message::RefundPaid(credit) = message
+                && addressee == *receiver.shard()
+            {
+                *sums.entry(credit.money.currency()).or_default() += i128::from(credit.money.minor());
+            }
+        }
+        sums
+    }
+
+    /// Checks that no money was made or lost anywhere: what one shard says it sent is what the other says it received and
+    /// what is on its way, and all users together have what came in from outside.
+    pub(crate) fn check(&self) {
+        let mut owned = BTreeMap::<Currency, i128>::new();
+        for (from, to) in self.pairs() {
+            let (sender, receiver) = (self.shards[from].state.shard().clone(), self.shards[to].state.shard().clone());
+            let sent = self.shards[from].system(|account| *account == Account::Sent(receiver.clone()));
+            let received = self.shards[to].system(|account| *account == Account::Received(sender.clone()));
+            let on_its_way = self.in_transit(from, to);
+            for currency in sent.keys().chain(received.keys()).chain(on_its_way.keys()) {
+                let of = |sums: &BTreeMap<Currency, i128>| sums.get(currency).copied().unwrap_or(0);
+                assert_eq!(of(&sent), of(&on_its_way) - of(&received), "{sender} to {receiver} in {currency}");
+            }
+            for (currency, amount) in on_its_way {
+                *owned.entry(currency).or_default() += amount;
+            }
+        }
+        let mut outside = BTreeMap::<Currency, i128>::new();
+        for shard in &self.shards {
+            for ((_, currency), wallet) in shard.state.records().wallets {
+                *owned.entry(currency).or_default() += i128::from(wallet.balance);
+            }
+            for (currency, balance) in shard.system(|account| *account == Account::External) {
+                *outside.entry(currency).or_default() -= balance;
+            }
+        }
+        owned.retain(|_, sum| *sum != 0);
+        outside.retain(|_, sum| *sum != 0);
+        let mut deposited = self.deposited.clone();
+        deposited.retain(|_, sum| *sum != 0);
+        assert_eq!(owned, deposited, "what users have, and what came in");
+        assert_eq!(outside, deposited, "what the outside world's accounts say, and what came in");
+    }
+
+    /// Checks each journal on its own: an audit accepts it, and it gives the same books again.
+    pub(crate) fn audit(&self) {
+        for shard in &self.shards {
+            let mut audit = Audit::default();
+            let mut replayed = State::new(shard.state.shard().clone());
+            for (position, entry) in &shard.journal {
+                audit.take(position, entry).expect("an audit accepts what was decided");
+                replayed.apply(position, entry).expect("what was applied once applies again");
+            }
+            let records = shard.state.records();
+            assert_eq!(records, replayed.records());
+            assert_eq!(audit.position(), Sequence(shard.journal.len() as u64));
+            assert_eq!(audit.users(), records.users.len() as u64);
+            assert_eq!(audit.payments(), records.payments.len() as u64);
+            for ((user, currency), wallet) in &records.wallets {
+                assert_eq!(audit.wallet(*user, *currency), (wallet.balance, wallet.held), "{user} in {currency}");
+            }
+            let system: Vec<_> = audit.system().map(|(account, currency, balance)| ((account.clone(), currency), balance)).collect();
+            assert_eq!(system, records.system);
+            let inbox: Vec<_> = audit.inbox().map(|(shard, sequence)| (shard.clone(), sequence)).collect();
+            assert_eq!(inbox, records.inbox);
+            for (currency, sums) in audit.sums() {
+                let mine = records.wallets.iter().filter(|((_, of), _)| *of == currency).map(|(_, wallet)| wallet);
+                let (balance, held) =
+                    mine.fold((0, 0), |(balance, held), wallet| (balance + i128::from(wallet.balance), held + i128::from(wallet.held)));
+                assert_eq!((sums.wallets, sums.held), (balance, held), "{currency}");
+                assert_eq!(sums.wallets + sums.external + sums.clearing, 0, "{currency}");
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// The sums by currency of the accounts that are nobody's.
+    fn system(&self, which: impl Fn(&Account) -> bool) -> BTreeMap<Currency, i128> {
+        let mut sums = BTreeMap::new();
+        for (account, currency, balance) in self.state.system() {
+            if which(account) {
+                *sums.entry(currency).or_default() += i128::from(balance);
+            }
+        }
+        sums
+    }
+
+    /// Checks what must hold in each shard after each command.
+    fn check(&self) {
+        let records = self.state.records();
+        let mut sums = self.system(|_| true);
+        let mut held = BTreeMap::new();
+        for payment in &records.payments {
+            assert!(0 <= payment.captured && payment.captured <= payment.amount && payment.amount <= AMOUNT_MINOR_MAX, "{payment:?}");
+            assert!(0 <= payment.refunded && payment.refunded <= payment.captured, "{payment:?}");
+            if payment.phase == Phase::Authorized {
+                *held.entry((payment.payer, payment.currency)).or_insert(0) += payment.amount;
+            }
+        }
+        for (key, wallet) in &records.wallets {
+            *sums.entry(key.1).or_default() += i128::from(wallet.balance);
+            assert!(0 <= wallet.held && wallet.held <= wallet.balance, "{key:?} {wallet:?}");
+            assert_eq!(wallet.held, held.get(key).copied().unwrap_or(0), "{key:?}: what is held is what payments hold");
+        }
+        for (currency, sum) in sums {
+            assert_eq!(sum, 0, "the accounts of {} in {currency} do not sum to zero", self.state.shard());
+        }
+    }
+}
+
+/// Loads what deciding `request` needs out of `tables`, which are all that there is.
+pub(crate) fn prefetch(state: &mut State, request: &Request, tables: &Records) {
+    // A payment is asked for first, then the accounts that it names.
+    for _ in 0..3 {
+        let mut missing = Missing::default();
+        state.missing(request, &mut missing);
+        if missing.is_empty() {
+            return;
+        }
+        load(state, &missing, tables);
+    }
+    panic!("deciding {request:?} needs ever more");
+}
+
+/// Loads what is missing, and nothing else, out of `tables`.
+pub(crate) fn load(state: &mut State, missing: &Missing, tables: &Records) {
+    fn pick<T: Clone>(rows: &[T], asked: impl Fn(&T) -> bool) -> Vec<T> {
+        rows.iter().filter(|row| asked(row)).cloned().collect()
+    }
+    let records = Records {
+        users: pick(&tables.users, |(user, _)| missing.users.contains(user)),
+        wallets: pick(&tables.wallets, |(key, _)| missing.wallets.contains(key)),
+        payments: pick(&tables.payments, |payment| missing.payments.contains(&payment.sequence)),
+        requests: pick(&tables.requests, |(id, _)| missing.requests.contains(id)),
+        claims: pick(&tables.claims, |(user, _)| missing.claims.contains(user)),
+        system: tables.system.clone(),
+        inbox: tables.inbox.clone(),
+        delivered: tables.delivered.clone(),
+    };
+    state.load(missing, records);
+}
