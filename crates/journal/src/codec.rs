@@ -1,0 +1,423 @@
+//! Entries as bytes: the messages of `paymesh.events.v1`, in two parts.
+
+use paymesh_contract::events::v1 as pb;
+use paymesh_ledger::{Account, Body, Credit, Effect, Entry, LineId, NewPayment, Payment, Phase, Posting, Reason};
+use paymesh_types::{Country, Currency, Epoch, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
+use prost::Message as _;
+
+use crate::StoredEntry;
+
+/// Why bytes are not an entry.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not protobuf.
+    #[error("an entry does not decode: {0}")]
+    Wire(#[from] prost::DecodeError),
+    /// A value that no leader writes.
+    #[error("an entry does not make sense: {0}")]
+    Value(#[from] paymesh_types::Invalid),
+    /// A field that every leader writes is absent or out of its range.
+    #[error("an entry does not make sense: {0}")]
+    Missing(&'static str),
+}
+
+/// Buffers that encoding uses again and again.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    open: Vec<u8>,
+    sealed: Vec<u8>,
+}
+
+/// Encodes an entry of number `sequence`.
+pub fn encode<'a>(entry: &Entry, sequence: Sequence, scratch: &'a mut Scratch) -> StoredEntry<'a> {
+    scratch.open.clear();
+    scratch.sealed.clear();
+    open(entry, sequence).encode(&mut scratch.open).expect("a vector has room");
+    sealed(entry, sequence).encode(&mut scratch.sealed).expect("a vector has room");
+    StoredEntry { open: &scratch.open, sealed: &scratch.sealed }
+}
+
+/// Decodes an entry of number `sequence` of `shard`.
+///
+/// # Errors
+/// The bytes are not an entry that a leader wrote.
+pub fn decode(parts: StoredEntry<'_>, sequence: Sequence, shard: &ShardRef) -> Result<Entry, DecodeError> {
+    from_parts(pb::EntryOpen::decode(parts.open)?, pb::EntrySealed::decode(parts.sealed)?, sequence, shard)
+}
+
+/// The open part of an entry.
+pub fn open(entry: &Entry, sequence: Sequence) -> pb::EntryOpen {
+    pb::EntryOpen {
+        at_us: entry.at.0,
+        request_id: entry.request_id.map(|id| id.as_bytes().to_vec()).unwrap_or_default(),
+        body: Some(body(&entry.body, sequence)),
+    }
+}
+
+/// The sealed part of an entry.
+pub fn sealed(entry: &Entry, sequence: Sequence) -> pb::EntrySealed {
+    let residence_country = match &entry.body {
+        Body::UserEnrolled { country, .. } => country.code().to_owned(),
+        _ => String::new(),
+    };
+    pb::EntrySealed {
+        postings: entry.postings.iter().map(|each| posting(each, sequence)).collect(),
+        reference: entry.reference.clone(),
+        residence_country,
+    }
+}
+
+fn body(body: &Body, at: Sequence) -> pb::entry_open::Body {
+    use pb::entry_open::Body as B;
+    match body {
+        Body::UserEnrolled { user, currencies, .. } => {
+            B::UserEnrolled(pb::UserEnrolled { user_id: user.get(), currencies: currencies.iter().map(|currency| number(*currency)).collect() })
+        }
+        Body::UserClaimed { user, zone } => B::UserClaimed(pb::UserClaimed { user_id: user.get(), zone: zone.to_string() }),
+        Body::AccountOpened { user, currency } => B::AccountOpened(pb::AccountOpened { user_id: user.get(), currency: number(*currency) }),
+        Body::AccountClosed { user, currency } => B::AccountClosed(pb::AccountClosed { user_id: user.get(), currency: number(*currency) }),
+        Body::Deposited { user, money } => {
+            B::Deposited(pb::Deposited { user_id: user.get(), currency: number(money.currency()), amount: unsigned(money.minor()) })
+        }
+        Body::Withdrawn { user, money, declined } => B::Withdrawn(pb::Withdrawn {
+            user_id: user.get(),
+            currency: number(money.currency()),
+            amount: unsigned(money.minor()),
+            declined: reason(*declined),
+        }),
+        Body::PaymentCreated(new) => B::PaymentCreated(created(new, at)),
+        Body::PaymentCaptured { payment, asked } => {
+            B::PaymentCaptured(pb::PaymentCaptured { payment: Some(state(payment)), asked: asked.map(unsigned).unwrap_or(0) })
+        }
+        Body::PaymentVoided { payment } => B::PaymentVoided(pb::PaymentVoided { payment: Some(state(payment)) }),
+        Body::PaymentExpired { payment } => B::PaymentExpired(pb::PaymentExpired { payment: Some(state(payment)) }),
+        Body::RefundCompleted { payment, amount, asked } => B::RefundCompleted(pb::RefundCompleted {
+            payment: Some(state(payment)),
+            amount: unsigned(*amount),
+            asked: asked.map(unsigned).unwrap_or(0),
+        }),
+        Body::RefundRequested { payment, amount, asked } => B::RefundRequested(pb::RefundRequested {
+            payment: Some(state(payment)),
+            amount: unsigned(*amount),
+            asked: asked.map(unsigned).unwrap_or(0),
+        }),
+        Body::Received { source, sequence, effect } => B::Received(pb::Received {
+            source_zone: source.zone.to_string(),
+            source_shard: source.index.into(),
+            source_sequence: sequence.0,
+            effect: Some(self::effect(effect)),
+        }),
+        Body::Delivered { to, up_to, read_to } => B::Delivered(pb::Delivered {
+            zone: to.zone.to_string(),
+            shard: to.index.into(),
+            up_to_sequence: up_to.0,
+            read_to_sequence: read_to.0,
+        }),
+    }
+}
+
+fn created(new: &NewPayment, at: Sequence) -> pb::PaymentCreated {
+    let (payee_zone, payee_shard) = shard_parts(new.payee_shard.as_ref());
+    pb::PaymentCreated {
+        payer_id: new.payer.get(),
+        payee_id: new.payee.get(),
+        payee_zone,
+        payee_shard,
+        currency: number(new.money.currency()),
+        amount: unsigned(new.money.minor()),
+        hold_s: new.hold_s,
+        declined: reason(new.declined),
+        previous_payment: if new.previous == Sequence(0) { 0 } else { at.0 - new.previous.0 },
+    }
+}
+
+fn effect(effect: &Effect) -> pb::received::Effect {
+    use pb::received::Effect as E;
+    match effect {
+        Effect::Credited(it) => E::Credit(credit(it)),
+        Effect::Bounced(it) => E::Bounce(credit(it)),
+        Effect::RefundPaid(it) => E::RefundPaid(credit(it)),
+        Effect::RefundRefused(it) => E::RefundRefused(credit(it)),
+        Effect::PaymentReturned(payment) => E::PaymentReturned(state(payment)),
+        Effect::RefundReceived { payment, amount } => {
+            E::RefundReceived(pb::RefundSettled { payment: Some(state(payment)), amount: unsigned(*amount), reason: 0 })
+        }
+        Effect::RefundFailed { payment, amount, reason: why } => {
+            E::RefundFailed(pb::RefundSettled { payment: Some(state(payment)), amount: unsigned(*amount), reason: reason(*why) })
+        }
+    }
+}
+
+fn credit(credit: &Credit) -> pb::Credit {
+    let Position { shard, epoch, sequence } = credit.payment.position();
+    pb::Credit {
+        payment_zone: shard.zone.to_string(),
+        payment_shard: shard.index.into(),
+        payment_epoch: epoch.0,
+        payment_sequence: sequence.0,
+        payer_id: credit.payer.get(),
+        payee_id: credit.payee.get(),
+        currency: number(credit.money.currency()),
+        amount: unsigned(credit.money.minor()),
+        reason: reason(credit.reason),
+    }
+}
+
+fn state(payment: &Payment) -> pb::PaymentState {
+    let (payee_zone, payee_shard) = shard_parts(payment.payee_shard.as_ref());
+    pb::PaymentState {
+        epoch: payment.epoch.0,
+        sequence: payment.sequence.0,
+        payer_id: payment.payer.get(),
+        payee_id: payment.payee.get(),
+        payee_zone,
+        payee_shard,
+        currency: number(payment.currency),
+        amount: unsigned(payment.amount),
+        captured: unsigned(payment.captured),
+        refunded: unsigned(payment.refunded),
+        sent_sequence: payment.sent.0,
+        phase: phase(payment.phase) as i32,
+        reason: reason(payment.reason),
+        created_at_us: payment.created_at.0,
+        expires_at_us: payment.expires_at.unwrap_or_default().0,
+    }
+}
+
+fn posting(posting: &Posting, at: Sequence) -> pb::Posting {
+    let (user_id, clearing, clearing_received) = match &posting.account {
+        Account::Wallet(user) => (user.get(), None, false),
+        Account::External => (0, None, false),
+        Account::Sent(shard) => (0, Some(shard), false),
+        Account::Received(shard) => (0, Some(shard), true),
+    };
+    let (clearing_zone, clearing_shard) = shard_parts(clearing);
+    let previous = posting.previous_line;
+    pb::Posting {
+        user_id,
+        currency: number(posting.currency),
+        amount: posting.amount,
+        balance_after: posting.balance_after,
+        held_after: posting.held_after,
+        previous_line: if previous == LineId(0) { 0 } else { (at.0 - previous.sequence().0) * 2 + previous.0 % 2 },
+        clearing_zone,
+        clearing_shard,
+        clearing_received,
+    }
+}
+
+fn shard_parts(shard: Option<&ShardRef>) -> (String, u32) {
+    shard.map_or((String::new(), 0), |shard| (shard.zone.to_string(), shard.index.into()))
+}
+
+fn number(currency: Currency) -> u32 {
+    currency.numeric().into()
+}
+
+fn unsigned(amount: i64) -> u64 {
+    u64::try_from(amount).expect("amounts of payments are not negative")
+}
+
+fn reason(reason: Option<Reason>) -> i32 {
+    (match reason {
+        None => pb::Reason::Unspecified,
+        Some(Reason::InsufficientFunds) => pb::Reason::InsufficientFunds,
+        Some(Reason::AccountClosed) => pb::Reason::AccountClosed,
+        Some(Reason::PayeeAccountNotFound) => pb::Reason::PayeeAccountNotFound,
+        Some(Reason::PayeeAccountClosed) => pb::Reason::PayeeAccountClosed,
+        Some(Reason::PayeeBalanceLimit) => pb::Reason::PayeeBalanceLimit,
+        Some(Reason::PayeeInsufficientFunds) => pb::Reason::PayeeInsufficientFunds,
+    }) as i32
+}
+
+/// The contract's name of a phase.
+pub fn phase(phase: Phase) -> pb::Phase {
+    match phase {
+        Phase::Authorized => pb::Phase::Authorized,
+        Phase::Captured => pb::Phase::Captured,
+        Phase::Returned => pb::Phase::Returned,
+        Phase::Declined => pb::Phase::Declined,
+        Phase::Voided => pb::Phase::Voided,
+        Phase::Expired => pb::Phase::Expired,
+    }
+}
+
+fn from_parts(open: pb::EntryOpen, sealed: pb::EntrySealed, at: Sequence, shard: &ShardRef) -> Result<Entry, DecodeError> {
+    let request_id = if open.request_id.is_empty() { None } else { Some(RequestId::from_slice(&open.request_id)?) };
+    let body = from_body(open.body.ok_or(DecodeError::Missing("no body"))?, &sealed, at, shard)?;
+    let postings = sealed.postings.iter().map(|each| from_posting(each, at)).collect::<Result<_, _>>()?;
+    Ok(Entry { at: Timestamp(open.at_us), request_id, body, postings, reference: sealed.reference })
+}
+
+fn from_body(body: pb::entry_open::Body, sealed: &pb::EntrySealed, at: Sequence, shard: &ShardRef) -> Result<Body, DecodeError> {
+    use pb::entry_open::Body as B;
+    Ok(match body {
+        B::UserEnrolled(it) => Body::UserEnrolled {
+            user: user(it.user_id)?,
+            country: sealed.residence_country.parse::<Country>()?,
+            currencies: it.currencies.iter().map(|each| currency(*each)).collect::<Result<_, _>>()?,
+        },
+        B::UserClaimed(it) => Body::UserClaimed { user: user(it.user_id)?, zone: it.zone.parse()? },
+        B::AccountOpened(it) => Body::AccountOpened { user: user(it.user_id)?, currency: currency(it.currency)? },
+        B::AccountClosed(it) => Body::AccountClosed { user: user(it.user_id)?, currency: currency(it.currency)? },
+        B::Deposited(it) => Body::Deposited { user: user(it.user_id)?, money: money(it.amount, it.currency)? },
+        B::Withdrawn(it) => {
+            Body::Withdrawn { user: user(it.user_id)?, money: money(it.amount, it.currency)?, declined: from_reason(it.declined)? }
+        }
+        B::PaymentCreated(it) => Body::PaymentCreated(NewPayment {
+            payer: user(it.payer_id)?,
+            payee: user(it.payee_id)?,
+            payee_shard: from_shard(&it.payee_zone, it.payee_shard)?,
+            money: money(it.amount, it.currency)?,
+            hold_s: it.hold_s,
+            declined: from_reason(it.declined)?,
+            previous: Sequence(back(at, it.previous_payment)?),
+        }),
+        B::PaymentCaptured(it) => Body::PaymentCaptured { payment: from_state(it.payment)?, asked: asked(it.asked)? },
+        B::PaymentVoided(it) => Body::PaymentVoided { payment: from_state(it.payment)? },
+        B::PaymentExpired(it) => Body::PaymentExpired { payment: from_state(it.payment)? },
+        B::RefundCompleted(it) => {
+            Body::RefundCompleted { payment: from_state(it.payment)?, amount: signed(it.amount)?, asked: asked(it.asked)? }
+        }
+        B::RefundRequested(it) => {
+            Body::RefundRequested { payment: from_state(it.payment)?, amount: signed(it.amount)?, asked: asked(it.asked)? }
+        }
+        B::Received(it) => {
+            let source = from_shard(&it.source_zone, it.source_shard)?.ok_or(DecodeError::Missing("no source"))?;
+            if &source == shard {
+                return Err(DecodeError::Missing("a shard receives nothing from itself"));
+            }
+            let effect = from_effect(it.effect.ok_or(DecodeError::Missing("no effect"))?)?;
+            Body::Received { source, sequence: Sequence(it.source_sequence), effect }
+        }
+        B::Delivered(it) => Body::Delivered {
+            to: from_shard(&it.zone, it.shard)?.ok_or(DecodeError::Missing("no shard"))?,
+            up_to: Sequence(it.up_to_sequence),
+            read_to: Sequence(it.read_to_sequence),
+        },
+    })
+}
+
+fn from_effect(effect: pb::received::Effect) -> Result<Effect, DecodeError> {
+    use pb::received::Effect as E;
+    Ok(match effect {
+        E::Credit(it) => Effect::Credited(from_credit(&it)?),
+        E::Bounce(it) => Effect::Bounced(from_credit(&it)?),
+        E::RefundPaid(it) => Effect::RefundPaid(from_credit(&it)?),
+        E::RefundRefused(it) => Effect::RefundRefused(from_credit(&it)?),
+        E::PaymentReturned(it) => Effect::PaymentReturned(from_state(Some(it))?),
+        E::RefundReceived(it) => Effect::RefundReceived { payment: from_state(it.payment)?, amount: signed(it.amount)? },
+        E::RefundFailed(it) => {
+            Effect::RefundFailed { payment: from_state(it.payment)?, amount: signed(it.amount)?, reason: from_reason(it.reason)? }
+        }
+    })
+}
+
+fn from_credit(it: &pb::Credit) -> Result<Credit, DecodeError> {
+    let shard = from_shard(&it.payment_zone, it.payment_shard)?.ok_or(DecodeError::Missing("no payment"))?;
+    Ok(Credit {
+        payment: PaymentId::from(Position { shard, epoch: Epoch(it.payment_epoch), sequence: Sequence(it.payment_sequence) }),
+        payer: user(it.payer_id)?,
+        payee: user(it.payee_id)?,
+        money: money(it.amount, it.currency)?,
+        reason: from_reason(it.reason)?,
+    })
+}
+
+fn from_state(state: Option<pb::PaymentState>) -> Result<Payment, DecodeError> {
+    let it = state.ok_or(DecodeError::Missing("no payment"))?;
+    Ok(Payment {
+        epoch: Epoch(it.epoch),
+        sequence: Sequence(it.sequence),
+        payer: user(it.payer_id)?,
+        payee: user(it.payee_id)?,
+        payee_shard: from_shard(&it.payee_zone, it.payee_shard)?,
+        currency: currency(it.currency)?,
+        amount: signed(it.amount)?,
+        captured: signed(it.captured)?,
+        refunded: signed(it.refunded)?,
+        sent: Sequence(it.sent_sequence),
+        phase: match it.phase() {
+            pb::Phase::Authorized => Phase::Authorized,
+            pb::Phase::Captured => Phase::Captured,
+            pb::Phase::Returned => Phase::Returned,
+            pb::Phase::Declined => Phase::Declined,
+            pb::Phase::Voided => Phase::Voided,
+            pb::Phase::Expired => Phase::Expired,
+            pb::Phase::Unspecified => return Err(DecodeError::Missing("a payment without a phase")),
+        },
+        reason: from_reason(it.reason)?,
+        created_at: Timestamp(it.created_at_us),
+        expires_at: (it.expires_at_us > 0).then_some(Timestamp(it.expires_at_us)),
+    })
+}
+
+fn from_posting(it: &pb::Posting, at: Sequence) -> Result<Posting, DecodeError> {
+    let account = match (it.user_id, from_shard(&it.clearing_zone, it.clearing_shard)?) {
+        (0, None) => Account::External,
+        (0, Some(shard)) if it.clearing_received => Account::Received(shard),
+        (0, Some(shard)) => Account::Sent(shard),
+        (id, _) => Account::Wallet(user(id)?),
+    };
+    let previous_line = match it.previous_line {
+        0 => LineId(0),
+        distance => LineId::new(Sequence(back(at, distance / 2)?), distance % 2),
+    };
+    Ok(Posting {
+        account,
+        currency: currency(it.currency)?,
+        amount: it.amount,
+        balance_after: it.balance_after,
+        held_after: it.held_after,
+        previous_line,
+    })
+}
+
+/// The number `distance` before `at`; 0 for none.
+fn back(at: Sequence, distance: u64) -> Result<u64, DecodeError> {
+    match distance {
+        0 => Ok(0),
+        distance => at.0.checked_sub(distance).filter(|sequence| *sequence > 0).ok_or(DecodeError::Missing("it points before the journal's beginning")),
+    }
+}
+
+fn from_shard(zone: &str, index: u32) -> Result<Option<ShardRef>, DecodeError> {
+    if zone.is_empty() {
+        return Ok(None);
+    }
+    let index = u16::try_from(index).map_err(|_| DecodeError::Missing("a shard number out of range"))?;
+    Ok(Some(ShardRef { zone: zone.parse::<ZoneName>()?, index }))
+}
+
+fn user(id: u64) -> Result<UserId, DecodeError> {
+    Ok(UserId::try_from(id)?)
+}
+
+fn currency(number: u32) -> Result<Currency, DecodeError> {
+    let number = u16::try_from(number).map_err(|_| DecodeError::Missing("a currency number out of range"))?;
+    Ok(Currency::from_numeric(number)?)
+}
+
+fn signed(amount: u64) -> Result<i64, DecodeError> {
+    i64::try_from(amount).map_err(|_| DecodeError::Missing("an amount out of range"))
+}
+
+fn asked(amount: u64) -> Result<Option<i64>, DecodeError> {
+    Ok(if amount == 0 { None } else { Some(signed(amount)?) })
+}
+
+fn money(amount: u64, number: u32) -> Result<Money, DecodeError> {
+    Money::new(signed(amount)?, currency(number)?).ok_or(DecodeError::Missing("an amount out of range"))
+}
+
+fn from_reason(reason: i32) -> Result<Option<Reason>, DecodeError> {
+    Ok(match pb::Reason::try_from(reason).map_err(|_| DecodeError::Missing("an unknown reason"))? {
+        pb::Reason::Unspecified => None,
+        pb::Reason::InsufficientFunds => Some(Reason::InsufficientFunds),
+        pb::Reason::AccountClosed => Some(Reason::AccountClosed),
+        pb::Reason::PayeeAccountNotFound => Some(Reason::PayeeAccountNotFound),
+        pb::Reason::PayeeAccountClosed => Some(Reason::PayeeAccountClosed),
+        pb::Reason::PayeeBalanceLimit => Some(Reason::PayeeBalanceLimit),
+        pb::Reason::PayeeInsufficientFunds => Some(Reason::PayeeInsufficientFunds),
+    })
+}

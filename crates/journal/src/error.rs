@@ -1,0 +1,70 @@
+//! Why a journal or a table did not do as asked.
+
+use paymesh_types::{Epoch, Sequence, ShardRef};
+
+/// What is stored is not what was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the journal of shard {shard} is corrupt at sequence {sequence}: {what}")]
+pub struct Corrupt {
+    /// The shard.
+    pub shard: ShardRef,
+    /// The first entry that cannot be trusted.
+    pub sequence: Sequence,
+    /// What was found.
+    pub what: String,
+}
+
+/// Why a journal or a table did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A later leader has taken over. Final for this leader.
+    #[error("fenced: epoch {held} leads, {offered} may not append")]
+    Fenced {
+        /// The epoch that leads.
+        held: Epoch,
+        /// The epoch that tried.
+        offered: Epoch,
+    },
+    /// The segment does not follow the head. Final: the writer's idea of the journal is wrong.
+    #[error("the journal ends at {head}, a segment that begins at {offered} does not follow")]
+    NotNext {
+        /// The journal's last entry.
+        head: Sequence,
+        /// The segment's first.
+        offered: Sequence,
+    },
+    /// What is stored cannot be trusted. Final: an operator must look.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+    /// The file is another shard's, or of another mesh. Final.
+    #[error("{place} belongs to {found}, not to {wanted}")]
+    Identity {
+        /// Which file.
+        place: String,
+        /// What it says it is.
+        found: String,
+        /// What was asked for.
+        wanted: String,
+    },
+    /// There is no room left on the storage. May pass.
+    #[error("the storage of {place} is full")]
+    Full {
+        /// Which file.
+        place: String,
+    },
+    /// The engine failed. May pass.
+    #[error("{place}: {source}")]
+    Engine {
+        /// Which file.
+        place: String,
+        /// What the engine says.
+        source: sqlx::Error,
+    },
+}
+
+impl Error {
+    /// Whether trying again later may help.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Engine { .. })
+    }
+}

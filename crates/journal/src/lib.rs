@@ -1,0 +1,26 @@
+//! Journals and query tables: what makes a shard durable.
+//!
+//! A shard's journal is a chain of [`Segment`]s, each what one group commit wrote. Tables are projected from it and may lag
+//! behind; they can be made again from the journal at any time. Both are ports ([`Journal`], [`Tables`]) with engines
+//! behind them: [`sqlite`] is the embedded default, [`memory`] is for tests and simulation and forgets what was not synced.
+//! The [`conformance`] suite holds every engine to the same promises.
+
+#![forbid(unsafe_code)]
+
+pub mod codec;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod error;
+pub mod memory;
+mod ports;
+mod projection;
+mod segment;
+pub mod sqlite;
+
+pub use error::{Corrupt, Error};
+pub use ports::{Head, Identity, Journal, LINES_WALKED_MAX, Store, Tables};
+pub use projection::{Line, LineKind, PaymentRow, Projection, WalletRow};
+pub use segment::{Chain, Hash, SEGMENT_BYTES_MAX, SEGMENT_ENTRIES_MAX, Segment, SegmentBuilder, StoredEntry};
+
+/// An entry and its place.
+pub type Committed = (paymesh_types::Position, std::sync::Arc<paymesh_ledger::Entry>);

@@ -1,0 +1,156 @@
+//! What the storage of a shard must do, whatever engine does it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use paymesh_ledger::{Missing, Records, Wallet};
+use paymesh_types::{Country, Currency, Epoch, Sequence, ShardRef, Timestamp, UserId};
+
+use crate::{Error, Hash, Line, PaymentRow, Projection, Segment};
+
+/// Statement lines that one read walks at most.
+pub const LINES_WALKED_MAX: u32 = 1_000;
+
+/// Whose storage it is. Kept in every file, and compared when it is opened: a file under a wrong name, or a zone whose
+/// shard count was changed, must not be served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The mesh's name.
+    pub mesh: String,
+    /// The shard.
+    pub shard: ShardRef,
+    /// How many shards its zone has.
+    pub shards: u16,
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "mesh {} shard {} of {}", self.mesh, self.shard, self.shards)
+    }
+}
+
+/// Where a journal ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The epoch of its last segment; 0 when it is empty.
+    pub epoch: Epoch,
+    /// Its last entry; 0 when it is empty.
+    pub sequence: Sequence,
+    /// The hash of its last segment; `None` when it is empty.
+    pub hash: Option<Hash>,
+}
+
+/// A shard's ordered entries. What `append` has returned from survives a crash of the process and of the machine.
+#[async_trait]
+pub trait Journal: Send + Sync + std::fmt::Debug {
+    /// Takes the next epoch: from its return on, no leader of an earlier one can append.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn lead(&self) -> Result<Epoch, Error>;
+
+    /// Adds a segment at the end, durably.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] when a later epoch leads; [`Error::NotNext`] when it does not follow the head; nothing is then
+    /// written. After [`Error::Engine`] or [`Error::Full`] it may or may not be: ask [`Journal::head`].
+    async fn append(&self, segment: &Segment) -> Result<(), Error>;
+
+    /// Segments in order, beginning with the one that holds `from`, until about `bytes_max` of payload are read; at least
+    /// one, where there is one. They are as stored: [`crate::Chain::link`] and [`Segment::entries`] check them.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, Error>;
+
+    /// Where the journal ends.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn head(&self) -> Result<Head, Error>;
+}
+
+/// Query tables, projected from a journal.
+#[async_trait]
+pub trait Tables: Send + Sync + std::fmt::Debug {
+    /// The last entry that the tables hold; 0 when they are empty.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn cursor(&self) -> Result<Sequence, Error>;
+
+    /// Takes in what entries changed, and moves the cursor from `projection.after` to `projection.up_to`, both or neither.
+    ///
+    /// # Errors
+    /// [`Error::NotNext`] when the cursor is elsewhere; the engine failed.
+    async fn project(&self, projection: &Projection) -> Result<(), Error>;
+
+    /// The outside world's and the clearing accounts and the cursors on other shards: few, and wanted all at once.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn books(&self) -> Result<Records, Error>;
+
+    /// Looks records up, in one query for each kind.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn records(&self, missing: &Missing) -> Result<Records, Error>;
+
+    /// A user's accounts, by currency number.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn wallets(&self, user: UserId) -> Result<Vec<(Currency, Wallet)>, Error>;
+
+    /// A user's country; `None` when the user is not here.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn user(&self, user: UserId) -> Result<Option<Country>, Error>;
+
+    /// Lines of one account from `newest` backwards, at most `limit` (at most [`LINES_WALKED_MAX`]).
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn lines(&self, newest: paymesh_ledger::LineId, limit: u32) -> Result<Vec<Line>, Error>;
+
+    /// One payment.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn payment(&self, sequence: Sequence) -> Result<Option<PaymentRow>, Error>;
+
+    /// Payments of one account from `newest` backwards, at most `limit` (at most [`LINES_WALKED_MAX`]).
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn payments(&self, newest: Sequence, limit: u32) -> Result<Vec<PaymentRow>, Error>;
+
+    /// Payments whose holds ran out by `now`, at most `limit`.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn expired(&self, now: Timestamp, limit: u32) -> Result<Vec<Sequence>, Error>;
+
+    /// Forgets request ids of entries older than `before`, at most `limit`; says how many.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn purge_requests(&self, before: Timestamp, limit: u32) -> Result<u64, Error>;
+
+    /// Accounts in order of user and currency number, after `after`, at most `limit`: for comparing with the journal.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn all_wallets(&self, after: Option<(UserId, Currency)>, limit: u32) -> Result<Vec<((UserId, Currency), Wallet)>, Error>;
+}
+
+/// The storage of one shard.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// Its entries.
+    pub journal: Arc<dyn Journal>,
+    /// Its query tables.
+    pub tables: Arc<dyn Tables>,
+}

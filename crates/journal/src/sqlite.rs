@@ -1,0 +1,136 @@
+//! The embedded engine: two SQLite files for each shard.
+//!
+//! The journal's file is in WAL mode with `synchronous=FULL`: a commit is one `fdatasync`. The tables' file is
+//! `synchronous=NORMAL`: it may lose its last transactions in a power cut, but never its consistency, and the journal has
+//! them. Two files, so that projecting never holds the write lock that a commit waits for.
+
+mod journal;
+mod tables;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use paymesh_types::ShardRef;
+use sqlx::{
+    Row as _, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use crate::{Corrupt, Error, Identity, Store};
+pub use journal::SqliteJournal;
+pub use tables::SqliteTables;
+
+/// How long a connection waits for another's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a read waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that read, for each file.
+const READERS_MAX: u32 = 2;
+
+/// Opens, and makes where it is missing, the storage of a shard in `directory`.
+///
+/// # Errors
+/// The files cannot be opened or made, or belong to something else.
+pub async fn open(directory: &Path, identity: &Identity) -> Result<Store, Error> {
+    Ok(Store {
+        journal: Arc::new(SqliteJournal::open(directory, identity).await?),
+        tables: Arc::new(SqliteTables::open(directory, identity).await?),
+    })
+}
+
+/// A file of a shard, and the connections to it.
+#[derive(Debug)]
+struct File {
+    place: String,
+    shard: ShardRef,
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl File {
+    async fn open(
+        path: &Path,
+        identity: &Identity,
+        synchronous: SqliteSynchronous,
+        page_bytes: u32,
+        cache_kib: u32,
+        checkpoint_pages: u32,
+        migrator: &sqlx::migrate::Migrator,
+    ) -> Result<Self, Error> {
+        let place = path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .page_size(page_bytes)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(synchronous)
+            .busy_timeout(BUSY_TIMEOUT)
+            .pragma("wal_autocheckpoint", checkpoint_pages.to_string())
+            .pragma("cache_size", format!("-{cache_kib}"))
+            .pragma("temp_store", "MEMORY");
+        let pool = |connections: u32, options: SqliteConnectOptions| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .test_before_acquire(false)
+                .connect_lazy_with(options)
+        };
+        let file = Self {
+            place,
+            shard: identity.shard.clone(),
+            writer: pool(1, options.clone()),
+            readers: pool(READERS_MAX, options.read_only(true).create_if_missing(false)),
+        };
+        migrator.run(&file.writer).await.map_err(|error| match error {
+            sqlx::migrate::MigrateError::Execute(source) | sqlx::migrate::MigrateError::ExecuteMigration(source, _) => file.failed(source),
+            other => file.failed(sqlx::Error::Migrate(Box::new(other))),
+        })?;
+        file.identify(identity).await?;
+        Ok(file)
+    }
+
+    async fn identify(&self, wanted: &Identity) -> Result<(), Error> {
+        let failed = |source| self.failed(source);
+        sqlx::query("INSERT INTO identity (id, mesh, zone, shard, shards) VALUES (1, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+            .bind(&wanted.mesh)
+            .bind(wanted.shard.zone.as_str())
+            .bind(i64::from(wanted.shard.index))
+            .bind(i64::from(wanted.shards))
+            .execute(&self.writer)
+            .await
+            .map_err(failed)?;
+        let row = sqlx::query("SELECT mesh, zone, shard, shards FROM identity").fetch_one(&self.writer).await.map_err(failed)?;
+        let (mesh, zone, shard, shards): (String, String, i64, i64) = (row.get(0), row.get(1), row.get(2), row.get(3));
+        let found = format!("mesh {mesh} shard {zone}/{shard} of {shards}");
+        if found != wanted.to_string() {
+            return Err(Error::Identity { place: self.place.clone(), found, wanted: wanted.to_string() });
+        }
+        Ok(())
+    }
+
+    /// What an error of the engine means.
+    fn failed(&self, source: sqlx::Error) -> Error {
+        const SQLITE_CORRUPT: i32 = 11;
+        const SQLITE_FULL: i32 = 13;
+        const SQLITE_NOTADB: i32 = 26;
+        let primary = source.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff);
+        match primary {
+            Some(SQLITE_FULL) => Error::Full { place: self.place.clone() },
+            Some(SQLITE_CORRUPT | SQLITE_NOTADB) => Error::Corrupt(Corrupt {
+                shard: self.shard.clone(),
+                sequence: paymesh_types::Sequence(0),
+                what: format!("{}: {source}", self.place),
+            }),
+            _ => Error::Engine { place: self.place.clone(), source },
+        }
+    }
+}
+
+fn stored(number: u64) -> i64 {
+    i64::try_from(number).expect("sequence numbers, epochs and instants stay below 2^63")
+}
+
+fn file_name(shard: &ShardRef, kind: &str) -> String {
+    format!("{}-{}.{kind}.sqlite", shard.zone, shard.index)
+}

@@ -1,0 +1,459 @@
+//! The query tables in SQLite.
+
+mod rows;
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use paymesh_ledger::{Account, LineId, Missing, Records, Wallet};
+use paymesh_types::{Country, Currency, RequestId, Sequence, ShardRef, Timestamp, UserId};
+use sqlx::{
+    AssertSqlSafe, Row as _, Sqlite, SqliteConnection,
+    query::Query,
+    sqlite::{SqliteArguments, SqliteRow, SqliteSynchronous},
+};
+
+use super::{File, file_name, stored};
+use crate::{Error, Identity, LINES_WALKED_MAX, Line, PaymentRow, Projection, Tables};
+use rows::Bad;
+
+const PAGE_BYTES: u32 = 4096;
+const CACHE_KIB: u32 = 32 * 1024;
+/// The WAL is folded into the file at about 64 MiB: pages that many batches touched are then written once.
+const CHECKPOINT_PAGES: u32 = 16_384;
+/// Rows of one INSERT at most; shorter ones have a power of two, so that few statements serve all batches.
+const ROWS_MAX: usize = 256;
+
+/// Tables in a file of their own.
+#[derive(Debug)]
+pub struct SqliteTables {
+    file: File,
+}
+
+impl SqliteTables {
+    /// Opens, and makes where it is missing, the tables of a shard in `directory`.
+    ///
+    /// # Errors
+    /// The file cannot be opened or made, or belongs to something else.
+    pub async fn open(directory: &Path, identity: &Identity) -> Result<Self, Error> {
+        static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite-tables");
+        let path = directory.join(file_name(&identity.shard, "tables"));
+        let file = File::open(&path, identity, SqliteSynchronous::Normal, PAGE_BYTES, CACHE_KIB, CHECKPOINT_PAGES, &MIGRATIONS).await?;
+        Ok(Self { file })
+    }
+
+    fn bad(&self, bad: Bad) -> Error {
+        Error::Corrupt(crate::Corrupt { shard: self.file.shard.clone(), sequence: Sequence(0), what: format!("{}: {bad}", self.file.place) })
+    }
+
+    async fn all(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Vec<SqliteRow>, Error> {
+        query.fetch_all(&self.file.readers).await.map_err(|error| self.file.failed(error))
+    }
+}
+
+type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
+
+/// Inserts many rows with few statements: `head` up to VALUES, then the rows, then `tail`.
+async fn insert<T>(
+    connection: &mut SqliteConnection,
+    head: &'static str,
+    columns: usize,
+    tail: &'static str,
+    mut rows: &[T],
+    bind: impl for<'q> Fn(Statement<'q>, &T) -> Statement<'q>,
+) -> Result<(), sqlx::Error> {
+    while !rows.is_empty() {
+        // The largest power of two that is left.
+        let count = (1 << rows.len().ilog2()).min(ROWS_MAX);
+        let (chunk, rest) = rows.split_at(count);
+        rows = rest;
+        let mut sql = String::with_capacity(head.len() + tail.len() + count * (2 * columns + 3));
+        sql.push_str(head);
+        for index in 0..count {
+            sql.push_str(if index == 0 { " VALUES (?" } else { ",(?" });
+            (1..columns).for_each(|_| sql.push_str(",?"));
+            sql.push(')');
+        }
+        sql.push_str(tail);
+        // Safe: the text is made of constants and question marks.
+        let statement = chunk.iter().fold(sqlx::query(AssertSqlSafe(sql)), &bind);
+        statement.execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+async fn write(connection: &mut SqliteConnection, projection: &Projection) -> Result<bool, sqlx::Error> {
+    let moved = sqlx::query("UPDATE cursor SET sequence = ?1 WHERE sequence = ?2")
+        .bind(stored(projection.up_to.0))
+        .bind(stored(projection.after.0))
+        .execute(&mut *connection)
+        .await?;
+    if moved.rows_affected() != 1 {
+        return Ok(false);
+    }
+    insert(connection, "INSERT INTO users (user_id, country)", 2, "", &projection.users, |query, (user, country)| {
+        query.bind(stored(user.get())).bind(country.code().to_owned())
+    })
+    .await?;
+    insert(connection, "INSERT INTO claims (user_id, zone)", 2, "", &projection.claims, |query, (user, zone)| {
+        query.bind(stored(user.get())).bind(zone.as_str().to_owned())
+    })
+    .await?;
+    write_wallets(connection, projection).await?;
+    write_history(connection, projection).await?;
+    write_cursors(connection, projection).await?;
+    Ok(true)
+}
+
+async fn write_wallets(connection: &mut SqliteConnection, projection: &Projection) -> Result<(), sqlx::Error> {
+    // In key order, so that neighbours are written together.
+    let mut opened = projection.opened.clone();
+    opened.sort_unstable();
+    insert(connection, "INSERT INTO wallets (user_id, currency, balance, held, closed, last_line, last_payment)", 7, "", &opened, |query, key| {
+        query.bind(stored(key.0.get())).bind(i64::from(key.1.numeric())).bind(0i64).bind(0i64).bind(0i64).bind(0i64).bind(0i64)
+    })
+    .await?;
+    let mut wallets: Vec<_> = projection.wallets.iter().collect();
+    wallets.sort_unstable_by_key(|(key, _)| **key);
+    insert(
+        connection,
+        "INSERT INTO wallets (user_id, currency, balance, held, closed, last_line, last_payment)",
+        7,
+        " ON CONFLICT (user_id, currency) DO UPDATE SET balance = excluded.balance, held = excluded.held, last_line = excluded.last_line,
+          last_payment = max(last_payment, excluded.last_payment)",
+        &wallets,
+        |query, (key, row)| {
+            query
+                .bind(stored(key.0.get()))
+                .bind(i64::from(key.1.numeric()))
+                .bind(row.balance)
+                .bind(row.held)
+                .bind(0i64)
+                .bind(stored(row.last_line.0))
+                .bind(stored(row.last_payment.0))
+        },
+    )
+    .await?;
+    for (user, currency) in &projection.closed {
+        sqlx::query("UPDATE wallets SET closed = 1 WHERE user_id = ? AND currency = ?")
+            .bind(stored(user.get()))
+            .bind(i64::from(currency.numeric()))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn write_history(connection: &mut SqliteConnection, projection: &Projection) -> Result<(), sqlx::Error> {
+    insert(
+        connection,
+        "INSERT INTO lines (id, user_id, currency, kind, amount, balance, at, payment, counterparty, reference, previous)",
+        11,
+        "",
+        &projection.lines,
+        |query, line| {
+            query
+                .bind(stored(line.id.0))
+                .bind(stored(line.user.get()))
+                .bind(i64::from(line.currency.numeric()))
+                .bind(line.kind as i64)
+                .bind(line.amount)
+                .bind(line.balance)
+                .bind(stored(line.at.0))
+                .bind(line.payment.as_ref().map(ToString::to_string))
+                .bind(line.counterparty.map(|user| stored(user.get())))
+                .bind(some_text(&line.reference))
+                .bind(stored(line.previous.0))
+        },
+    )
+    .await?;
+    insert(
+        connection,
+        "INSERT INTO payments (sequence, epoch, payer, payee, payee_zone, payee_shard, currency, amount, captured, refunded, sent, phase,
+         reason, created_at, expires_at, previous, reference)",
+        17,
+        "",
+        &projection.created,
+        |query, row| {
+            let payment = &row.payment;
+            query
+                .bind(stored(payment.sequence.0))
+                .bind(stored(payment.epoch.0))
+                .bind(stored(payment.payer.get()))
+                .bind(stored(payment.payee.get()))
+                .bind(payment.payee_shard.as_ref().map(|shard| shard.zone.as_str().to_owned()))
+                .bind(payment.payee_shard.as_ref().map(|shard| i64::from(shard.index)))
+                .bind(i64::from(payment.currency.numeric()))
+                .bind(payment.amount)
+                .bind(payment.captured)
+                .bind(payment.refunded)
+                .bind(stored(payment.sent.0))
+                .bind(rows::phase(payment.phase))
+                .bind(rows::reason(payment.reason))
+                .bind(stored(payment.created_at.0))
+                .bind(payment.expires_at.map(|at| stored(at.0)))
+                .bind(stored(row.previous.0))
+                .bind(some_text(&row.reference))
+        },
+    )
+    .await?;
+    for payment in projection.changed.values() {
+        sqlx::query("UPDATE payments SET captured = ?, refunded = ?, sent = ?, phase = ?, reason = ? WHERE sequence = ?")
+            .bind(payment.captured)
+            .bind(payment.refunded)
+            .bind(stored(payment.sent.0))
+            .bind(rows::phase(payment.phase))
+            .bind(rows::reason(payment.reason))
+            .bind(stored(payment.sequence.0))
+            .execute(&mut *connection)
+            .await?;
+    }
+    insert(connection, "INSERT INTO requests (sequence, request_id, at)", 3, "", &projection.requests, |query, (sequence, id, at)| {
+        query.bind(stored(sequence.0)).bind(id.as_bytes().to_vec()).bind(stored(at.0))
+    })
+    .await
+}
+
+async fn write_cursors(connection: &mut SqliteConnection, projection: &Projection) -> Result<(), sqlx::Error> {
+    let system: Vec<_> = projection.system.iter().collect();
+    insert(
+        connection,
+        "INSERT INTO system_accounts (kind, zone, shard, currency, balance)",
+        5,
+        " ON CONFLICT (kind, zone, shard, currency) DO UPDATE SET balance = excluded.balance",
+        &system,
+        |query, ((account, currency), balance)| {
+            let (kind, peer) = match account {
+                Account::Wallet(_) => unreachable!("wallets have a table of their own"),
+                Account::External => (rows::EXTERNAL, None),
+                Account::Sent(peer) => (rows::SENT, Some(peer)),
+                Account::Received(peer) => (rows::RECEIVED, Some(peer)),
+            };
+            query
+                .bind(kind)
+                .bind(peer.map_or("", |peer| peer.zone.as_str()).to_owned())
+                .bind(peer.map_or(0, |peer| i64::from(peer.index)))
+                .bind(i64::from(currency.numeric()))
+                .bind(**balance)
+        },
+    )
+    .await?;
+    let of = |kind: i64, cursors: &rustc_hash::FxHashMap<ShardRef, Sequence>| -> Vec<(i64, ShardRef, Sequence)> {
+        cursors.iter().map(|(shard, sequence)| (kind, shard.clone(), *sequence)).collect()
+    };
+    let mut peers = of(rows::INBOX, &projection.inbox);
+    peers.extend(of(rows::DELIVERED, &projection.delivered));
+    insert(
+        connection,
+        "INSERT INTO peers (kind, zone, shard, sequence)",
+        4,
+        " ON CONFLICT (kind, zone, shard) DO UPDATE SET sequence = max(sequence, excluded.sequence)",
+        &peers,
+        |query, (kind, shard, sequence)| {
+            query.bind(*kind).bind(shard.zone.as_str().to_owned()).bind(i64::from(shard.index)).bind(stored(sequence.0))
+        },
+    )
+    .await
+}
+
+fn some_text(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// Numbers as a JSON array, which `json_each` turns into rows: one statement for any count.
+fn json(numbers: impl Iterator<Item = u64>) -> String {
+    let mut text = String::from("[");
+    for number in numbers {
+        if text.len() > 1 {
+            text.push(',');
+        }
+        text.push_str(&number.to_string());
+    }
+    text.push(']');
+    text
+}
+
+fn json_hex<'a>(ids: impl Iterator<Item = &'a RequestId>) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::from("[");
+    for id in ids {
+        text.push_str(if text.len() > 1 { ",\"" } else { "\"" });
+        write!(text, "{:032x}", u128::from_be_bytes(*id.as_bytes())).expect("a string has room");
+        text.push('"');
+    }
+    text.push(']');
+    text
+}
+
+const PAYMENT_COLUMNS: &str = "sequence, epoch, payer, payee, payee_zone, payee_shard, currency, amount, captured, refunded, sent, phase, reason,
+    created_at, expires_at, previous, reference";
+
+#[async_trait]
+impl Tables for SqliteTables {
+    async fn cursor(&self) -> Result<Sequence, Error> {
+        let sequence: i64 =
+            sqlx::query_scalar("SELECT sequence FROM cursor").fetch_one(&self.file.readers).await.map_err(|error| self.file.failed(error))?;
+        Ok(rows::sequence(sequence))
+    }
+
+    async fn project(&self, projection: &Projection) -> Result<(), Error> {
+        let failed = |error| self.file.failed(error);
+        let mut transaction = self.file.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+        if !write(&mut transaction, projection).await.map_err(failed)? {
+            transaction.rollback().await.map_err(failed)?;
+            return Err(Error::NotNext { head: self.cursor().await?, offered: projection.after.next() });
+        }
+        transaction.commit().await.map_err(failed)
+    }
+
+    async fn records(&self, missing: &Missing) -> Result<Records, Error> {
+        let mut records = Records::default();
+        if !missing.users.is_empty() {
+            let users = json(missing.users.iter().map(|user| user.get()));
+            let found = sqlx::query("SELECT user_id, country FROM users WHERE user_id IN (SELECT value FROM json_each(?))").bind(users);
+            for row in self.all(found).await? {
+                records.users.push(rows::user(&row).map_err(|bad| self.bad(bad))?);
+            }
+        }
+        if !missing.wallets.is_empty() {
+            let users = json(missing.wallets.iter().map(|(user, _)| user.get()));
+            let found = sqlx::query(
+                "SELECT user_id, currency, balance, held, closed, last_line, last_payment FROM wallets
+                 WHERE user_id IN (SELECT value FROM json_each(?))",
+            )
+            .bind(users);
+            for row in self.all(found).await? {
+                records.wallets.push(rows::wallet(&row).map_err(|bad| self.bad(bad))?);
+            }
+        }
+        if !missing.payments.is_empty() {
+            let sequences = json(missing.payments.iter().map(|sequence| sequence.0));
+            let sql = format!("SELECT {PAYMENT_COLUMNS} FROM payments WHERE sequence IN (SELECT value FROM json_each(?))");
+            for row in self.all(sqlx::query(AssertSqlSafe(sql)).bind(sequences)).await? {
+                records.payments.push(rows::payment(&row).map_err(|bad| self.bad(bad))?.payment);
+            }
+        }
+        if !missing.requests.is_empty() {
+            let ids = json_hex(missing.requests.iter());
+            let found =
+                sqlx::query("SELECT request_id, sequence FROM requests WHERE request_id IN (SELECT unhex(value) FROM json_each(?))").bind(ids);
+            for row in self.all(found).await? {
+                records.requests.push(rows::request(&row).map_err(|bad| self.bad(bad))?);
+            }
+        }
+        if !missing.claims.is_empty() {
+            let users = json(missing.claims.iter().map(|user| user.get()));
+            let found = sqlx::query("SELECT user_id, zone FROM claims WHERE user_id IN (SELECT value FROM json_each(?))").bind(users);
+            for row in self.all(found).await? {
+                records.claims.push(rows::claim(&row).map_err(|bad| self.bad(bad))?);
+            }
+        }
+        Ok(records)
+    }
+
+    async fn books(&self) -> Result<Records, Error> {
+        let mut records = Records::default();
+        for row in self.all(sqlx::query("SELECT kind, zone, shard, currency, balance FROM system_accounts")).await? {
+            records.system.push(rows::system(&row).map_err(|bad| self.bad(bad))?);
+        }
+        for row in self.all(sqlx::query("SELECT kind, zone, shard, sequence FROM peers")).await? {
+            let (kind, shard, sequence) = rows::peer(&row).map_err(|bad| self.bad(bad))?;
+            if kind == rows::INBOX { &mut records.inbox } else { &mut records.delivered }.push((shard, sequence));
+        }
+        Ok(records)
+    }
+
+    async fn wallets(&self, user: UserId) -> Result<Vec<(Currency, Wallet)>, Error> {
+        let found = sqlx::query(
+            "SELECT user_id, currency, balance, held, closed, last_line, last_payment FROM wallets WHERE user_id = ? ORDER BY currency",
+        )
+        .bind(stored(user.get()));
+        let rows = self.all(found).await?;
+        rows.iter()
+            .map(|row| rows::wallet(row).map(|((_, currency), wallet)| (currency, wallet)).map_err(|bad| self.bad(bad)))
+            .collect()
+    }
+
+    async fn user(&self, user: UserId) -> Result<Option<Country>, Error> {
+        let rows = self.all(sqlx::query("SELECT user_id, country FROM users WHERE user_id = ?").bind(stored(user.get()))).await?;
+        rows.first().map(|row| rows::user(row).map(|(_, country)| country).map_err(|bad| self.bad(bad))).transpose()
+    }
+
+    async fn lines(&self, newest: LineId, limit: u32) -> Result<Vec<Line>, Error> {
+        let found = sqlx::query(
+            "WITH RECURSIVE walk (id, user_id, currency, kind, amount, balance, at, payment, counterparty, reference, previous) AS (
+               SELECT id, user_id, currency, kind, amount, balance, at, payment, counterparty, reference, previous FROM lines WHERE id = ?1
+               UNION ALL
+               SELECT older.id, older.user_id, older.currency, older.kind, older.amount, older.balance, older.at, older.payment,
+                      older.counterparty, older.reference, older.previous
+               FROM walk JOIN lines AS older ON older.id = walk.previous
+               LIMIT ?2
+             ) SELECT * FROM walk",
+        )
+        .bind(stored(newest.0))
+        .bind(i64::from(limit.min(LINES_WALKED_MAX)));
+        self.all(found).await?.iter().map(|row| rows::line(row).map_err(|bad| self.bad(bad))).collect()
+    }
+
+    async fn payment(&self, sequence: Sequence) -> Result<Option<PaymentRow>, Error> {
+        Ok(self.payments(sequence, 1).await?.into_iter().next())
+    }
+
+    async fn payments(&self, newest: Sequence, limit: u32) -> Result<Vec<PaymentRow>, Error> {
+        let found = sqlx::query(
+            "WITH RECURSIVE walk (sequence, previous) AS (
+               SELECT sequence, previous FROM payments WHERE sequence = ?1
+               UNION ALL
+               SELECT older.sequence, older.previous FROM walk JOIN payments AS older ON older.sequence = walk.previous
+               LIMIT ?2
+             )
+             SELECT payments.sequence, epoch, payer, payee, payee_zone, payee_shard, currency, amount, captured, refunded, sent, phase, reason,
+                    created_at, expires_at, payments.previous, reference, coalesce(peers.sequence, 0) AS delivered
+             FROM walk JOIN payments ON payments.sequence = walk.sequence
+             LEFT JOIN peers ON peers.kind = 1 AND peers.zone = payee_zone AND peers.shard = payee_shard
+             ORDER BY payments.sequence DESC",
+        )
+        .bind(stored(newest.0))
+        .bind(i64::from(limit.min(LINES_WALKED_MAX)));
+        let rows = self.all(found).await?;
+        rows.iter()
+            .map(|row| {
+                let mut payment = rows::payment(row).map_err(|bad| self.bad(bad))?;
+                payment.delivered = rows::sequence(row.get("delivered"));
+                Ok(payment)
+            })
+            .collect()
+    }
+
+    async fn expired(&self, now: Timestamp, limit: u32) -> Result<Vec<Sequence>, Error> {
+        let found = sqlx::query("SELECT sequence FROM payments WHERE phase = 1 AND expires_at <= ? ORDER BY expires_at LIMIT ?")
+            .bind(stored(now.0))
+            .bind(i64::from(limit));
+        Ok(self.all(found).await?.iter().map(|row| rows::sequence(row.get(0))).collect())
+    }
+
+    async fn purge_requests(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
+        let purged = sqlx::query(
+            "DELETE FROM requests WHERE sequence <= (
+               SELECT max(sequence) FROM (SELECT sequence, at FROM requests ORDER BY sequence LIMIT ?1) WHERE at < ?2)",
+        )
+        .bind(i64::from(limit))
+        .bind(stored(before.0))
+        .execute(&self.file.writer)
+        .await
+        .map_err(|error| self.file.failed(error))?;
+        Ok(purged.rows_affected())
+    }
+
+    async fn all_wallets(&self, after: Option<(UserId, Currency)>, limit: u32) -> Result<Vec<((UserId, Currency), Wallet)>, Error> {
+        let (user, currency) = after.map_or((0, 0), |(user, currency)| (stored(user.get()), i64::from(currency.numeric())));
+        let found = sqlx::query(
+            "SELECT user_id, currency, balance, held, closed, last_line, last_payment FROM wallets
+             WHERE (user_id, currency) > (?, ?) ORDER BY user_id, currency LIMIT ?",
+        )
+        .bind(user)
+        .bind(currency)
+        .bind(i64::from(limit));
+        self.all(found).await?.iter().map(|row| rows::wallet(row).map_err(|bad| self.bad(bad))).collect()
+    }
+}

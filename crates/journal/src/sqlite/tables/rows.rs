@@ -1,0 +1,159 @@
+//! Rows as records. What no projector writes is reported, not guessed at.
+
+use paymesh_ledger::{Account, LineId, Payment, Phase, Reason, Wallet};
+use paymesh_types::{Country, Currency, Epoch, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
+use sqlx::{Row as _, sqlite::SqliteRow};
+
+use crate::{Line, LineKind, PaymentRow};
+
+pub(super) const EXTERNAL: i64 = 0;
+pub(super) const SENT: i64 = 1;
+pub(super) const RECEIVED: i64 = 2;
+pub(super) const INBOX: i64 = 0;
+pub(super) const DELIVERED: i64 = 1;
+
+/// A value that no projector writes.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Bad {
+    #[error("a row holds {0}")]
+    Value(#[from] paymesh_types::Invalid),
+    #[error("a row holds a number out of range in {0}")]
+    Range(&'static str),
+}
+
+pub(super) fn sequence(column: i64) -> Sequence {
+    Sequence(u64::try_from(column).unwrap_or(0))
+}
+
+fn user_id(row: &SqliteRow, column: &str) -> Result<UserId, Bad> {
+    Ok(UserId::try_from(sequence(row.get(column)).0)?)
+}
+
+fn currency(row: &SqliteRow) -> Result<Currency, Bad> {
+    let number = u16::try_from(row.get::<i64, _>("currency")).map_err(|_| Bad::Range("currency"))?;
+    Ok(Currency::from_numeric(number)?)
+}
+
+fn shard(zone: &str, index: i64) -> Result<ShardRef, Bad> {
+    Ok(ShardRef { zone: zone.parse::<ZoneName>()?, index: u16::try_from(index).map_err(|_| Bad::Range("shard"))? })
+}
+
+pub(super) fn user(row: &SqliteRow) -> Result<(UserId, Country), Bad> {
+    Ok((user_id(row, "user_id")?, row.get::<&str, _>("country").parse()?))
+}
+
+pub(super) fn claim(row: &SqliteRow) -> Result<(UserId, ZoneName), Bad> {
+    Ok((user_id(row, "user_id")?, row.get::<&str, _>("zone").parse()?))
+}
+
+pub(super) fn request(row: &SqliteRow) -> Result<(RequestId, Sequence), Bad> {
+    Ok((RequestId::from_slice(row.get("request_id"))?, sequence(row.get("sequence"))))
+}
+
+pub(super) fn wallet(row: &SqliteRow) -> Result<((UserId, Currency), Wallet), Bad> {
+    let wallet = Wallet {
+        balance: row.get("balance"),
+        held: row.get("held"),
+        closed: row.get::<i64, _>("closed") != 0,
+        last_line: LineId(sequence(row.get("last_line")).0),
+        last_payment: sequence(row.get("last_payment")),
+    };
+    Ok(((user_id(row, "user_id")?, currency(row)?), wallet))
+}
+
+pub(super) fn line(row: &SqliteRow) -> Result<Line, Bad> {
+    Ok(Line {
+        id: LineId(sequence(row.get("id")).0),
+        user: user_id(row, "user_id")?,
+        currency: currency(row)?,
+        kind: LineKind::from_number(row.get("kind")).ok_or(Bad::Range("kind"))?,
+        amount: row.get("amount"),
+        balance: row.get("balance"),
+        at: Timestamp(sequence(row.get("at")).0),
+        payment: row.get::<Option<&str>, _>("payment").map(str::parse).transpose()?,
+        counterparty: row
+            .get::<Option<i64>, _>("counterparty")
+            .map(|id| UserId::try_from(sequence(id).0))
+            .transpose()?,
+        reference: row.get::<Option<String>, _>("reference").unwrap_or_default(),
+        previous: LineId(sequence(row.get("previous")).0),
+    })
+}
+
+pub(super) fn payment(row: &SqliteRow) -> Result<PaymentRow, Bad> {
+    let payee_shard = match (row.get::<Option<&str>, _>("payee_zone"), row.get::<Option<i64>, _>("payee_shard")) {
+        (Some(zone), Some(index)) => Some(shard(zone, index)?),
+        _ => None,
+    };
+    Ok(PaymentRow {
+        payment: Payment {
+            epoch: Epoch(sequence(row.get("epoch")).0),
+            sequence: sequence(row.get("sequence")),
+            payer: user_id(row, "payer")?,
+            payee: user_id(row, "payee")?,
+            payee_shard,
+            currency: currency(row)?,
+            amount: row.get("amount"),
+            captured: row.get("captured"),
+            refunded: row.get("refunded"),
+            sent: sequence(row.get("sent")),
+            phase: from_phase(row.get("phase"))?,
+            reason: from_reason(row.get("reason"))?,
+            created_at: Timestamp(sequence(row.get("created_at")).0),
+            expires_at: row.get::<Option<i64>, _>("expires_at").map(|at| Timestamp(sequence(at).0)),
+        },
+        previous: sequence(row.get("previous")),
+        reference: row.get::<Option<String>, _>("reference").unwrap_or_default(),
+        delivered: Sequence(0),
+    })
+}
+
+pub(super) fn system(row: &SqliteRow) -> Result<((Account, Currency), i64), Bad> {
+    let peer = || shard(row.get("zone"), row.get("shard"));
+    let account = match row.get::<i64, _>("kind") {
+        EXTERNAL => Account::External,
+        SENT => Account::Sent(peer()?),
+        RECEIVED => Account::Received(peer()?),
+        _ => return Err(Bad::Range("kind")),
+    };
+    Ok(((account, currency(row)?), row.get("balance")))
+}
+
+pub(super) fn peer(row: &SqliteRow) -> Result<(i64, ShardRef, Sequence), Bad> {
+    Ok((row.get("kind"), shard(row.get("zone"), row.get("shard"))?, sequence(row.get("sequence"))))
+}
+
+const PHASES: [Phase; 6] = [Phase::Authorized, Phase::Captured, Phase::Returned, Phase::Declined, Phase::Voided, Phase::Expired];
+const REASONS: [Reason; 6] = [
+    Reason::InsufficientFunds,
+    Reason::AccountClosed,
+    Reason::PayeeAccountNotFound,
+    Reason::PayeeAccountClosed,
+    Reason::PayeeBalanceLimit,
+    Reason::PayeeInsufficientFunds,
+];
+
+/// The column's value: the place in the list, from 1.
+fn place<T: PartialEq>(list: &[T], wanted: &T) -> i64 {
+    (1..).zip(list).find(|(_, each)| *each == wanted).map(|(place, _)| place).expect("the list has every variant")
+}
+
+pub(super) fn phase(phase: Phase) -> i64 {
+    place(&PHASES, &phase)
+}
+
+/// 0 for none.
+pub(super) fn reason(reason: Option<Reason>) -> i64 {
+    reason.map_or(0, |reason| place(&REASONS, &reason))
+}
+
+fn from_phase(column: i64) -> Result<Phase, Bad> {
+    usize::try_from(column - 1).ok().and_then(|index| PHASES.get(index)).copied().ok_or(Bad::Range("phase"))
+}
+
+fn from_reason(column: i64) -> Result<Option<Reason>, Bad> {
+    if column == 0 {
+        return Ok(None);
+    }
+    usize::try_from(column - 1).ok().and_then(|index| REASONS.get(index)).copied().map(Some).ok_or(Bad::Range("reason"))
+}

@@ -1,0 +1,44 @@
+//! Why a shard did not do as asked.
+
+use paymesh_ledger::Rejection;
+use paymesh_types::{Sequence, ShardRef};
+
+/// Why a shard did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command cannot be carried out. Final for this command.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// As many commands wait as may wait. Nothing was recorded; try again.
+    #[error("shard {shard} has its queue full")]
+    Overloaded {
+        /// The shard.
+        shard: ShardRef,
+    },
+    /// The shard does not serve. It may again; the same request id makes trying again safe.
+    #[error("shard {shard} does not serve: {why}")]
+    NotServing {
+        /// The shard.
+        shard: ShardRef,
+        /// Why.
+        why: String,
+    },
+    /// The journal's end is before the position asked for.
+    #[error("shard {shard} ends at {head}, before {wanted}")]
+    InTheFuture {
+        /// The shard.
+        shard: ShardRef,
+        /// Its last entry.
+        head: Sequence,
+        /// The entry asked for.
+        wanted: Sequence,
+    },
+    /// The storage failed.
+    #[error("the storage of shard {shard}: {source}")]
+    Storage {
+        /// The shard.
+        shard: ShardRef,
+        /// What it says.
+        source: paymesh_journal::Error,
+    },
+}

@@ -1,0 +1,263 @@
+//! The one writer of a shard: takes what has queued up, decides it, commits it, answers.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use paymesh_journal::{Committed, Hash, SegmentBuilder};
+use paymesh_ledger::{Context, Decision, Missing, Rejection, Request, State, decide, differing_field};
+use paymesh_types::{Epoch, Position, Sequence, Timestamp};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use crate::{
+    Answer, Error,
+    recovery::{self, Recovered},
+    shard::Inner,
+};
+
+/// A payment names its accounts only once it is loaded: twice around finds everything.
+const LOAD_ROUNDS_MAX: usize = 3;
+/// Between tries to use storage that failed.
+const RECOVERY_PAUSE: Duration = Duration::from_secs(1);
+
+type Answers = Result<Vec<Result<Answer, Rejection>>, Error>;
+
+/// Commands of one caller, and where the answers go.
+pub(crate) struct Work {
+    pub(crate) requests: Vec<Request>,
+    pub(crate) reply: oneshot::Sender<Answers>,
+    /// Held until the answer is out, so that the queue's bound covers what is being decided.
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
+}
+
+/// What deciding a command came to, before the commit.
+enum Decided {
+    /// The entry of this place in the batch.
+    New(usize),
+    Recorded(Sequence),
+    Rejected(Rejection),
+}
+
+pub(crate) struct Leader {
+    inner: Arc<Inner>,
+    state: State,
+    epoch: Epoch,
+    head: Sequence,
+    hash: Hash,
+    last_at: Timestamp,
+}
+
+impl Leader {
+    pub(crate) fn new(inner: Arc<Inner>, recovered: Recovered) -> Self {
+        let Recovered { state, head, hash, epoch, last_at } = recovered;
+        Self { inner, state, epoch, head, hash, last_at }
+    }
+
+    /// Works until that is no longer possible, and says why.
+    pub(crate) async fn run(mut self, mut callers: mpsc::UnboundedReceiver<Work>, mut internal: mpsc::Receiver<Work>) -> String {
+        let batch_max = self.inner.options.batch_commands_max;
+        loop {
+            // What other shards sent goes first: it holds money that is nobody's until it is taken in.
+            let first = tokio::select! {
+                biased;
+                Some(work) = internal.recv() => work,
+                Some(work) = callers.recv() => work,
+                else => return "its queue is closed".to_owned(),
+            };
+            let mut count = first.requests.len();
+            let mut works = vec![first];
+            while count < batch_max {
+                let Ok(work) = internal.try_recv().or_else(|_| callers.try_recv()) else { break };
+                count += work.requests.len();
+                works.push(work);
+            }
+            // A caller that no longer listens has not been promised anything.
+            works.retain(|work| !work.reply.is_closed());
+            if works.is_empty() {
+                continue;
+            }
+            if let Err(error) = self.commit(works).await {
+                let final_for_us = matches!(&error, Error::Storage { source, .. } if !source.is_retryable());
+                tracing::error!(shard = %self.inner.shard, %error, "commit failed");
+                if final_for_us {
+                    return error.to_string();
+                }
+                if let Err(error) = self.recover().await {
+                    return error.to_string();
+                }
+            }
+            self.inner.projected.wait_within(self.head, self.inner.options.projection_lag_entries_max).await;
+        }
+    }
+
+    /// Storage failed: what is in memory may be ahead of it. Starts again from storage, as often as it takes.
+    async fn recover(&mut self) -> Result<(), Error> {
+        loop {
+            tokio::time::sleep(RECOVERY_PAUSE).await;
+            // The projector owns the tables: while it has not caught up, they are not ours to bring up to date.
+            let inner = self.inner.clone();
+            let _gate = inner.projected.gate().await;
+            match recovery::recover(&inner.shard, &inner.store).await {
+                Ok(recovered) => {
+                    inner.tail.reset(recovered.head);
+                    inner.projected.set(recovered.head);
+                    inner.epoch.store(recovered.epoch.0, Ordering::Relaxed);
+                    *self = Self::new(inner.clone(), recovered);
+                    tracing::info!(shard = %self.inner.shard, head = %self.head, "serving again");
+                    return Ok(());
+                }
+                Err(Error::Storage { shard, source }) if source.is_retryable() => {
+                    tracing::warn!(%shard, %source, "storage still fails");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn commit(&mut self, works: Vec<Work>) -> Result<(), Error> {
+        let started = Instant::now();
+        if let Err(error) = self.prefetch(&works).await {
+            return fail(works, error);
+        }
+        let now = (self.inner.clock)().max(self.last_at);
+        let mut salt = [0u8; 32];
+        if let Err(error) = getrandom::fill(&mut salt) {
+            let why = format!("the system gives no random bytes: {error}");
+            return fail(works, Error::NotServing { shard: self.inner.shard.clone(), why });
+        }
+        let mut builder = SegmentBuilder::new(self.inner.shard.clone(), self.epoch, self.head.next(), self.hash, salt);
+        let mut batch: Vec<Committed> = Vec::new();
+        let decided: Vec<Vec<Decided>> =
+            works.iter().map(|work| work.requests.iter().map(|request| self.decide(now, request, &mut builder, &mut batch)).collect()).collect();
+        let decided_in = started.elapsed();
+        if !builder.is_empty() {
+            let segment = builder.finish();
+            if let Err(error) = self.append(&segment).await {
+                return fail(works, error);
+            }
+            (self.head, self.hash, self.last_at) = (segment.last(), segment.hash, segment.committed_at);
+        }
+        let batch = Arc::new(batch);
+        self.inner.tail.publish(batch.clone());
+        metrics::histogram!("paymesh_shard_decide_seconds").record(decided_in.as_secs_f64());
+        metrics::histogram!("paymesh_shard_commit_seconds").record(started.elapsed().as_secs_f64());
+        metrics::histogram!("paymesh_shard_batch_entries").record(batch.len() as f64);
+        for (work, decided) in works.into_iter().zip(decided) {
+            self.answer(work, decided, &batch);
+        }
+        self.state.evict(self.inner.projected.get(), self.inner.options.records_max);
+        Ok(())
+    }
+
+    async fn prefetch(&mut self, works: &[Work]) -> Result<(), Error> {
+        for _ in 0..LOAD_ROUNDS_MAX {
+            let mut missing = Missing::default();
+            works.iter().flat_map(|work| &work.requests).for_each(|request| self.state.missing(request, &mut missing));
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let records = self.inner.store.tables.records(&missing).await;
+            self.state.load(&missing, records.map_err(|source| Error::Storage { shard: self.inner.shard.clone(), source })?);
+        }
+        unreachable!("records name no further records after {LOAD_ROUNDS_MAX} rounds");
+    }
+
+    fn decide(&mut self, now: Timestamp, request: &Request, builder: &mut SegmentBuilder, batch: &mut Vec<Committed>) -> Decided {
+        let context = Context { now, epoch: self.epoch, next: builder.next() };
+        match decide(&self.state, context, request) {
+            Ok(Decision::New(entry)) => {
+                let position = Position { shard: self.inner.shard.clone(), epoch: self.epoch, sequence: context.next };
+                self.state.apply(&position, &entry).expect("what was decided on the state follows from it");
+                builder.push(&entry);
+                batch.push((position, Arc::from(entry)));
+                Decided::New(batch.len() - 1)
+            }
+            Ok(Decision::Recorded(sequence)) => Decided::Recorded(sequence),
+            Err(rejection) => Decided::Rejected(rejection),
+        }
+    }
+
+    /// Appends durably. Where the engine cannot say whether it did, the journal's head can.
+    async fn append(&self, segment: &paymesh_journal::Segment) -> Result<(), Error> {
+        let failed = |source| Error::Storage { shard: self.inner.shard.clone(), source };
+        match self.inner.store.journal.append(segment).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_retryable() => match self.inner.store.journal.head().await {
+                Ok(head) if head.hash == Some(segment.hash) => Ok(()),
+                _ => Err(failed(error)),
+            },
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn answer(&self, work: Work, decided: Vec<Decided>, batch: &Arc<Vec<Committed>>) {
+        let Work { requests, reply, permit } = work;
+        let replays = decided.iter().any(|decided| matches!(decided, Decided::Recorded(_)));
+        if !replays {
+            let answers = decided
+                .into_iter()
+                .map(|decided| match decided {
+                    Decided::New(index) => Ok(fresh(&batch[index])),
+                    Decided::Rejected(rejection) => Err(rejection),
+                    Decided::Recorded(_) => unreachable!("there are none"),
+                })
+                .collect();
+            // A caller that went away meanwhile asks again with the same id.
+            let _ = reply.send(Ok(answers));
+            drop(permit);
+            return;
+        }
+        // Replays are rare and may read storage: not in the writer's time.
+        let (inner, batch) = (self.inner.clone(), batch.clone());
+        tokio::spawn(async move {
+            let answers = replay(&inner, &requests, decided, &batch).await;
+            let _ = reply.send(answers);
+            drop(permit);
+        });
+    }
+}
+
+fn fresh((position, entry): &Committed) -> Answer {
+    Answer { position: position.clone(), entry: entry.clone(), replayed: false }
+}
+
+/// Answers what was recorded before with what was recorded, where it is the same request again.
+async fn replay(inner: &Inner, requests: &[Request], decided: Vec<Decided>, batch: &[Committed]) -> Answers {
+    let mut sequences: Vec<Sequence> = decided
+        .iter()
+        .filter_map(|decided| match decided {
+            Decided::Recorded(sequence) => Some(*sequence),
+            _ => None,
+        })
+        .collect();
+    sequences.sort_unstable();
+    sequences.dedup();
+    let recorded = inner.tail.entries(&sequences).await?;
+    let answers = requests.iter().zip(decided).map(|(request, decided)| match decided {
+        Decided::New(index) => Ok(fresh(&batch[index])),
+        Decided::Rejected(rejection) => Err(rejection),
+        Decided::Recorded(sequence) => {
+            let index = recorded.binary_search_by_key(&sequence, |(position, _)| position.sequence).expect("all were read");
+            let (position, entry) = &recorded[index];
+            match differing_field(entry, request) {
+                Some(field) => Err(Rejection::RequestIdReused { field }),
+                None => Ok(Answer { position: position.clone(), entry: entry.clone(), replayed: true }),
+            }
+        }
+    });
+    Ok(answers.collect())
+}
+
+/// Tells every caller of a batch that it was not committed, and passes the error on.
+fn fail(works: Vec<Work>, error: Error) -> Result<(), Error> {
+    for work in works {
+        let (shard, why) = match &error {
+            Error::Storage { shard, source } => (shard.clone(), source.to_string()),
+            Error::NotServing { shard, why } => (shard.clone(), why.clone()),
+            other => unreachable!("a batch does not fail by {other}"),
+        };
+        let _ = work.reply.send(Err(Error::NotServing { shard, why }));
+    }
+    Err(error)
+}

@@ -1,0 +1,26 @@
+//! A shard at work, leading: commands queue up, are decided in memory, committed together, and answered after the commit.
+//!
+//! Around the one writer stand readers of its journal, each with its own cursor: the projector ([`projector`]) brings the
+//! query tables up to date, [`inbox`] carries money to other shards, [`Tail`] serves subscribers. Any of them may lag, stop
+//! and resume. What a shard does not do: routing, authorization, and words to callers.
+
+#![forbid(unsafe_code)]
+
+mod error;
+pub mod inbox;
+mod leader;
+mod projector;
+mod read;
+mod recovery;
+mod set;
+mod shard;
+mod tail;
+mod timers;
+mod verify;
+
+pub use error::Error;
+pub use read::{Page, PaymentView};
+pub use set::{Refusal, Shards};
+pub use shard::{Answer, Clock, Options, Shard, Status};
+pub use tail::Tail;
+pub use verify::{Report, verify};

@@ -1,0 +1,114 @@
+//! Brings the tables up to date with the journal.
+
+use std::{sync::Arc, time::Duration};
+
+use paymesh_journal::{Committed, Projection};
+use paymesh_types::Sequence;
+use tokio::sync::{Mutex, MutexGuard, Notify, watch};
+
+use crate::{Error, shard::Inner};
+
+/// Entries of one projection at most. The more there are, the more writes to the same account become one.
+const PROJECTION_ENTRIES_MAX: usize = 65_536;
+/// Small projections wait this long for more entries, unless a reader waits for them.
+const LINGER: Duration = Duration::from_millis(20);
+/// Projections from this many entries on do not wait.
+const LINGER_ENTRIES: u64 = 4_096;
+/// Between tries when storage fails.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// How far the tables are.
+#[derive(Debug)]
+pub(crate) struct Projected {
+    sequence: watch::Sender<Sequence>,
+    /// A reader waits: do not linger.
+    wanted: Notify,
+    /// Held while the tables change.
+    gate: Arc<Mutex<()>>,
+}
+
+impl Projected {
+    pub(crate) fn new(sequence: Sequence) -> Self {
+        Self { sequence: watch::Sender::new(sequence), wanted: Notify::new(), gate: Arc::default() }
+    }
+
+    /// The last entry that the tables hold.
+    pub(crate) fn get(&self) -> Sequence {
+        *self.sequence.borrow()
+    }
+
+    pub(crate) fn set(&self, sequence: Sequence) {
+        self.sequence.send_replace(sequence);
+    }
+
+    /// Keeps the tables as they are until the guard is dropped.
+    pub(crate) async fn gate(&self) -> MutexGuard<'_, ()> {
+        self.gate.lock().await
+    }
+
+    /// Waits until the tables hold the entry.
+    pub(crate) async fn wait_for(&self, sequence: Sequence) {
+        if self.get() >= sequence {
+            return;
+        }
+        self.wanted.notify_one();
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.sequence.subscribe().wait_for(|projected| *projected >= sequence).await;
+    }
+
+    /// Waits until the tables are at most `lag` entries behind `head`.
+    pub(crate) async fn wait_within(&self, head: Sequence, lag: u64) {
+        if head.0.saturating_sub(self.get().0) > lag {
+            self.wait_for(Sequence(head.0 - lag)).await;
+        }
+    }
+}
+
+/// Projects until that is no longer possible, and says why.
+pub(crate) async fn run(inner: &Inner) -> String {
+    loop {
+        match step(inner).await {
+            Ok(()) => {}
+            Err(Error::Storage { source, .. }) if source.is_retryable() => {
+                tracing::warn!(shard = %inner.shard, %source, "cannot project yet");
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            Err(error) => return error.to_string(),
+        }
+    }
+}
+
+async fn step(inner: &Inner) -> Result<(), Error> {
+    let from = inner.projected.get().next();
+    let mut batch = inner.tail.next(from).await?;
+    if inner.tail.head().0 - from.0 < LINGER_ENTRIES {
+        tokio::select! {
+            () = tokio::time::sleep(LINGER) => {}
+            () = inner.projected.wanted.notified() => {}
+        }
+    }
+    let _gate = inner.projected.gate().await;
+    if inner.projected.get().next() != from {
+        return Ok(()); // the leader recovered meanwhile and brought the tables up to date itself
+    }
+    let mut batches = Vec::new();
+    let mut entries = 0;
+    loop {
+        entries += batch.len();
+        let last = batch.last().map_or(from, |(position, _)| position.sequence);
+        batches.push(batch);
+        if entries >= PROJECTION_ENTRIES_MAX || last >= inner.tail.head() {
+            break;
+        }
+        batch = inner.tail.next(last.next()).await?;
+    }
+    let committed: Vec<&Committed> = batches.iter().flat_map(|batch| batch.iter()).collect();
+    let started = std::time::Instant::now();
+    let projection = Projection::of(committed);
+    let up_to = projection.up_to;
+    let failed = |source| Error::Storage { shard: inner.shard.clone(), source };
+    inner.store.tables.project(&projection).await.map_err(failed)?;
+    inner.projected.set(up_to);
+    metrics::histogram!("paymesh_shard_project_seconds").record(started.elapsed().as_secs_f64());
+    Ok(())
+}

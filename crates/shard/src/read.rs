@@ -1,0 +1,173 @@
+//! Reads at the home: they see everything that was answered before they were asked.
+
+use paymesh_journal::{LINES_WALKED_MAX, Line, PaymentRow};
+use paymesh_ledger::{LineId, Missing, Phase, Wallet};
+use paymesh_types::{Currency, Epoch, PaymentId, Position, RequestId, Sequence, UserId, ZoneName};
+
+use crate::{Answer, Error, Shard};
+
+/// A page of a list, newest first.
+#[derive(Debug, Clone)]
+pub struct Page<T, C> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Where the next, older page begins; `None` when there is none.
+    pub next: Option<C>,
+    /// The position at which it was read.
+    pub position: Position,
+}
+
+/// A payment as a reader sees it.
+#[derive(Debug, Clone)]
+pub struct PaymentView {
+    /// The payment, its previous one and its reference.
+    pub row: PaymentRow,
+    /// Whether its money has left for another shard and is not known to have arrived.
+    pub in_transit: bool,
+}
+
+impl From<PaymentRow> for PaymentView {
+    fn from(row: PaymentRow) -> Self {
+        let payment = &row.payment;
+        let in_transit = payment.phase == Phase::Captured && payment.payee_shard.is_some() && row.delivered < payment.sent;
+        Self { row, in_transit }
+    }
+}
+
+impl Shard {
+    /// Waits until the tables hold all that was committed when it was called.
+    async fn caught_up(&self) -> Result<Position, Error> {
+        if let Some(why) = self.status().problem {
+            return Err(Error::NotServing { shard: self.reference().clone(), why });
+        }
+        let head = self.inner.tail.head();
+        tokio::select! {
+            () = self.inner.projected.wait_for(head) => {}
+            why = self.stopped() => return Err(Error::NotServing { shard: self.reference().clone(), why }),
+        }
+        Ok(Position { shard: self.reference().clone(), epoch: self.status().epoch, sequence: head })
+    }
+
+    fn failed(&self) -> impl Fn(paymesh_journal::Error) -> Error + '_ {
+        |source| Error::Storage { shard: self.reference().clone(), source }
+    }
+
+    /// A user's accounts; `None` when the user is not enrolled here.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn wallets(&self, user: UserId) -> Result<Option<(Vec<(Currency, Wallet)>, Position)>, Error> {
+        let position = self.caught_up().await?;
+        let tables = &self.inner.store.tables;
+        if tables.user(user).await.map_err(self.failed())?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some((tables.wallets(user).await.map_err(self.failed())?, position)))
+    }
+
+    /// The zones that the directory gave users to; users that it does not know are left out.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn claims(&self, users: Vec<UserId>) -> Result<Vec<(UserId, ZoneName)>, Error> {
+        self.caught_up().await?;
+        let missing = Missing { claims: users, ..Missing::default() };
+        Ok(self.inner.store.tables.records(&missing).await.map_err(self.failed())?.claims)
+    }
+
+    /// Lines of an account, newest first, from `from` on or from the newest; `None` when there is no such account.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn statement(
+        &self,
+        user: UserId,
+        currency: Currency,
+        from: Option<LineId>,
+        limit: u32,
+    ) -> Result<Option<Page<Line, LineId>>, Error> {
+        let position = self.caught_up().await?;
+        let tables = &self.inner.store.tables;
+        let wallets = tables.wallets(user).await.map_err(self.failed())?;
+        let Some((_, wallet)) = wallets.into_iter().find(|(each, _)| *each == currency) else { return Ok(None) };
+        let newest = from.unwrap_or(wallet.last_line);
+        let mut items = Vec::new();
+        if newest != LineId(0) {
+            items = tables.lines(newest, limit.clamp(1, LINES_WALKED_MAX)).await.map_err(self.failed())?;
+        }
+        // A token is the caller's to forge: lines of another account are not theirs to see.
+        if items.iter().any(|line| line.user != user || line.currency != currency) {
+            items.clear();
+        }
+        let next = items.last().map(|line| line.previous).filter(|previous| *previous != LineId(0));
+        Ok(Some(Page { items, next, position }))
+    }
+
+    /// One payment of this shard.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn payment(&self, id: &PaymentId) -> Result<Option<(PaymentView, Position)>, Error> {
+        let position = self.caught_up().await?;
+        let row = self.inner.store.tables.payment(id.sequence()).await.map_err(self.failed())?;
+        Ok(row.filter(|row| row.payment.epoch == id.epoch()).map(|row| (row.into(), position)))
+    }
+
+    /// Payments that a user made, newest first, before `before` or from the newest.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn payments(&self, payer: UserId, before: Option<Sequence>, limit: u32) -> Result<Page<PaymentView, Sequence>, Error> {
+        let position = self.caught_up().await?;
+        let tables = &self.inner.store.tables;
+        let limit = limit.clamp(1, LINES_WALKED_MAX);
+        // Payments are chained by account; a list over a few currencies is a merge of as many chains.
+        let mut rows = Vec::new();
+        for (_, wallet) in tables.wallets(payer).await.map_err(self.failed())? {
+            let mut newest = wallet.last_payment;
+            // A chain that begins at or after `before` is walked down to it.
+            while newest != Sequence(0) {
+                let walked = tables.payments(newest, LINES_WALKED_MAX.min(limit + 1)).await.map_err(self.failed())?;
+                newest = walked.last().map_or(Sequence(0), |row| row.previous);
+                let older = walked.into_iter().filter(|row| before.is_none_or(|before| row.payment.sequence < before));
+                let had = rows.len();
+                rows.extend(older);
+                if rows.len() > had {
+                    break;
+                }
+            }
+        }
+        rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.payment.sequence));
+        let more = rows.len() > limit as usize;
+        rows.truncate(limit as usize);
+        let next = rows.last().filter(|row| more || row.previous != Sequence(0)).map(|row| row.payment.sequence);
+        Ok(Page { items: rows.into_iter().map(PaymentView::from).collect(), next, position })
+    }
+
+    /// What became of a request; `None` when nothing was recorded.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn outcome(&self, id: RequestId) -> Result<Option<Answer>, Error> {
+        self.caught_up().await?;
+        let missing = Missing { requests: vec![id], ..Missing::default() };
+        let records = self.inner.store.tables.records(&missing).await.map_err(self.failed())?;
+        let Some((_, sequence)) = records.requests.first() else { return Ok(None) };
+        let (position, entry) = self.inner.tail.entry(*sequence).await?;
+        Ok(Some(Answer { position, entry, replayed: true }))
+    }
+
+    /// The clearing accounts, the outside world's, and the cursors on other shards.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn books(&self) -> Result<(paymesh_ledger::Records, Position), Error> {
+        let position = self.caught_up().await?;
+        Ok((self.inner.store.tables.books().await.map_err(self.failed())?, position))
+    }
+
+    /// The epoch that leads now.
+    pub fn epoch(&self) -> Epoch {
+        self.status().epoch
+    }
+}

@@ -1,0 +1,257 @@
+//! The handle to a shard: what the services of a region hold.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use paymesh_journal::{Identity, Store};
+use paymesh_ledger::{Entry, Rejection, Request};
+use paymesh_types::{Epoch, Position, Sequence, ShardRef, Timestamp};
+use tokio::{
+    sync::{Mutex, Semaphore, mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    Error, Tail,
+    leader::{Leader, Work},
+    projector::{self, Projected},
+    recovery, timers,
+};
+
+/// Says what time it is. The node's is the system's clock; tests have their own.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// How long works of other shards wait for a place in the queue is bounded by their number, not by time.
+const INTERNAL_WORKS_MAX: usize = 16;
+
+/// The bounds of a shard.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Commands that wait at most; more are refused as overload.
+    pub queue_commands_max: usize,
+    /// Commands of one group commit at most.
+    pub batch_commands_max: usize,
+    /// Records of each kind in memory at most, apart from those that the tables do not have yet.
+    pub records_max: usize,
+    /// Entries that the tables may be behind at most; the leader waits for them past it.
+    pub projection_lag_entries_max: u64,
+    /// How long request ids are kept. At least 24 hours by the contract.
+    pub outcome_retention: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            queue_commands_max: 65_536,
+            batch_commands_max: 8_192,
+            records_max: 500_000,
+            projection_lag_entries_max: 262_144,
+            outcome_retention: Duration::from_secs(7 * 24 * 3600),
+        }
+    }
+}
+
+/// What became of a command.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Where it became durable.
+    pub position: Position,
+    /// The fact.
+    pub entry: Arc<Entry>,
+    /// Whether it was recorded before, by the same request.
+    pub replayed: bool,
+}
+
+/// The state of a shard at a glance.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// `None` while it serves; otherwise why it does not.
+    pub problem: Option<String>,
+    /// The term of leadership.
+    pub epoch: Epoch,
+    /// The last committed entry.
+    pub head: Sequence,
+    /// The last entry that the tables hold.
+    pub projected: Sequence,
+    /// Commands that wait.
+    pub queued: u64,
+}
+
+/// A shard that this process leads. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Shard {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) shard: ShardRef,
+    pub(crate) options: Options,
+    pub(crate) clock: Clock,
+    pub(crate) store: Store,
+    pub(crate) tail: Tail,
+    pub(crate) projected: Projected,
+    /// One permit for each command that may wait.
+    permits: Arc<Semaphore>,
+    callers: mpsc::UnboundedSender<Work>,
+    internal: mpsc::Sender<Work>,
+    pub(crate) epoch: AtomicU64,
+    problem: watch::Sender<Option<String>>,
+    /// The watchdog of the shard's tasks.
+    owner: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shard").field("shard", &self.shard).finish_non_exhaustive()
+    }
+}
+
+impl Shard {
+    /// Opens a shard: checks its journal's chain, brings its tables up to date, takes the next epoch, and leads.
+    ///
+    /// # Errors
+    /// The storage failed or is corrupt.
+    pub async fn open(identity: &Identity, store: Store, options: Options, clock: Clock) -> Result<Self, Error> {
+        let shard = identity.shard.clone();
+        let recovered = recovery::recover(&shard, &store).await?;
+        let tail = Tail::new(shard.clone(), store.journal.clone(), recovered.head);
+        let (callers, caller_works) = mpsc::unbounded_channel();
+        let (internal, internal_works) = mpsc::channel(INTERNAL_WORKS_MAX);
+        let inner = Arc::new(Inner {
+            shard: shard.clone(),
+            clock,
+            tail,
+            projected: Projected::new(recovered.head),
+            permits: Arc::new(Semaphore::new(options.queue_commands_max)),
+            callers,
+            internal,
+            epoch: AtomicU64::new(recovered.epoch.0),
+            problem: watch::Sender::new(None),
+            owner: Mutex::new(None),
+            options,
+            store,
+        });
+        let this = Self { inner };
+        let leader = Leader::new(this.inner.clone(), recovered);
+        let owner = tokio::spawn(this.clone().supervise(leader, caller_works, internal_works));
+        *this.inner.owner.lock().await = Some(owner);
+        Ok(this)
+    }
+
+    /// Owns the shard's tasks: none of them ends but with the shard, so the end of one is a problem of the shard.
+    async fn supervise(self, leader: Leader, callers: mpsc::UnboundedReceiver<Work>, internal: mpsc::Receiver<Work>) {
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move { format!("the leader: {}", leader.run(callers, internal).await) });
+        let inner = self.inner.clone();
+        tasks.spawn(async move { format!("the projector: {}", projector::run(&inner).await) });
+        let shard = self.clone();
+        tasks.spawn(async move { format!("the timers: {}", timers::run(&shard).await) });
+        drop(self.inner.owner.lock().await);
+        let why = match tasks.join_next().await {
+            Some(Ok(why)) => why,
+            Some(Err(error)) => format!("a task died: {error}"),
+            None => "it has no tasks".to_owned(),
+        };
+        tracing::error!(shard = %self.inner.shard, %why, "shard stopped serving");
+        self.refuse(why);
+        // Dropping the set ends the other tasks; what waits in the queue is answered by the closed channels.
+    }
+
+    pub(crate) fn refuse(&self, why: String) {
+        self.inner.problem.send_if_modified(|problem| problem.is_none().then(|| *problem = Some(why)).is_some());
+    }
+
+    /// Ends the shard's tasks. What was answered is durable already; what waits is not answered.
+    pub async fn close(&self) {
+        self.refuse("it was closed".to_owned());
+        if let Some(owner) = self.inner.owner.lock().await.take() {
+            owner.abort();
+            let _ = owner.await;
+        }
+    }
+
+    /// The shard.
+    pub fn reference(&self) -> &ShardRef {
+        &self.inner.shard
+    }
+
+    /// Its committed entries.
+    pub fn tail(&self) -> &Tail {
+        &self.inner.tail
+    }
+
+    /// Its storage.
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// Its state at a glance.
+    pub fn status(&self) -> Status {
+        let inner = &self.inner;
+        Status {
+            problem: inner.problem.borrow().clone(),
+            epoch: Epoch(inner.epoch.load(Ordering::Relaxed)),
+            head: inner.tail.head(),
+            projected: inner.projected.get(),
+            queued: (inner.options.queue_commands_max - inner.permits.available_permits().min(inner.options.queue_commands_max)) as u64,
+        }
+    }
+
+    /// Waits until the shard stops serving, and says why.
+    pub async fn stopped(&self) -> String {
+        let mut problem = self.inner.problem.subscribe();
+        match problem.wait_for(Option::is_some).await {
+            Ok(problem) => problem.clone().unwrap_or_default(),
+            Err(_) => "it is gone".to_owned(),
+        }
+    }
+
+    /// Has one command decided and committed.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn submit(&self, request: Request) -> Result<Answer, Error> {
+        let mut answers = self.submit_all(vec![request]).await?;
+        Ok(answers.pop().expect("one answer for each request")?)
+    }
+
+    /// Has commands decided in their order and committed, each on its own: the answers are in the commands' order.
+    ///
+    /// # Errors
+    /// None of the commands was looked at, or it is not known what became of them: trying again is safe with the same ids.
+    pub async fn submit_all(&self, requests: Vec<Request>) -> Result<Vec<Result<Answer, Rejection>>, Error> {
+        let inner = &self.inner;
+        if let Some(why) = inner.problem.borrow().clone() {
+            return Err(Error::NotServing { shard: inner.shard.clone(), why });
+        }
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let overloaded = || Error::Overloaded { shard: inner.shard.clone() };
+        let count = u32::try_from(requests.len()).map_err(|_| overloaded())?;
+        let permit = inner.permits.clone().try_acquire_many_owned(count).map_err(|_| overloaded())?;
+        let (reply, answer) = oneshot::channel();
+        inner.callers.send(Work { requests, reply, permit: Some(permit) }).map_err(|_| self.gone())?;
+        answer.await.map_err(|_| self.gone())?
+    }
+
+    /// As [`Self::submit_all`], for other shards and timers: waits for a place instead of being refused.
+    pub(crate) async fn submit_internal(&self, requests: Vec<Request>) -> Result<Vec<Result<Answer, Rejection>>, Error> {
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.inner.internal.send(Work { requests, reply, permit: None }).await.map_err(|_| self.gone())?;
+        answer.await.map_err(|_| self.gone())?
+    }
+
+    fn gone(&self) -> Error {
+        let why = self.inner.problem.borrow().clone().unwrap_or_else(|| "it is stopping".to_owned());
+        Error::NotServing { shard: self.inner.shard.clone(), why }
+    }
+}

@@ -1,0 +1,53 @@
+//! What a shard does by the clock: holds run out, request ids are forgotten.
+
+use std::time::Duration;
+
+use paymesh_ledger::{Command, Request};
+use paymesh_types::Timestamp;
+
+use crate::Shard;
+
+/// How often holds are looked at: an expired one is released at most about this much late.
+const EXPIRE_EVERY: Duration = Duration::from_millis(500);
+const EXPIRED_MAX: u32 = 1_000;
+/// How often request ids are purged, in turns of the above.
+const PURGE_EVERY_TURNS: u64 = 120;
+const PURGED_MAX: u32 = 50_000;
+
+/// Runs until the shard is gone, and says why.
+pub(crate) async fn run(shard: &Shard) -> String {
+    let mut turns = tokio::time::interval(EXPIRE_EVERY);
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut turn: u64 = 0;
+    loop {
+        turns.tick().await;
+        metrics::gauge!("payment_queue_length", "shard" => shard.reference().to_string()).set(shard.status().queued as f64);
+        // Storage that fails here fails the leader as well, which says so; the next turn tries again.
+        if let Err(error) = expire(shard).await {
+            tracing::debug!(shard = %shard.reference(), %error, "cannot release expired holds yet");
+        }
+        turn += 1;
+        if turn.is_multiple_of(PURGE_EVERY_TURNS)
+            && let Err(error) = purge(shard).await
+        {
+            tracing::warn!(shard = %shard.reference(), %error, "cannot purge request ids yet");
+        }
+    }
+}
+
+async fn expire(shard: &Shard) -> Result<(), crate::Error> {
+    let now = (shard.inner.clock)();
+    let failed = |source| crate::Error::Storage { shard: shard.reference().clone(), source };
+    let due = shard.inner.store.tables.expired(now, EXPIRED_MAX).await.map_err(failed)?;
+    let requests = due.into_iter().map(|payment| Request { id: None, command: Command::ExpirePayment { payment } }).collect();
+    // Captured or voided meanwhile: then the ledger says no, and that is that.
+    shard.submit_internal(requests).await.map(drop)
+}
+
+async fn purge(shard: &Shard) -> Result<(), crate::Error> {
+    let retention = u64::try_from(shard.inner.options.outcome_retention.as_micros()).unwrap_or(u64::MAX);
+    let before = Timestamp((shard.inner.clock)().0.saturating_sub(retention));
+    let failed = |source| crate::Error::Storage { shard: shard.reference().clone(), source };
+    while shard.inner.store.tables.purge_requests(before, PURGED_MAX).await.map_err(failed)? >= u64::from(PURGED_MAX) {}
+    Ok(())
+}
