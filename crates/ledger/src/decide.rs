@@ -484,7 +484,7 @@ impl Decider<'_> {
             Message::Bounce(credit) => self.receive_bounce(source, credit)?,
             Message::RefundPaid(credit) => self.receive_refund_paid(source, credit)?,
             Message::RefundRefused(refused) => {
-                let payment = self.own(refused)?;
+                let payment = self.own(source, refused)?;
                 let amount = refused.money.minor();
                 if amount > payment.refunded {
                     return Err(Rejection::Implausible { what: "a refusal of more than was asked for" });
@@ -523,7 +523,7 @@ impl Decider<'_> {
     }
 
     fn receive_bounce(&self, source: &ShardRef, bounce: &Credit) -> Result<(Effect, SmallVec<[Posting; 2]>), Rejection> {
-        let payment = self.own(bounce)?;
+        let payment = self.own(source, bounce)?;
         let amount = bounce.money.minor();
         if payment.phase != Phase::Captured || payment.refunded != 0 || amount != payment.captured {
             return Err(Rejection::Implausible { what: "a bounce of a payment that was not sent, or of another amount" });
@@ -534,7 +534,7 @@ impl Decider<'_> {
     }
 
     fn receive_refund_paid(&self, source: &ShardRef, paid: &Credit) -> Result<(Effect, SmallVec<[Posting; 2]>), Rejection> {
-        let payment = self.own(paid)?;
+        let payment = self.own(source, paid)?;
         let amount = paid.money.minor();
         if amount > payment.refunded {
             return Err(Rejection::Implausible { what: "a refund of more than was asked for" });
@@ -543,16 +543,21 @@ impl Decider<'_> {
         Ok((Effect::RefundReceived { payment: payment.clone(), amount }, postings))
     }
 
-    /// The payment of this shard that another shard answers.
-    fn own(&self, answer: &Credit) -> Result<&Payment, Rejection> {
+    /// The payment of this shard that another shard, the payee's, answers.
+    fn own(&self, source: &ShardRef, answer: &Credit) -> Result<&Payment, Rejection> {
         let id = &answer.payment;
         if id.shard() != self.state.shard() {
             return Err(Rejection::Implausible { what: "an answer about a payment of another shard" });
         }
-        self.payment(id.epoch(), id.sequence())
+        let payment = self
+            .payment(id.epoch(), id.sequence())
             .ok()
             .filter(|payment| payment.currency == answer.money.currency() && payment.payer == answer.payer)
-            .ok_or(Rejection::Implausible { what: "an answer about a payment that is not here" })
+            .ok_or(Rejection::Implausible { what: "an answer about a payment that is not here" })?;
+        if payment.payee_shard.as_ref() != Some(source) {
+            return Err(Rejection::Implausible { what: "an answer about a payment to another shard" });
+        }
+        Ok(payment)
     }
 
     /// Money that comes back has an owner: it is credited whatever the account's bound or state.

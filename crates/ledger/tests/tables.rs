@@ -594,6 +594,12 @@ fn money_for_another_shard_is_on_its_way_until_it_is_taken_in() {
         p1                        | captured 4.00 of 4.00
         outside@0 EUR             | -10.00
         outside@1 EUR             | 0.00
+
+        # What was delivered stays delivered.
+        claim cat@1 us            | claimed by us
+        note 1 0 1 3              | delivered to us/0 up to 1
+        note 1 0 3 2              | ! NothingNew
+        refund p1 1.00            | refund of 1.00 asked for
         ",
     );
 }
@@ -775,26 +781,33 @@ fn what_another_shard_cannot_have_meant_is_not_booked() {
         enrol bob@1 US EUR        | enrolled
         deposit ann 50.00 EUR     | deposited 50.00 EUR
         pay held ann bob@1 5.00 EUR hold=60 | authorized
-        tell 1 0 bounce held 5.00 | ! Implausible a bounce of a payment that was not sent, or of another amount
-        tell 1 0 paid held 5.00   | ! Implausible a refund of more than was asked for
-        tell 1 0 refused held 5.00 | ! Implausible a refusal of more than was asked for
+        tell 1 0 bounce held 5.00 EUR | ! Implausible a bounce of a payment that was not sent, or of another amount
+        tell 1 0 paid held 5.00 EUR | ! Implausible a refund of more than was asked for
+        tell 1 0 refused held 5.00 EUR | ! Implausible a refusal of more than was asked for
 
         pay p1 ann bob@1 5.00 EUR | sent to us/0
-        tell 1 0 bounce p1 4.99   | ! Implausible a bounce of a payment that was not sent, or of another amount
-        tell 1 0 paid p1 0.01     | ! Implausible a refund of more than was asked for
-        tell 1 0 refused p1 0.01  | ! Implausible a refusal of more than was asked for
+        tell 1 0 bounce p1 4.99 EUR | ! Implausible a bounce of a payment that was not sent, or of another amount
+        tell 1 0 paid p1 0.01 EUR | ! Implausible a refund of more than was asked for
+        tell 1 0 refused p1 0.01 EUR | ! Implausible a refusal of more than was asked for
         carry 0 1                 | credited 5.00 EUR
         carry 1 0                 | delivered to us/0 up to 5
         refund p1 2.00            | refund of 2.00 asked for
-        tell 1 0 bounce p1 5.00   | ! Implausible a bounce of a payment that was not sent, or of another amount
-        tell 1 0 paid p1 2.01     | ! Implausible a refund of more than was asked for
-        tell 1 0 refused p1 2.01  | ! Implausible a refusal of more than was asked for
+        tell 1 0 bounce p1 5.00 EUR | ! Implausible a bounce of a payment that was not sent, or of another amount
+        tell 1 0 paid p1 2.01 EUR | ! Implausible a refund of more than was asked for
+        tell 1 0 refused p1 2.01 EUR | ! Implausible a refusal of more than was asked for
+
+        tell 1 0 paid p1 2 JPY    | ! Implausible an answer about a payment that is not here
+
+        # From a shard that the payment did not go to.
+        tell 2 0 paid p1 2.00 EUR | ! Implausible an answer about a payment to another shard
+        pay local ann bob 5.00 EUR | paid
+        tell 1 0 bounce local 5.00 EUR | ! Implausible an answer about a payment to another shard
 
         # An answer that belongs to another shard's payment.
         deposit bob@1 5.00 EUR    | deposited 5.00 EUR
         pay p2 bob@1 ann 5.00 EUR | sent to eu/0
-        tell 1 0 bounce p2 5.00   | ! Implausible an answer about a payment of another shard
-        ann EUR                   | 45.00 held 5.00
+        tell 1 0 bounce p2 5.00 EUR | ! Implausible an answer about a payment of another shard
+        ann EUR                   | 40.00 held 5.00
         received 1 0 EUR          | 0.00
         ",
     );

@@ -6,7 +6,7 @@ use std::{
 };
 
 use paymesh_journal::{Committed, Hash, SegmentBuilder};
-use paymesh_ledger::{Context, Decision, Missing, Rejection, Request, State, decide, differing_field};
+use paymesh_ledger::{Command, Context, Decision, Missing, Rejection, Request, State, decide, differing_field};
 use paymesh_types::{Epoch, Position, Sequence, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -27,7 +27,8 @@ type Answers = Result<Vec<Result<Answer, Rejection>>, Error>;
 pub(crate) struct Work {
     pub(crate) requests: Vec<Request>,
     pub(crate) reply: oneshot::Sender<Answers>,
-    /// Held until the answer is out, so that the queue's bound covers what is being decided.
+    /// Held until the answer is out, so that the queue's bound covers what is being decided. None: the shard's own work,
+    /// which stops at the first refusal that is not a repetition: what another shard sent must not be passed over.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -128,8 +129,7 @@ impl Leader {
         }
         let mut builder = SegmentBuilder::new(self.inner.shard.clone(), self.epoch, self.head.next(), self.hash, salt);
         let mut batch: Vec<Committed> = Vec::new();
-        let decided: Vec<Vec<Decided>> =
-            works.iter().map(|work| work.requests.iter().map(|request| self.decide(now, request, &mut builder, &mut batch)).collect()).collect();
+        let decided: Vec<Vec<Decided>> = works.iter().map(|work| self.decide_work(now, work, &mut builder, &mut batch)).collect();
         let decided_in = started.elapsed();
         if !builder.is_empty() {
             let segment = builder.finish();
@@ -161,6 +161,21 @@ impl Leader {
             self.state.load(&missing, records.map_err(|source| Error::Storage { shard: self.inner.shard.clone(), source })?);
         }
         unreachable!("records name no further records after {LOAD_ROUNDS_MAX} rounds");
+    }
+
+    fn decide_work(&mut self, now: Timestamp, work: &Work, builder: &mut SegmentBuilder, batch: &mut Vec<Committed>) -> Vec<Decided> {
+        let mut refused = false;
+        let mut decided = Vec::with_capacity(work.requests.len());
+        for request in &work.requests {
+            if refused {
+                decided.push(Decided::Rejected(Rejection::Implausible { what: "it follows one that was refused" }));
+                continue;
+            }
+            let outcome = self.decide(now, request, builder, batch);
+            refused = work.permit.is_none() && matches!(&outcome, Decided::Rejected(rejection) if !is_repetition(&request.command, rejection));
+            decided.push(outcome);
+        }
+        decided
     }
 
     fn decide(&mut self, now: Timestamp, request: &Request, builder: &mut SegmentBuilder, batch: &mut Vec<Committed>) -> Decided {
@@ -220,6 +235,17 @@ impl Leader {
 
 fn fresh((position, entry): &Committed) -> Answer {
     Answer { position: position.clone(), entry: entry.clone(), replayed: false }
+}
+
+/// Whether a refusal of the shard's own work only says that it is done already.
+fn is_repetition(command: &Command, rejection: &Rejection) -> bool {
+    match command {
+        Command::Receive { .. } | Command::Delivered { .. } => {
+            matches!(rejection, Rejection::AlreadyReceived { .. } | Rejection::NothingNew)
+        }
+        // A hold that was captured or voided meanwhile.
+        _ => true,
+    }
 }
 
 /// Answers what was recorded before with what was recorded, where it is the same request again.

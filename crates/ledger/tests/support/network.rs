@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use paymesh_ledger::{
-    Account, Audit, Body, Command, Context, Decision, Entry, Message, Missing, Phase, Records, Rejection, Request, State, decide,
+    Account, Audit, Body, Command, Context, Decision, Entry, LineId, Message, Missing, Phase, Records, Rejection, Request, State, Wallet,
+    decide,
 };
-use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Epoch, Position, Sequence, ShardRef, Timestamp};
+use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Epoch, Position, Sequence, ShardRef, Timestamp, UserId};
 
 /// One shard: what its leader has in memory, and its journal.
 #[derive(Debug)]
@@ -169,7 +170,8 @@ impl Network {
         assert_eq!(outside, deposited, "what the outside world's accounts say, and what came in");
     }
 
-    /// Checks each journal on its own: an audit accepts it, and it gives the same books again.
+    /// Checks each journal on its own: an audit accepts it, it gives the same books again, and each account's lines and
+    /// payments can be walked from the newest to the first.
     pub(crate) fn audit(&self) {
         for shard in &self.shards {
             let mut audit = Audit::default();
@@ -184,6 +186,7 @@ impl Network {
             assert_eq!(audit.users(), records.users.len() as u64);
             assert_eq!(audit.payments(), records.payments.len() as u64);
             for ((user, currency), wallet) in &records.wallets {
+                shard.walk(*user, *currency, wallet);
                 assert_eq!(audit.wallet(*user, *currency), (wallet.balance, wallet.held), "{user} in {currency}");
             }
             let system: Vec<_> = audit.system().map(|(account, currency, balance)| ((account.clone(), currency), balance)).collect();
@@ -211,6 +214,26 @@ impl Shard {
             }
         }
         sums
+    }
+
+    /// Checks that an account's lines and its owner's payments, followed backwards, are all that the journal has.
+    fn walk(&self, user: UserId, currency: Currency, wallet: &Wallet) {
+        let (mut line, mut payment) = (wallet.last_line, wallet.last_payment);
+        for (position, entry) in self.journal.iter().rev() {
+            if let Some((id, _, posting)) =
+                entry.lines(position.sequence).find(|(_, of, posting)| (*of, posting.currency) == (user, currency))
+            {
+                assert_eq!(line, id, "{user}'s line in {currency}");
+                line = posting.previous_line;
+            }
+            if let Body::PaymentCreated(new) = &entry.body
+                && (new.payer, new.money.currency()) == (user, currency)
+            {
+                assert_eq!(payment, position.sequence, "{user}'s payment in {currency}");
+                payment = new.previous;
+            }
+        }
+        assert_eq!((line, payment), (LineId::default(), Sequence(0)), "where {user}'s lines and payments in {currency} begin");
     }
 
     /// Checks what must hold in each shard after each command.

@@ -11,7 +11,8 @@
 //! capture p1 [1.00]   void p1            refund p1 [1.00]        expire p1         (p1^2: the same number, term 2)
 //! carry 0 1           (shard 1 reads one thing in shard 0's journal)
 //! carry again 0 1     (and what it read last once more)
-//! tell 1 0 bounce p1 1.00                (shard 1 says so to shard 0, whatever its books say)
+//! tell 1 0 bounce p1 1.00 EUR            (shard 1 says so to shard 0, whatever its books say)
+//! note 1 0 5 7        (shard 0 notes that shard 1 took in what it sent up to 5, having read shard 1's journal up to 7)
 //! ann EUR | 1.00      outside@0 EUR | -1.00       sent 0 1 EUR | 1.00        received 0 1 EUR | -1.00      p1 | captured 1.00 of 1.00
 //! ```
 //!
@@ -32,7 +33,7 @@ use super::network::Network;
 #[track_caller]
 pub(crate) fn check(table: &str) {
     let mut play = Play {
-        network: Network::new(["eu", "us"].map(|zone| ShardRef { zone: zone.parse().expect("a zone"), index: 0 })),
+        network: Network::new(["eu", "us", "ap"].map(|zone| ShardRef { zone: zone.parse().expect("a zone"), index: 0 })),
         users: Vec::new(),
         requests: Vec::new(),
         payments: BTreeMap::new(),
@@ -90,10 +91,15 @@ impl Play {
                 self.carried.insert((from, to), command.clone());
                 self.submit(to, Request { id: None, command })
             }
-            ["tell", from, to, kind, payment, amount] => {
+            ["tell", from, to, kind, payment, amount, code] => {
                 let (from, to) = (number(from), number(to));
-                let command = self.tell(from, to, kind, payment, amount);
+                let command = self.tell(from, to, kind, payment, money(amount, code));
                 self.submit(to, Request { id: None, command })
+            }
+            ["note", from, to, up_to, read_to] => {
+                let source = self.network.shards[number::<usize>(from)].state.shard().clone();
+                let command = Command::Delivered { to: source, up_to: Sequence(number(up_to)), read_to: Sequence(number(read_to)) };
+                self.submit(number(to), Request { id: None, command })
             }
             ["sent", from, to, code] => {
                 let shard = self.network.shards[number::<usize>(to)].state.shard().clone();
@@ -194,15 +200,9 @@ impl Play {
         self.network.shards[*at].state.records().payments.into_iter().find(|payment| payment.sequence == id.sequence())
     }
 
-    fn tell(&mut self, from: usize, to: usize, kind: &str, name: &str, amount: &str) -> Command {
+    fn tell(&mut self, from: usize, to: usize, kind: &str, name: &str, money: Money) -> Command {
         let payment = self.payment(name).expect(name);
-        let credit = Credit {
-            payment: self.payments[name].1.clone(),
-            payer: payment.payer,
-            payee: payment.payee,
-            money: Money::new(minor(amount, payment.currency), payment.currency).expect(amount),
-            reason: None,
-        };
+        let credit = Credit { payment: self.payments[name].1.clone(), payer: payment.payer, payee: payment.payee, money, reason: None };
         let message = match kind {
             "pay" => Message::Pay(credit),
             "bounce" => Message::Bounce(credit),

@@ -1,0 +1,232 @@
+//! What a node knows of a call besides its message: where it entered, who passed it on, how long it may take.
+//!
+//! Between nodes this travels in headers. They are believed as they come: until nodes have credentials, whoever reaches
+//! the listener can set them. What a liar gains is small (a call of theirs is refused as a loop, or counted as a peer's), and the
+//! binary listens on loopback only.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use paymesh_contract::Fault;
+use paymesh_types::RegionName;
+use tokio::time::Instant;
+use tonic::Code;
+
+use crate::methods::{self, Method};
+
+/// The regions whose nodes sent the call on, in order, parted by commas. Absent: it comes from a caller.
+pub const HOPS_HEADER: &str = "paymesh-hops";
+
+/// The region where the call entered the mesh. The first node to send it on sets it and no other changes it. What a
+/// region may see depends on it once nodes have credentials; until then it is a claim.
+pub const ENTRY_REGION_HEADER: &str = "paymesh-entry-region";
+
+/// How often a call is sent on at most. Once is usual; twice while a change of leaders or region-config goes around.
+pub const HOPS_MAX: usize = 2;
+
+/// gRPC's own header for the time that is left.
+pub(crate) const TIMEOUT_HEADER: &str = "grpc-timeout";
+
+/// Digits of a grpc-timeout at most (PROTOCOL-HTTP2.md, "TimeoutValue").
+const TIMEOUT_DIGITS_MAX: usize = 8;
+
+/// A call's way and its deadline. The edge puts it into the request's extensions, where handlers find it.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub(crate) entry_region: RegionName,
+    pub(crate) passed: Vec<RegionName>,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) method: Option<&'static Method>,
+}
+
+impl Call {
+    /// A call that enters the mesh at a node of this region.
+    pub(crate) fn entering(region: &RegionName, path: &str) -> Self {
+        Self { entry_region: region.clone(), passed: Vec::new(), deadline: None, method: methods::method(path) }
+    }
+
+    /// Reads a call's headers as they reach a node of `region`.
+    pub(crate) fn arriving(region: &RegionName, path: &str, headers: &HeaderMap) -> Result<Self, Fault> {
+        let mut call = Self::entering(region, path);
+        if let Some(hops) = headers.get(HOPS_HEADER) {
+            call.passed = parse_hops(hops)?;
+            call.entry_region = match headers.get(ENTRY_REGION_HEADER) {
+                Some(entry) => parse_region(ENTRY_REGION_HEADER, entry)?,
+                None => {
+                    return Err(Fault::invalid_field(ENTRY_REGION_HEADER, format!("`{ENTRY_REGION_HEADER}` comes with `{HOPS_HEADER}`")));
+                }
+            };
+        }
+        Ok(call)
+    }
+
+    /// The region where the call entered the mesh.
+    pub fn entry_region(&self) -> &RegionName {
+        &self.entry_region
+    }
+
+    /// Whether another region's node sent the call, rather than a caller.
+    pub fn is_from_peer(&self) -> bool {
+        !self.passed.is_empty()
+    }
+
+    /// When the call ends with DEADLINE_EXCEEDED. None: a stream without a deadline.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Makes `request` a part of this call: the same deadline, the same entry, the same count of hops. To be used by a
+    /// handler on what it sends through a [`MeshChannel`](crate::MeshChannel); without it, the request is a new call.
+    pub fn carry<T>(&self, request: &mut tonic::Request<T>) {
+        request.extensions_mut().insert(self.clone());
+    }
+
+    /// What of a request's call context a handler passes on, if it came through the mesh.
+    pub fn of<T>(request: &tonic::Request<T>) -> Option<&Self> {
+        request.extensions().get()
+    }
+
+    /// The call as it leaves a node of `region` for another.
+    pub(crate) fn write_headers(&self, region: &RegionName, headers: &mut HeaderMap) {
+        let passed: Vec<&str> = self.passed.iter().chain([region]).map(RegionName::as_str).collect();
+        headers.insert(HOPS_HEADER, name_value(&passed.join(",")));
+        headers.insert(ENTRY_REGION_HEADER, name_value(self.entry_region.as_str()));
+    }
+}
+
+fn name_value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("the names of regions are ASCII letters, digits and underscores")
+}
+
+fn parse_region(header: &'static str, value: &HeaderValue) -> Result<RegionName, Fault> {
+    let region = value.to_str().ok().and_then(|text| text.parse().ok());
+    region.ok_or_else(|| Fault::invalid_field(header, format!("`{header}` is set by nodes only, to names of regions")))
+}
+
+fn parse_hops(value: &HeaderValue) -> Result<Vec<RegionName>, Fault> {
+    let invalid = || Fault::invalid_field(HOPS_HEADER, format!("`{HOPS_HEADER}` is set by nodes only, to names of regions"));
+    let text = value.to_str().map_err(|_| invalid())?;
+    // One more than may be, so that too many can be told from the most there may be.
+    let regions: Vec<RegionName> = text.split(',').take(HOPS_MAX + 1).map(str::parse).collect::<Result<_, _>>().map_err(|_| invalid())?;
+    if regions.len() > HOPS_MAX {
+        return Err(forwarding_loop(&regions, "was forwarded more often than nodes do"));
+    }
+    Ok(regions)
+}
+
+/// FAILED_PRECONDITION `FORWARDING_LOOP`, naming the regions that passed the call on.
+pub(crate) fn forwarding_loop(passed: &[RegionName], problem: &str) -> Fault {
+    let way = passed.iter().map(RegionName::as_str).collect::<Vec<_>>().join(" -> ");
+    let message = format!("a call that went {way} {problem}: those regions disagree on who leads what, give them the same region-config");
+    Fault::new(Code::FailedPrecondition, "FORWARDING_LOOP", message).with_metadata("hops", way)
+}
+
+/// The time that a caller gives a call. None: no such header.
+pub(crate) fn parse_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
+    let Some(value) = headers.get(TIMEOUT_HEADER) else { return Ok(None) };
+    let invalid = || Fault::invalid_field(TIMEOUT_HEADER, format!("`{TIMEOUT_HEADER}` is 1 to 8 digits and one of H, M, S, m, u, n"));
+    let text = value.to_str().map_err(|_| invalid())?;
+    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(invalid)?;
+    if digits.is_empty() || digits.len() > TIMEOUT_DIGITS_MAX || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(invalid());
+    }
+    let number: u64 = digits.parse().map_err(|_| invalid())?;
+    Ok(Some(match unit {
+        "H" => Duration::from_secs(number * 3_600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return Err(invalid()),
+    }))
+}
+
+/// The header for the time that is left, rounded down to what eight digits can say.
+pub(crate) fn timeout_value(left: Duration) -> HeaderValue {
+    const LIMIT: u128 = 10_u128.pow(TIMEOUT_DIGITS_MAX as u32);
+    let (number, unit) = [(left.as_micros(), 'u'), (left.as_millis(), 'm'), (u128::from(left.as_secs()), 'S')]
+        .into_iter()
+        .find(|(number, _)| *number < LIMIT)
+        .unwrap_or((LIMIT - 1, 'S'));
+    HeaderValue::from_str(&format!("{number}{unit}")).expect("digits and a letter")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value"))).collect()
+    }
+
+    fn region(name: &str) -> RegionName {
+        name.parse().expect("a region")
+    }
+
+    #[test]
+    fn a_call_remembers_its_way_over_two_hops() {
+        let call = Call::arriving(&region("us_east"), "/x", &HeaderMap::new()).expect("no headers are fine");
+        assert!(!call.is_from_peer());
+        assert_eq!(call.entry_region(), &region("us_east"));
+        let mut sent = HeaderMap::new();
+        call.write_headers(&region("us_east"), &mut sent);
+        let call = Call::arriving(&region("eu_west"), "/x", &sent).expect("a node's headers");
+        assert!(call.is_from_peer());
+        call.write_headers(&region("eu_west"), &mut sent);
+        assert_eq!([&sent[HOPS_HEADER], &sent[ENTRY_REGION_HEADER]], ["us_east,eu_west", "us_east"]);
+    }
+
+    #[test]
+    fn headers_that_no_node_sets_are_refused() {
+        for (hops, entry, reason) in [
+            ("", Some("us_east"), "INVALID_FIELD"),
+            ("US", Some("us_east"), "INVALID_FIELD"),
+            ("us_east", None, "INVALID_FIELD"),
+            ("us_east", Some("!"), "INVALID_FIELD"),
+            ("a,b,c", Some("a"), "FORWARDING_LOOP"),
+        ] {
+            let mut pairs = vec![(HOPS_HEADER, hops)];
+            pairs.extend(entry.map(|entry| (ENTRY_REGION_HEADER, entry)));
+            let fault = Call::arriving(&region("eu_west"), "/x", &headers(&pairs)).expect_err(hops);
+            assert_eq!(fault.reason, reason, "{hops}: {fault}");
+        }
+    }
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them() {
+        for (text, wanted) in
+            [("1H", Duration::from_secs(3_600)), ("30S", Duration::from_secs(30)), ("99999999m", Duration::from_millis(99_999_999))]
+        {
+            assert_eq!(parse_timeout(&headers(&[(TIMEOUT_HEADER, text)])), Ok(Some(wanted)));
+        }
+        for wrong in ["", "S", "5", "5s", "-5S", "123456789S", "5 S", "5SS"] {
+            assert!(parse_timeout(&headers(&[(TIMEOUT_HEADER, wrong)])).is_err(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_timeout_sent_on_is_never_longer(left in 0..u64::MAX / 1_000) {
+            let left = Duration::from_micros(left);
+            let mut sent = HeaderMap::new();
+            sent.insert(TIMEOUT_HEADER, timeout_value(left));
+            let read = parse_timeout(&sent).expect("what we write we can read").expect("it is there");
+            prop_assert!(read <= left);
+        }
+
+        #[test]
+        fn any_header_gives_a_call_or_a_fault(hops: Vec<u8>, entry: Vec<u8>, timeout: Vec<u8>) {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(HOPS_HEADER, hops), (ENTRY_REGION_HEADER, entry), (TIMEOUT_HEADER, timeout)] {
+                if let Ok(value) = HeaderValue::from_bytes(&value) {
+                    headers.insert(name, value);
+                }
+            }
+            let _ = Call::arriving(&region("eu_west"), "/x", &headers);
+            let _ = parse_timeout(&headers);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What stands around the services on the node's listener.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use tokio::net::TcpListener;
+use tonic::{
+    body::Body,
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
+use tower::{Service, ServiceBuilder};
+
+use crate::{
+    Error,
+    layers::{Answering, deadline::Deadline, metrics::Metrics, shed::Shed, trace::Trace},
+    mesh::Mesh,
+    peer::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
+    router::{Entry, Router},
+};
+
+/// Calls in progress at most, streams among them.
+const CALLS_MAX: usize = 8_192;
+
+/// Calls in progress on one connection at most. A peer has two connections for all that its callers send here.
+const CONNECTION_CALLS_MAX: u32 = 2_048;
+
+/// How long the calls in progress get to end when the node stops.
+const DRAIN_WAIT_MAX_MS: u64 = 10_000;
+
+/// How long cut-off streams get to tell their callers so.
+const STOP_WAIT_MAX_MS: u64 = 1_000;
+
+/// How often a connection is asked whether its other end lives.
+const KEEPALIVE_EVERY_MS: u64 = 20_000;
+
+/// How long the answer may take before the connection is closed.
+const KEEPALIVE_WAIT_MAX_MS: u64 = 10_000;
+
+/// A request's headers at most.
+const HEADERS_BYTES_MAX: u32 = 16 * 1024;
+
+/// Bounds that an operator may want to change.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Calls in progress at most: more are refused with UNAVAILABLE `NODE_OVERLOADED`.
+    pub calls_max: usize,
+    /// How long the calls in progress get to end when the node stops.
+    pub drain_wait: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { calls_max: CALLS_MAX, drain_wait: Duration::from_millis(DRAIN_WAIT_MAX_MS) }
+    }
+}
+
+/// The service of the node's listener: the whole stack. Cheap to clone.
+#[derive(Clone)]
+pub struct Edge {
+    stack: Stack,
+}
+
+type Stack = Trace<Metrics<Deadline<Shed<Router>>>>;
+
+/// The stack, top to bottom.
+fn stack(mesh: Mesh, local: Routes, limits: Limits) -> Stack {
+    let (region, stop) = (mesh.region().clone(), mesh.stop().clone());
+    ServiceBuilder::new()
+        // First, so that everything below happens within the call's span, and so that every layer finds the call's context.
+        .layer_fn(move |inner| Trace::new(region.clone(), inner))
+        // Above all that may refuse a call: what is refused counts too, and its time is the caller's time.
+        .layer_fn(Metrics::new)
+        // Who calls, and whether they may, belongs here: before anything is spent on the call, after it was counted.
+        // Above all that may wait: a call that waits for its body, the directory or a peer ends by its deadline.
+        .layer_fn(move |inner| Deadline::new(stop.clone(), inner))
+        // Before a byte of the body is read: what is refused costs nothing. Below the deadline, so that a place is free again
+        // when a call ends there.
+        .layer_fn(move |inner| Shed::new(limits.calls_max, inner))
+        // The services here, or the node of another region.
+        .service(Router::new(mesh, Some(local), Entry::Edge))
+}
+
+impl Edge {
+    pub(crate) fn new(mesh: Mesh, local: Routes, limits: Limits) -> Self {
+        Self { stack: stack(mesh, local, limits) }
+    }
+}
+
+impl Service<Request<Body>> for Edge {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.stack.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Answering {
+        self.stack.call(request)
+    }
+}
+
+impl std::fmt::Debug for Edge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Edge")
+    }
+}
+
+/// HTTP/2 as the edge wants it: HTTP/1 and anything else on the port is closed by hyper.
+fn server() -> Server {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(CONNECTION_CALLS_MAX)
+        .http2_keepalive_interval(Some(Duration::from_millis(KEEPALIVE_EVERY_MS)))
+        .http2_keepalive_timeout(Some(Duration::from_millis(KEEPALIVE_WAIT_MAX_MS)))
+        .http2_max_header_list_size(HEADERS_BYTES_MAX)
+}
+
+/// Serves until `shutdown` ends, then drains: no new calls, streams that only tell are ended, the rest may finish until
+/// the limits' `drain_wait` is over.
+pub(crate) async fn serve(
+    mesh: &Mesh,
+    edge: Edge,
+    listener: TcpListener,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let stop = mesh.stop().clone();
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let draining = stop.draining.clone();
+    let signal = async move {
+        shutdown.await;
+        draining.cancel();
+    };
+    let serving = server().serve_with_incoming_shutdown(edge, incoming, signal);
+    let out_of_time = async {
+        stop.draining.cancelled().await;
+        tokio::time::sleep(limits.drain_wait).await;
+        stop.stopped.cancel();
+        tokio::time::sleep(Duration::from_millis(STOP_WAIT_MAX_MS)).await;
+    };
+    let served = tokio::select! {
+        served = serving => served.map_err(Error::Listener),
+        () = out_of_time => {
+            tracing::warn!(wait = ?limits.drain_wait, "calls were still in progress when the node stopped");
+            Ok(())
+        }
+    };
+    stop.draining.cancel();
+    stop.stopped.cancel();
+    served
+}

@@ -1,0 +1,65 @@
+//! The mesh: what every call passes on its way into a node, and the way to the region where it belongs.
+//!
+//! [`Mesh`] knows who leads what and has a connection to every other region. Its [`Edge`] stands around the services on
+//! the node's listener: traces, counts, bounds and routes every call by the contract's annotations. Its [`MeshChannel`] is
+//! the same road for calls that start inside: a transport for any generated client. A call that belongs elsewhere is sent
+//! on as the bytes it came in; no message is decoded and none is encoded again.
+//!
+//! Promised: every call ends by its deadline, with an answer that says why; a call is forwarded twice at most; the mesh
+//! keeps nothing of a request's content in logs, spans or metrics.
+//!
+//! Left to others: what the services answer; who the caller is. Until nodes have credentials, anyone who reaches the
+//! listener can set the headers by which nodes speak to each other (see [`Call`]); the binary listens on loopback only.
+
+#![forbid(unsafe_code)]
+
+mod body;
+mod call;
+mod counts;
+mod directory;
+mod edge;
+mod forward;
+pub mod frame;
+mod layers;
+mod mesh;
+mod methods;
+mod peer;
+pub mod route;
+mod router;
+mod zone_cache;
+
+pub use crate::{
+    call::{Call, ENTRY_REGION_HEADER, HOPS_HEADER, HOPS_MAX},
+    counts::RouteCount,
+    directory::{Directory, ZoneSource},
+    edge::{Edge, Limits},
+    frame::MESSAGE_BYTES_MAX,
+    layers::deadline::DEADLINE_DEFAULT_MS,
+    mesh::{Mesh, MeshChannel, describe_metrics},
+};
+
+/// Why a node cannot take part in the mesh.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The node's own region is not in region-config.
+    #[error("region `{region}` is not in region-config; start the node with one of: {known}")]
+    UnknownRegion {
+        /// The region as given.
+        region: paymesh_types::RegionName,
+        /// The regions there are.
+        known: String,
+    },
+    /// A region's endpoint cannot be dialled.
+    #[error("region `{region}` cannot be dialled at `{endpoint}`: {source}; correct its endpoint in region-config")]
+    Endpoint {
+        /// The region.
+        region: paymesh_types::RegionName,
+        /// Its endpoint.
+        endpoint: String,
+        /// What is wrong with it.
+        source: tonic::transport::Error,
+    },
+    /// The listener failed.
+    #[error("the gRPC listener failed: {0}")]
+    Listener(#[source] tonic::transport::Error),
+}

@@ -1,0 +1,286 @@
+//! A node's view of the mesh, and the way in for calls that start inside.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    future::Future,
+    sync::{Arc, PoisonError, RwLock, Weak},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use paymesh_contract::{
+    Fault,
+    directory::v1::{LookUpUsersRequest, directory_service_client::DirectoryServiceClient},
+};
+use paymesh_topology::Topology;
+use paymesh_types::{RegionName, UserId, ZoneName};
+use tokio::net::TcpListener;
+use tonic::{Code, body::Body, service::Routes};
+use tower::Service;
+
+use crate::{
+    Call, Directory, Edge, Error, Limits, RouteCount, ZoneSource,
+    counts::RouteCounts,
+    directory, edge,
+    layers::{
+        Answering,
+        deadline::{Deadline, Stop},
+        metrics::{CALL_SECONDS, CALLS},
+        shed::SHED,
+    },
+    methods,
+    peer::Peer,
+    router::{Entry, Router},
+};
+
+/// How long a question to the directory may take; the call that needs the answer may end before.
+const LOOK_UP_WAIT_MAX_MS: u64 = 5_000;
+
+/// A node's view of the mesh. Cheap to clone; all clones are the same.
+///
+/// It is made before the services that it carries calls to, because they call through it: [`Mesh::new`], then the services
+/// with their [`Mesh::channel`]s, then [`Mesh::serve`] with all of them.
+#[derive(Clone)]
+pub struct Mesh {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    topology: Arc<Topology>,
+    region: RegionName,
+    /// Every region but our own.
+    peers: BTreeMap<RegionName, Peer>,
+    directory: Directory,
+    counts: RouteCounts,
+    stop: Stop,
+    /// This node's services, while they serve. They hold clones of this mesh: to part them is what ends both.
+    local: RwLock<Option<Routes>>,
+}
+
+impl Mesh {
+    /// The mesh as a node of `region` sees it. Connects to nothing yet; must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the region is not in the topology, or an endpoint cannot be dialled.
+    pub fn new(topology: Arc<Topology>, region: RegionName) -> Result<Self, Error> {
+        if topology.region(&region).is_none() {
+            let known = topology.regions().map(|region| region.name.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(Error::UnknownRegion { region, known });
+        }
+        let others = topology.regions().filter(|other| other.name != region);
+        let peers = others.map(|other| Ok((other.name.clone(), Peer::new(other)?))).collect::<Result<_, Error>>()?;
+        let inner = Arc::new_cyclic(|mesh: &Weak<Inner>| Inner {
+            directory: Directory::new(Arc::clone(&topology), Arc::new(OverMesh { mesh: mesh.clone() })),
+            counts: RouteCounts::new(&topology),
+            topology,
+            region,
+            peers,
+            stop: Stop::default(),
+            local: RwLock::new(None),
+        });
+        Ok(Self { inner })
+    }
+
+    /// The topology that the node runs by.
+    pub fn topology(&self) -> &Arc<Topology> {
+        &self.inner.topology
+    }
+
+    /// The node's region.
+    pub fn region(&self) -> &RegionName {
+        &self.inner.region
+    }
+
+    /// User to zone.
+    pub fn directory(&self) -> &Directory {
+        &self.inner.directory
+    }
+
+    /// A transport for any generated client, which routes as the edge does: `WalletServiceClient::new(mesh.channel())`.
+    ///
+    /// A handler's own deadline and way go along when it says so with [`Call::carry`].
+    pub fn channel(&self) -> MeshChannel {
+        MeshChannel { mesh: self.clone(), entry: Entry::Inside }
+    }
+
+    /// A transport to the nodes of one region, this one included, for callers that have done the routing themselves.
+    /// None: there is no such region.
+    pub fn to_region(&self, region: &RegionName) -> Option<MeshChannel> {
+        let known = *region == self.inner.region || self.inner.peers.contains_key(region);
+        known.then(|| MeshChannel { mesh: self.clone(), entry: Entry::To(region.clone()) })
+    }
+
+    /// What became of the calls that entered the mesh at this node.
+    pub fn route_counts(&self) -> Vec<RouteCount> {
+        self.inner.counts.snapshot()
+    }
+
+    /// Lets calls that start inside reach this node's services before, or without, a listener. [`Self::serve`] does it too.
+    pub fn attach(&self, services: Routes) {
+        *self.inner.local.write().unwrap_or_else(PoisonError::into_inner) = Some(services.prepare());
+    }
+
+    /// Parts the mesh from this node's services again. They hold clones of the mesh, so until then neither is dropped.
+    pub fn detach(&self) {
+        let services = self.inner.local.write().unwrap_or_else(PoisonError::into_inner).take();
+        // Outside the lock: the services may drop their clones of the mesh.
+        drop(services);
+    }
+
+    /// The whole stack around these services, for a listener of one's own.
+    pub fn edge(&self, services: Routes, limits: Limits) -> Edge {
+        Edge::new(self.clone(), services.prepare(), limits)
+    }
+
+    /// Serves these services, and the rest of the mesh through them, until `shutdown` ends and the calls in progress have:
+    /// at most `limits.drain_wait` later. Then the mesh has let go of the services.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(
+        &self,
+        services: Routes,
+        listener: TcpListener,
+        limits: Limits,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
+        self.attach(services.clone());
+        let served = edge::serve(self, self.edge(services, limits), listener, limits, shutdown).await;
+        self.detach();
+        served
+    }
+
+    pub(crate) fn peer(&self, region: &RegionName) -> Option<&Peer> {
+        self.inner.peers.get(region)
+    }
+
+    pub(crate) fn counts(&self) -> &RouteCounts {
+        &self.inner.counts
+    }
+
+    pub(crate) fn stop(&self) -> &Stop {
+        &self.inner.stop
+    }
+
+    fn local(&self) -> Option<Routes> {
+        self.inner.local.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl std::fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Mesh({})", self.inner.region)
+    }
+}
+
+/// A client transport over the mesh. Cheap to clone.
+///
+/// A call to this node's own services is a function call; any other goes to the region where it belongs. It ends by the
+/// request's own timeout, by the deadline of the call that it is part of, or by the default, whichever is first.
+#[derive(Clone)]
+pub struct MeshChannel {
+    mesh: Mesh,
+    entry: Entry,
+}
+
+impl Service<Request<Body>> for MeshChannel {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Answering {
+        let path = request.uri().path();
+        let call = match request.extensions().get::<Call>() {
+            // Part of another call, and a method of its own.
+            Some(outer) => Call { method: methods::method(path), ..outer.clone() },
+            None => Call::entering(self.mesh.region(), path),
+        };
+        request.extensions_mut().insert(call);
+        let router = Router::new(self.mesh.clone(), self.mesh.local(), self.entry.clone());
+        Deadline::new(self.mesh.stop().clone(), router).call(request)
+    }
+}
+
+impl std::fmt::Debug for MeshChannel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MeshChannel({})", self.mesh.inner.region)
+    }
+}
+
+/// Asks the directory's home, wherever it is.
+struct OverMesh {
+    mesh: Weak<Inner>,
+}
+
+#[tonic::async_trait]
+impl ZoneSource for OverMesh {
+    async fn look_up(&self, users: &[UserId]) -> Result<Vec<(UserId, ZoneName)>, Fault> {
+        let inner = self.mesh.upgrade().ok_or_else(crate::layers::deadline::stopping)?;
+        let mut client = DirectoryServiceClient::new(Mesh { inner }.channel());
+        let mut request = tonic::Request::new(LookUpUsersRequest { user_ids: users.iter().map(|user| user.get()).collect() });
+        request.set_timeout(Duration::from_millis(LOOK_UP_WAIT_MAX_MS));
+        let answer = client.look_up_users(request).await.map_err(|status| Fault::from_status(&status))?;
+        let nonsense = |what: String| Fault::new(Code::Internal, "DIRECTORY_MALFORMED", format!("the directory answered {what}"));
+        let found = answer.into_inner().users.into_iter().map(|found| {
+            let user = UserId::try_from(found.user_id).map_err(|error| nonsense(error.to_string()))?;
+            let zone = found.zone.parse().map_err(|error: paymesh_types::Invalid| nonsense(error.to_string()))?;
+            Ok((user, zone))
+        });
+        found.collect()
+    }
+}
+
+/// Says in `/metrics` what this crate counts. To be called once the recorder is installed.
+pub fn describe_metrics() {
+    metrics::describe_counter!(CALLS, "Calls that ended, by method, sender and gRPC code");
+    metrics::describe_histogram!(CALL_SECONDS, metrics::Unit::Seconds, "From a call's headers to the last byte of its answer");
+    metrics::describe_counter!(SHED, "Calls refused because too many were in progress");
+    metrics::describe_counter!(directory::MISSES, "Users whose zone had to be asked for at the directory's home");
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+
+    /// Regions us_east (primary), eu_west, ... as many as there are ports; zone global is of the first, zone eu of the others.
+    pub(crate) fn topology(ports: &[u16]) -> Topology {
+        const REGIONS: [&str; 3] = ["us_east", "eu_west", "eu_north"];
+        let mut yaml = "mesh: test\nregions:\n".to_owned();
+        let names = &REGIONS[..ports.len()];
+        for (index, name) in names.iter().enumerate() {
+            let (primary, database) = if index == 0 { (true, "primary_master") } else { (false, "regional_master") };
+            writeln!(yaml, "  {name}: {{primary: {primary}, services: [payment_processor], database: {database}}}").expect("a string");
+        }
+        let eu = names[1..].join(", ");
+        writeln!(yaml, "zones:\n  global: {{shards: 2, regions: [us_east], countries: [US]}}").expect("a string");
+        writeln!(yaml, "  eu: {{shards: 2, regions: [{eu}], countries: [DE]}}\nendpoints:").expect("a string");
+        for (index, (name, port)) in names.iter().zip(ports).enumerate() {
+            // The http ports are never opened here; they only must not be another's.
+            writeln!(yaml, "  {name}: {{grpc: '127.0.0.1:{port}', http: '127.0.0.{}:{port}'}}", index + 2).expect("a string");
+        }
+        Topology::parse("test", &yaml).unwrap_or_else(|errors| panic!("{errors}\n{yaml}"))
+    }
+
+    #[tokio::test]
+    async fn a_region_that_is_not_configured_is_named_with_those_that_are() {
+        let topology = Arc::new(topology(&[1, 2]));
+        let error = Mesh::new(topology, "mars".parse().expect("a name")).expect_err("mars is not a region");
+        assert_eq!(error.to_string(), "region `mars` is not in region-config; start the node with one of: us_east, eu_west");
+    }
+
+    #[tokio::test]
+    async fn a_mesh_without_services_says_that_the_node_starts() {
+        let mesh = Mesh::new(Arc::new(topology(&[1, 2])), "us_east".parse().expect("a name")).expect("a mesh");
+        let fault = mesh.directory().zone_of(UserId::try_from(7).expect("a user")).await.expect_err("nobody answers");
+        assert_eq!(fault.reason, "NODE_STARTING");
+        assert!(mesh.to_region(&"mars".parse().expect("a name")).is_none());
+    }
+}

@@ -1,0 +1,178 @@
+//! The connections to one other region's node.
+//!
+//! They are made when first needed and again when lost. A node that cannot be reached costs each caller one connection
+//! attempt, never a queue of them: when an attempt fails, every call that still waits to be sent fails with it.
+
+use std::{
+    error::Error as StdError,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use paymesh_topology::Region;
+use paymesh_types::RegionName;
+use tokio::sync::Notify;
+use tonic::{
+    ConnectError, Status, TimeoutExpired,
+    body::Body,
+    transport::{Channel, Endpoint},
+};
+use tower::{Service, ServiceExt};
+
+use crate::Error;
+
+/// Connections to each region: two, so that one core's worth of encryption or one lost packet does not hold up everything.
+const CONNECTIONS: usize = 2;
+
+/// How long a connection may take to be made: an ocean's round trips, twice over.
+const CONNECT_WAIT_MAX_MS: u64 = 1_000;
+
+/// How often a connection is asked whether it lives, also when nothing is in flight.
+const KEEPALIVE_EVERY_MS: u64 = 5_000;
+
+/// How long the answer may take before the connection counts as lost.
+const KEEPALIVE_WAIT_MAX_MS: u64 = 5_000;
+
+/// What may be in flight on one stream before the other side must take it: a batch of 8,192 payments and more.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+
+/// The same for one connection.
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+
+/// Why a call got no answer from a peer.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    /// Its time was over.
+    Timeout,
+    /// It never left: the node could not be reached.
+    NotSent(String),
+    /// The connection broke. The call may have had its effect.
+    Broken(String),
+}
+
+/// Another region's node.
+pub(crate) struct Peer {
+    region: RegionName,
+    connections: [Connection; CONNECTIONS],
+    next: AtomicUsize,
+}
+
+struct Connection {
+    channel: Channel,
+    /// Told when an attempt to connect has failed.
+    unreachable: Notify,
+}
+
+impl Peer {
+    /// The peer of a region. Connects to nothing yet; must be called within a tokio runtime.
+    pub(crate) fn new(region: &Region) -> Result<Self, Error> {
+        let dial = format!("http://{}", region.grpc);
+        let wrong = |source| Error::Endpoint { region: region.name.clone(), endpoint: region.grpc.to_string(), source };
+        let endpoint = Endpoint::from_shared(dial)
+            .map_err(wrong)?
+            .connect_timeout(Duration::from_millis(CONNECT_WAIT_MAX_MS))
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(Duration::from_millis(KEEPALIVE_EVERY_MS))
+            .keep_alive_timeout(Duration::from_millis(KEEPALIVE_WAIT_MAX_MS))
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        let connections = std::array::from_fn(|_| Connection { channel: endpoint.connect_lazy(), unreachable: Notify::new() });
+        Ok(Self { region: region.name.clone(), connections, next: AtomicUsize::new(0) })
+    }
+
+    /// The region.
+    pub(crate) fn region(&self) -> &RegionName {
+        &self.region
+    }
+
+    /// Sends a request and waits for the beginning of its answer, as long as the caller keeps waiting.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Unanswered> {
+        let connection = &self.connections[self.next.fetch_add(1, Relaxed) % CONNECTIONS];
+        // Made before the request is handed over: it hears of every failure from here on.
+        let unreachable = connection.unreachable.notified();
+        let sent = Arc::new(AtomicBool::new(false));
+        let request = request.map(|body| Sent::body(body, Arc::clone(&sent)));
+        let mut channel = connection.channel.clone();
+        let answer = async { channel.ready().await?.call(request).await };
+        tokio::pin!(answer, unreachable);
+        let answered = tokio::select! {
+            biased;
+            answered = &mut answer => answered,
+            // What is on the wire of an older connection may still be answered.
+            () = &mut unreachable => if sent.load(Acquire) { answer.await } else {
+                return Err(Unanswered::NotSent("the connection could not be made".to_owned()));
+            },
+        };
+        answered.map_err(|error| {
+            let chain = chain(&error);
+            if chain.iter().any(|error| error.is::<TimeoutExpired>()) {
+                return Unanswered::Timeout;
+            }
+            let cause = chain.last().map(ToString::to_string).unwrap_or_default();
+            if chain.iter().any(|error| error.is::<ConnectError>()) {
+                connection.unreachable.notify_waiters();
+                return Unanswered::NotSent(cause);
+            }
+            Unanswered::Broken(cause)
+        })
+    }
+}
+
+/// An error and its causes, the root last.
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> Vec<&'a (dyn StdError + 'static)> {
+    let mut chain = vec![error];
+    let mut last = error;
+    while let Some(cause) = last.source() {
+        chain.push(cause);
+        last = cause;
+    }
+    chain
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Peer({})", self.region)
+    }
+}
+
+/// A request's body that notes when its connection begins to read it.
+struct Sent {
+    inner: Body,
+    sent: Arc<AtomicBool>,
+}
+
+impl Sent {
+    fn body(inner: Body, sent: Arc<AtomicBool>) -> Body {
+        Body::new(Self { inner, sent })
+    }
+}
+
+impl http_body::Body for Sent {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.sent.store(true, Release);
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,155 @@
+//! Where a call belongs: from its method's annotations and its message's bytes to a shard and the region that leads it.
+//!
+//! Pure. [`plan`] reads the key and says what it names; [`shard`] turns that into a shard, given the user's zone where one is
+//! needed (only the directory knows it, and asking it takes time, so that is left to the caller); [`leader`] names the region.
+
+use paymesh_contract::{Fault, KeyPath, KeyValue, MethodPolicy, Target};
+use paymesh_topology::Topology;
+use paymesh_types::{Country, PaymentId, RegionName, ShardRef, UserId, ZoneName};
+use tonic::Code;
+
+/// What a call's key names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// Nothing: the node that was reached answers.
+    Local,
+    /// A user, who lives in the zone that the directory knows.
+    User(UserId),
+    /// A payment, which carries its home.
+    Payment(PaymentId),
+    /// A user to enrol, and the country of residence that decides the zone.
+    Resident(Country, UserId),
+    /// A user to be claimed or looked up in the directory.
+    Directory(UserId),
+    /// A journal.
+    Journal(ShardRef),
+}
+
+/// Reads what a call's message names by its method's annotations, without decoding the message.
+///
+/// # Errors
+/// INVALID_ARGUMENT: `MALFORMED_REQUEST` when the bytes are no message, `INVALID_FIELD` when the key is absent or no such key.
+pub fn plan(policy: &MethodPolicy, message: &[u8]) -> Result<Plan, Fault> {
+    let key = || Key::of(policy, policy.key.as_ref(), message);
+    let shard_key = || Key::of(policy, policy.shard_key.as_ref(), message);
+    match policy.target {
+        Target::Local => Ok(Plan::Local),
+        Target::Home => {
+            let key = key()?;
+            match key.value {
+                KeyValue::Number(_) => Ok(Plan::User(key.user()?)),
+                KeyValue::Text(text) => Ok(Plan::Payment(key.parse(text)?)),
+            }
+        }
+        Target::Zone => {
+            let country = key()?;
+            let country = country.parse(country.text()?)?;
+            Ok(Plan::Resident(country, shard_key()?.user()?))
+        }
+        Target::Directory => Ok(Plan::Directory(key()?.user()?)),
+        Target::Replica => {
+            let zone = key()?;
+            let zone = zone.parse(zone.text()?)?;
+            // Shard 0 looks like an absent field on the wire.
+            let index = match policy.shard_key.as_ref().map(|path| path.extract(message)).transpose()?.flatten() {
+                None => 0,
+                Some(KeyValue::Number(index)) => u16::try_from(index).map_err(|_| shard_not_found())?,
+                Some(KeyValue::Text(_)) => return Err(misannotated(policy)),
+            };
+            Ok(Plan::Journal(ShardRef { zone, index }))
+        }
+    }
+}
+
+/// The shard that a plan leads to; `zone` is the user's, for [`Plan::User`]. None for [`Plan::Local`].
+///
+/// # Errors
+/// NOT_FOUND `USER_NOT_FOUND`, `PAYMENT_NOT_FOUND` or `SHARD_NOT_FOUND`; FAILED_PRECONDITION `COUNTRY_NOT_SERVED`.
+pub fn shard(topology: &Topology, plan: &Plan, zone: Option<&ZoneName>) -> Result<Option<ShardRef>, Fault> {
+    let shard = match plan {
+        Plan::Local => return Ok(None),
+        Plan::User(user) => {
+            let zone = zone.ok_or_else(|| user_not_found(*user))?;
+            topology.home(zone, *user).ok_or_else(|| {
+                let message = format!("user {user} belongs to zone `{zone}`, which is not in this node's region-config");
+                Fault::new(Code::FailedPrecondition, "COUNTRY_NOT_SERVED", message)
+            })?
+        }
+        Plan::Payment(payment) => {
+            let shard = payment.shard();
+            // The directory has a leader and no payments.
+            if topology.zone(&shard.zone).is_none_or(|zone| shard.index >= zone.shards) {
+                return Err(Fault::not_found("PAYMENT_NOT_FOUND", format!("payment {payment} is of a shard that the mesh does not have")));
+            }
+            shard.clone()
+        }
+        Plan::Resident(country, user) => {
+            let not_served = || {
+                let message = "no zone takes residents of that country: add it to a zone's countries in region-config";
+                Fault::new(Code::FailedPrecondition, "COUNTRY_NOT_SERVED", message)
+            };
+            let zone = topology.zone_of_country(*country).ok_or_else(not_served)?;
+            topology.home(zone, *user).ok_or_else(not_served)?
+        }
+        Plan::Directory(user) => topology.directory_shard(*user),
+        Plan::Journal(shard) => shard.clone(),
+    };
+    Ok(Some(shard))
+}
+
+/// The region that leads a shard.
+///
+/// # Errors
+/// NOT_FOUND `SHARD_NOT_FOUND`.
+pub fn leader<'a>(topology: &'a Topology, shard: &ShardRef) -> Result<&'a RegionName, Fault> {
+    topology.leader(shard).ok_or_else(shard_not_found)
+}
+
+fn user_not_found(user: UserId) -> Fault {
+    Fault::not_found("USER_NOT_FOUND", format!("user {user} is not enrolled"))
+}
+
+fn shard_not_found() -> Fault {
+    Fault::not_found("SHARD_NOT_FOUND", "the mesh has no such shard")
+}
+
+/// The contract's tests rule it out; a panic would still be the wrong answer to a caller.
+fn misannotated(policy: &MethodPolicy) -> Fault {
+    Fault::new(Code::Internal, "CONTRACT_MALFORMED", format!("the key of {} is of a type that does not fit its target", policy.path))
+}
+
+/// A key and where it was found.
+struct Key<'a> {
+    policy: &'a MethodPolicy,
+    path: &'a KeyPath,
+    value: KeyValue<'a>,
+}
+
+impl<'a> Key<'a> {
+    fn of(policy: &'a MethodPolicy, path: Option<&'a KeyPath>, message: &'a [u8]) -> Result<Self, Fault> {
+        let path = path.ok_or_else(|| misannotated(policy))?;
+        match path.extract(message)? {
+            Some(value) => Ok(Self { policy, path, value }),
+            None => Err(Fault::invalid_field(path.as_str(), format!("`{path}` is missing, and the call is routed by it"))),
+        }
+    }
+
+    fn user(&self) -> Result<UserId, Fault> {
+        let KeyValue::Number(number) = self.value else { return Err(misannotated(self.policy)) };
+        UserId::try_from(number).map_err(|error| Fault::invalid_field(self.path.as_str(), error.to_string()))
+    }
+
+    fn text(&self) -> Result<&'a str, Fault> {
+        match self.value {
+            KeyValue::Text(text) => Ok(text),
+            KeyValue::Number(_) => Err(misannotated(self.policy)),
+        }
+    }
+
+    fn parse<T: std::str::FromStr<Err = paymesh_types::Invalid>>(&self, text: &str) -> Result<T, Fault> {
+        text.parse().map_err(|error: paymesh_types::Invalid| Fault::invalid_field(self.path.as_str(), error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

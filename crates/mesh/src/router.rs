@@ -1,0 +1,153 @@
+//! The bottom of the stack: a call goes to this node's services, or on to the region that leads the shard it belongs to.
+
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use paymesh_contract::{Fault, MethodPolicy, Target};
+use paymesh_types::RegionName;
+use tonic::{Code, body::Body, service::Routes};
+use tower::Service;
+
+use crate::{
+    body::{self, Replay},
+    call::Call,
+    forward::forward,
+    frame,
+    layers::Answering,
+    mesh::Mesh,
+    route::{self, Plan},
+};
+
+/// How long the first message of a stream without a deadline may take to arrive.
+const FIRST_MESSAGE_WAIT_MAX_MS: u64 = 10_000;
+
+/// When to try again on a node that comes up.
+const RETRY_AFTER_MS: u64 = 500;
+
+/// Where a call enters the router: that decides what is counted.
+#[derive(Clone)]
+pub(crate) enum Entry {
+    /// From the listener.
+    Edge,
+    /// From a handler of this node.
+    Inside,
+    /// From a handler of this node, for a region that it names.
+    To(RegionName),
+}
+
+/// Routes by the contract's annotations.
+#[derive(Clone)]
+pub(crate) struct Router {
+    mesh: Mesh,
+    local: Option<Routes>,
+    entry: Entry,
+}
+
+impl Router {
+    pub(crate) fn new(mesh: Mesh, local: Option<Routes>, entry: Entry) -> Self {
+        Self { mesh, local, entry }
+    }
+}
+
+impl Service<Request<Body>> for Router {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Answering {
+        let Self { mesh, local, entry } = self.clone();
+        Box::pin(async move {
+            let call = match request.extensions().get::<Call>() {
+                Some(call) => call.clone(),
+                None => Call::entering(mesh.region(), request.uri().path()),
+            };
+            let (parts, body) = request.into_parts();
+            let (region, body) = match destination(&mesh, &entry, &call, body).await {
+                Ok(destination) => destination,
+                Err(fault) => return Ok(body::reply(fault)),
+            };
+            if let (Entry::Edge, Some(_)) = (&entry, call.method) {
+                mesh.counts().add(&region, call.is_from_peer());
+            }
+            match mesh.peer(&region) {
+                Some(peer) => Ok(forward(mesh.region(), peer, &call, parts, body).await),
+                // The only region without a peer is our own.
+                None => match local {
+                    Some(mut local) => local.call(Request::from_parts(parts, body)).await,
+                    None => Ok(body::reply(Fault::unavailable(
+                        "NODE_STARTING",
+                        "the node's services are not up yet",
+                        Duration::from_millis(RETRY_AFTER_MS),
+                    ))),
+                },
+            }
+        })
+    }
+}
+
+/// The region that answers a call, and the call's whole body again.
+async fn destination(mesh: &Mesh, entry: &Entry, call: &Call, mut body: Body) -> Result<(RegionName, Body), Fault> {
+    if let Entry::To(region) = entry {
+        return Ok((region.clone(), body));
+    }
+    // What the contract does not have (health, reflection, a typing error) is for this node to answer.
+    let Some(method) = call.method.filter(|method| method.policy.target != Target::Local) else {
+        return Ok((mesh.region().clone(), body));
+    };
+    let wait = Duration::from_millis(FIRST_MESSAGE_WAIT_MAX_MS);
+    let read = match call.deadline {
+        Some(_) => read_first(&mut body).await?,
+        None => tokio::time::timeout(wait, read_first(&mut body)).await.map_err(|_| crate::layers::deadline::exceeded())??,
+    };
+    let region = home(mesh, method.policy, &read).await?;
+    Ok((region, Replay::body(read, body)))
+}
+
+async fn home(mesh: &Mesh, policy: &MethodPolicy, read: &Bytes) -> Result<RegionName, Fault> {
+    let message = frame::first_message(read)?.ok_or_else(frame::truncated)?;
+    let plan = route::plan(policy, message)?;
+    let zone = match plan {
+        Plan::User(user) => mesh.directory().zone_of(user).await?,
+        _ => None,
+    };
+    match route::shard(mesh.topology(), &plan, zone.as_ref())? {
+        Some(shard) => route::leader(mesh.topology(), &shard).cloned(),
+        None => Ok(mesh.region().clone()),
+    }
+}
+
+/// Reads a body until its first message is whole: what was read, which may be more. Usually one frame, which is not copied.
+async fn read_first(body: &mut Body) -> Result<Bytes, Fault> {
+    let mut read = Bytes::new();
+    loop {
+        let Some(frame) = body.frame().await else { return Err(frame::truncated()) };
+        let frame =
+            frame.map_err(|status| Fault::new(Code::Cancelled, "CANCELLED", format!("the request broke off: {}", status.message())))?;
+        let Ok(data) = frame.into_data() else { return Err(frame::truncated()) };
+        read = if read.is_empty() {
+            data
+        } else {
+            // Grows with what has come, not with what the prefix promises.
+            let mut joined = read.try_into_mut().unwrap_or_else(|read| BytesMut::from(&read[..]));
+            joined.extend_from_slice(&data);
+            joined.freeze()
+        };
+        if frame::first_message(&read)?.is_some() {
+            return Ok(read);
+        }
+        if body.is_end_stream() {
+            return Err(frame::truncated());
+        }
+    }
+}
