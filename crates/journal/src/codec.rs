@@ -7,6 +7,9 @@ use prost::Message as _;
 
 use crate::StoredEntry;
 
+/// Postings of an entry at most: money goes from one account to another.
+const POSTINGS_MAX: usize = 2;
+
 /// Why bytes are not an entry.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
@@ -245,6 +248,9 @@ pub fn phase(phase: Phase) -> pb::Phase {
 fn from_parts(open: pb::EntryOpen, sealed: pb::EntrySealed, at: Sequence, shard: &ShardRef) -> Result<Entry, DecodeError> {
     let request_id = if open.request_id.is_empty() { None } else { Some(RequestId::from_slice(&open.request_id)?) };
     let body = from_body(open.body.ok_or(DecodeError::Missing("no body"))?, &sealed, at, shard)?;
+    if sealed.postings.len() > POSTINGS_MAX {
+        return Err(DecodeError::Missing("more postings than an entry has"));
+    }
     let postings = sealed.postings.iter().map(|each| from_posting(each, at)).collect::<Result<_, _>>()?;
     Ok(Entry { at: Timestamp(open.at_us), request_id, body, postings, reference: sealed.reference })
 }

@@ -58,7 +58,7 @@ pub enum Error {
         /// Which file.
         place: String,
         /// What the engine says.
-        source: sqlx::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 

@@ -21,6 +21,9 @@ use crate::{Corrupt, codec};
 pub const SEGMENT_ENTRIES_MAX: usize = 16_384;
 /// Bytes of a segment's entries at most, before compression. A decoder allocates no more, whatever a payload claims.
 pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
+/// Bytes of either part of an entry at most: far above what any command leads to. Decoded, a part may take some forty times
+/// its bytes for a moment.
+pub const ENTRY_PART_BYTES_MAX: usize = 64 << 10;
 /// zstd's level: the fastest of its ordinary ones. Entries of a batch are alike; higher levels gain little.
 const COMPRESSION_LEVEL: i32 = 1;
 const SALT_BYTES: usize = 32;
@@ -63,7 +66,8 @@ pub struct StoredEntry<'a> {
 impl Segment {
     /// Its last entry.
     pub fn last(&self) -> Sequence {
-        Sequence(self.first.0 + u64::from(self.count) - 1)
+        // A segment that was not written by a leader may claim anything.
+        Sequence(self.first.0.saturating_add(u64::from(self.count)).saturating_sub(1))
     }
 
     /// Unpacks the entries and checks every hash.
@@ -71,7 +75,11 @@ impl Segment {
     /// # Errors
     /// The payload is not what was written.
     pub fn entries(&self, shard: &ShardRef) -> Result<Vec<(Position, Entry)>, Corrupt> {
-        let corrupt = |offset: u64, what: String| Corrupt { shard: shard.clone(), sequence: Sequence(self.first.0 + offset), what };
+        let corrupt =
+            |offset: u64, what: String| Corrupt { shard: shard.clone(), sequence: Sequence(self.first.0.saturating_add(offset)), what };
+        if self.first == Sequence(0) || self.first.0.checked_add(u64::from(self.count)).is_none() {
+            return Err(corrupt(0, format!("no segment begins at {} and holds {} entries", self.first, self.count)));
+        }
         let raw = unpack(&self.payload).map_err(|what| corrupt(0, what))?;
         let (salt, stored) = split(&raw).map_err(|what| corrupt(0, what))?;
         if stored.len() != self.count as usize {
@@ -149,6 +157,9 @@ fn split(raw: &[u8]) -> Result<([u8; SALT_BYTES], Vec<StoredEntry<'_>>), String>
 fn part<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], String> {
     let length = prost::encoding::decode_varint(rest).map_err(|_| "an entry's length is cut off".to_owned())?;
     let length = usize::try_from(length).ok().filter(|length| *length <= rest.len()).ok_or("an entry is cut off")?;
+    if length > ENTRY_PART_BYTES_MAX {
+        return Err(format!("an entry's part has {length} bytes, more than the {ENTRY_PART_BYTES_MAX} that one may have"));
+    }
     let (part, after) = rest.split_at(length);
     *rest = after;
     Ok(part)
@@ -199,14 +210,20 @@ impl SegmentBuilder {
     }
 
     /// Adds an entry.
+    ///
+    /// # Panics
+    /// When the segment is full, or the entry larger than one may be: it could not be read back.
     pub fn push(&mut self, entry: &Entry) {
         let sequence = self.next();
+        assert!((self.count as usize) < SEGMENT_ENTRIES_MAX, "a segment holds {SEGMENT_ENTRIES_MAX} entries at most");
         let parts = codec::encode(entry, sequence, &mut self.scratch);
+        assert!(parts.open.len().max(parts.sealed.len()) <= ENTRY_PART_BYTES_MAX, "a part of an entry has {ENTRY_PART_BYTES_MAX} bytes at most");
         self.root.update(&entry_hash(&self.salt, sequence, parts));
         for part in [parts.open, parts.sealed] {
             prost::encoding::encode_varint(part.len() as u64, &mut self.raw);
             self.raw.extend_from_slice(part);
         }
+        assert!(self.raw.len() <= SEGMENT_BYTES_MAX, "a segment has {SEGMENT_BYTES_MAX} bytes at most");
         self.count += 1;
         self.committed_at = entry.at;
     }

@@ -101,7 +101,10 @@ impl File {
             .await
             .map_err(failed)?;
         let row = sqlx::query("SELECT mesh, zone, shard, shards FROM identity").fetch_one(&self.writer).await.map_err(failed)?;
-        let (mesh, zone, shard, shards): (String, String, i64, i64) = (row.get(0), row.get(1), row.get(2), row.get(3));
+        let read = || -> Result<(String, String, i64, i64), sqlx::Error> {
+            Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?))
+        };
+        let (mesh, zone, shard, shards) = read().map_err(failed)?;
         let found = format!("mesh {mesh} shard {zone}/{shard} of {shards}");
         if found != wanted.to_string() {
             return Err(Error::Identity { place: self.place.clone(), found, wanted: wanted.to_string() });
@@ -115,20 +118,29 @@ impl File {
         const SQLITE_FULL: i32 = 13;
         const SQLITE_NOTADB: i32 = 26;
         let primary = source.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff);
+        // A column of another type than the table has: the file is not what was written.
+        let unreadable = matches!(&source, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_));
         match primary {
             Some(SQLITE_FULL) => Error::Full { place: self.place.clone() },
-            Some(SQLITE_CORRUPT | SQLITE_NOTADB) => Error::Corrupt(Corrupt {
-                shard: self.shard.clone(),
-                sequence: paymesh_types::Sequence(0),
-                what: format!("{}: {source}", self.place),
-            }),
-            _ => Error::Engine { place: self.place.clone(), source },
+            Some(SQLITE_CORRUPT | SQLITE_NOTADB) => self.corrupt(&source),
+            None if unreadable => self.corrupt(&source),
+            _ => Error::Engine { place: self.place.clone(), source: source.into() },
         }
+    }
+
+    fn corrupt(&self, source: &sqlx::Error) -> Error {
+        let what = format!("{}: {source}", self.place);
+        Error::Corrupt(Corrupt { shard: self.shard.clone(), sequence: paymesh_types::Sequence(0), what })
     }
 }
 
 fn stored(number: u64) -> i64 {
     i64::try_from(number).expect("sequence numbers, epochs and instants stay below 2^63")
+}
+
+/// A number to look up, which a caller may have made up: none is stored past 2^63, so none is found there.
+fn wanted(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn file_name(shard: &ShardRef, kind: &str) -> String {

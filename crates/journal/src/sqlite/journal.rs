@@ -9,7 +9,7 @@ use sqlx::{
     sqlite::{SqliteRow, SqliteSynchronous},
 };
 
-use super::{File, file_name, stored};
+use super::{File, file_name, stored, wanted};
 use crate::{Corrupt, Error, Hash, Head, Identity, Journal, Segment};
 
 /// Small commits are most commits: a page of this size is what one costs.
@@ -38,23 +38,26 @@ impl SqliteJournal {
         Ok(Self { file })
     }
 
+    /// The row as it is, whatever a bad disk made of it: types and ranges are not taken on trust.
     fn segment(&self, row: &SqliteRow) -> Result<Segment, Error> {
-        let first: i64 = row.get("first");
-        let last: i64 = row.get("last");
-        let corrupt = |what: &str| Corrupt { shard: self.file.shard.clone(), sequence: number(first), what: what.to_owned() };
-        let hash = |column: &str| -> Result<Hash, Corrupt> {
-            row.get::<&[u8], _>(column).try_into().map_err(|_| corrupt(&format!("the segment's {column} is not 32 bytes")))
+        let first = row.try_get("first").unwrap_or(0);
+        let corrupt = |what: String| Corrupt { shard: self.file.shard.clone(), sequence: number(first), what };
+        let column = |name: &str| row.try_get::<i64, _>(name).map_err(|error| corrupt(error.to_string()));
+        let hash = |name: &str| -> Result<Hash, Corrupt> {
+            let bytes: &[u8] = row.try_get(name).map_err(|error| corrupt(error.to_string()))?;
+            bytes.try_into().map_err(|_| corrupt(format!("the segment's {name} is not 32 bytes")))
         };
+        let count = column("last")?.checked_sub(first).and_then(|more| u32::try_from(more).ok()?.checked_add(1));
         Ok(Segment {
-            epoch: Epoch(number(row.get("epoch")).0),
+            epoch: Epoch(number(column("epoch")?).0),
             first: number(first),
-            count: u32::try_from(last - first + 1).map_err(|_| corrupt("the segment's last entry is out of range"))?,
-            committed_at: Timestamp(number(row.get("committed_at")).0),
+            count: count.ok_or_else(|| corrupt("the segment's last entry is out of range".to_owned()))?,
+            committed_at: Timestamp(number(column("committed_at")?).0),
             previous: hash("previous")?,
             root: hash("root")?,
             hash: hash("hash")?,
             checksum: hash("checksum")?,
-            payload: row.get("payload"),
+            payload: row.try_get("payload").map_err(|error| corrupt(error.to_string()))?,
         })
     }
 }
@@ -100,7 +103,8 @@ impl Journal for SqliteJournal {
             .fetch_one(&self.file.writer)
             .await
             .map_err(|error| self.file.failed(error))?;
-        let (held, head) = (Epoch(number(row.get(0)).0), number(row.get(1)));
+        let column = |index: usize| row.try_get(index).map(number).map_err(|error| self.file.failed(error));
+        let (held, head) = (Epoch(column(0)?.0), column(1)?);
         if held > segment.epoch {
             return Err(Error::Fenced { held, offered: segment.epoch });
         }
@@ -114,7 +118,7 @@ impl Journal for SqliteJournal {
              WHERE first >= coalesce((SELECT max(first) FROM segments WHERE first <= ?1), 0)
              ORDER BY first LIMIT ?2",
         )
-        .bind(stored(from.0))
+        .bind(wanted(from.0))
         .bind(READ_SEGMENTS_MAX)
         .fetch(&self.file.readers);
         let mut segments = Vec::new();
@@ -141,7 +145,13 @@ impl Journal for SqliteJournal {
         Ok(match row {
             None => Head { epoch: Epoch(0), sequence: Sequence(0), hash: None },
             Some(row) => {
-                Head { epoch: Epoch(number(row.get(0)).0), sequence: number(row.get(1)), hash: row.get::<&[u8], _>(2).try_into().ok() }
+                let failed = |error| self.file.failed(error);
+                let hash: &[u8] = row.try_get(2).map_err(failed)?;
+                Head {
+                    epoch: Epoch(number(row.try_get(0).map_err(failed)?).0),
+                    sequence: number(row.try_get(1).map_err(failed)?),
+                    hash: hash.try_into().ok(),
+                }
             }
         })
     }

@@ -8,19 +8,19 @@ use async_trait::async_trait;
 use paymesh_ledger::{Account, LineId, Missing, Records, Wallet};
 use paymesh_types::{Country, Currency, RequestId, Sequence, ShardRef, Timestamp, UserId};
 use sqlx::{
-    AssertSqlSafe, Row as _, Sqlite, SqliteConnection,
+    AssertSqlSafe, Sqlite, SqliteConnection,
     query::Query,
     sqlite::{SqliteArguments, SqliteRow, SqliteSynchronous},
 };
 
-use super::{File, file_name, stored};
+use super::{File, file_name, stored, wanted};
 use crate::{Error, Identity, LINES_WALKED_MAX, Line, PaymentRow, Projection, Tables};
 use rows::Bad;
 
 const PAGE_BYTES: u32 = 4096;
 const CACHE_KIB: u32 = 32 * 1024;
-/// The WAL is folded into the file at about 64 MiB: pages that many batches touched are then written once.
-const CHECKPOINT_PAGES: u32 = 16_384;
+/// The WAL is folded into the file at about 256 MiB: pages that many batches touched are then written once.
+const CHECKPOINT_PAGES: u32 = 65_536;
 /// Rows of one INSERT at most; shorter ones have a power of two, so that few statements serve all batches.
 const ROWS_MAX: usize = 256;
 
@@ -208,9 +208,16 @@ async fn write_history(connection: &mut SqliteConnection, projection: &Projectio
             .execute(&mut *connection)
             .await?;
     }
-    insert(connection, "INSERT INTO requests (sequence, request_id, at)", 3, "", &projection.requests, |query, (sequence, id, at)| {
-        query.bind(stored(sequence.0)).bind(id.as_bytes().to_vec()).bind(stored(at.0))
-    })
+    // An id whose first use was purged can be used again; when tables are made anew, or lost the purge in a crash, the first
+    // use is still there: the newest counts.
+    insert(
+        connection,
+        "INSERT INTO requests (sequence, request_id, at)",
+        3,
+        " ON CONFLICT (request_id) DO UPDATE SET sequence = excluded.sequence, at = excluded.at",
+        &projection.requests,
+        |query, (sequence, id, at)| query.bind(stored(sequence.0)).bind(id.as_bytes().to_vec()).bind(stored(at.0)),
+    )
     .await
 }
 
@@ -390,7 +397,7 @@ impl Tables for SqliteTables {
                LIMIT ?2
              ) SELECT * FROM walk",
         )
-        .bind(stored(newest.0))
+        .bind(wanted(newest.0))
         .bind(i64::from(limit.min(LINES_WALKED_MAX)));
         self.all(found).await?.iter().map(|row| rows::line(row).map_err(|bad| self.bad(bad))).collect()
     }
@@ -413,13 +420,13 @@ impl Tables for SqliteTables {
              LEFT JOIN peers ON peers.kind = 1 AND peers.zone = payee_zone AND peers.shard = payee_shard
              ORDER BY payments.sequence DESC",
         )
-        .bind(stored(newest.0))
+        .bind(wanted(newest.0))
         .bind(i64::from(limit.min(LINES_WALKED_MAX)));
         let rows = self.all(found).await?;
         rows.iter()
             .map(|row| {
                 let mut payment = rows::payment(row).map_err(|bad| self.bad(bad))?;
-                payment.delivered = rows::sequence(row.get("delivered"));
+                payment.delivered = rows::number(row, "delivered").map_err(|bad| self.bad(bad))?;
                 Ok(payment)
             })
             .collect()
@@ -427,9 +434,9 @@ impl Tables for SqliteTables {
 
     async fn expired(&self, now: Timestamp, limit: u32) -> Result<Vec<Sequence>, Error> {
         let found = sqlx::query("SELECT sequence FROM payments WHERE phase = 1 AND expires_at <= ? ORDER BY expires_at LIMIT ?")
-            .bind(stored(now.0))
+            .bind(wanted(now.0))
             .bind(i64::from(limit));
-        Ok(self.all(found).await?.iter().map(|row| rows::sequence(row.get(0))).collect())
+        self.all(found).await?.iter().map(|row| rows::number(row, "sequence").map_err(|bad| self.bad(bad))).collect()
     }
 
     async fn purge_requests(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
@@ -438,7 +445,7 @@ impl Tables for SqliteTables {
                SELECT max(sequence) FROM (SELECT sequence, at FROM requests ORDER BY sequence LIMIT ?1) WHERE at < ?2)",
         )
         .bind(i64::from(limit))
-        .bind(stored(before.0))
+        .bind(wanted(before.0))
         .execute(&self.file.writer)
         .await
         .map_err(|error| self.file.failed(error))?;

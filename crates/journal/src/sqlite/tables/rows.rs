@@ -17,6 +17,8 @@ pub(super) const DELIVERED: i64 = 1;
 pub(super) enum Bad {
     #[error("a row holds {0}")]
     Value(#[from] paymesh_types::Invalid),
+    #[error("a row does not read: {0}")]
+    Column(#[from] sqlx::Error),
     #[error("a row holds a number out of range in {0}")]
     Range(&'static str),
 }
@@ -26,11 +28,11 @@ pub(super) fn sequence(column: i64) -> Sequence {
 }
 
 fn user_id(row: &SqliteRow, column: &str) -> Result<UserId, Bad> {
-    Ok(UserId::try_from(sequence(row.get(column)).0)?)
+    Ok(UserId::try_from(sequence(row.try_get(column)?).0)?)
 }
 
 fn currency(row: &SqliteRow) -> Result<Currency, Bad> {
-    let number = u16::try_from(row.get::<i64, _>("currency")).map_err(|_| Bad::Range("currency"))?;
+    let number = u16::try_from(row.try_get::<i64, _>("currency")?).map_err(|_| Bad::Range("currency"))?;
     Ok(Currency::from_numeric(number)?)
 }
 
@@ -39,88 +41,92 @@ fn shard(zone: &str, index: i64) -> Result<ShardRef, Bad> {
 }
 
 pub(super) fn user(row: &SqliteRow) -> Result<(UserId, Country), Bad> {
-    Ok((user_id(row, "user_id")?, row.get::<&str, _>("country").parse()?))
+    Ok((user_id(row, "user_id")?, row.try_get::<&str, _>("country")?.parse()?))
 }
 
 pub(super) fn claim(row: &SqliteRow) -> Result<(UserId, ZoneName), Bad> {
-    Ok((user_id(row, "user_id")?, row.get::<&str, _>("zone").parse()?))
+    Ok((user_id(row, "user_id")?, row.try_get::<&str, _>("zone")?.parse()?))
 }
 
 pub(super) fn request(row: &SqliteRow) -> Result<(RequestId, Sequence), Bad> {
-    Ok((RequestId::from_slice(row.get("request_id"))?, sequence(row.get("sequence"))))
+    Ok((RequestId::from_slice(row.try_get("request_id")?)?, sequence(row.try_get("sequence")?)))
 }
 
 pub(super) fn wallet(row: &SqliteRow) -> Result<((UserId, Currency), Wallet), Bad> {
     let wallet = Wallet {
-        balance: row.get("balance"),
-        held: row.get("held"),
-        closed: row.get::<i64, _>("closed") != 0,
-        last_line: LineId(sequence(row.get("last_line")).0),
-        last_payment: sequence(row.get("last_payment")),
+        balance: row.try_get("balance")?,
+        held: row.try_get("held")?,
+        closed: row.try_get::<i64, _>("closed")? != 0,
+        last_line: LineId(sequence(row.try_get("last_line")?).0),
+        last_payment: sequence(row.try_get("last_payment")?),
     };
     Ok(((user_id(row, "user_id")?, currency(row)?), wallet))
 }
 
 pub(super) fn line(row: &SqliteRow) -> Result<Line, Bad> {
     Ok(Line {
-        id: LineId(sequence(row.get("id")).0),
+        id: LineId(sequence(row.try_get("id")?).0),
         user: user_id(row, "user_id")?,
         currency: currency(row)?,
-        kind: LineKind::from_number(row.get("kind")).ok_or(Bad::Range("kind"))?,
-        amount: row.get("amount"),
-        balance: row.get("balance"),
-        at: Timestamp(sequence(row.get("at")).0),
-        payment: row.get::<Option<&str>, _>("payment").map(str::parse).transpose()?,
-        counterparty: row
-            .get::<Option<i64>, _>("counterparty")
+        kind: LineKind::from_number(row.try_get("kind")?).ok_or(Bad::Range("kind"))?,
+        amount: row.try_get("amount")?,
+        balance: row.try_get("balance")?,
+        at: Timestamp(sequence(row.try_get("at")?).0),
+        payment: row.try_get::<Option<&str>, _>("payment")?.map(str::parse).transpose()?,
+        counterparty: row.try_get::<Option<i64>, _>("counterparty")?
             .map(|id| UserId::try_from(sequence(id).0))
             .transpose()?,
-        reference: row.get::<Option<String>, _>("reference").unwrap_or_default(),
-        previous: LineId(sequence(row.get("previous")).0),
+        reference: row.try_get::<Option<String>, _>("reference")?.unwrap_or_default(),
+        previous: LineId(sequence(row.try_get("previous")?).0),
     })
 }
 
 pub(super) fn payment(row: &SqliteRow) -> Result<PaymentRow, Bad> {
-    let payee_shard = match (row.get::<Option<&str>, _>("payee_zone"), row.get::<Option<i64>, _>("payee_shard")) {
+    let payee_shard = match (row.try_get::<Option<&str>, _>("payee_zone")?, row.try_get::<Option<i64>, _>("payee_shard")?) {
         (Some(zone), Some(index)) => Some(shard(zone, index)?),
         _ => None,
     };
     Ok(PaymentRow {
         payment: Payment {
-            epoch: Epoch(sequence(row.get("epoch")).0),
-            sequence: sequence(row.get("sequence")),
+            epoch: Epoch(sequence(row.try_get("epoch")?).0),
+            sequence: sequence(row.try_get("sequence")?),
             payer: user_id(row, "payer")?,
             payee: user_id(row, "payee")?,
             payee_shard,
             currency: currency(row)?,
-            amount: row.get("amount"),
-            captured: row.get("captured"),
-            refunded: row.get("refunded"),
-            sent: sequence(row.get("sent")),
-            phase: from_phase(row.get("phase"))?,
-            reason: from_reason(row.get("reason"))?,
-            created_at: Timestamp(sequence(row.get("created_at")).0),
-            expires_at: row.get::<Option<i64>, _>("expires_at").map(|at| Timestamp(sequence(at).0)),
+            amount: row.try_get("amount")?,
+            captured: row.try_get("captured")?,
+            refunded: row.try_get("refunded")?,
+            sent: sequence(row.try_get("sent")?),
+            phase: from_phase(row.try_get("phase")?)?,
+            reason: from_reason(row.try_get("reason")?)?,
+            created_at: Timestamp(sequence(row.try_get("created_at")?).0),
+            expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(|at| Timestamp(sequence(at).0)),
         },
-        previous: sequence(row.get("previous")),
-        reference: row.get::<Option<String>, _>("reference").unwrap_or_default(),
+        previous: sequence(row.try_get("previous")?),
+        reference: row.try_get::<Option<String>, _>("reference")?.unwrap_or_default(),
         delivered: Sequence(0),
     })
 }
 
 pub(super) fn system(row: &SqliteRow) -> Result<((Account, Currency), i64), Bad> {
-    let peer = || shard(row.get("zone"), row.get("shard"));
-    let account = match row.get::<i64, _>("kind") {
+    let peer = || shard(row.try_get("zone")?, row.try_get("shard")?);
+    let account = match row.try_get::<i64, _>("kind")? {
         EXTERNAL => Account::External,
         SENT => Account::Sent(peer()?),
         RECEIVED => Account::Received(peer()?),
         _ => return Err(Bad::Range("kind")),
     };
-    Ok(((account, currency(row)?), row.get("balance")))
+    Ok(((account, currency(row)?), row.try_get("balance")?))
+}
+
+/// A sequence number on its own.
+pub(super) fn number(row: &SqliteRow, column: &str) -> Result<Sequence, Bad> {
+    Ok(sequence(row.try_get(column)?))
 }
 
 pub(super) fn peer(row: &SqliteRow) -> Result<(i64, ShardRef, Sequence), Bad> {
-    Ok((row.get("kind"), shard(row.get("zone"), row.get("shard"))?, sequence(row.get("sequence"))))
+    Ok((row.try_get("kind")?, shard(row.try_get("zone")?, row.try_get("shard")?)?, sequence(row.try_get("sequence")?)))
 }
 
 const PHASES: [Phase; 6] = [Phase::Authorized, Phase::Captured, Phase::Returned, Phase::Declined, Phase::Voided, Phase::Expired];

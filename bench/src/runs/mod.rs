@@ -1,0 +1,20 @@
+//! The benchmarks: which loads run against which sides, and the bars that they are held against.
+
+pub(crate) mod forward;
+pub(crate) mod ledger;
+pub(crate) mod naive;
+pub(crate) mod node;
+pub(crate) mod peers;
+
+use crate::{load::Mode, report::Run};
+
+/// Unary calls in flight where sides are held against a bar.
+const BAR_IN_FLIGHT: usize = 64;
+
+/// The unary load of the bars.
+const UNARY: Mode = Mode::Unary { in_flight: BAR_IN_FLIGHT };
+
+/// The rate that bars are about: what is left when everything downstream has caught up.
+fn sustained(over: &Run, under: &Run) -> f64 {
+    over.sustained / under.sustained
+}

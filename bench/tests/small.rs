@@ -1,0 +1,61 @@
+//! Every benchmark, with tiny sizes: so that none rots. What they measure here says nothing.
+
+use std::{fs, path::Path, process::Command};
+
+use serde_json::Value;
+
+/// Runs a benchmark and gives back its JSON.
+fn bench(name: &str, more: &[&str]) -> Value {
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = folder.path().join("report.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .arg(name)
+        .args(["--rounds", "1", "--seconds", "0.3", "--warm-up", "0.1", "--batch", "64,16", "--batches", "2", "--in-flight", "1,64"])
+        .args(["--data", path(folder.path()), "--json", path(&json)])
+        .args(more)
+        .output()
+        .expect("the program starts");
+    assert!(output.status.success(), "{name}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&fs::read(&json).expect("a report")).expect("JSON")
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("folders for tests have plain names")
+}
+
+/// The report has runs of each of these sides, all with payments, and these many bars.
+fn assert_holds(report: &Value, sides: &[&str], bars: usize) {
+    let runs = report["runs"].as_array().expect("runs");
+    for side in sides {
+        assert!(runs.iter().any(|run| run["side"] == *side), "no run of {side}");
+    }
+    for run in runs {
+        assert!(run["answered"].as_u64() > Some(0) && run["sustained"].as_f64() > Some(0.0), "{run}");
+    }
+    assert_eq!(report["bars"].as_array().map(Vec::len), Some(bars), "{}", report["bars"]);
+}
+
+#[test]
+fn ledger_runs() {
+    assert_holds(&bench("ledger", &["--accounts", "20,40"]), &["ledger"], 0);
+}
+
+#[test]
+fn node_runs() {
+    assert_holds(&bench("node", &["--accounts", "20,40", "--shards", "2"]), &["node", "echo"], 6);
+}
+
+#[test]
+fn naive_runs() {
+    assert_holds(&bench("naive", &["--accounts", "20", "--shards", "2"]), &["node", "naive"], 2);
+}
+
+#[test]
+fn peers_run() {
+    assert_holds(&bench("peers", &["--accounts", "20"]), &["naive", "echo"], 0);
+}
+
+#[test]
+fn forward_runs() {
+    assert_holds(&bench("forward", &["--accounts", "20", "--shards", "2"]), &["home", "forwarded", "echo"], 1);
+}

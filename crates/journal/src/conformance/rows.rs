@@ -1,0 +1,287 @@
+//! The checks of the tables: what goes in comes out, all of it or nothing.
+
+use std::collections::BTreeMap;
+
+use paymesh_ledger::{LineId, Missing, Records, Wallet};
+use paymesh_types::{Currency, RequestId, Sequence, Timestamp, UserId};
+
+use super::{
+    Engine, empty, open,
+    stream::{self, Stream, currency, user},
+};
+use crate::{Committed, Error, Line, PaymentRow, Projection, Tables, memory::Dice};
+
+/// All that tables hold, in order.
+#[derive(Debug, PartialEq)]
+pub(super) struct Everything {
+    cursor: Sequence,
+    records: Records,
+    lines: BTreeMap<LineId, Line>,
+    payments: BTreeMap<Sequence, PaymentRow>,
+    expired: Vec<Sequence>,
+}
+
+/// Reads all that tables can hold of these entries, and what other entries may have left in the places around them.
+pub(super) async fn everything(tables: &dyn Tables, entries: &[Committed]) -> Everything {
+    let users: Vec<UserId> = (1..=10_001).map(user).collect();
+    let currencies = (0..stream::CURRENCIES.len()).map(currency);
+    let wallets = currencies.flat_map(|currency| (0..=stream::USERS).map(move |number| (user(number + 1), currency))).collect();
+    let mut requests: Vec<RequestId> = entries.iter().filter_map(|(_, entry)| entry.request_id).collect();
+    requests.sort_unstable();
+    requests.dedup();
+    let all = (1..=entries.len() as u64 + 1).map(Sequence);
+    let missing = Missing { users: users.clone(), claims: users, wallets, payments: all.collect(), requests };
+    let mut records = tables.records(&missing).await.expect("records are read");
+    assert_eq!((&records.system, &records.inbox, &records.delivered), (&Vec::new(), &Vec::new(), &Vec::new()), "those are the books");
+    let books = tables.books().await.expect("the books are read");
+    let others = Records { system: Vec::new(), inbox: Vec::new(), delivered: Vec::new(), ..books.clone() };
+    assert_eq!(others, Records::default(), "the books are few");
+    (records.system, records.inbox, records.delivered) = (books.system, books.inbox, books.delivered);
+    sort(&mut records);
+    let mut lines = BTreeMap::new();
+    let mut payments = BTreeMap::new();
+    for (sequence, slot) in (1..=entries.len() as u64).flat_map(|sequence| [(sequence, 0), (sequence, 1)]) {
+        let id = LineId::new(Sequence(sequence), slot);
+        for line in tables.lines(id, 1).await.expect("lines are read") {
+            assert_eq!(line.id, id);
+            lines.insert(id, line);
+        }
+        if let Some(row) = tables.payment(Sequence(sequence)).await.expect("a payment is read") {
+            payments.insert(Sequence(sequence), row);
+        }
+    }
+    let mut expired = tables.expired(Timestamp(u64::MAX / 2), 1_000_000).await.expect("holds are read");
+    expired.sort_unstable();
+    Everything { cursor: tables.cursor().await.expect("the cursor is read"), records, lines, payments, expired }
+}
+
+fn sort(records: &mut Records) {
+    records.users.sort_unstable();
+    records.wallets.sort_unstable_by_key(|(key, _)| *key);
+    records.payments.sort_unstable_by_key(|payment| payment.sequence);
+    records.requests.sort_unstable();
+    records.claims.sort_unstable();
+    records.system.sort_unstable();
+    records.inbox.sort_unstable();
+    records.delivered.sort_unstable();
+}
+
+/// What tables are to hold of a stream, by the ledger's own state and one entry at a time.
+fn expected(stream: &Stream) -> Everything {
+    let records = stream.records();
+    let mut lines = BTreeMap::new();
+    let mut payments = BTreeMap::new();
+    for entry in stream.committed() {
+        let one = Projection::of([entry]);
+        lines.extend(one.lines.into_iter().map(|line| (line.id, line)));
+        payments.extend(one.created.into_iter().map(|row| (row.payment.sequence, row)));
+    }
+    for payment in &records.payments {
+        let row = payments.get_mut(&payment.sequence).expect("a payment has an entry that created it");
+        let shard = payment.payee_shard.as_ref();
+        let delivered = records.delivered.iter().find(|(to, _)| Some(to) == shard);
+        row.delivered = delivered.map_or(Sequence(0), |(_, sequence)| *sequence);
+        row.payment = payment.clone();
+    }
+    let held = records.payments.iter().filter(|payment| payment.phase == paymesh_ledger::Phase::Authorized);
+    let expired = held.map(|payment| payment.sequence).collect();
+    Everything { cursor: Sequence(stream.committed().len() as u64), records, lines, payments, expired }
+}
+
+pub(super) async fn empty_tables_have_nothing_in_them<E: Engine>(engine: &E) {
+    let (_place, store) = empty(engine).await;
+    let tables = store.tables.as_ref();
+    let nothing = everything(tables, &[]).await;
+    assert_eq!(
+        nothing,
+        Everything {
+            cursor: Sequence(0),
+            records: Records::default(),
+            lines: BTreeMap::new(),
+            payments: BTreeMap::new(),
+            expired: Vec::new()
+        }
+    );
+    assert_eq!(tables.records(&Missing::default()).await.expect("nothing is read"), Records::default());
+    assert_eq!(tables.user(user(1)).await.expect("nobody is read"), None);
+    assert_eq!(tables.wallets(user(1)).await.expect("nothing is read"), []);
+    assert_eq!(tables.all_wallets(None, 10).await.expect("nothing is read"), []);
+    assert_eq!(tables.payments(Sequence(1), 10).await.expect("nothing is read"), []);
+    assert_eq!(tables.purge_requests(Timestamp(u64::MAX / 2), 10).await.expect("nothing is purged"), 0);
+}
+
+pub(super) async fn every_kind_of_record_comes_back<E: Engine>(engine: &E) {
+    for seed in [20, 21] {
+        let (_place, store) = empty(engine).await;
+        let stream = Stream::with(seed, if seed == 20 { 3_000 } else { 600 });
+        if seed == 20 {
+            check_variety(&stream);
+        }
+        for chunk in stream.committed().chunks(200) {
+            store.tables.project(&Projection::of(chunk)).await.expect("entries are projected");
+        }
+        let found = everything(store.tables.as_ref(), stream.committed()).await;
+        let expected = expected(&stream);
+        assert_eq!(found.records, expected.records, "seed {seed}: the tables are the ledger's state");
+        assert_eq!(found, expected, "seed {seed}");
+        for number in 1..=stream::USERS {
+            let owner = user(number);
+            let mine: Vec<(Currency, Wallet)> =
+                expected.records.wallets.iter().filter(|((of, _), _)| *of == owner).map(|((_, currency), wallet)| (*currency, *wallet)).collect();
+            assert_eq!(store.tables.wallets(owner).await.expect("accounts are read"), mine, "seed {seed}: by currency number");
+            let country = expected.records.users.iter().find(|(of, _)| *of == owner).map(|(_, country)| *country);
+            assert!(store.tables.user(owner).await.expect("a user is read") == country, "seed {seed}: the country of {owner:?}");
+        }
+    }
+}
+
+/// The stream has every kind of entry, or the checks check less than they say.
+fn check_variety(stream: &Stream) {
+    let seen: std::collections::BTreeSet<String> = stream
+        .committed()
+        .iter()
+        .map(|(_, entry)| match &entry.body {
+            paymesh_ledger::Body::Received { effect, .. } => format!("{effect:?}").split('(').next().unwrap_or_default().split(' ').next().unwrap_or_default().to_owned(),
+            _ => entry.kind().to_owned(),
+        })
+        .collect();
+    let all = [
+        "user_enrolled", "user_claimed", "account_opened", "account_closed", "deposited", "withdrawn", "withdrawal_declined", "payment_created",
+        "payment_captured", "payment_voided", "payment_expired", "refund_completed", "refund_requested", "delivered", "Credited", "Bounced",
+        "RefundPaid", "RefundRefused", "PaymentReturned", "RefundReceived", "RefundFailed",
+    ];
+    for kind in all {
+        assert!(seen.contains(kind), "the stream has no {kind}, it has {seen:?}");
+    }
+    let phases: std::collections::BTreeSet<_> = stream.records().payments.iter().map(|payment| payment.phase).collect();
+    assert_eq!(phases.len(), 6, "payments stand in every phase: {phases:?}");
+    assert!(stream.records().wallets.iter().any(|(_, wallet)| wallet.closed));
+    assert!(stream.records().payments.iter().any(|payment| payment.refunded > 0 && payment.refunded < payment.captured));
+    assert!(stream.committed().iter().any(|(_, entry)| entry.reference.contains('\0')));
+}
+
+pub(super) async fn projecting_at_once_is_projecting_one_by_one<E: Engine>(engine: &E) {
+    for seed in 30..33 {
+        let stream = Stream::with(seed, 300);
+        let expected = expected(&stream);
+        for chunks_max in [1, 17, 300] {
+            let (_place, store) = empty(engine).await;
+            let mut dice = Dice::new(seed + chunks_max);
+            let mut from = 0;
+            while from < 300 {
+                let to = if chunks_max == 300 { 300 } else { (from + 1 + dice.below(chunks_max) as usize).min(300) };
+                store.tables.project(&stream.projection(from, to)).await.expect("entries are projected");
+                from = to;
+            }
+            let found = everything(store.tables.as_ref(), stream.committed()).await;
+            assert_eq!(found, expected, "seed {seed}, up to {chunks_max} entries at once");
+        }
+    }
+}
+
+pub(super) async fn rows_and_cursor_are_written_together_or_not_at_all<E: Engine>(engine: &E) {
+    let (_place, store) = empty(engine).await;
+    let tables = store.tables.as_ref();
+    let stream = Stream::with(40, 400);
+    tables.project(&stream.projection(0, 300)).await.expect("entries are projected");
+    let before = everything(tables, stream.committed()).await;
+    let next = stream.projection(300, 400);
+    let known = before.records.users[0];
+    // What can be made only once is in each of them once too often, and everything else is as it should be.
+    let twice = [
+        Projection { users: vec![known], ..next.clone() },
+        Projection { claims: before.records.claims[..1].to_vec(), ..next.clone() },
+        Projection { opened: vec![before.records.wallets[0].0], ..next.clone() },
+        Projection { lines: before.lines.values().take(1).cloned().collect(), ..next.clone() },
+        Projection { created: before.payments.values().take(1).cloned().collect(), ..next.clone() },
+    ];
+    for (which, wrong) in twice.iter().enumerate() {
+        let failed = tables.project(wrong).await;
+        assert!(matches!(failed, Err(Error::Engine { .. })), "projection {which} came to {failed:?}");
+        assert_eq!(everything(tables, stream.committed()).await, before, "projection {which} left something behind");
+    }
+    tables.project(&next).await.expect("entries are projected");
+    assert_eq!(everything(tables, stream.committed()).await, expected(&stream));
+}
+
+pub(super) async fn a_projection_that_does_not_follow_the_cursor_is_refused<E: Engine>(engine: &E) {
+    let (_place, store) = empty(engine).await;
+    let tables = store.tables.as_ref();
+    let stream = Stream::with(41, 300);
+    tables.project(&stream.projection(0, 200)).await.expect("entries are projected");
+    let before = everything(tables, stream.committed()).await;
+    for (from, to) in [(0, 200), (0, 300), (199, 300), (201, 300), (299, 300)] {
+        match tables.project(&stream.projection(from, to)).await {
+            Err(Error::NotNext { head: Sequence(200), offered }) => assert_eq!(offered, Sequence(from as u64 + 1)),
+            other => panic!("projecting {from} to {to} onto 200 came to {other:?}"),
+        }
+        assert_eq!(everything(tables, stream.committed()).await, before, "{from} to {to}");
+    }
+    tables.project(&stream.projection(200, 300)).await.expect("entries are projected");
+}
+
+pub(super) async fn accounts_are_paged_in_order_and_without_gaps<E: Engine>(engine: &E) {
+    let (_place, store) = empty(engine).await;
+    let stream = Stream::with(42, 1_500);
+    store.tables.project(&stream.projection(0, 1_500)).await.expect("entries are projected");
+    let wallets = stream.records().wallets;
+    assert!(wallets.len() > 15, "users have accounts in several currencies");
+    for limit in [1, 2, 7, 1_000] {
+        let mut found = Vec::new();
+        let mut after = None;
+        loop {
+            let page = store.tables.all_wallets(after, limit).await.expect("a page is read");
+            assert!(page.len() <= limit as usize);
+            found.extend(page.iter().copied());
+            if page.len() < limit as usize {
+                break;
+            }
+            after = page.last().map(|(key, _)| *key);
+        }
+        assert_eq!(found, wallets, "pages of {limit}");
+    }
+    // A page can begin after an account that is not there.
+    let after = (wallets[3].0.0, Currency::from_code("AED").expect("a currency"));
+    let page = store.tables.all_wallets(Some(after), 1_000).await.expect("a page is read");
+    assert_eq!(page, wallets.iter().filter(|(key, _)| *key > after).copied().collect::<Vec<_>>());
+}
+
+pub(super) async fn tables_are_the_same_when_they_are_opened_again<E: Engine>(engine: &E) {
+    let (place, store) = empty(engine).await;
+    let stream = Stream::with(43, 500);
+    store.tables.project(&stream.projection(0, 500)).await.expect("entries are projected");
+    drop(store);
+    let store = open(engine, &place).await;
+    assert_eq!(everything(store.tables.as_ref(), stream.committed()).await, expected(&stream));
+}
+
+/// The tables may lose their newest projections, but never half of one; the journal has them still.
+pub(super) async fn after_a_crash_rows_and_cursor_still_belong_together<E: Engine>(engine: &E) {
+    let mut dice = Dice::new(44);
+    for seed in 44..47 {
+        let (mut place, store) = empty(engine).await;
+        drop(store);
+        let stream = Stream::with(seed, 150);
+        let mut crashes = 0;
+        loop {
+            let store = open(engine, &place).await;
+            let tables = store.tables.as_ref();
+            let mut at = usize::try_from(tables.cursor().await.expect("the cursor is read").0).expect("small");
+            let so_far = Stream::with(seed, at);
+            assert_eq!(everything(tables, stream.committed()).await, expected(&so_far), "seed {seed}, {at} entries after {crashes} crashes");
+            for _ in 0..1 + dice.below(8) {
+                let to = (at + 1 + dice.below(20) as usize).min(150);
+                if at < to {
+                    tables.project(&stream.projection(at, to)).await.expect("entries are projected");
+                    at = to;
+                }
+            }
+            if at == 150 {
+                break;
+            }
+            place = engine.crash(place).await;
+            crashes += 1;
+            assert!(crashes < 1_000, "the tables never get anywhere");
+        }
+    }
+}

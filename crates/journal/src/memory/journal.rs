@@ -1,0 +1,110 @@
+//! The journal in memory.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use paymesh_types::{Epoch, Sequence};
+
+use super::{Dice, Fault, Machine, Operation};
+use crate::{Error, Head, Journal, Segment};
+
+/// A handle to a journal in memory.
+#[derive(Debug)]
+pub struct MemoryJournal {
+    pub(super) machine: Arc<Machine>,
+}
+
+/// What the journal holds.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    epoch: Epoch,
+    /// What was synced, and only that is read.
+    segments: Vec<Arc<Segment>>,
+    /// What was written and not synced. The next append overwrites it.
+    unsynced: Option<Arc<Segment>>,
+}
+
+impl Log {
+    /// The log as it is found after a crash: what was not synced may have reached the disk all the same.
+    pub(super) fn after_crash(&self, dice: &mut Dice) -> Self {
+        let mut segments = self.segments.clone();
+        segments.extend(self.unsynced.clone().filter(|_| dice.happens(500)));
+        Self { epoch: self.epoch, segments, unsynced: None }
+    }
+
+    pub(super) fn damage(&mut self, first: Sequence, damage: impl FnOnce(&mut Segment)) -> bool {
+        let found = self.segments.iter_mut().find(|segment| segment.first == first);
+        found.map(|segment| damage(Arc::make_mut(segment))).is_some()
+    }
+
+    fn head(&self) -> Head {
+        let none = Head { epoch: Epoch(0), sequence: Sequence(0), hash: None };
+        self.segments.last().map_or(none, |last| Head { epoch: last.epoch, sequence: last.last(), hash: Some(last.hash) })
+    }
+
+    fn check(&self, segment: &Segment) -> Result<(), Error> {
+        if self.epoch > segment.epoch {
+            return Err(Error::Fenced { held: self.epoch, offered: segment.epoch });
+        }
+        let head = self.head().sequence;
+        if segment.first != head.next() {
+            return Err(Error::NotNext { head, offered: segment.first });
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, segment: &Segment) {
+        self.unsynced = Some(Arc::new(segment.clone()));
+    }
+
+    fn sync(&mut self) {
+        self.segments.extend(self.unsynced.take());
+    }
+}
+
+#[async_trait]
+impl Journal for MemoryJournal {
+    async fn lead(&self) -> Result<Epoch, Error> {
+        let mut disk = self.machine.disk()?;
+        disk.journal.epoch.0 += 1;
+        Ok(disk.journal.epoch)
+    }
+
+    async fn append(&self, segment: &Segment) -> Result<(), Error> {
+        self.machine.held().await;
+        let mut disk = self.machine.disk()?;
+        disk.journal.check(segment)?;
+        let fault = disk.fault(Operation::Append);
+        match fault {
+            None | Some(Fault::Ambiguous | Fault::PowerCutAfter) => {
+                disk.journal.write(segment);
+                disk.journal.sync();
+            }
+            Some(Fault::Unsynced) => disk.journal.write(segment),
+            Some(Fault::Full | Fault::Refused | Fault::PowerCutBefore) => {}
+        }
+        disk.down = matches!(fault, Some(Fault::PowerCutBefore | Fault::PowerCutAfter));
+        fault.map_or(Ok(()), |fault| Err(self.machine.injected(fault)))
+    }
+
+    async fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, Error> {
+        let disk = self.machine.reading()?;
+        let segments = &disk.journal.segments;
+        // Damaged headers must not hide what follows them: the place is counted by the segments' beginnings.
+        let begin = segments.partition_point(|segment| segment.first <= from).saturating_sub(1);
+        let mut read = Vec::new();
+        let mut bytes = 0;
+        for segment in segments[begin..].iter().skip_while(|segment| segment.last() < from) {
+            bytes += segment.payload.len();
+            read.push(segment.as_ref().clone());
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        Ok(read)
+    }
+
+    async fn head(&self) -> Result<Head, Error> {
+        Ok(self.machine.reading()?.journal.head())
+    }
+}

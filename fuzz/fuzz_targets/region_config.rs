@@ -1,0 +1,5 @@
+//! region-config as an operator might write it.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| paymesh_fuzz::region_config(bytes));

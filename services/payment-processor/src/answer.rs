@@ -1,0 +1,137 @@
+//! Answers: entries and rows into response messages. Nothing here can fail.
+//!
+//! The answer to a write is made of its entry alone, so that asking again with the same id gives the same bytes.
+
+use std::fmt::Write as _;
+
+use paymesh_contract::{
+    common::v1 as common,
+    payments::v1::{self as payments, PaymentReceipt, PaymentStatus, payment_outcome::Outcome},
+    timestamp,
+    wallet::v1 as wallet,
+};
+use paymesh_journal::{Line, LineKind};
+use paymesh_ledger::{Account, Body, Entry, NewPayment, Payment, Phase, Reason, Wallet};
+use paymesh_shard::{Answer, PaymentView};
+use paymesh_types::{Currency, PaymentId, Position, Sequence, ShardRef, UserId};
+
+/// Bytes of a usual payment id: longer ones grow.
+const PAYMENT_ID_BYTES: usize = 40;
+
+pub(crate) fn position(position: &Position) -> Option<common::Position> {
+    Some(position.into())
+}
+
+fn text(reason: Option<Reason>) -> String {
+    reason.map_or("", Reason::as_str).to_owned()
+}
+
+/// The payment that a write was about, as it stood after it; none where it was about none.
+pub(crate) fn written(answer: &Answer) -> Option<payments::Payment> {
+    let payment = answer.entry.payment(&answer.position)?;
+    // Money has just left for another shard with these two. With any other, the ledger knew that it had arrived.
+    let leaves = matches!(answer.entry.body, Body::PaymentCreated(_) | Body::PaymentCaptured { .. });
+    let in_transit = leaves && payment.payee_shard.is_some();
+    let reference = if matches!(answer.entry.body, Body::PaymentCreated(_)) { answer.entry.reference.clone() } else { String::new() };
+    Some(message(&payment, &answer.position.shard, in_transit, reference))
+}
+
+/// A payment as a reader sees it; `shard` is its own.
+pub(crate) fn seen(view: PaymentView, shard: &ShardRef) -> payments::Payment {
+    message(&view.row.payment, shard, view.in_transit, view.row.reference)
+}
+
+fn message(payment: &Payment, shard: &ShardRef, in_transit: bool, reference: String) -> payments::Payment {
+    payments::Payment {
+        payment_id: payment.id(shard).to_string(),
+        payer_id: payment.payer.get(),
+        payee_id: payment.payee.get(),
+        payee_shard: Some(payment.payee_shard.as_ref().unwrap_or(shard).into()),
+        amount: Some(money(payment.amount, payment.currency)),
+        captured_minor_units: payment.captured,
+        refunded_minor_units: payment.refunded,
+        status: status(payment.phase, in_transit).into(),
+        reason: text(payment.reason),
+        created_at: Some(timestamp(payment.created_at)),
+        expires_at: payment.expires_at.map(timestamp),
+        reference,
+    }
+}
+
+fn status(phase: Phase, in_transit: bool) -> PaymentStatus {
+    match phase {
+        Phase::Authorized => PaymentStatus::Authorized,
+        Phase::Captured if in_transit => PaymentStatus::InTransit,
+        Phase::Captured => PaymentStatus::Completed,
+        Phase::Returned => PaymentStatus::Returned,
+        Phase::Declined => PaymentStatus::Declined,
+        Phase::Voided => PaymentStatus::Voided,
+        Phase::Expired => PaymentStatus::Expired,
+    }
+}
+
+/// The short form, for batches: nothing of the entry is copied but what the receipt holds.
+pub(crate) fn receipt(answer: &Answer) -> Outcome {
+    let (status, reason) = match &answer.entry.body {
+        Body::PaymentCreated(NewPayment { declined: Some(_), .. }) => (PaymentStatus::Declined, declined(&answer.entry)),
+        Body::PaymentCreated(NewPayment { hold_s: 1.., .. }) => (PaymentStatus::Authorized, None),
+        Body::PaymentCreated(NewPayment { payee_shard: Some(_), .. }) => (PaymentStatus::InTransit, None),
+        Body::PaymentCreated(_) => (PaymentStatus::Completed, None),
+        other => unreachable!("a payment's command leads to a payment's entry, not to {other:?}"),
+    };
+    let Position { shard, epoch, sequence } = &answer.position;
+    let mut payment_id = String::with_capacity(PAYMENT_ID_BYTES);
+    write!(payment_id, "pay_{}_{}_{}_{}", shard.zone, shard.index, epoch.0, sequence.0).expect("a string has room");
+    debug_assert_eq!(payment_id, PaymentId::from(answer.position.clone()).to_string());
+    Outcome::Receipt(PaymentReceipt { payment_id, status: status.into(), reason: text(reason) })
+}
+
+fn declined(entry: &Entry) -> Option<Reason> {
+    match &entry.body {
+        Body::PaymentCreated(new) => new.declined,
+        _ => None,
+    }
+}
+
+/// A user's balance in an amount's currency after an entry that posted to it.
+pub(crate) fn balance_after(entry: &Entry, owner: UserId, currency: Currency) -> Option<common::Money> {
+    let posting = entry.postings.iter().find(|posting| posting.account == Account::Wallet(owner) && posting.currency == currency)?;
+    Some(money(posting.balance_after, currency))
+}
+
+fn money(minor_units: i64, currency: Currency) -> common::Money {
+    common::Money { minor_units, currency_code: currency.code().to_owned() }
+}
+
+pub(crate) fn balance(currency: Currency, account: &Wallet) -> wallet::Balance {
+    wallet::Balance {
+        currency_code: currency.code().to_owned(),
+        booked_minor_units: account.balance,
+        held_minor_units: account.held,
+        available_minor_units: account.available(),
+        closed: account.closed,
+    }
+}
+
+pub(crate) fn line(line: Line) -> wallet::StatementLine {
+    let kind = match line.kind {
+        LineKind::Deposit => wallet::LineKind::Deposit,
+        LineKind::Withdrawal => wallet::LineKind::Withdrawal,
+        LineKind::PaymentSent => wallet::LineKind::PaymentSent,
+        LineKind::PaymentReceived => wallet::LineKind::PaymentReceived,
+        LineKind::PaymentReturned => wallet::LineKind::PaymentReturned,
+        LineKind::RefundSent => wallet::LineKind::RefundSent,
+        LineKind::RefundReceived => wallet::LineKind::RefundReceived,
+    };
+    let Sequence(sequence) = line.id.sequence();
+    wallet::StatementLine {
+        booked_at: Some(timestamp(line.at)),
+        kind: kind.into(),
+        amount_minor_units: line.amount,
+        balance_minor_units: line.balance,
+        payment_id: line.payment.map(|id| id.to_string()).unwrap_or_default(),
+        counterparty_user_id: line.counterparty.map(UserId::get).unwrap_or_default(),
+        reference: line.reference,
+        sequence,
+    }
+}

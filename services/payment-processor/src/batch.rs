@@ -1,0 +1,255 @@
+//! A batch of payments: parted by the payers' homes, sent to all of them at once, put together again in order.
+//!
+//! Each item is on its own: what one fails of is its own error. Items whose home is here go to its shard in one piece;
+//! those of another region go there in one call, where they are at home. The work for an item is synchronous and takes
+//! no lock; only users whose zone is not known here cost a question, one for all of them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use futures::future::{join, join_all};
+use paymesh_contract::{
+    Fault,
+    common::v1::ItemError,
+    payments::v1::{
+        CreatePaymentRequest, CreatePaymentsRequest, PaymentOutcome, payment_outcome::Outcome, payment_service_client::PaymentServiceClient,
+    },
+};
+use paymesh_ledger::{Rejection, Request};
+use paymesh_mesh::Call;
+use paymesh_shard::Answer;
+use paymesh_types::{RegionName, UserId};
+use tonic::Code;
+
+use crate::{
+    MESSAGE_BYTES_MAX, answer,
+    door::NewPayment,
+    error,
+    homes::{Homes, Slot},
+};
+
+/// Items of a batch at most.
+pub(crate) const BATCH_ITEMS_MAX: usize = 8_192;
+
+/// How long a shard may take for its part. Calls have deadlines of their own; streams do not.
+const SHARD_WAIT_MAX_MS: u64 = 30_000;
+
+/// # Errors
+/// INVALID_ARGUMENT: `TOO_MANY_ITEMS`, or `INVALID_FIELD` for none.
+pub(crate) fn check_size(items: &[CreatePaymentRequest]) -> Result<(), Fault> {
+    match items.len() {
+        0 => Err(Fault::invalid_field("payments", format!("a batch has 1 to {BATCH_ITEMS_MAX} payments"))),
+        1..=BATCH_ITEMS_MAX => Ok(()),
+        many => {
+            let message = format!("a batch has at most {BATCH_ITEMS_MAX} payments, not {many}");
+            Err(Fault::new(Code::InvalidArgument, "TOO_MANY_ITEMS", message).with_field("payments"))
+        }
+    }
+}
+
+/// Makes the payments, each on its own: one outcome for each, in order.
+pub(crate) async fn create(homes: &Homes, call: Option<&Call>, items: Vec<CreatePaymentRequest>) -> Vec<PaymentOutcome> {
+    let mut outcomes = Outcomes(vec![PaymentOutcome::default(); items.len()]);
+    let mut asked = Vec::new();
+    let checked: Vec<Option<Item>> = items
+        .iter()
+        .enumerate()
+        .map(|(index, item)| match NewPayment::try_from(item) {
+            Ok(new) => Some(Item::new(homes, new, &mut asked)),
+            Err(fault) => {
+                outcomes.fail(index, fault);
+                None
+            }
+        })
+        .collect();
+    let found = look_up(homes, &asked).await;
+    let mut parts = Parts::default();
+    for (index, (message, item)) in items.into_iter().zip(checked).enumerate() {
+        if let Some(item) = item
+            && let Err(fault) = parts.add(homes, &found, index, item, message)
+        {
+            outcomes.fail(index, fault);
+        }
+    }
+    let here = join_all(parts.here.into_iter().map(|(slot, part)| submit(homes, slot, part)));
+    let elsewhere = join_all(parts.elsewhere.into_iter().map(|(region, part)| forward(homes, call, region, part)));
+    let (here, elsewhere) = join(here, elsewhere).await;
+    here.into_iter().for_each(|(indexes, answers)| outcomes.take_answers(indexes, answers));
+    elsewhere.into_iter().for_each(|(indexes, answers)| outcomes.take_outcomes(indexes, answers));
+    outcomes.0
+}
+
+/// A checked payment, and what is known without asking of where its users live.
+struct Item {
+    new: NewPayment,
+    payer: Option<Slot>,
+    payee: Option<Slot>,
+}
+
+impl Item {
+    fn new(homes: &Homes, new: NewPayment, asked: &mut Vec<UserId>) -> Self {
+        let payer = homes.known_slot(new.payer);
+        // Where another region is the payer's home, the payee is its business.
+        let elsewhere = payer.is_some_and(|slot| homes.place(slot).elsewhere.is_some());
+        let payee = if elsewhere { None } else { homes.known_slot(new.payee) };
+        if payer.is_none() {
+            asked.push(new.payer);
+        }
+        if payee.is_none() && !elsewhere {
+            asked.push(new.payee);
+        }
+        Self { new, payer, payee }
+    }
+}
+
+/// Where users live whose zone was not known here. None: not enrolled.
+type Found = Result<HashMap<UserId, Option<Slot>>, Fault>;
+
+async fn look_up(homes: &Homes, asked: &[UserId]) -> Found {
+    if asked.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let zones = homes.mesh().directory().zones_of(asked).await?;
+    asked
+        .iter()
+        .zip(zones)
+        .map(|(user, zone)| {
+            let slot = zone.map(|zone| homes.slot(&zone, *user)).transpose()?;
+            Ok((*user, slot))
+        })
+        .collect()
+}
+
+fn located(known: Option<Slot>, found: &Found, user: UserId, field: &'static str) -> Result<Slot, Fault> {
+    match (known, found) {
+        (Some(slot), _) => Ok(slot),
+        (None, Ok(found)) => found.get(&user).copied().flatten().ok_or_else(|| error::user_not_found(user, field)),
+        (None, Err(fault)) => Err(fault.clone()),
+    }
+}
+
+/// Items and their places in the batch.
+struct Part<T> {
+    indexes: Vec<usize>,
+    items: Vec<T>,
+}
+
+impl<T> Default for Part<T> {
+    fn default() -> Self {
+        Self { indexes: Vec::new(), items: Vec::new() }
+    }
+}
+
+impl<T> Part<T> {
+    fn push(&mut self, index: usize, item: T) {
+        self.indexes.push(index);
+        self.items.push(item);
+    }
+}
+
+#[derive(Default)]
+struct Parts {
+    here: BTreeMap<Slot, Part<Request>>,
+    elsewhere: BTreeMap<RegionName, Part<CreatePaymentRequest>>,
+}
+
+impl Parts {
+    fn add(&mut self, homes: &Homes, found: &Found, index: usize, item: Item, message: CreatePaymentRequest) -> Result<(), Fault> {
+        let slot = located(item.payer, found, item.new.payer, "payer_id")?;
+        if let Some(region) = &homes.place(slot).elsewhere {
+            match self.elsewhere.get_mut(region) {
+                Some(part) => part.push(index, message),
+                None => self.elsewhere.entry(region.clone()).or_default().push(index, message),
+            }
+            return Ok(());
+        }
+        let payee = located(item.payee, found, item.new.payee, "payee_id")?;
+        let payee_shard = (payee != slot).then(|| homes.place(payee).shard.clone());
+        self.here.entry(slot).or_default().push(index, item.new.command(payee_shard, message.reference));
+        Ok(())
+    }
+}
+
+type Answers = Result<Vec<Result<Answer, Rejection>>, Fault>;
+
+async fn submit(homes: &Homes, slot: Slot, part: Part<Request>) -> (Vec<usize>, Answers) {
+    let answers = async {
+        let shard = homes.led(&homes.place(slot).shard)?;
+        let wait = Duration::from_millis(SHARD_WAIT_MAX_MS);
+        match tokio::time::timeout(wait, shard.submit_all(part.items)).await {
+            Ok(answers) => answers.map_err(error::failed),
+            Err(_) => Err(late(shard.reference())),
+        }
+    };
+    (part.indexes, answers.await)
+}
+
+fn late(shard: &paymesh_types::ShardRef) -> Fault {
+    let message = format!("shard {shard} did not answer in {SHARD_WAIT_MAX_MS} ms; GetRequestOutcome says what became of a write");
+    Fault::new(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", message)
+}
+
+/// Has another region make the payments that are at home there. It may part them again while leaders change; the mesh
+/// bounds how often.
+async fn forward(
+    homes: &Homes,
+    call: Option<&Call>,
+    region: RegionName,
+    part: Part<CreatePaymentRequest>,
+) -> (Vec<usize>, Result<Vec<PaymentOutcome>, Fault>) {
+    let count = part.items.len();
+    let answers = async {
+        let channel = homes.mesh().to_region(&region).ok_or_else(|| {
+            let message = format!("region {region} leads the shard and is not in region-config");
+            Fault::new(Code::FailedPrecondition, "REGION_NOT_FOUND", message)
+        })?;
+        let mut client = PaymentServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let mut request = tonic::Request::new(CreatePaymentsRequest { payments: part.items });
+        if let Some(call) = call {
+            call.carry(&mut request);
+        }
+        let answer = client.create_payments(request).await.map_err(|status| Fault::from_status(&status))?;
+        let outcomes = answer.into_inner().outcomes;
+        if outcomes.len() != count {
+            let message = format!("region {region} answered {} outcomes for {count} payments", outcomes.len());
+            return Err(Fault::new(Code::Internal, "PEER_MALFORMED", message));
+        }
+        Ok(outcomes)
+    };
+    (part.indexes, answers.await)
+}
+
+struct Outcomes(Vec<PaymentOutcome>);
+
+impl Outcomes {
+    fn fail(&mut self, index: usize, fault: Fault) {
+        self.set(index, Outcome::Error(ItemError::from(fault)));
+    }
+
+    fn set(&mut self, index: usize, outcome: Outcome) {
+        self.0[index].outcome = Some(outcome);
+    }
+
+    fn fail_all(&mut self, indexes: Vec<usize>, fault: &Fault) {
+        indexes.into_iter().for_each(|index| self.fail(index, fault.clone()));
+    }
+
+    fn take_answers(&mut self, indexes: Vec<usize>, answers: Answers) {
+        match answers {
+            Ok(answers) => indexes.into_iter().zip(answers).for_each(|(index, answer)| match answer {
+                Ok(answer) => self.set(index, answer::receipt(&answer)),
+                Err(rejection) => self.fail(index, error::rejected(rejection)),
+            }),
+            Err(fault) => self.fail_all(indexes, &fault),
+        }
+    }
+
+    fn take_outcomes(&mut self, indexes: Vec<usize>, outcomes: Result<Vec<PaymentOutcome>, Fault>) {
+        match outcomes {
+            Ok(outcomes) => indexes.into_iter().zip(outcomes).for_each(|(index, outcome)| self.0[index] = outcome),
+            Err(fault) => self.fail_all(indexes, &fault),
+        }
+    }
+}

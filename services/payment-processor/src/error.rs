@@ -1,0 +1,78 @@
+//! The one place where what the ledger and the shards refuse becomes the contract's codes and reasons.
+
+use std::time::Duration;
+
+use paymesh_contract::Fault;
+use paymesh_ledger::Rejection;
+use paymesh_shard::Error;
+use paymesh_types::{ShardRef, UserId};
+use tonic::Code;
+
+/// When to try again at a shard whose queue is full: some group commits later.
+const OVERLOADED_RETRY_AFTER_MS: u64 = 50;
+
+/// When to try again at a shard that does not serve.
+const NOT_SERVING_RETRY_AFTER_MS: u64 = 1_000;
+
+/// What the ledger said no to.
+pub(crate) fn rejected(rejection: Rejection) -> Fault {
+    let message = rejection.to_string();
+    let (code, reason) = match &rejection {
+        Rejection::UserExists { .. } => (Code::AlreadyExists, "USER_EXISTS"),
+        Rejection::UserNotFound { .. } => (Code::NotFound, "USER_NOT_FOUND"),
+        Rejection::UserInAnotherZone { .. } => (Code::AlreadyExists, "USER_IN_ANOTHER_ZONE"),
+        Rejection::AccountExists { .. } => (Code::AlreadyExists, "ACCOUNT_EXISTS"),
+        Rejection::AccountNotFound { .. } => (Code::NotFound, "ACCOUNT_NOT_FOUND"),
+        Rejection::AccountClosed { .. } => (Code::FailedPrecondition, "ACCOUNT_CLOSED"),
+        Rejection::AccountNotEmpty { .. } => (Code::FailedPrecondition, "ACCOUNT_NOT_EMPTY"),
+        Rejection::OutOfRange => (Code::OutOfRange, "AMOUNT_OUT_OF_RANGE"),
+        Rejection::PaymentNotFound => (Code::NotFound, "PAYMENT_NOT_FOUND"),
+        Rejection::NotAuthorized { .. } | Rejection::HoldExpired => (Code::FailedPrecondition, "PAYMENT_NOT_AUTHORIZED"),
+        Rejection::NotRefundable { .. } => (Code::FailedPrecondition, "PAYMENT_NOT_REFUNDABLE"),
+        Rejection::ExceedsAuthorization { .. } => (Code::OutOfRange, "AMOUNT_EXCEEDS_AUTHORIZATION"),
+        Rejection::ExceedsCapture { .. } => (Code::OutOfRange, "AMOUNT_EXCEEDS_CAPTURE"),
+        Rejection::PayeeInsufficientFunds => (Code::FailedPrecondition, "PAYEE_INSUFFICIENT_FUNDS"),
+        Rejection::RequestIdReused { .. } => (Code::AlreadyExists, "REQUEST_ID_REUSED"),
+        // What only shards and timers ask for; a caller cannot.
+        Rejection::NotExpiredYet | Rejection::AlreadyReceived { .. } | Rejection::NothingNew | Rejection::Implausible { .. } => {
+            (Code::Internal, "UNEXPECTED_REJECTION")
+        }
+    };
+    let fault = Fault::new(code, reason, message);
+    match rejection {
+        Rejection::RequestIdReused { field } => fault.with_field(field),
+        Rejection::ExceedsAuthorization { .. } | Rejection::ExceedsCapture { .. } => fault.with_field("amount_minor_units"),
+        _ => fault,
+    }
+}
+
+/// Why a shard did not do as asked.
+pub(crate) fn failed(error: Error) -> Fault {
+    match error {
+        Error::Rejected(rejection) => rejected(rejection),
+        Error::Overloaded { .. } => {
+            Fault::unavailable("SHARD_OVERLOADED", error.to_string(), Duration::from_millis(OVERLOADED_RETRY_AFTER_MS))
+        }
+        Error::NotServing { .. } => not_serving(error.to_string()),
+        Error::InTheFuture { .. } => Fault::new(Code::OutOfRange, "POSITION_IN_THE_FUTURE", error.to_string()),
+        Error::Storage { shard, source } => {
+            // Callers have no use for the engine's words; operators do.
+            tracing::error!(%shard, error = %source, "a shard's storage failed");
+            not_serving(format!("the storage of shard {shard} failed"))
+        }
+    }
+}
+
+fn not_serving(message: String) -> Fault {
+    Fault::unavailable("SHARD_NOT_SERVING", message, Duration::from_millis(NOT_SERVING_RETRY_AFTER_MS))
+}
+
+/// NOT_FOUND `USER_NOT_FOUND`, the request's `field` naming the user.
+pub(crate) fn user_not_found(user: UserId, field: &'static str) -> Fault {
+    Fault::not_found("USER_NOT_FOUND", format!("user {user} is not enrolled")).with_field(field)
+}
+
+/// NOT_FOUND `SHARD_NOT_FOUND`.
+pub(crate) fn shard_not_found(shard: &ShardRef) -> Fault {
+    Fault::not_found("SHARD_NOT_FOUND", format!("there is no shard {shard} here"))
+}

@@ -1,0 +1,108 @@
+//! EventService: tails a shard's journal, each subscriber at its own pace.
+//!
+//! Nothing is read before the subscriber has room for it. A subscriber that entered the mesh in another zone gets the open
+//! parts only.
+
+use std::sync::Arc;
+
+use futures::{StreamExt as _, stream, stream::BoxStream};
+use paymesh_contract::{
+    Fault,
+    events::v1::{Event, SubscribeRequest, SubscribeResponse, event_service_server::EventService},
+};
+use paymesh_journal::{Committed, codec};
+use paymesh_mesh::Call;
+use paymesh_shard::{Error, Shard};
+use paymesh_types::{Sequence, ShardRef};
+use tonic::{Request, Response, Status};
+
+use crate::{answer, error, homes::Homes};
+
+/// Events of one message at most.
+const MESSAGE_EVENTS_MAX: usize = 512;
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct Events {
+    homes: Arc<Homes>,
+}
+
+impl Events {
+    pub(crate) fn new(homes: Arc<Homes>) -> Self {
+        Self { homes }
+    }
+
+    /// Whether the caller may have what does not leave the shard's zone.
+    fn may_unseal(&self, call: Option<&Call>, shard: &ShardRef) -> bool {
+        let entered = call.map_or(self.homes.mesh().region(), Call::entry_region);
+        self.homes.topology().region(entered).is_some_and(|region| region.zone == shard.zone)
+    }
+}
+
+#[tonic::async_trait]
+impl EventService for Events {
+    type SubscribeStream = BoxStream<'static, Result<SubscribeResponse, Status>>;
+
+    async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
+        let SubscribeRequest { zone, shard, from_sequence } = request.get_ref();
+        let name = paymesh_contract::common::v1::ShardRef { zone: zone.clone(), shard: *shard };
+        let name = ShardRef::try_from(&name)?;
+        if self.homes.topology().leader(&name).is_none() {
+            return Err(error::shard_not_found(&name).into());
+        }
+        let shard = self.homes.led(&name)?.clone();
+        let (head, from) = (shard.tail().head(), Sequence((*from_sequence).max(1)));
+        if from > head.next() {
+            return Err(error::failed(Error::InTheFuture { shard: name, head, wanted: from }).into());
+        }
+        let unseal = self.may_unseal(Call::of(&request), &name);
+        let reader = Reader { shard, unseal, next: from, batch: Arc::default(), taken: 0, ended: false };
+        Ok(Response::new(stream::unfold(reader, Reader::step).boxed()))
+    }
+}
+
+struct Reader {
+    shard: Shard,
+    unseal: bool,
+    /// The entry to be read after those of `batch`.
+    next: Sequence,
+    batch: Arc<Vec<Committed>>,
+    /// Entries of `batch` that were sent.
+    taken: usize,
+    ended: bool,
+}
+
+impl Reader {
+    async fn step(mut self) -> Option<(Result<SubscribeResponse, Status>, Self)> {
+        if self.ended {
+            return None;
+        }
+        let answer = self.message().await;
+        self.ended = answer.is_err();
+        Some((answer.map_err(Status::from), self))
+    }
+
+    async fn message(&mut self) -> Result<SubscribeResponse, Fault> {
+        if self.taken == self.batch.len() {
+            let entries = tokio::select! {
+                entries = self.shard.tail().next(self.next) => entries,
+                why = self.shard.stopped() => Err(Error::NotServing { shard: self.shard.reference().clone(), why }),
+            };
+            self.batch = entries.map_err(error::failed)?;
+            self.taken = 0;
+            self.next = self.batch.last().map_or(self.next, |(last, _)| last.sequence.next());
+        }
+        let end = self.batch.len().min(self.taken + MESSAGE_EVENTS_MAX);
+        let events = self.batch[self.taken..end].iter().map(|committed| event(committed, self.unseal)).collect();
+        self.taken = end;
+        Ok(SubscribeResponse { events, head_sequence: self.shard.tail().head().0 })
+    }
+}
+
+fn event((position, entry): &Committed, unseal: bool) -> Event {
+    Event {
+        position: answer::position(position),
+        open: Some(codec::open(entry, position.sequence)),
+        sealed: unseal.then(|| codec::sealed(entry, position.sequence)),
+    }
+}

@@ -1,0 +1,57 @@
+//! The services of a region over the shards that it leads: PaymentService, WalletService, DirectoryService, EventService and
+//! MeshService.
+//!
+//! A request is turned into a ledger command once, at the [`door`]; the shard decides and commits it; the answer is made of
+//! the entry that it led to ([`answer`]), so that a replay answers what the first call did. What goes wrong becomes the
+//! contract's words in one place ([`error`]). Nothing here trusts the routing: a shard that is not led here is refused.
+//!
+//! Left to others: routing and deadlines (`paymesh-mesh`), order and durability (`paymesh-shard`), who may call.
+
+#![forbid(unsafe_code)]
+
+mod answer;
+mod batch;
+mod directory;
+mod door;
+mod error;
+mod events;
+mod homes;
+mod mesh_service;
+mod page;
+mod payments;
+mod stream;
+mod wallets;
+mod wire;
+
+use std::sync::Arc;
+
+use paymesh_contract::{
+    directory::v1::directory_service_server::DirectoryServiceServer, events::v1::event_service_server::EventServiceServer,
+    mesh::v1::mesh_service_server::MeshServiceServer, payments::v1::payment_service_server::PaymentServiceServer,
+    wallet::v1::wallet_service_server::WalletServiceServer,
+};
+use paymesh_mesh::Mesh;
+use paymesh_shard::Shards;
+use tonic::service::Routes;
+
+use crate::{homes::Homes, wire::Worded};
+
+/// Bytes of a request message at most: a batch of 8,192 payments with the longest ids and references, four times over.
+pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Every service of the region, for its listener and for calls that start inside ([`Mesh::serve`], [`Mesh::attach`]).
+///
+/// `shards` are those that the mesh's region leads; a shard that is missing in it is answered as not serving.
+pub fn services(shards: Shards, mesh: Mesh) -> Routes {
+    let homes = Arc::new(Homes::new(shards, mesh));
+    let payments = PaymentServiceServer::new(payments::Payments::new(Arc::clone(&homes)));
+    let wallets = WalletServiceServer::new(wallets::Wallets::new(Arc::clone(&homes)));
+    let directory = DirectoryServiceServer::new(directory::Directory::new(Arc::clone(&homes)));
+    let events = EventServiceServer::new(events::Events::new(Arc::clone(&homes)));
+    let mesh = MeshServiceServer::new(mesh_service::MeshOperations::new(homes));
+    Routes::new(Worded(payments.max_decoding_message_size(MESSAGE_BYTES_MAX)))
+        .add_service(Worded(wallets))
+        .add_service(Worded(directory))
+        .add_service(Worded(events))
+        .add_service(Worded(mesh))
+}

@@ -1,0 +1,166 @@
+//! PaymentService: payments out of wallets, at the payer's home.
+
+use std::sync::Arc;
+
+use futures::stream::BoxStream;
+use paymesh_contract::{
+    Fault,
+    payments::v1::{
+        CapturePaymentRequest, CapturePaymentResponse, CreatePaymentRequest, CreatePaymentResponse, CreatePaymentsRequest,
+        CreatePaymentsResponse, GetPaymentRequest, GetPaymentResponse, GetRequestOutcomeRequest, GetRequestOutcomeResponse,
+        ListPaymentsRequest, ListPaymentsResponse, RefundPaymentRequest, RefundPaymentResponse, RefundStatus, StreamPaymentsRequest,
+        StreamPaymentsResponse, VoidPaymentRequest, VoidPaymentResponse, payment_service_server::PaymentService,
+    },
+    timestamp,
+};
+use paymesh_ledger::{Body, Command, Entry, Request as Wanted};
+use paymesh_mesh::Call;
+use paymesh_shard::Answer;
+use paymesh_types::{PaymentId, RequestId, Sequence, UserId};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{answer, batch, door, error, homes::Homes, page, stream};
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct Payments {
+    homes: Arc<Homes>,
+}
+
+impl Payments {
+    pub(crate) fn new(homes: Arc<Homes>) -> Self {
+        Self { homes }
+    }
+
+    async fn create(&self, request: CreatePaymentRequest) -> Result<Answer, Fault> {
+        let new = door::NewPayment::try_from(&request)?;
+        let home = self.homes.slot_of(new.payer, "payer_id").await?;
+        let home_shard = &self.homes.place(home).shard;
+        let shard = self.homes.led(home_shard)?;
+        let payee = self.homes.slot_of(new.payee, "payee_id").await?;
+        let payee_shard = (payee != home).then(|| self.homes.place(payee).shard.clone());
+        shard.submit(new.command(payee_shard, request.reference)).await.map_err(error::failed)
+    }
+
+    /// Has a command about a payment decided at the payment's home.
+    async fn change(&self, payment: &PaymentId, id: RequestId, command: Command) -> Result<Answer, Fault> {
+        let shard = self.homes.shard_of_payment(payment)?;
+        shard.submit(Wanted { id: Some(id), command }).await.map_err(error::failed)
+    }
+}
+
+#[tonic::async_trait]
+impl PaymentService for Payments {
+    async fn create_payment(&self, request: Request<CreatePaymentRequest>) -> Result<Response<CreatePaymentResponse>, Status> {
+        let answer = self.create(request.into_inner()).await?;
+        Ok(Response::new(CreatePaymentResponse { payment: answer::written(&answer), position: answer::position(&answer.position) }))
+    }
+
+    async fn create_payments(&self, request: Request<CreatePaymentsRequest>) -> Result<Response<CreatePaymentsResponse>, Status> {
+        let call = Call::of(&request).cloned();
+        let payments = request.into_inner().payments;
+        batch::check_size(&payments)?;
+        let outcomes = batch::create(&self.homes, call.as_ref(), payments).await;
+        Ok(Response::new(CreatePaymentsResponse { outcomes }))
+    }
+
+    type StreamPaymentsStream = BoxStream<'static, Result<StreamPaymentsResponse, Status>>;
+
+    async fn stream_payments(
+        &self,
+        request: Request<Streaming<StreamPaymentsRequest>>,
+    ) -> Result<Response<Self::StreamPaymentsStream>, Status> {
+        let call = Call::of(&request).cloned();
+        Ok(Response::new(stream::answers(Arc::clone(&self.homes), call, request.into_inner())))
+    }
+
+    async fn capture_payment(&self, request: Request<CapturePaymentRequest>) -> Result<Response<CapturePaymentResponse>, Status> {
+        let request = request.into_inner();
+        let (id, payment) = (door::request_id(&request.request_id)?, door::payment_id(&request.payment_id)?);
+        let amount = door::part(request.amount_minor_units)?;
+        let answer = self.change(&payment, id, Command::CapturePayment { payment: payment.clone(), amount }).await?;
+        Ok(Response::new(CapturePaymentResponse { payment: answer::written(&answer), position: answer::position(&answer.position) }))
+    }
+
+    async fn void_payment(&self, request: Request<VoidPaymentRequest>) -> Result<Response<VoidPaymentResponse>, Status> {
+        let request = request.into_inner();
+        let (id, payment) = (door::request_id(&request.request_id)?, door::payment_id(&request.payment_id)?);
+        let answer = self.change(&payment, id, Command::VoidPayment { payment: payment.clone() }).await?;
+        Ok(Response::new(VoidPaymentResponse { payment: answer::written(&answer), position: answer::position(&answer.position) }))
+    }
+
+    async fn refund_payment(&self, request: Request<RefundPaymentRequest>) -> Result<Response<RefundPaymentResponse>, Status> {
+        let request = request.into_inner();
+        let (id, payment) = (door::request_id(&request.request_id)?, door::payment_id(&request.payment_id)?);
+        let amount = door::part(request.amount_minor_units)?;
+        let answer = self.change(&payment, id, Command::RefundPayment { payment: payment.clone(), amount }).await?;
+        let (status, amount_minor_units) = match &answer.entry.body {
+            Body::RefundCompleted { amount, .. } => (RefundStatus::Completed, *amount),
+            Body::RefundRequested { amount, .. } => (RefundStatus::Pending, *amount),
+            other => unreachable!("a refund's command leads to a refund's entry, not to {other:?}"),
+        };
+        Ok(Response::new(RefundPaymentResponse {
+            status: status.into(),
+            amount_minor_units,
+            payment: answer::written(&answer),
+            position: answer::position(&answer.position),
+        }))
+    }
+
+    async fn get_payment(&self, request: Request<GetPaymentRequest>) -> Result<Response<GetPaymentResponse>, Status> {
+        let id = door::payment_id(&request.get_ref().payment_id)?;
+        let shard = self.homes.shard_of_payment(&id)?;
+        let (view, position) = shard
+            .payment(&id)
+            .await
+            .map_err(error::failed)?
+            .ok_or_else(|| Fault::not_found("PAYMENT_NOT_FOUND", format!("there is no payment {id}")))?;
+        Ok(Response::new(GetPaymentResponse { payment: Some(answer::seen(view, id.shard())), position: answer::position(&position) }))
+    }
+
+    async fn list_payments(&self, request: Request<ListPaymentsRequest>) -> Result<Response<ListPaymentsResponse>, Status> {
+        let request = request.get_ref();
+        let payer = door::user(request.payer_id, "payer_id")?;
+        let (list, limit) = (page::List::Payments(payer), page::size(request.page_size)?);
+        let before = list.place(&request.page_token)?.map(Sequence);
+        let shard = self.homes.shard_of(payer, "payer_id").await?;
+        let page = shard.payments(payer, before, limit).await.map_err(error::failed)?;
+        Ok(Response::new(ListPaymentsResponse {
+            payments: page.items.into_iter().map(|view| answer::seen(view, shard.reference())).collect(),
+            next_page_token: page.next.map(|Sequence(place)| list.token(place)).unwrap_or_default(),
+            position: answer::position(&page.position),
+        }))
+    }
+
+    async fn get_request_outcome(&self, request: Request<GetRequestOutcomeRequest>) -> Result<Response<GetRequestOutcomeResponse>, Status> {
+        let request = request.get_ref();
+        let user = door::user(request.user_id, "user_id")?;
+        let id = door::request_id(&request.request_id)?;
+        let shard = self.homes.shard_of(user, "user_id").await?;
+        let recorded = shard.outcome(id).await.map_err(error::failed)?;
+        // Another user's write is not this user's to see, even where both live on one shard.
+        let answer = recorded.filter(|answer| owner(answer) == Some(user)).ok_or_else(|| {
+            Fault::not_found("REQUEST_NOT_FOUND", format!("nothing is recorded of request {id}; it may be on its way until its deadline"))
+        })?;
+        Ok(Response::new(GetRequestOutcomeResponse {
+            position: answer::position(&answer.position),
+            recorded_at: Some(timestamp(answer.entry.at)),
+            kind: answer.entry.kind().to_owned(),
+            payment: answer::written(&answer),
+        }))
+    }
+}
+
+/// The user at whose home a caller's write was made.
+fn owner(answer: &Answer) -> Option<UserId> {
+    let entry: &Entry = &answer.entry;
+    match &entry.body {
+        Body::UserEnrolled { user, .. }
+        | Body::UserClaimed { user, .. }
+        | Body::AccountOpened { user, .. }
+        | Body::AccountClosed { user, .. }
+        | Body::Deposited { user, .. }
+        | Body::Withdrawn { user, .. } => Some(*user),
+        _ => entry.payment(&answer.position).map(|payment| payment.payer),
+    }
+}

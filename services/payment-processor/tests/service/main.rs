@@ -1,0 +1,11 @@
+//! The services through real generated clients, over shards with SQLite in a temporary folder.
+
+mod batches;
+mod bytes;
+mod directory;
+mod events;
+mod operations;
+mod payments;
+mod regions;
+mod support;
+mod wallets;

@@ -1,0 +1,272 @@
+//! The command line: its words, its help, its defaults. What the words do is in the module of each command.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, builder::NonEmptyStringValueParser};
+use clap_complete::Shell;
+use paymesh_types::RegionName;
+
+const AFTER_HELP: &str = "\
+Examples:
+  paymesh demo                           a whole mesh, 10,000 payments, the proof
+  paymesh up --data ./data               every region, until Ctrl-C
+  paymesh submit examples/payments.csv   plays a file into the running mesh
+  paymesh status                         what each region and shard is doing
+  paymesh verify                         proves the books of the running mesh
+
+Exit codes:
+  0  everything was done, and adds up
+  1  something failed or did not add up; the output names it
+  2  the command line, the configuration or the input file cannot be used
+  3  the mesh, or a part of it that the command needs, did not answer";
+
+/// paymesh: a multi-region payment mesh.
+///
+/// Every region runs nodes that accept any request; the mesh carries each request to the home of the user whose money
+/// it moves, and books it durably there. This program is both: a region's node, and the command line of its operators.
+#[derive(Debug, Parser)]
+#[command(name = "paymesh", version, after_long_help = AFTER_HELP, after_help = "`paymesh --help` has examples and the exit codes.")]
+pub(crate) struct Args {
+    /// Directory of the mesh's configuration: regions.yaml
+    ///
+    /// It names every region, its endpoints and services, the compliance zones and their shards. All nodes and clients of
+    /// a mesh read the same file.
+    #[arg(long, global = true, value_name = "DIR", env = "PAYMESH_CONFIG", default_value = "region-config")]
+    pub(crate) config: PathBuf,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs the node of one region
+    ///
+    /// The node listens where the configuration says, leads the shards that it gives to the region, and serves until
+    /// SIGTERM or Ctrl-C, when it stops taking calls, finishes those in hand and leaves with code 0. It refuses to listen on
+    /// anything but loopback: callers are not authenticated yet.
+    #[command(after_long_help = "Example:\n  paymesh node --region eu_west --data ./data/eu_west")]
+    Node(NodeArgs),
+
+    /// Runs every region of the configuration on this machine, a process each
+    ///
+    /// Prints the nodes' logs with the region's name before each line, says where to call once all are ready, and restarts a
+    /// node that dies (with growing pauses, a few times at most). Ctrl-C drains: each node finishes its calls in hand; what
+    /// is still running after 10 seconds is killed. The nodes end with this process even if it is killed.
+    #[command(after_long_help = "Example:\n  paymesh up --data ./data")]
+    Up(UpArgs),
+
+    /// Plays a CSV file of enrolments, deposits, withdrawals, payments and transfers into the mesh
+    ///
+    /// The file is UTF-8 (a byte order mark is skipped; LF and CRLF both end a line).
+    /// Its first line is the header, then comes one instruction a line:
+    ///
+    ///   id,kind,user,counterparty,amount,currency,country,via,reference
+    ///
+    ///   id            any text of 1 to 128 bytes, unique in the namespace
+    ///   kind          enrol, deposit, withdrawal, payment or transfer; a transfer
+    ///                 is a payment between two users, captured at once as well
+    ///   user          whose account: a whole number from 1 on
+    ///   counterparty  the payee, of payments and transfers only
+    ///   amount        a decimal, with no more digits than the currency has
+    ///   currency      ISO 4217; an enrolment opens an account in each of several,
+    ///                 separated by `;`
+    ///   country       of residence, ISO 3166-1 alpha-2, of enrolments only
+    ///   via           the region to call; when empty, the regions take turns
+    ///   reference     the caller's own words, up to 140 bytes
+    ///
+    /// The columns may come in any order; others are ignored. A field may be
+    /// quoted but must not contain a line break.
+    ///
+    /// Lines that touch the same user take effect in the file's order; others run
+    /// at the same time. A bad line is reported with its number and reason, and the
+    /// rest goes on. The request id of a line is derived from its id and the
+    /// namespace, and from nothing else: submitting the same file again, from
+    /// wherever, changes nothing for as long as the mesh keeps outcomes (7 days by
+    /// default). A file that was interrupted goes on where it was when it is
+    /// submitted again; a file that is done starts again from its first line.
+    #[command(
+        verbatim_doc_comment,
+        after_long_help = "\
+Examples:
+  paymesh submit payments.csv
+  paymesh submit --json report.json --strict payments.csv
+  paymesh submit --namespace march march.csv
+
+Exit codes:
+  0  every line was accepted, or declined without --strict
+  1  a line failed, or the run was interrupted
+  2  the file's header or an option cannot be used; nothing was sent
+  3  the mesh does not answer; the file goes on when submitted again"
+    )]
+    Submit(SubmitArgs),
+
+    /// Shows what every region and shard is doing, and the money in transit between shards
+    #[command(after_long_help = "\
+Exit codes:
+  0  every shard serves
+  1  a shard does not serve
+  3  a region does not answer; the rest is shown all the same")]
+    Status(StatusArgs),
+
+    /// Proves the books: reads every shard's journal, checks its hash chain, replays its accounts, and pairs the shards
+    ///
+    /// Each shard's leader reads its whole journal, checks the chain of hashes, replays the books from nothing and compares
+    /// them with its tables. Then every pair of shards is compared: what one has received from the other must be exactly
+    /// what the other had sent up to the point the first had read. Payments may go on meanwhile.
+    #[command(after_long_help = "\
+Exit codes:
+  0  everything adds up
+  1  something does not, and is listed
+  3  a shard could not be asked; the rest adds up")]
+    Verify(VerifyArgs),
+
+    /// Starts the whole mesh on this machine, plays 10,000 payments through it, and proves its books
+    ///
+    /// Starts the regions of the configuration as separate processes with fresh storage in a temporary directory, submits
+    /// a file of payments through all of them, prints what came in where and what was forwarded, throughput and latency,
+    /// and runs `verify`. The directory is removed afterwards.
+    #[command(after_long_help = "\
+Examples:
+  paymesh demo
+  paymesh demo --payments 2000 --json report.json
+
+Exit codes:
+  0  everything was done, and adds up
+  1  something failed or does not add up, or a port is taken")]
+    Demo(DemoArgs),
+
+    /// Prints the completions of a shell
+    #[command(after_long_help = "Example:\n  paymesh completions bash > /etc/bash_completion.d/paymesh")]
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        shell: Shell,
+    },
+}
+
+/// `paymesh node`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NodeArgs {
+    /// The region that this node belongs to, as the configuration names it
+    #[arg(long)]
+    pub(crate) region: RegionName,
+
+    /// Directory of this node's journals and tables; made when missing. No two nodes may share one
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+
+    /// Logs as JSON, one object a line
+    #[arg(long)]
+    pub(crate) json_logs: bool,
+
+    /// Where to export traces: the gRPC URL of an OTLP collector, such as http://127.0.0.1:4317
+    #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) otlp: Option<String>,
+
+    /// Leaves gracefully when standard input closes, so that the node ends with whatever started it
+    #[arg(long)]
+    pub(crate) supervised: bool,
+
+    /// The configuration's directory: the global option, put here by `main`.
+    #[arg(skip)]
+    pub(crate) config: PathBuf,
+}
+
+impl NodeArgs {
+    /// With the global `--config`.
+    pub(crate) fn with_config(self, config: PathBuf) -> Self {
+        Self { config, ..self }
+    }
+}
+
+/// `paymesh up`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct UpArgs {
+    /// Directory of all nodes' storage: each gets a directory of its region's name in it
+    #[arg(long, value_name = "DIR", default_value = "paymesh-data")]
+    pub(crate) data: PathBuf,
+
+    /// Logs as JSON, one object a line, without the region before it
+    #[arg(long)]
+    pub(crate) json_logs: bool,
+
+    /// Where the nodes export traces: the gRPC URL of an OTLP collector
+    #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) otlp: Option<String>,
+}
+
+/// `paymesh submit`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SubmitArgs {
+    /// The CSV file
+    pub(crate) file: PathBuf,
+
+    /// Instructions in flight at most
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) in_flight: u16,
+
+    /// Counts a declined payment or withdrawal as a failure
+    #[arg(long)]
+    pub(crate) strict: bool,
+
+    /// Sets this file's ids apart from equal ids of files with another namespace
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) namespace: String,
+
+    /// Where to note how far the file is done [default: FILE.progress]
+    #[arg(long, value_name = "PATH", conflicts_with = "no_progress_file")]
+    pub(crate) progress: Option<PathBuf>,
+
+    /// Does not note how far the file is done: an interrupted file starts again from its first line
+    #[arg(long)]
+    pub(crate) no_progress_file: bool,
+
+    /// Writes the summary and the first 1,000 failures to a JSON file as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// `paymesh status`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StatusArgs {
+    /// Prints JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `paymesh verify`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct VerifyArgs {
+    /// Prints JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `paymesh demo`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DemoArgs {
+    /// Payments to play, of those in the shipped file
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) payments: Option<u32>,
+
+    /// Writes the same as a JSON report
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Keeps the temporary directory with the nodes' storage and logs
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,158 @@
+//! Connections to the mesh's regions, and what their errors mean to a client.
+//!
+//! Every call has a deadline, sent along as `grpc-timeout`; should the node not keep it, the call ends here a little
+//! later. Connections are made when first used, and again when they break.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use paymesh_contract::{
+    Fault,
+    mesh::v1::{GetStatusRequest, GetStatusResponse, mesh_service_client::MeshServiceClient},
+};
+use paymesh_topology::Topology;
+use paymesh_types::RegionName;
+use tonic::{
+    Code, Request, Response, Status,
+    transport::{Channel, Endpoint},
+};
+
+use crate::exit;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How much longer than the deadline a client waits for the node to say that it has passed.
+const DEADLINE_GRACE: Duration = Duration::from_millis(500);
+/// Deadline of the questions that a node answers from memory.
+const STATUS_DEADLINE: Duration = Duration::from_secs(5);
+/// How often an idle connection asks whether the other side still lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// The mesh as a client sees it.
+pub(crate) struct Mesh {
+    /// What the configuration says.
+    pub(crate) topology: Topology,
+    channels: BTreeMap<RegionName, Channel>,
+}
+
+impl Mesh {
+    /// Reads the configuration and prepares a connection to every region.
+    pub(crate) fn open(config: &Path) -> anyhow::Result<Self> {
+        let topology = load(config)?;
+        let mut channels = BTreeMap::new();
+        for region in topology.regions() {
+            let endpoint = Endpoint::from_shared(format!("http://{}", region.grpc))
+                .map_err(|error| exit::unusable(format!("the gRPC endpoint of {}: {error}", region.name)))?
+                .connect_timeout(CONNECT_TIMEOUT)
+                .http2_keep_alive_interval(KEEP_ALIVE)
+                .keep_alive_timeout(KEEP_ALIVE)
+                .tcp_nodelay(true);
+            channels.insert(region.name.clone(), endpoint.connect_lazy());
+        }
+        Ok(Self { topology, channels })
+    }
+
+    /// The names of all regions, in their order.
+    pub(crate) fn regions(&self) -> impl ExactSizeIterator<Item = &RegionName> {
+        self.channels.keys()
+    }
+
+    /// The connection to a region of the configuration.
+    pub(crate) fn channel(&self, region: &RegionName) -> Channel {
+        self.channels.get(region).expect("every region of the configuration has a channel").clone()
+    }
+
+    /// A client of a region's MeshService.
+    pub(crate) fn operator(&self, region: &RegionName) -> MeshServiceClient<Channel> {
+        MeshServiceClient::new(self.channel(region))
+    }
+
+    /// Asks every region for its state, all at the same time.
+    pub(crate) async fn statuses(&self) -> BTreeMap<RegionName, Result<GetStatusResponse, Status>> {
+        let asked = self.regions().map(async |region| {
+            let mut client = self.operator(region);
+            let answer = call(STATUS_DEADLINE, GetStatusRequest {}, async |request| client.get_status(request).await).await;
+            (region.clone(), answer)
+        });
+        futures::future::join_all(asked).await.into_iter().collect()
+    }
+}
+
+/// Reads the configuration.
+pub(crate) fn load(config: &Path) -> anyhow::Result<Topology> {
+    Topology::load(config).map_err(exit::unusable)
+}
+
+/// Makes a call that ends within `deadline`, give or take [`DEADLINE_GRACE`].
+pub(crate) async fn call<M, R>(
+    deadline: Duration,
+    message: M,
+    send: impl AsyncFnOnce(Request<M>) -> Result<Response<R>, Status>,
+) -> Result<R, Status> {
+    let mut request = Request::new(message);
+    request.set_timeout(deadline);
+    match tokio::time::timeout(deadline + DEADLINE_GRACE, send(request)).await {
+        Ok(answer) => answer.map(Response::into_inner),
+        Err(_) => Err(Status::deadline_exceeded(format!("no answer within {} ms", deadline.as_millis()))),
+    }
+}
+
+/// Whether a write that ended so may be sent again with the same request id. What a node refused for good is not; what
+/// may or may not have been done (a broken connection, a deadline) is, because the request id makes it happen once.
+pub(crate) fn is_retryable(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+        || is_broken_connection(status)
+        || retry_after(status).is_some()
+}
+
+/// Whether the error was made here because the connection failed, and not sent by a node.
+fn is_broken_connection(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
+}
+
+/// How long the node asks to wait before another try.
+pub(crate) fn retry_after(status: &Status) -> Option<Duration> {
+    Fault::from_status(status).retry_after
+}
+
+/// The error for a person: its reason, what happened, and the field at fault.
+pub(crate) fn explain(status: &Status) -> String {
+    if is_broken_connection(status) {
+        return "the node does not answer (connection refused or broken)".to_owned();
+    }
+    let fault = Fault::from_status(status);
+    match &fault.field {
+        Some(field) => format!("{fault} ({field})"),
+        None => fault.to_string(),
+    }
+}
+
+/// Microseconds since 1970, as a seed for the jitter of retries: it needs to differ, not to be secret.
+pub(crate) fn jitter_seed() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |since| u64::try_from(since.as_micros()).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_refused_for_good_is_not_sent_again() {
+        assert!(!is_retryable(&Status::invalid_argument("no")));
+        assert!(!is_retryable(&Status::already_exists("no")));
+        assert!(is_retryable(&Status::unavailable("later")));
+        assert!(is_retryable(&Status::deadline_exceeded("later")));
+        let busy = Status::from(Fault::new(Code::ResourceExhausted, "BUSY", "later").with_retry(Duration::from_millis(30)));
+        assert!(is_retryable(&busy));
+        assert_eq!(retry_after(&busy), Some(Duration::from_millis(30)));
+    }
+
+    #[test]
+    fn an_error_names_its_reason_and_its_field() {
+        let status = Status::from(Fault::invalid_field("amount.currency_code", "a currency is an ISO 4217 code such as EUR"));
+        assert_eq!(explain(&status), "INVALID_FIELD: a currency is an ISO 4217 code such as EUR (amount.currency_code)");
+    }
+}

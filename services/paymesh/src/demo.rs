@@ -1,0 +1,338 @@
+//! `paymesh demo`: the whole mesh on this machine, the shipped payments, and the proof of its books.
+//!
+//! Everything goes through the same doors as in operation: the nodes are processes of their own, the payments enter through
+//! their gRPC ports. Besides `verify`, it compares the books with the file: the users that exist, the payments that were made,
+//! the money that came in. The nodes and their storage are gone when it ends, unless `--keep`.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use paymesh_topology::FILE_NAME;
+use paymesh_types::RegionName;
+use serde::Serialize;
+use tokio::time::sleep;
+
+use crate::{
+    args::DemoArgs,
+    client::{self, Mesh},
+    exit::Exit,
+    note,
+    output::{self, Table, money},
+    say,
+    status::{self, InTransit},
+    submit::{self, Job},
+    supervisor::{self, Logs, Node, Spec},
+    up, verify,
+};
+
+/// The shipped payments; the same file is in `examples/`.
+const PAYMENTS_CSV: &str = include_str!("../../../examples/payments.csv");
+/// The shipped configuration, for when the program runs elsewhere.
+const REGIONS_YAML: &str = include_str!("../../../region-config/regions.yaml");
+/// How long the nodes may take to be ready.
+const READY_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long money between shards of one region may take to arrive.
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(30);
+/// Between two looks at whether it has.
+const SETTLE_POLL: Duration = Duration::from_millis(100);
+/// Instructions in flight.
+const IN_FLIGHT: usize = 256;
+/// Lines of a failed node's log that are shown.
+const LOG_TAIL_LINES: usize = 20;
+
+/// The JSON report.
+#[derive(Serialize)]
+struct Report {
+    /// Whether everything was done and adds up.
+    good: bool,
+    /// What does not, besides what `submit` and `verify` list.
+    problems: Vec<String>,
+    submit: submit::Report,
+    /// Calls of callers that entered at each region, by the region that served them.
+    routes: BTreeMap<RegionName, BTreeMap<String, u64>>,
+    settled_ms: u64,
+    verify: verify::Report,
+}
+
+/// Runs the command.
+pub(crate) async fn run(config: &Path, args: DemoArgs) -> anyhow::Result<Exit> {
+    let scratch = Scratch::new(args.keep)?;
+    let config = match config.exists() {
+        true => config.to_owned(),
+        false => {
+            note!("{} does not exist here; the demo uses the configuration that the program was built with", config.display());
+            let shipped = scratch.path.join("region-config");
+            fs::create_dir(&shipped)?;
+            fs::write(shipped.join(FILE_NAME), REGIONS_YAML)?;
+            shipped
+        }
+    };
+    let mesh = Mesh::open(&config)?;
+    supervisor::check_ports(&mesh.topology)?;
+    let file = scratch.path.join("payments.csv");
+    fs::write(&file, first_payments(PAYMENTS_CSV, args.payments))?;
+
+    let mut nodes = start(&mesh, &config, &scratch.path)?;
+    let exit = tokio::select! {
+        played = play(&mesh, &mut nodes, &file, args.json.as_deref()) => played,
+        () = up::interrupted() => Err(anyhow::anyhow!("interrupted")),
+    };
+    if exit.is_err() {
+        show_logs(&mut nodes, &scratch.path);
+    }
+    let stopped = futures::future::join_all(nodes.into_iter().map(async |node| (node.region.clone(), node.stop().await))).await;
+    let mut exit = exit?;
+    for (region, status) in stopped {
+        if !status.success() {
+            say!("WRONG  the node of {region} did not drain: {status}");
+            exit = exit.max(Exit::Failed);
+        }
+    }
+    if args.keep {
+        say!("storage and logs are kept in {}", scratch.path.display());
+    }
+    Ok(exit)
+}
+
+/// Starts a node for every region.
+fn start(mesh: &Mesh, config: &Path, scratch: &Path) -> anyhow::Result<Vec<Node>> {
+    let specs = mesh.topology.regions().map(|region| Spec {
+        region: region.name.clone(),
+        http: region.http.clone(),
+        config: config.to_owned(),
+        data: supervisor::data_of(region, scratch),
+        json_logs: false,
+        otlp: None,
+        logs: Logs::File(log_of(scratch, &region.name)),
+    });
+    specs.map(|spec| spec.start()).collect()
+}
+
+async fn play(mesh: &Mesh, nodes: &mut [Node], file: &Path, json: Option<&Path>) -> anyhow::Result<Exit> {
+    let started = Instant::now();
+    supervisor::all_ready(nodes, READY_TIME_MAX).await?;
+    say!("{} regions are up, each a process of its own, after {} ms", nodes.len(), started.elapsed().as_millis());
+
+    let job = Job { file: file.to_owned(), namespace: String::new(), in_flight: IN_FLIGHT, progress: None };
+    let submit = submit::play_all(mesh, &job).await?;
+    say!("\nSUBMIT");
+    submit.say();
+
+    let routes = routes(mesh).await?;
+    say!("\nWHERE CALLS CAME IN, AND WHICH REGION SERVED THEM");
+    say_routes(mesh, &routes);
+
+    let waiting = Instant::now();
+    let left = settle(mesh).await?;
+    let settled_ms = u64::try_from(waiting.elapsed().as_millis()).unwrap_or(u64::MAX);
+
+    say!("\nVERIFY");
+    let verify = verify::verify(mesh).await?;
+    verify.say();
+    say_known_limit(mesh, &verify.in_transit);
+
+    let mut problems = against_file(&submit, &verify);
+    problems.extend(left.iter().map(|way| format!("money from {} to {} has not arrived, and both are of one region", way.from, way.to)));
+    for node in nodes {
+        if let Some(status) = node.has_ended() {
+            problems.push(format!("the node of {} died: {status}", node.region));
+        }
+    }
+    for problem in &problems {
+        say!("WRONG  {problem}");
+    }
+    let good = problems.is_empty() && verify.good && submit.finished && submit.tally.failed == 0;
+    say!("\n{}", if good { "demo: everything was done, and adds up" } else { "demo: FAILED, see above" });
+    if let Some(path) = json {
+        output::write_json(path, &Report { good, problems, submit, routes, settled_ms, verify })?;
+    }
+    Ok(if good { Exit::Good } else { Exit::Failed })
+}
+
+/// Calls of callers by the region where they entered and the one that served them.
+async fn routes(mesh: &Mesh) -> anyhow::Result<BTreeMap<RegionName, BTreeMap<String, u64>>> {
+    let mut routes = BTreeMap::new();
+    for (region, status) in mesh.statuses().await {
+        let status = status.map_err(|status| anyhow::anyhow!("{region}: {}", client::explain(&status)))?;
+        let mut served: BTreeMap<String, u64> = BTreeMap::new();
+        for route in status.routes.iter().filter(|route| !route.from_peer) {
+            *served.entry(route.served_by.clone()).or_default() += route.calls;
+        }
+        routes.insert(region, served);
+    }
+    Ok(routes)
+}
+
+fn say_routes(mesh: &Mesh, routes: &BTreeMap<RegionName, BTreeMap<String, u64>>) {
+    let mut table = Table::new(["entered at", "calls", "served there", "forwarded", "to"]);
+    for region in mesh.topology.regions() {
+        let Some(served) = routes.get(&region.name) else { continue };
+        let here = served.get(region.name.as_str()).copied().unwrap_or(0);
+        let elsewhere: Vec<_> = served.iter().filter(|(by, calls)| by.as_str() != region.name.as_str() && **calls > 0).collect();
+        let forwarded: u64 = elsewhere.iter().map(|(_, calls)| **calls).sum();
+        let to: Vec<_> = elsewhere.iter().map(|(by, calls)| format!("{by} {calls}")).collect();
+        table.row([region.name.to_string(), (here + forwarded).to_string(), here.to_string(), forwarded.to_string(), to.join(", ")]);
+    }
+    say!("{table}");
+}
+
+/// Waits until no money is in transit between shards of one region; returns what still is when the time is up.
+async fn settle(mesh: &Mesh) -> anyhow::Result<Vec<InTransit>> {
+    let deadline = Instant::now() + SETTLE_TIME_MAX;
+    loop {
+        let statuses = mesh.statuses().await;
+        let ways = status::in_transit(statuses.values().flatten())?;
+        let left: Vec<_> = ways.into_iter().filter(|way| within_region(mesh, way) && way.in_transit_minor_units != Some(0)).collect();
+        if left.is_empty() || Instant::now() >= deadline {
+            return Ok(left);
+        }
+        sleep(SETTLE_POLL).await;
+    }
+}
+
+/// Whether both shards of a way are led by one region.
+fn within_region(mesh: &Mesh, way: &InTransit) -> bool {
+    let leader = |name: &str| {
+        mesh.topology.shards().into_iter().find(|shard| shard.to_string() == name).and_then(|shard| mesh.topology.leader(&shard).cloned())
+    };
+    leader(&way.from) == leader(&way.to)
+}
+
+fn say_known_limit(mesh: &Mesh, ways: &[InTransit]) {
+    let mut sums: BTreeMap<&str, i128> = BTreeMap::new();
+    for way in ways.iter().filter(|way| !within_region(mesh, way)) {
+        *sums.entry(&way.currency).or_default() += way.in_transit_minor_units.unwrap_or(0);
+    }
+    let sums: Vec<_> = sums.into_iter().filter(|(_, minor)| *minor != 0).map(|(code, minor)| money(minor, code)).collect();
+    if !sums.is_empty() {
+        say!(
+            "\nKnown limit: payments to a user who is at home in another region stay in transit, because the stream between\n\
+             regions is not part of this version. Their money is accounted for: {} in transit.",
+            sums.join(", ")
+        );
+    }
+}
+
+/// What the books say against what the file asked for.
+fn against_file(submit: &submit::Report, verify: &verify::Report) -> Vec<String> {
+    let mut problems = Vec::new();
+    let accepted = |kind: &str| submit.kinds.get(kind).copied().unwrap_or(0);
+    let users: u64 = verify.shards.iter().map(|shard| shard.users).sum();
+    if users != accepted("enrol") {
+        problems.push(format!("{} users were enrolled and {users} are in the books", accepted("enrol")));
+    }
+    let payments: u64 = verify.shards.iter().map(|shard| shard.payments).sum();
+    let asked = accepted("payment") + submit.declined_payments;
+    if payments != asked {
+        problems.push(format!("{asked} payments were answered and {payments} are in the books"));
+    }
+    let mut outside: BTreeMap<&str, i128> = BTreeMap::new();
+    for (code, sum) in verify.shards.iter().flat_map(|shard| &shard.currencies) {
+        *outside.entry(code).or_default() -= i128::from(sum.external);
+    }
+    for (code, minor) in &submit.money_in {
+        let booked = outside.remove(code).unwrap_or(0);
+        if booked != *minor {
+            problems.push(format!("{} came in by the file and {} by the books", money(*minor, code), money(booked, code)));
+        }
+    }
+    for (code, minor) in outside.into_iter().filter(|(_, minor)| *minor != 0) {
+        problems.push(format!("nothing came in by the file in {code}, and {} by the books", money(minor, code)));
+    }
+    problems
+}
+
+/// The file up to its `payments`-th payment or transfer.
+fn first_payments(csv: &str, payments: Option<u32>) -> String {
+    let Some(payments) = payments else { return csv.to_owned() };
+    let mut left = payments;
+    let is_payment = |line: &str| matches!(line.split(',').nth(1), Some("payment" | "transfer"));
+    let lines = csv.lines().filter(|line| match (is_payment(line), left) {
+        (false, _) => true,
+        (true, 0) => false,
+        (true, _) => {
+            left -= 1;
+            true
+        }
+    });
+    lines.fold(String::new(), |mut file, line| {
+        file.push_str(line);
+        file.push('\n');
+        file
+    })
+}
+
+/// Where a node of the demo logs.
+fn log_of(scratch: &Path, region: &RegionName) -> PathBuf {
+    scratch.join(format!("{region}.log"))
+}
+
+/// Shows the end of the logs of the nodes that have ended.
+fn show_logs(nodes: &mut [Node], scratch: &Path) {
+    for node in nodes {
+        if node.has_ended().is_none() {
+            continue;
+        }
+        let log = fs::read_to_string(log_of(scratch, &node.region)).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        note!("the end of the log of {}:", node.region);
+        for line in lines.iter().skip(lines.len().saturating_sub(LOG_TAIL_LINES)) {
+            note!("  {line}");
+        }
+    }
+}
+
+/// A directory of the demo's own, removed with everything in it when dropped, unless it is to be kept.
+struct Scratch {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Scratch {
+    fn new(keep: bool) -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("paymesh-demo-{}", uuid::Uuid::new_v4()));
+        fs::create_dir(&path).with_context(|| format!("cannot make the demo's directory {}", path.display()))?;
+        Ok(Self { path, keep })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !self.keep {
+            // What cannot be removed is in the system's directory for temporary files, and named after its maker.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_file_has_what_the_demo_promises() {
+        let lines: Vec<Vec<&str>> = PAYMENTS_CSV.lines().skip(1).map(|line| line.split(',').collect()).collect();
+        let payments = lines.iter().filter(|line| matches!(line[1], "payment" | "transfer")).count();
+        assert!(payments >= 10_000, "{payments}");
+        for region in ["us_east", "us_west", "eu_west", "asia_pacific"] {
+            assert!(lines.iter().filter(|line| line[7] == region).count() >= 1_000, "{region}");
+        }
+        for country in ["DE", "US"] {
+            assert!(lines.iter().any(|line| line[1] == "enrol" && line[6] == country), "{country}");
+        }
+    }
+
+    #[test]
+    fn a_shorter_demo_has_the_first_payments_and_everyone_in_them() {
+        let few = first_payments(PAYMENTS_CSV, Some(100));
+        let of = |kind: &str, text: &str| text.lines().filter(|line| line.split(',').nth(1) == Some(kind)).count();
+        assert_eq!(of("payment", &few) + of("transfer", &few), 100);
+        assert_eq!(of("enrol", &few), of("enrol", PAYMENTS_CSV));
+        assert_eq!(first_payments(PAYMENTS_CSV, None), PAYMENTS_CSV);
+    }
+}

@@ -1,0 +1,59 @@
+//! The paymesh binary: a region's node, and the command line of its operators.
+//!
+//! This file parses the command line, hands over to the module of the command, and turns the result into an exit code
+//! (`args::AFTER_HELP` lists them). A node is composed in `node`; everything else here is a client of running nodes
+//! through the generated stubs and shares no memory with them.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod clearing;
+mod client;
+mod demo;
+mod exit;
+mod node;
+mod output;
+mod place;
+mod progress;
+mod status;
+mod submit;
+mod supervisor;
+mod up;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::{
+    args::{Args, Command},
+    exit::Exit,
+};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = match args.command {
+        // A node builds its own runtime: it decides how many threads it takes.
+        Command::Node(node) => node::run(node.with_config(args.config)),
+        Command::Up(up) => on_runtime(up::run(&args.config, up)),
+        Command::Submit(submit) => on_runtime(submit::run(&args.config, submit)),
+        Command::Status(status) => on_runtime(status::run(&args.config, status)),
+        Command::Verify(verify) => on_runtime(verify::run(&args.config, verify)),
+        Command::Demo(demo) => on_runtime(demo::run(&args.config, demo)),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "paymesh", &mut std::io::stdout());
+            Ok(Exit::Good.into())
+        }
+    };
+    result.unwrap_or_else(|error| {
+        note!("paymesh: {error:#}");
+        exit::code_of(&error).into()
+    })
+}
+
+/// Runs a client command to its end.
+fn on_runtime(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let exit = runtime.block_on(command)?;
+    Ok(exit.into())
+}

@@ -1,0 +1,195 @@
+//! The composition root: one region's node, put together from its parts and taken apart again.
+//!
+//! Order matters. Everything that can be wrong about the configuration and the machine is found before a port is bound;
+//! ports are bound before shards are opened, so that a second node on the same machine fails at once; shards are checked and
+//! brought up to date before the first call is taken.
+
+mod machine;
+
+use std::{
+    collections::BTreeMap,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use futures::future::join_all;
+use paymesh_journal::Identity;
+use paymesh_mesh::{Limits, Mesh};
+use paymesh_shard::{Clock, Options, Refusal, Shard, Shards};
+use paymesh_telemetry::{Component, Health, Metrics};
+use paymesh_topology::{DIRECTORY_SHARDS, DIRECTORY_ZONE, Topology};
+use paymesh_types::{ShardRef, Timestamp};
+use tokio::task::JoinSet;
+use tonic::service::Routes;
+
+use crate::{args::NodeArgs, exit::Exit, exit::unusable};
+use machine::{DataDirectory, Listeners};
+
+/// Where `RUST_LOG` is not set.
+const LOG_FILTER: &str = "info";
+
+/// Records in memory at most, of each kind and for all shards of the node together. A million accounts are about 150 MB.
+const RECORDS_MAX: usize = 2_000_000;
+
+/// Runs the node of one region until it is told to leave.
+pub(crate) fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
+    let topology = Topology::load(&args.config).map_err(unusable)?;
+    let region = topology.region(&args.region).ok_or_else(|| {
+        let known = topology.regions().map(|region| region.name.as_str()).collect::<Vec<_>>().join(", ");
+        unusable(format!("region `{}` is not in the configuration; its regions are {known}", args.region))
+    })?;
+    machine::require_loopback(region)?;
+    let data = DataDirectory::take(&args.data)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
+    let topology = Arc::new(topology.clone());
+    let served = runtime.block_on(serve(&args, topology, &data));
+    // What still runs has nothing to lose: everything that was answered is durable.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    served.map(|()| Exit::Good.into())
+}
+
+async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -> anyhow::Result<()> {
+    let _telemetry = paymesh_telemetry::init(&paymesh_telemetry::Config {
+        service_name: "paymesh".to_owned(),
+        region: Some(args.region.to_string()),
+        json_logs: args.json_logs,
+        otlp_endpoint: args.otlp.clone(),
+        filter: std::env::var("RUST_LOG").unwrap_or_else(|_| LOG_FILTER.to_owned()),
+    })?;
+    let metrics = Metrics::install(args.region.as_str())?;
+    paymesh_mesh::describe_metrics();
+    let region = topology.region(&args.region).context("the region was found before")?;
+    let listeners = Listeners::bind(region).await?;
+    let leave = machine::Leave::new(args.supervised)?;
+
+    let health = Health::new(args.region.as_str());
+    let node = health.component("node");
+    node.starting();
+    let mut tasks = JoinSet::new();
+    let (http_stop, http_stopped) = tokio::sync::oneshot::channel::<()>();
+    let http = paymesh_telemetry::serve_http(listeners.http, health.clone(), metrics, async move {
+        let _ = http_stopped.await;
+    });
+    tasks.spawn(async move { http.await.context("the http listener") });
+
+    let mesh = Mesh::new(topology.clone(), args.region.clone())?;
+    let (shards, components) = open_shards(&topology, args, data, &health).await;
+    watch_shards(&shards, components, &mut tasks);
+    let inboxes = shards.follow_each_other();
+    tasks.spawn(watch_inboxes(inboxes, health.clone()));
+
+    let (reporter, grpc_health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(paymesh_contract::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .context("the contract's descriptor set")?;
+    let routes: Routes = paymesh_payment_processor::services(shards.clone(), mesh.clone()).add_service(grpc_health).add_service(reflection);
+
+    node.healthy();
+    tracing::info!(region = %args.region, grpc = %region.grpc, http = %region.http, "serving");
+    let leaving = {
+        let (health, reporter) = (health.clone(), reporter.clone());
+        async move {
+            let why = leave.wanted().await;
+            tracing::info!(why, "leaving: no new calls are taken, those in hand are finished");
+            health.drain();
+            reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        }
+    };
+    let served = tokio::select! {
+        served = mesh.serve(routes, listeners.grpc, Limits::default(), leaving) => served.context("the gRPC listener"),
+        Some(ended) = tasks.join_next() => match ended {
+            Ok(Ok(())) => Err(anyhow::anyhow!("a task of the node ended before the node")),
+            Ok(Err(error)) => Err(error),
+            Err(error) => Err(error).context("a task of the node died"),
+        },
+    };
+    for (_, shard) in shards.iter() {
+        if let Ok(shard) = shard {
+            shard.close().await;
+        }
+    }
+    let _ = http_stop.send(());
+    tracing::info!("left");
+    served
+}
+
+/// Opens the shards that the region leads, all at once. One that cannot be opened is refused, and the others serve.
+async fn open_shards(topology: &Topology, args: &NodeArgs, data: &DataDirectory, health: &Health) -> (Shards, Vec<(ShardRef, Component)>) {
+    let led = topology.led_by(&args.region);
+    let clock: Clock = Arc::new(system_time);
+    let options = Options {
+        outcome_retention: topology.outcome_retention(),
+        records_max: RECORDS_MAX / led.len().max(1),
+        ..Options::default()
+    };
+    let opening = led.into_iter().map(|shard| {
+        let (options, clock) = (options.clone(), clock.clone());
+        let component = health.component(format!("shard {shard}"));
+        async move {
+            component.starting();
+            let opened = open(topology, &shard, data, options, clock).await;
+            match &opened {
+                Ok(open) => {
+                    tracing::info!(%shard, head = %open.status().head, epoch = %open.epoch(), "shard serves");
+                    component.healthy();
+                }
+                Err(error) => {
+                    tracing::error!(%shard, %error, "shard refuses to serve");
+                    component.unhealthy(error.to_string());
+                }
+            }
+            ((shard.clone(), opened.map_err(|error| Refusal { why: error.to_string() })), (shard, component))
+        }
+    });
+    let (shards, components): (BTreeMap<_, _>, Vec<_>) = join_all(opening).await.into_iter().unzip();
+    (Shards::new(shards), components)
+}
+
+async fn open(topology: &Topology, shard: &ShardRef, data: &DataDirectory, options: Options, clock: Clock) -> Result<Shard, paymesh_shard::Error> {
+    let shards = match topology.zone(&shard.zone) {
+        Some(zone) => zone.shards,
+        None => {
+            debug_assert_eq!(shard.zone.as_str(), DIRECTORY_ZONE);
+            DIRECTORY_SHARDS
+        }
+    };
+    let identity = Identity { mesh: topology.mesh().to_string(), shard: shard.clone(), shards };
+    let failed = |source| paymesh_shard::Error::Storage { shard: shard.clone(), source };
+    let store = paymesh_journal::sqlite::open(data.path(), &identity).await.map_err(failed)?;
+    Shard::open(&identity, store, options, clock).await
+}
+
+/// A shard that stops serving shows in the node's health. A handle that is dropped reads as a death, so each is kept.
+fn watch_shards(shards: &Shards, components: Vec<(ShardRef, Component)>, tasks: &mut JoinSet<anyhow::Result<()>>) {
+    for (name, component) in components {
+        let shard = shards.get(&name).ok().cloned();
+        tasks.spawn(async move {
+            if let Some(shard) = shard {
+                component.unhealthy(shard.stopped().await);
+            }
+            std::future::pending().await
+        });
+    }
+}
+
+/// An inbox that stops by itself is a shard that gets no money from another: it shows in the node's health.
+async fn watch_inboxes(mut inboxes: JoinSet<(ShardRef, ShardRef, String)>, health: Health) -> anyhow::Result<()> {
+    let mut stopped = Vec::new();
+    while let Some(ended) = inboxes.join_next().await {
+        let (from, to, why) = ended.context("an inbox died")?;
+        let component = health.component(format!("inbox {to} from {from}"));
+        component.unhealthy(why);
+        stopped.push(component);
+    }
+    std::future::pending().await
+}
+
+/// The one place where the system's clock is read for the books.
+fn system_time() -> Timestamp {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,122 @@
+//! What a node takes of its machine: a directory, two ports, and the signals that tell it to leave.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use paymesh_topology::{Endpoint, Region};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+use crate::exit::unusable;
+
+/// Callers and nodes have no credentials yet: whoever reaches a node may move money, so nobody but this machine may.
+pub(super) fn require_loopback(region: &Region) -> anyhow::Result<()> {
+    for (key, endpoint) in [("grpc", &region.grpc), ("http", &region.http)] {
+        if !endpoint.is_loopback() {
+            return Err(unusable(format!(
+                "endpoints.{}.{key} is {endpoint}: this version has no credentials for callers and nodes, so a node listens on loopback only; \
+                 use an address such as 127.0.0.1",
+                region.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The node's directory, held by this process alone.
+pub(super) struct DataDirectory {
+    path: PathBuf,
+    /// Locked for as long as it is open.
+    _lock: File,
+}
+
+impl DataDirectory {
+    /// Makes the directory where it is missing, and keeps other nodes out of it.
+    pub(super) fn take(path: &Path) -> anyhow::Result<Self> {
+        let cannot = |what: &str, error: io::Error| unusable(format!("the data directory {}: {what}: {error}", path.display()));
+        fs::create_dir_all(path).map_err(|error| cannot("cannot be made", error))?;
+        let mut lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join("node.lock"))
+            .map_err(|error| cannot("cannot be written to", error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(unusable(format!("the data directory {} is in use by another node", path.display())));
+            }
+            Err(TryLockError::Error(error)) => return Err(cannot("cannot be locked", error)),
+        }
+        lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(|error| cannot("cannot be written to", error))?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The node's two ports.
+pub(super) struct Listeners {
+    pub(super) grpc: TcpListener,
+    pub(super) http: TcpListener,
+}
+
+impl Listeners {
+    pub(super) async fn bind(region: &Region) -> anyhow::Result<Self> {
+        Ok(Self { grpc: bind(region, "grpc", &region.grpc).await?, http: bind(region, "http", &region.http).await? })
+    }
+}
+
+async fn bind(region: &Region, key: &str, endpoint: &Endpoint) -> anyhow::Result<TcpListener> {
+    let address = endpoint.socket_addr().with_context(|| format!("endpoints.{}.{key}: {endpoint} is not an address of this machine", region.name))?;
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = if error.kind() == io::ErrorKind::AddrInUse { "; another process listens there" } else { "" };
+        unusable(format!("endpoints.{}.{key}: cannot listen on {endpoint}: {error}{hint}", region.name))
+    })
+}
+
+/// What tells a node to leave: SIGTERM, Ctrl-C, or, supervised, the end of standard input.
+pub(super) struct Leave {
+    terminate: Signal,
+    interrupt: Signal,
+    supervised: bool,
+}
+
+impl Leave {
+    pub(super) fn new(supervised: bool) -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("watching for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("watching for SIGINT")?,
+            supervised,
+        })
+    }
+
+    /// Waits for it, and says which it was.
+    pub(super) async fn wanted(mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            // A supervisor's Ctrl-C reaches its nodes too; it tells them itself when it is their time.
+            _ = self.interrupt.recv(), if !self.supervised => "SIGINT",
+            () = end_of_input(), if self.supervised => "the supervisor is gone",
+        }
+    }
+}
+
+/// On a thread of its own: a read of standard input cannot be cancelled, and must not hold the runtime when the node leaves.
+async fn end_of_input() {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        // An error is an end as well.
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        let _ = ended.send(());
+    });
+    let _ = end.await;
+}

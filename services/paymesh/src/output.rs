@@ -1,0 +1,139 @@
+//! What a person or a script reads: lines, tables, JSON files.
+//!
+//! Results go to standard output, everything else (progress, failures, logs) to standard error. A reader that went
+//! away (`paymesh status | head`) is not an error.
+
+use std::{
+    fmt::{self, Write as _},
+    fs,
+    io::{self, Write as _},
+    path::Path,
+};
+
+use anyhow::Context as _;
+use paymesh_types::Currency;
+use rust_decimal::Decimal;
+use serde::Serialize;
+
+/// A line of the result, to standard output.
+#[macro_export]
+macro_rules! say {
+    ($($text:tt)*) => { $crate::output::stdout(format_args!($($text)*)) };
+}
+
+/// A line beside the result, to standard error.
+#[macro_export]
+macro_rules! note {
+    ($($text:tt)*) => { $crate::output::stderr(format_args!($($text)*)) };
+}
+
+/// See [`say!`].
+pub(crate) fn stdout(text: fmt::Arguments<'_>) {
+    let _ = io::stdout().lock().write_all(format!("{text}\n").as_bytes());
+}
+
+/// See [`note!`].
+pub(crate) fn stderr(text: fmt::Arguments<'_>) {
+    // In one write: standard error has no buffer, and others write to the same terminal.
+    let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
+}
+
+/// Prints a value as JSON.
+pub(crate) fn say_json(value: &impl Serialize) -> anyhow::Result<()> {
+    say!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// Writes a value as a JSON file.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    fs::write(path, text).with_context(|| format!("cannot write the report to {}", path.display()))
+}
+
+/// Rows under a heading. A column of which every cell begins with a digit or a sign is aligned to the right.
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new<const N: usize>(heading: [&str; N]) -> Self {
+        Self { rows: vec![heading.map(str::to_owned).to_vec()] }
+    }
+
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.to_vec());
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.len() == 1
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let cell = |row: &'_ Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
+        let widths: Vec<usize> =
+            (0..columns).map(|column| self.rows.iter().map(|row| cell(row, column).chars().count()).max().unwrap_or(0)).collect();
+        let numeric: Vec<bool> = (0..columns)
+            .map(|column| self.rows.iter().skip(1).all(|row| cell(row, column).starts_with(|c: char| c.is_ascii_digit() || c == '-')))
+            .collect();
+        for (index, row) in self.rows.iter().enumerate() {
+            let mut line = String::new();
+            for column in 0..columns {
+                let (text, width) = (cell(row, column), widths[column]);
+                if numeric[column] {
+                    write!(line, "  {text:>width$}")?;
+                } else {
+                    write!(line, "  {text:<width$}")?;
+                }
+            }
+            if index > 0 {
+                f.write_char('\n')?;
+            }
+            f.write_str(line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// A sum of minor units as a decimal with its currency. Sums may pass the bound of a single amount.
+pub(crate) fn money(minor: i128, code: &str) -> String {
+    let exponent = Currency::from_code(code).map_or(0, Currency::exponent);
+    match Decimal::try_from_i128_with_scale(minor, exponent) {
+        Ok(decimal) => format!("{decimal} {code}"),
+        Err(_) => format!("{minor} minor units of {code}"),
+    }
+}
+
+/// Microseconds as a short text: `870 us`, `12.3 ms`, `4.1 s`.
+pub(crate) fn micros(micros: u64) -> String {
+    match micros {
+        0..1_000 => format!("{micros} us"),
+        1_000..1_000_000 => format!("{}.{} ms", micros / 1_000, micros % 1_000 / 100),
+        _ => format!("{}.{} s", micros / 1_000_000, micros % 1_000_000 / 100_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use paymesh_types::AMOUNT_MINOR_MAX;
+
+    use super::*;
+
+    #[test]
+    fn numbers_stand_to_the_right_and_words_to_the_left() {
+        let mut table = Table::new(["region", "calls"]);
+        table.row(["us_east".into(), "7".into()]);
+        table.row(["eu".into(), "12345".into()]);
+        assert_eq!(table.to_string(), "  region   calls\n  us_east      7\n  eu       12345");
+    }
+
+    #[test]
+    fn sums_print_in_the_currency_of_their_minor_units() {
+        assert_eq!(money(-1250, "EUR"), "-12.50 EUR");
+        assert_eq!(money(1250, "JPY"), "1250 JPY");
+        assert_eq!(money(i128::from(AMOUNT_MINOR_MAX) * 1000, "EUR"), "10000000000000000.00 EUR");
+    }
+}

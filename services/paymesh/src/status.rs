@@ -1,0 +1,208 @@
+//! `paymesh status`: what every region and shard is doing.
+//!
+//! Regions are asked at the same time; one that does not answer is shown as down, with the reason. Money in transit is
+//! paired from answers given at slightly different moments, so under load it is about right; `verify` is exact.
+
+use std::{collections::BTreeMap, path::Path};
+
+use paymesh_contract::mesh::v1::{GetStatusResponse, ShardState, ShardStatus};
+use paymesh_types::{RegionName, ShardRef};
+use serde::Serialize;
+use tonic::Status;
+
+use crate::{
+    args::StatusArgs,
+    clearing::Ways,
+    client::{self, Mesh},
+    exit::Exit,
+    output::{self, Table, money},
+    place, say,
+};
+
+/// Everything that is shown.
+#[derive(Serialize)]
+struct Report {
+    mesh: String,
+    regions: Vec<RegionReport>,
+    shards: Vec<ShardReport>,
+    in_transit: Vec<InTransit>,
+}
+
+#[derive(Serialize)]
+struct RegionReport {
+    region: RegionName,
+    up: bool,
+    /// Why it is down.
+    problem: Option<String>,
+    version: Option<String>,
+    grpc: String,
+    http: String,
+}
+
+#[derive(Serialize)]
+struct ShardReport {
+    shard: String,
+    leader: String,
+    state: &'static str,
+    problem: Option<String>,
+    /// These are absent when the leader does not answer.
+    epoch: Option<u64>,
+    head_sequence: Option<u64>,
+    projected_sequence: Option<u64>,
+    queued_commands: Option<u64>,
+}
+
+/// Money on one way between two shards, in minor units.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct InTransit {
+    pub(crate) from: String,
+    pub(crate) to: String,
+    pub(crate) currency: String,
+    pub(crate) sent_minor_units: i64,
+    /// Absent when the receiving shard's region does not answer.
+    pub(crate) in_transit_minor_units: Option<i128>,
+}
+
+/// Runs the command.
+pub(crate) async fn run(config: &Path, args: StatusArgs) -> anyhow::Result<Exit> {
+    let mesh = Mesh::open(config)?;
+    let answers = mesh.statuses().await;
+    let report = report(&mesh, &answers)?;
+    if args.json {
+        output::say_json(&report)?;
+    } else {
+        say(&report);
+    }
+    if report.regions.iter().any(|region| !region.up) {
+        return Ok(Exit::Unreachable);
+    }
+    let serving = report.shards.iter().all(|shard| shard.state == state_name(ShardState::Serving));
+    Ok(if serving { Exit::Good } else { Exit::Failed })
+}
+
+fn report(mesh: &Mesh, answers: &BTreeMap<RegionName, Result<GetStatusResponse, Status>>) -> anyhow::Result<Report> {
+    let mut states: BTreeMap<ShardRef, &ShardStatus> = BTreeMap::new();
+    for status in answers.values().flatten() {
+        for shard in &status.shards {
+            states.insert(place::shard(shard.shard.as_ref())?, shard);
+        }
+    }
+    let regions = mesh.topology.regions().map(|region| {
+        let answer = answers.get(&region.name).map(Result::as_ref);
+        RegionReport {
+            region: region.name.clone(),
+            up: matches!(answer, Some(Ok(_))),
+            problem: answer.and_then(Result::err).map(client::explain),
+            version: answer.and_then(Result::ok).map(|status| status.version.clone()),
+            grpc: region.grpc.to_string(),
+            http: region.http.to_string(),
+        }
+    });
+    let shards = mesh.topology.shards().into_iter().map(|shard| {
+        let status = states.get(&shard).copied();
+        ShardReport {
+            leader: mesh.topology.leader(&shard).map(ToString::to_string).unwrap_or_default(),
+            state: status.map_or("unknown", |status| state_name(status.state())),
+            problem: status.filter(|status| !status.problem.is_empty()).map(|status| status.problem.clone()),
+            epoch: status.map(|status| status.epoch),
+            head_sequence: status.map(|status| status.head_sequence),
+            projected_sequence: status.map(|status| status.projected_sequence),
+            queued_commands: status.map(|status| status.queued_commands),
+            shard: shard.to_string(),
+        }
+    });
+    Ok(Report {
+        mesh: mesh.topology.mesh().to_owned(),
+        regions: regions.collect(),
+        shards: shards.collect(),
+        in_transit: in_transit(answers.values().flatten())?,
+    })
+}
+
+/// Pairs what the shards of these nodes say of each other.
+pub(crate) fn in_transit<'a>(statuses: impl Iterator<Item = &'a GetStatusResponse>) -> anyhow::Result<Vec<InTransit>> {
+    let mut ways = Ways::default();
+    let mut answered = std::collections::BTreeSet::new();
+    for shard in statuses.flat_map(|status| &status.shards) {
+        let name = place::shard(shard.shard.as_ref())?;
+        ways.add_sent(&name, &shard.clearing)?;
+        ways.add_received(&name, &shard.clearing)?;
+        answered.insert(name);
+    }
+    ways.fill(|shard| answered.contains(shard));
+    let known = ways.iter().map(|(way, totals)| InTransit {
+        from: way.from.to_string(),
+        to: way.to.to_string(),
+        currency: way.currency.clone(),
+        sent_minor_units: totals.sent.unwrap_or(0),
+        // The receiver may have been asked a moment after the sender: more arrived than had left is none in transit.
+        in_transit_minor_units: totals.in_transit().map(|minor| minor.max(0)),
+    });
+    Ok(known.collect())
+}
+
+fn say(report: &Report) {
+    say!("mesh {}", report.mesh);
+    let mut table = Table::new(["region", "state", "version", "grpc", "http"]);
+    for region in &report.regions {
+        let state = if region.up { "up" } else { "down" };
+        let version = region.version.clone().unwrap_or_else(|| "unknown".to_owned());
+        table.row([region.region.to_string(), state.to_owned(), version, region.grpc.clone(), region.http.clone()]);
+    }
+    say!("\n{table}");
+    for region in &report.regions {
+        if let Some(problem) = &region.problem {
+            say!("  {} is down: {problem}", region.region);
+        }
+    }
+
+    let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+    let mut table = Table::new(["shard", "leader", "state", "epoch", "head", "projected", "queued"]);
+    for shard in &report.shards {
+        table.row([
+            shard.shard.clone(),
+            shard.leader.clone(),
+            shard.state.to_owned(),
+            number(shard.epoch),
+            number(shard.head_sequence),
+            number(shard.projected_sequence),
+            number(shard.queued_commands),
+        ]);
+    }
+    say!("\n{table}");
+    for shard in &report.shards {
+        if let Some(problem) = &shard.problem {
+            say!("  {} does not serve: {problem}", shard.shard);
+        }
+    }
+
+    if report.regions.iter().any(|region| region.up) {
+        say_in_transit(&report.in_transit);
+    }
+}
+
+/// Prints the ways that have money on them.
+pub(crate) fn say_in_transit(ways: &[InTransit]) {
+    let mut table = Table::new(["from", "to", "sent so far", "in transit"]);
+    for way in ways.iter().filter(|way| way.in_transit_minor_units != Some(0)) {
+        let in_transit = match way.in_transit_minor_units {
+            Some(minor) => money(minor, &way.currency),
+            None => "unknown: the receiver does not answer".to_owned(),
+        };
+        table.row([way.from.clone(), way.to.clone(), money(way.sent_minor_units.into(), &way.currency), in_transit]);
+    }
+    if table.is_empty() {
+        say!("\n  no money in transit");
+    } else {
+        say!("\n{table}");
+    }
+}
+
+fn state_name(state: ShardState) -> &'static str {
+    match state {
+        ShardState::Unspecified => "unknown",
+        ShardState::Starting => "starting",
+        ShardState::Serving => "serving",
+        ShardState::Refusing => "refusing",
+    }
+}

@@ -1,0 +1,263 @@
+//! What became of the lines: counted as their outcomes leave in the file's order.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use hdrhistogram::Histogram;
+use paymesh_types::RegionName;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    output::{Table, micros},
+    say,
+};
+
+/// Failures that a JSON report lists at most; all are counted, and printed as they happen.
+const FAILURES_LISTED_MAX: usize = 1_000;
+/// The longest time that the histograms tell apart: 10 minutes.
+const LATENCY_US_MAX: u64 = 600_000_000;
+
+/// What became of one line.
+pub(crate) struct Outcome {
+    /// Where it entered the mesh; `None` for a line that was not sent.
+    pub(crate) region: Option<RegionName>,
+    /// How it ended.
+    pub(crate) end: End,
+    /// From the first try to the answer.
+    pub(crate) took: Duration,
+    /// The kind of instruction; `None` for a line that was not understood.
+    pub(crate) kind: Option<&'static str>,
+    /// What it adds to the mesh's money if it was accepted: currency and minor units.
+    pub(crate) moved: Option<(&'static str, i64)>,
+}
+
+/// How a line ended.
+pub(crate) enum End {
+    /// Done, now or by an earlier run.
+    Accepted { replay: bool },
+    /// An answer: it does not take place.
+    Declined { reason: String, replay: bool },
+    /// Refused, or no answer.
+    Failed { reason: String, unreachable: bool },
+}
+
+impl Outcome {
+    /// Of a line that could not be understood.
+    pub(crate) fn bad_line(reason: String) -> Self {
+        Self { region: None, end: End::Failed { reason, unreachable: false }, took: Duration::ZERO, kind: None, moved: None }
+    }
+}
+
+/// Counts of lines.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tally {
+    /// Done by this run.
+    pub(crate) accepted: u64,
+    /// Had been recorded by an earlier run, which changed nothing now; declined ones included.
+    pub(crate) replays: u64,
+    /// Declined by this run.
+    pub(crate) declined: u64,
+    /// Failed, bad lines included.
+    pub(crate) failed: u64,
+}
+
+impl Tally {
+    pub(crate) fn lines(&self) -> u64 {
+        self.accepted + self.replays + self.declined + self.failed
+    }
+}
+
+/// A line that failed.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Failure {
+    pub(crate) line: u64,
+    pub(crate) reason: String,
+}
+
+/// One entry region's part.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct EntryReport {
+    pub(crate) lines: u64,
+    #[serde(flatten)]
+    pub(crate) latency: Latency,
+}
+
+/// Percentiles, in microseconds.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Latency {
+    pub(crate) p50_us: u64,
+    pub(crate) p95_us: u64,
+    pub(crate) p99_us: u64,
+    pub(crate) max_us: u64,
+}
+
+impl Latency {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile);
+        Self { p50_us: at(0.50), p95_us: at(0.95), p99_us: at(0.99), max_us: histogram.max() }
+    }
+}
+
+/// Counts as they grow.
+pub(crate) struct Counts {
+    /// Of the lines before the one where an interrupted run went on.
+    pub(crate) before: Tally,
+    /// Of this run.
+    pub(crate) tally: Tally,
+    pub(crate) declines: BTreeMap<String, u64>,
+    pub(crate) kinds: BTreeMap<&'static str, u64>,
+    pub(crate) declined_payments: u64,
+    /// Accepted deposits less accepted withdrawals, by currency, in minor units; repeated ones included.
+    pub(crate) money_in: BTreeMap<&'static str, i128>,
+    pub(crate) failures: Vec<Failure>,
+    all: Histogram<u64>,
+    by_region: BTreeMap<RegionName, Histogram<u64>>,
+}
+
+impl Counts {
+    pub(crate) fn new(before: Tally, regions: impl Iterator<Item = RegionName>) -> Self {
+        Self {
+            before,
+            tally: Tally::default(),
+            declines: BTreeMap::new(),
+            kinds: BTreeMap::new(),
+            declined_payments: 0,
+            money_in: BTreeMap::new(),
+            failures: Vec::new(),
+            all: histogram(),
+            by_region: regions.map(|region| (region, histogram())).collect(),
+        }
+    }
+
+    /// Counts one line.
+    pub(crate) fn add(&mut self, line: u64, outcome: &Outcome) {
+        match &outcome.end {
+            End::Accepted { replay } => {
+                if *replay {
+                    self.tally.replays += 1;
+                } else {
+                    self.tally.accepted += 1;
+                }
+                if let Some(kind) = outcome.kind {
+                    *self.kinds.entry(kind).or_default() += 1;
+                }
+                if let Some((currency, minor)) = outcome.moved {
+                    *self.money_in.entry(currency).or_default() += i128::from(minor);
+                }
+            }
+            End::Declined { reason, replay } => {
+                if *replay {
+                    self.tally.replays += 1;
+                } else {
+                    self.tally.declined += 1;
+                }
+                *self.declines.entry(reason.clone()).or_default() += 1;
+                self.declined_payments += u64::from(outcome.kind == Some("payment"));
+            }
+            End::Failed { reason, .. } => {
+                self.tally.failed += 1;
+                if self.failures.len() < FAILURES_LISTED_MAX {
+                    self.failures.push(Failure { line, reason: reason.clone() });
+                }
+            }
+        }
+        if let Some(region) = &outcome.region {
+            let took = u64::try_from(outcome.took.as_micros()).unwrap_or(LATENCY_US_MAX);
+            self.all.saturating_record(took);
+            self.by_region.entry(region.clone()).or_insert_with(histogram).saturating_record(took);
+        }
+    }
+
+    /// Of this run and of the lines before it.
+    pub(crate) fn overall(&self) -> Tally {
+        Tally {
+            accepted: self.before.accepted + self.tally.accepted,
+            replays: self.before.replays + self.tally.replays,
+            declined: self.before.declined + self.tally.declined,
+            failed: self.before.failed + self.tally.failed,
+        }
+    }
+
+    /// The report of a run that took `elapsed`.
+    pub(crate) fn report(self, finished: bool, elapsed: Duration) -> Report {
+        let overall = self.overall();
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+        let sent = self.all.len();
+        Report {
+            finished,
+            lines: overall.lines(),
+            resumed_lines: self.before.lines(),
+            rate_per_second: sent.saturating_mul(1_000) / elapsed_ms,
+            elapsed_ms,
+            latency: Latency::of(&self.all),
+            by_region: self
+                .by_region
+                .iter()
+                .map(|(region, histogram)| (region.clone(), EntryReport { lines: histogram.len(), latency: Latency::of(histogram) }))
+                .collect(),
+            declines: self.declines,
+            kinds: self.kinds,
+            declined_payments: self.declined_payments,
+            failures_not_listed: self.tally.failed.saturating_sub(self.failures.len() as u64),
+            failures: self.failures,
+            tally: overall,
+            money_in: self.money_in,
+        }
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are constants in order")
+}
+
+/// What `submit` found.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Report {
+    /// Whether the whole file is done.
+    pub(crate) finished: bool,
+    /// Lines that have their outcome, of earlier runs that this one went on from as well.
+    pub(crate) lines: u64,
+    /// Of those, the ones of earlier runs.
+    pub(crate) resumed_lines: u64,
+    #[serde(flatten)]
+    pub(crate) tally: Tally,
+    /// Accepted lines of this run by kind.
+    pub(crate) kinds: BTreeMap<&'static str, u64>,
+    /// Declined payments of this run, repeated ones included; withdrawals are not.
+    pub(crate) declined_payments: u64,
+    /// Declined lines of this run by reason.
+    pub(crate) declines: BTreeMap<String, u64>,
+    pub(crate) elapsed_ms: u64,
+    /// Lines sent by this run for each second.
+    pub(crate) rate_per_second: u64,
+    pub(crate) latency: Latency,
+    pub(crate) by_region: BTreeMap<RegionName, EntryReport>,
+    pub(crate) failures: Vec<Failure>,
+    pub(crate) failures_not_listed: u64,
+    /// See [`Counts::money_in`]; the demo compares it with the books.
+    #[serde(skip)]
+    pub(crate) money_in: BTreeMap<&'static str, i128>,
+}
+
+impl Report {
+    /// Prints it.
+    pub(crate) fn say(&self) {
+        let Tally { accepted, replays, declined, failed } = self.tally;
+        say!("{} lines: {accepted} accepted, {replays} replays, {declined} declined, {failed} failed", self.lines);
+        if self.resumed_lines > 0 {
+            say!("  {} of them by earlier runs of the same file", self.resumed_lines);
+        }
+        for (reason, lines) in &self.declines {
+            say!("  declined for {reason}: {lines}");
+        }
+        say!("{} lines a second, {}.{} s in all", self.rate_per_second, self.elapsed_ms / 1_000, self.elapsed_ms % 1_000 / 100);
+        let mut table = Table::new(["entered at", "lines", "p50", "p95", "p99", "longest"]);
+        for (region, entry) in &self.by_region {
+            let Latency { p50_us, p95_us, p99_us, max_us } = entry.latency;
+            table.row([region.to_string(), entry.lines.to_string(), micros(p50_us), micros(p95_us), micros(p99_us), micros(max_us)]);
+        }
+        let Latency { p50_us, p95_us, p99_us, max_us } = self.latency;
+        let lines = self.by_region.values().map(|entry| entry.lines).sum::<u64>();
+        table.row(["all".to_owned(), lines.to_string(), micros(p50_us), micros(p95_us), micros(p99_us), micros(max_us)]);
+        say!("{table}");
+    }
+}

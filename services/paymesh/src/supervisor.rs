@@ -1,0 +1,210 @@
+//! A node as a child process: how it is started, watched and stopped.
+//!
+//! The node holds the read end of a pipe as its standard input and leaves when that closes (`node --supervised`), so it
+//! ends with this process however this process ends, and closing the pipe is also how it is asked to drain. It has a process group of
+//! its own: Ctrl-C on the terminal reaches only the supervisor, which then drains the nodes in order.
+
+use std::{
+    fs::File,
+    io,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use paymesh_topology::{Endpoint, Region, Topology};
+use paymesh_types::RegionName;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpStream,
+    process::{Child, ChildStdin, Command},
+    time::{sleep, timeout},
+};
+
+use crate::{note, say};
+
+/// How long a node may take to drain before it is killed.
+pub(crate) const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+/// Between two looks at whether a node is ready.
+const READY_POLL: Duration = Duration::from_millis(50);
+/// How long one such look may take.
+const READY_LOOK_MAX: Duration = Duration::from_secs(1);
+/// Bytes of a log line at most; what is longer is continued on the next.
+const LOG_LINE_BYTES_MAX: u64 = 64 * 1024;
+
+/// How to start a node.
+#[derive(Debug, Clone)]
+pub(crate) struct Spec {
+    pub(crate) region: RegionName,
+    /// Where it says that it is ready.
+    pub(crate) http: Endpoint,
+    /// The configuration's directory.
+    pub(crate) config: PathBuf,
+    /// The node's own storage.
+    pub(crate) data: PathBuf,
+    pub(crate) json_logs: bool,
+    pub(crate) otlp: Option<String>,
+    pub(crate) logs: Logs,
+}
+
+/// Where a node's logs go.
+#[derive(Debug, Clone)]
+pub(crate) enum Logs {
+    /// To this program's standard output, each line after a prefix.
+    Terminal { prefix: String },
+    /// To a file.
+    File(PathBuf),
+}
+
+/// A running node.
+pub(crate) struct Node {
+    pub(crate) region: RegionName,
+    http: Endpoint,
+    child: Child,
+    /// Closing it asks the node to drain.
+    lifeline: Option<ChildStdin>,
+}
+
+impl Spec {
+    /// Starts the node.
+    pub(crate) fn start(&self) -> anyhow::Result<Node> {
+        let program = std::env::current_exe().context("cannot find this program's own file to start nodes from")?;
+        let mut command = Command::new(program);
+        command.arg("--config").arg(&self.config).args(["node", "--supervised", "--region", self.region.as_str()]);
+        command.arg("--data").arg(&self.data);
+        if self.json_logs {
+            command.arg("--json-logs");
+        }
+        if let Some(otlp) = &self.otlp {
+            command.args(["--otlp", otlp]);
+        }
+        command.stdin(Stdio::piped()).kill_on_drop(true);
+        #[cfg(unix)]
+        command.process_group(0);
+        match &self.logs {
+            Logs::Terminal { .. } => {
+                command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            }
+            Logs::File(path) => {
+                let file =
+                    File::options().create(true).append(true).open(path).with_context(|| format!("cannot write {}", path.display()))?;
+                command.stdout(file.try_clone()?).stderr(file);
+            }
+        }
+        let mut child = command.spawn().with_context(|| format!("cannot start the node of {}", self.region))?;
+        if let Logs::Terminal { prefix } = &self.logs {
+            // These end with the pipes, that is with the node.
+            if let Some(pipe) = child.stdout.take() {
+                tokio::spawn(relay(pipe, prefix.clone()));
+            }
+            if let Some(pipe) = child.stderr.take() {
+                tokio::spawn(relay(pipe, prefix.clone()));
+            }
+        }
+        let lifeline = child.stdin.take();
+        Ok(Node { region: self.region.clone(), http: self.http.clone(), child, lifeline })
+    }
+}
+
+impl Node {
+    /// Waits until the node is ready, or says how it ended instead.
+    pub(crate) async fn ready(&mut self) -> Result<(), ExitStatus> {
+        loop {
+            if is_ready(&self.http).await {
+                return Ok(());
+            }
+            tokio::select! {
+                ended = self.ended() => return Err(ended),
+                () = sleep(READY_POLL) => {}
+            }
+        }
+    }
+
+    /// Waits until the node has ended.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        self.child.wait().await.expect("a child process of ours can be waited for")
+    }
+
+    /// Whether the node has ended.
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child process of ours can be waited for")
+    }
+
+    /// Asks the node to drain, and kills it when it takes longer than [`DRAIN_TIME_MAX`].
+    pub(crate) async fn stop(mut self) -> ExitStatus {
+        self.lifeline = None;
+        if let Ok(status) = timeout(DRAIN_TIME_MAX, self.ended()).await {
+            return status;
+        }
+        note!("paymesh: {} is still running after {} s and is killed", self.region, DRAIN_TIME_MAX.as_secs());
+        // It fails only when the node has ended meanwhile.
+        let _ = self.child.start_kill();
+        self.ended().await
+    }
+}
+
+/// Copies a node's log, line by line.
+async fn relay(pipe: impl AsyncRead + Unpin, prefix: String) {
+    let mut reader = BufReader::new(pipe);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match (&mut reader).take(LOG_LINE_BYTES_MAX).read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                let text = line.strip_suffix(b"\n").unwrap_or(&line);
+                say!("{prefix}{}", String::from_utf8_lossy(text));
+            }
+        }
+    }
+}
+
+/// Whether a node says that it takes calls.
+async fn is_ready(http: &Endpoint) -> bool {
+    let look = async {
+        let mut stream = TcpStream::connect((http.host(), http.port())).await?;
+        let request = format!("GET /ready HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await?;
+        io::Result::Ok(answer.ends_with(b" 200"))
+    };
+    timeout(READY_LOOK_MAX, look).await.is_ok_and(|answer| answer.unwrap_or(false))
+}
+
+/// Says which port of the configuration is taken, before anything is started.
+pub(crate) fn check_ports(topology: &Topology) -> anyhow::Result<()> {
+    for region in topology.regions() {
+        for (what, endpoint) in [("gRPC", &region.grpc), ("HTTP", &region.http)] {
+            // A name that is no address is left to the node, which refuses it: it listens on loopback only.
+            let Some(address) = endpoint.socket_addr() else { continue };
+            if let Err(error) = TcpListener::bind(address) {
+                anyhow::bail!(
+                    "{}: cannot listen on its {what} port {endpoint}: {error}; stop what uses it, or change `endpoints` in the configuration",
+                    region.name
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits until every node is ready; an error when one ends, or when it takes longer than `limit`.
+pub(crate) async fn all_ready(nodes: &mut [Node], limit: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + limit;
+    for node in nodes {
+        match timeout(deadline.saturating_duration_since(Instant::now()), node.ready()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(status)) => anyhow::bail!("the node of {} ended before it was ready ({status})", node.region),
+            Err(_) => anyhow::bail!("the node of {} is not ready after {} s", node.region, limit.as_secs()),
+        }
+    }
+    Ok(())
+}
+
+/// Where the storage of a region's node is, in a directory for all of them.
+pub(crate) fn data_of(region: &Region, data: &Path) -> PathBuf {
+    data.join(region.name.as_str())
+}

@@ -1,0 +1,260 @@
+//! `paymesh verify`: proves the books of the whole mesh.
+//!
+//! Two passes over every shard, each at the shard's leader; what is compared and why two passes are needed is in `books`.
+//! A shard that cannot be asked is a failure: unknown books are not proven ones.
+
+mod books;
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use futures::StreamExt as _;
+use paymesh_contract::mesh::v1::{InboxCursor, ShardReport, VerifyShardRequest, verify_shard_response::Step};
+use paymesh_types::ShardRef;
+use serde::Serialize;
+use tokio::{sync::mpsc, time::timeout};
+use tonic::Code;
+
+use self::books::Reports;
+use crate::{
+    args::VerifyArgs,
+    client::{self, Mesh},
+    exit::Exit,
+    output::{self, Table, money},
+    progress::Progress,
+    say,
+    status::{self, InTransit},
+};
+
+/// Shards that are read at the same time.
+const SHARDS_AT_ONCE_MAX: usize = 4;
+/// The longest silence of a node that reads a journal.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// What was found.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    /// Whether everything adds up.
+    pub(crate) good: bool,
+    /// What does not.
+    pub(crate) problems: Vec<String>,
+    /// Shards that could not be asked, and why.
+    pub(crate) unreachable: BTreeMap<String, String>,
+    pub(crate) shards: Vec<ShardSummary>,
+    pub(crate) in_transit: Vec<InTransit>,
+}
+
+/// One shard that was read.
+#[derive(Debug, Serialize)]
+pub(crate) struct ShardSummary {
+    pub(crate) shard: String,
+    pub(crate) leader: String,
+    pub(crate) epoch: u64,
+    pub(crate) sequence: u64,
+    pub(crate) chain_hash: String,
+    pub(crate) users: u64,
+    pub(crate) payments: u64,
+    pub(crate) currencies: BTreeMap<String, CurrencySummary>,
+}
+
+/// The books of one currency of one shard, in minor units.
+#[derive(Debug, Serialize)]
+pub(crate) struct CurrencySummary {
+    pub(crate) wallets: i64,
+    pub(crate) external: i64,
+    pub(crate) clearing: i64,
+    pub(crate) held: i64,
+}
+
+/// Why a shard could not be verified.
+enum Trouble {
+    /// Its leader does not answer, or the shard does not serve yet.
+    Unreachable(String),
+    /// The leader answered, and the answer is that something is wrong.
+    Refused(String),
+}
+
+/// Runs the command.
+pub(crate) async fn run(config: &Path, args: VerifyArgs) -> anyhow::Result<Exit> {
+    let mesh = Mesh::open(config)?;
+    let report = verify(&mesh).await?;
+    if args.json {
+        output::say_json(&report)?;
+    } else {
+        report.say();
+    }
+    Ok(report.exit())
+}
+
+/// Verifies the whole mesh.
+pub(crate) async fn verify(mesh: &Mesh) -> anyhow::Result<Report> {
+    let mut problems = Vec::new();
+    let mut unreachable = BTreeMap::new();
+    let mut sort = |troubles: BTreeMap<ShardRef, Trouble>| {
+        for (shard, trouble) in troubles {
+            match trouble {
+                Trouble::Unreachable(why) => {
+                    unreachable.insert(shard.to_string(), why);
+                }
+                Trouble::Refused(why) => problems.push(format!("{shard}: {why}")),
+            }
+        }
+    };
+
+    let all: Vec<_> = mesh.topology.shards().into_iter().map(|shard| (shard, Vec::new())).collect();
+    let (first, troubles) = pass(mesh, "reading journals", all).await;
+    sort(troubles);
+    let mut again = Vec::new();
+    for shard in first.keys() {
+        again.push((shard.clone(), books::cursors_on(shard, &first)?));
+    }
+    let (second, troubles) = pass(mesh, "pairing shards  ", again).await;
+    sort(troubles);
+
+    let findings = books::compare(&first, &second)?;
+    problems.extend(findings.problems);
+    problems.sort();
+    problems.dedup();
+    let shards = second.iter().map(|(shard, report)| summary(mesh, shard, report)).collect();
+    Ok(Report { good: problems.is_empty() && unreachable.is_empty(), problems, unreachable, shards, in_transit: findings.in_transit })
+}
+
+/// Reads the journals of these shards, a few at a time.
+async fn pass(mesh: &Mesh, what: &str, shards: Vec<(ShardRef, Vec<InboxCursor>)>) -> (Reports, BTreeMap<ShardRef, Trouble>) {
+    let (steps, mut progress_of) = mpsc::unbounded_channel::<(ShardRef, u64, u64)>();
+    let reads = futures::stream::iter(shards).map(|(shard, sent_by)| {
+        let steps = steps.clone();
+        async move {
+            let read = read_shard(mesh, &shard, sent_by, |read, head| {
+                // The receiver lives as long as this pass.
+                let _ = steps.send((shard.clone(), read, head));
+            });
+            let result = read.await;
+            (shard, result)
+        }
+    });
+    let mut reads = std::pin::pin!(reads.buffer_unordered(SHARDS_AT_ONCE_MAX));
+    let mut progress = Progress::new(what, 0);
+    let mut far: BTreeMap<ShardRef, (u64, u64)> = BTreeMap::new();
+    let (mut reports, mut troubles) = (Reports::new(), BTreeMap::new());
+    loop {
+        tokio::select! {
+            read = reads.next() => match read {
+                Some((shard, Ok(report))) => {
+                    reports.insert(shard, report);
+                }
+                Some((shard, Err(trouble))) => {
+                    troubles.insert(shard, trouble);
+                }
+                None => break,
+            },
+            Some((shard, read, head)) = progress_of.recv() => {
+                far.insert(shard, (read, head));
+                progress.set_total(far.values().map(|(_, head)| head).sum());
+                progress.set_done(far.values().map(|(read, _)| read).sum(), "entries");
+            }
+        }
+    }
+    progress.finish();
+    (reports, troubles)
+}
+
+async fn read_shard(mesh: &Mesh, shard: &ShardRef, sent_by: Vec<InboxCursor>, on_step: impl Fn(u64, u64)) -> Result<ShardReport, Trouble> {
+    let leader = mesh.topology.leader(shard).expect("every shard of the configuration has a leader");
+    let trouble = |status: tonic::Status| {
+        let why = format!("at {leader}: {}", client::explain(&status));
+        match status.code() {
+            // The leader itself says that something is wrong with the shard or with what it holds.
+            Code::NotFound | Code::DataLoss | Code::FailedPrecondition | Code::InvalidArgument => Trouble::Refused(why),
+            _ => Trouble::Unreachable(why),
+        }
+    };
+    let silence = || Trouble::Unreachable(format!("at {leader}: no answer for {} s", SILENCE_MAX.as_secs()));
+    let request = VerifyShardRequest { shard: Some(shard.into()), sent_by };
+    let mut node = mesh.operator(leader);
+    let mut steps = timeout(SILENCE_MAX, node.verify_shard(request)).await.map_err(|_| silence())?.map_err(trouble)?.into_inner();
+    while let Some(step) = timeout(SILENCE_MAX, steps.message()).await.map_err(|_| silence())?.map_err(trouble)? {
+        match step.step {
+            Some(Step::ReadSequence(read)) => on_step(read, step.head_sequence),
+            Some(Step::Report(report)) => return Ok(report),
+            None => {}
+        }
+    }
+    Err(Trouble::Unreachable(format!("at {leader}: the answer ended before its result")))
+}
+
+fn summary(mesh: &Mesh, shard: &ShardRef, report: &ShardReport) -> ShardSummary {
+    let position = report.position.clone().unwrap_or_default();
+    ShardSummary {
+        shard: shard.to_string(),
+        leader: mesh.topology.leader(shard).map(ToString::to_string).unwrap_or_default(),
+        epoch: position.epoch,
+        sequence: position.sequence,
+        chain_hash: report.chain_hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+        users: report.users,
+        payments: report.payments,
+        currencies: report
+            .sums
+            .iter()
+            .map(|sum| {
+                let summary = CurrencySummary {
+                    wallets: sum.wallets_minor_units,
+                    external: sum.external_minor_units,
+                    clearing: sum.clearing_minor_units,
+                    held: sum.held_minor_units,
+                };
+                (sum.currency_code.clone(), summary)
+            })
+            .collect(),
+    }
+}
+
+impl Report {
+    /// The command's exit code.
+    pub(crate) fn exit(&self) -> Exit {
+        match (self.problems.is_empty(), self.unreachable.is_empty()) {
+            (true, true) => Exit::Good,
+            (false, _) => Exit::Failed,
+            (true, false) => Exit::Unreachable,
+        }
+    }
+
+    /// Prints it.
+    pub(crate) fn say(&self) {
+        let mut table = Table::new(["shard", "leader", "entries", "users", "payments", "chain"]);
+        for shard in &self.shards {
+            let chain = shard.chain_hash.get(..16).unwrap_or(&shard.chain_hash);
+            table.row([
+                shard.shard.clone(),
+                shard.leader.clone(),
+                shard.sequence.to_string(),
+                shard.users.to_string(),
+                shard.payments.to_string(),
+                format!("{chain}.."),
+            ]);
+        }
+        say!("{table}\n");
+        let mut table = Table::new(["shard", "wallets", "outside world", "clearing", "sum"]);
+        for shard in &self.shards {
+            for (code, sum) in &shard.currencies {
+                let total = i128::from(sum.wallets) + i128::from(sum.external) + i128::from(sum.clearing);
+                let show = |minor: i64| money(minor.into(), code);
+                table.row([shard.shard.clone(), show(sum.wallets), show(sum.external), show(sum.clearing), money(total, code)]);
+            }
+        }
+        if !table.is_empty() {
+            say!("{table}");
+        }
+        status::say_in_transit(&self.in_transit);
+        for (shard, why) in &self.unreachable {
+            say!("NOT VERIFIED  {shard}: {why}");
+        }
+        for problem in &self.problems {
+            say!("WRONG  {problem}");
+        }
+        if self.good {
+            say!("\neverything adds up: {} shards, every chain whole, every sum zero, every pair mirrored", self.shards.len());
+        } else {
+            say!("\nnot proven: {} found wrong, {} shards could not be asked", self.problems.len(), self.unreachable.len());
+        }
+    }
+}

