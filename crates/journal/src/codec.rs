@@ -73,9 +73,10 @@ pub fn sealed(entry: &Entry, sequence: Sequence) -> pb::EntrySealed {
 fn body(body: &Body, at: Sequence) -> pb::entry_open::Body {
     use pb::entry_open::Body as B;
     match body {
-        Body::UserEnrolled { user, currencies, .. } => {
-            B::UserEnrolled(pb::UserEnrolled { user_id: user.get(), currencies: currencies.iter().map(|currency| number(*currency)).collect() })
-        }
+        Body::UserEnrolled { user, currencies, .. } => B::UserEnrolled(pb::UserEnrolled {
+            user_id: user.get(),
+            currencies: currencies.iter().map(|currency| number(*currency)).collect(),
+        }),
         Body::UserClaimed { user, zone } => B::UserClaimed(pb::UserClaimed { user_id: user.get(), zone: zone.to_string() }),
         Body::AccountOpened { user, currency } => B::AccountOpened(pb::AccountOpened { user_id: user.get(), currency: number(*currency) }),
         Body::AccountClosed { user, currency } => B::AccountClosed(pb::AccountClosed { user_id: user.get(), currency: number(*currency) }),
@@ -383,7 +384,11 @@ fn from_posting(it: &pb::Posting, at: Sequence) -> Result<Posting, DecodeError> 
 fn back(at: Sequence, distance: u64) -> Result<u64, DecodeError> {
     match distance {
         0 => Ok(0),
-        distance => at.0.checked_sub(distance).filter(|sequence| *sequence > 0).ok_or(DecodeError::Missing("it points before the journal's beginning")),
+        distance => {
+            at.0.checked_sub(distance)
+                .filter(|sequence| *sequence > 0)
+                .ok_or(DecodeError::Missing("it points before the journal's beginning"))
+        }
     }
 }
 

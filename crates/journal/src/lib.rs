@@ -20,7 +20,7 @@ pub mod sqlite;
 pub use error::{Corrupt, Error};
 pub use ports::{Head, Identity, Journal, LINES_WALKED_MAX, Store, Tables};
 pub use projection::{Line, LineKind, PaymentRow, Projection, WalletRow};
-pub use segment::{Chain, Hash, ENTRY_PART_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_ENTRIES_MAX, Segment, SegmentBuilder, StoredEntry};
+pub use segment::{Chain, ENTRY_PART_BYTES_MAX, Hash, SEGMENT_BYTES_MAX, SEGMENT_ENTRIES_MAX, Segment, SegmentBuilder, StoredEntry};
 
 /// An entry and its place.
 pub type Committed = (paymesh_types::Position, std::sync::Arc<paymesh_ledger::Entry>);

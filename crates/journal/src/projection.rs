@@ -210,12 +210,7 @@ impl Projection {
         if let Body::PaymentCreated(new) = &entry.body {
             self.wallets.entry((new.payer, new.money.currency())).or_default().last_payment = sequence;
             own.insert(sequence, self.created.len());
-            self.created.push(PaymentRow {
-                payment,
-                previous: new.previous,
-                reference: entry.reference.clone(),
-                delivered: Sequence(0),
-            });
+            self.created.push(PaymentRow { payment, previous: new.previous, reference: entry.reference.clone(), delivered: Sequence(0) });
         } else if let Some(index) = own.get(&payment.sequence) {
             self.created[*index].payment = payment;
         } else {

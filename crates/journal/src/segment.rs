@@ -217,7 +217,10 @@ impl SegmentBuilder {
         let sequence = self.next();
         assert!((self.count as usize) < SEGMENT_ENTRIES_MAX, "a segment holds {SEGMENT_ENTRIES_MAX} entries at most");
         let parts = codec::encode(entry, sequence, &mut self.scratch);
-        assert!(parts.open.len().max(parts.sealed.len()) <= ENTRY_PART_BYTES_MAX, "a part of an entry has {ENTRY_PART_BYTES_MAX} bytes at most");
+        assert!(
+            parts.open.len().max(parts.sealed.len()) <= ENTRY_PART_BYTES_MAX,
+            "a part of an entry has {ENTRY_PART_BYTES_MAX} bytes at most"
+        );
         self.root.update(&entry_hash(&self.salt, sequence, parts));
         for part in [parts.open, parts.sealed] {
             prost::encoding::encode_varint(part.len() as u64, &mut self.raw);
@@ -234,7 +237,7 @@ impl SegmentBuilder {
     /// When there is nothing in it.
     pub fn finish(self) -> Segment {
         assert!(self.count > 0, "a segment holds at least one entry");
-        let payload = zstd::bulk::compress(&self.raw, COMPRESSION_LEVEL).expect("compressing into memory does not fail");
+        let payload = pack(&self.raw);
         let mut segment = Segment {
             epoch: self.epoch,
             first: self.first,
@@ -249,6 +252,15 @@ impl SegmentBuilder {
         segment.hash = segment.computed_hash(&self.shard);
         segment
     }
+}
+
+/// Compresses with this thread's context: making one costs more than compressing a small segment.
+fn pack(raw: &[u8]) -> Vec<u8> {
+    thread_local! {
+        static COMPRESSOR: std::cell::RefCell<zstd::bulk::Compressor<'static>> =
+            std::cell::RefCell::new(zstd::bulk::Compressor::new(COMPRESSION_LEVEL).expect("the level is one of zstd's"));
+    }
+    COMPRESSOR.with_borrow_mut(|compressor| compressor.compress(raw)).expect("compressing into memory does not fail")
 }
 
 /// Follows a journal's chain from its beginning.

@@ -23,6 +23,8 @@ pub use tables::SqliteTables;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a read waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long opening a file may take. A damaged schema can end the driver's thread, which then answers nobody.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections that read, for each file.
 const READERS_MAX: u32 = 2;
 
@@ -82,12 +84,21 @@ impl File {
             writer: pool(1, options.clone()),
             readers: pool(READERS_MAX, options.read_only(true).create_if_missing(false)),
         };
-        migrator.run(&file.writer).await.map_err(|error| match error {
-            sqlx::migrate::MigrateError::Execute(source) | sqlx::migrate::MigrateError::ExecuteMigration(source, _) => file.failed(source),
-            other => file.failed(sqlx::Error::Migrate(Box::new(other))),
+        match tokio::time::timeout(OPEN_TIMEOUT, file.prepare(identity, migrator)).await {
+            Ok(prepared) => prepared.map(|()| file),
+            Err(_) => {
+                let why = format!("it did not open within {OPEN_TIMEOUT:?}; it may be damaged");
+                Err(Error::Engine { place: file.place, source: why.into() })
+            }
+        }
+    }
+
+    async fn prepare(&self, identity: &Identity, migrator: &sqlx::migrate::Migrator) -> Result<(), Error> {
+        migrator.run(&self.writer).await.map_err(|error| match error {
+            sqlx::migrate::MigrateError::Execute(source) | sqlx::migrate::MigrateError::ExecuteMigration(source, _) => self.failed(source),
+            other => self.failed(sqlx::Error::Migrate(Box::new(other))),
         })?;
-        file.identify(identity).await?;
-        Ok(file)
+        self.identify(identity).await
     }
 
     async fn identify(&self, wanted: &Identity) -> Result<(), Error> {
@@ -117,7 +128,8 @@ impl File {
         const SQLITE_CORRUPT: i32 = 11;
         const SQLITE_FULL: i32 = 13;
         const SQLITE_NOTADB: i32 = 26;
-        let primary = source.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff);
+        let primary =
+            source.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff);
         // A column of another type than the table has: the file is not what was written.
         let unreadable = matches!(&source, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_));
         match primary {

@@ -9,35 +9,45 @@ use std::time::Duration;
 
 use paymesh_ledger::{Body, Command, Rejection, Request};
 use paymesh_types::{Sequence, ShardRef};
+use tokio::time::Instant;
 
 use crate::{Error, Shard, Tail};
 
 /// The cursor is noted at least this often, so that a restart does not read again what held nothing for this shard.
 const MARK_ENTRIES: u64 = 65_536;
+/// Commands handed in together at most: however much a reader that lags finds at once, it is taken in by and by.
+const COMMANDS_MAX: usize = 4_096;
+/// What is little waits this long for more: a commit for each would cost more than it carries.
+const LINGER: Duration = Duration::from_millis(3);
+/// What is this much does not wait.
+const LINGER_ENTRIES: u64 = 512;
+/// Deliveries are acknowledged this often: one entry for all of them.
+const NOTE_EVERY: Duration = Duration::from_millis(100);
 /// Between tries when either side's storage fails.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Follows `source` for `shard` until one of them stops for good, and says why.
 pub async fn follow(source: Tail, shard: Shard) -> String {
-    let mut read = match cursor(&source, &shard).await {
+    let read = match cursor(&source, &shard).await {
         Ok(read) => read,
         Err(error) => return error.to_string(),
     };
-    let mut marked = read;
+    let mut inbox = Inbox { source, shard, read, noted: read, delivered: Sequence(0), note_at: None };
     loop {
-        match step(&source, &shard, read, &mut marked).await {
-            Ok(to) => read = to,
+        match inbox.step().await {
+            Ok(()) => {}
             Err(Stop::Pause(error)) => {
-                tracing::debug!(source = %source.shard(), shard = %shard.reference(), %error, "inbox waits");
+                tracing::debug!(source = %inbox.source.shard(), shard = %inbox.shard.reference(), %error, "inbox waits");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
             Err(Stop::Poison { sequence, why }) => {
-                tracing::error!(source = %source.shard(), shard = %shard.reference(), %sequence, %why, "inbox stopped at an entry it cannot take in");
+                let (source, shard) = (inbox.source.shard(), inbox.shard.reference());
+                tracing::error!(%source, %shard, %sequence, %why, "inbox stopped at an entry it cannot take in");
                 metrics::counter!("paymesh_inbox_poisoned_total").increment(1);
-                return format!("entry {sequence} of {} cannot be taken in: {why}", source.shard());
+                return format!("entry {sequence} of {source} cannot be taken in: {why}");
             }
         }
-        if let Some(why) = shard.status().problem {
+        if let Some(why) = inbox.shard.status().problem {
             return why;
         }
     }
@@ -55,42 +65,98 @@ async fn cursor(source: &Tail, shard: &Shard) -> Result<Sequence, Error> {
     Ok(books.inbox.iter().find(|(each, _)| each == source.shard()).map_or(Sequence(0), |(_, sequence)| *sequence))
 }
 
-async fn step(source: &Tail, shard: &Shard, read: Sequence, marked: &mut Sequence) -> Result<Sequence, Stop> {
-    let batch = source.next(read.next()).await.map_err(Stop::Pause)?;
-    let own: &ShardRef = shard.reference();
-    let mut requests = Vec::new();
-    let mut delivered = Sequence(0);
-    for (position, entry) in batch.iter() {
-        if let Body::Received { source: from, sequence, .. } = &entry.body
-            && from == own
-        {
-            delivered = delivered.max(*sequence);
+struct Inbox {
+    source: Tail,
+    shard: Shard,
+    /// The last entry of the other journal that was read and, where it is addressed to this shard, taken in.
+    read: Sequence,
+    /// The cursor as it was noted last.
+    noted: Sequence,
+    /// How far the other shard is known to have taken in what this one sent, and not noted yet; 0 when there is nothing to note.
+    delivered: Sequence,
+    /// When to note it.
+    note_at: Option<Instant>,
+}
+
+/// What a run of the other journal holds for this shard.
+struct Mail {
+    last: Sequence,
+    requests: Vec<Request>,
+    delivered: Sequence,
+}
+
+impl Inbox {
+    /// Takes in what there is, or notes what is due.
+    async fn step(&mut self) -> Result<(), Stop> {
+        let next = self.source.next(self.read.next());
+        let batch = match self.note_at {
+            None => next.await,
+            Some(due) => match tokio::time::timeout_at(due, next).await {
+                Ok(batch) => batch,
+                Err(_) => return self.note().await,
+            },
+        };
+        let mut mail = Mail { last: self.read, requests: Vec::new(), delivered: Sequence(0) };
+        self.collect(&batch.map_err(Stop::Pause)?, &mut mail);
+        if self.source.head().0 - self.read.0 < LINGER_ENTRIES {
+            tokio::time::sleep(LINGER).await;
         }
-        if let Some((to, message)) = entry.message(position)
-            && &to == own
-        {
-            let command = Command::Receive { source: source.shard().clone(), sequence: position.sequence, message };
-            requests.push(Request { id: None, command });
+        while mail.requests.len() < COMMANDS_MAX && mail.last < self.source.head() {
+            let more = self.source.next(mail.last.next()).await.map_err(Stop::Pause)?;
+            self.collect(&more, &mut mail);
+        }
+        self.take_in(mail.requests).await?;
+        // Only now: an acknowledgement is not to be noted before all that was sent back before it is taken in.
+        self.read = mail.last;
+        if mail.delivered > Sequence(0) {
+            self.delivered = mail.delivered;
+            self.note_at.get_or_insert_with(|| Instant::now() + NOTE_EVERY);
+        }
+        if self.read.0.saturating_sub(self.noted.0) >= MARK_ENTRIES || self.note_at.is_some_and(|due| due <= Instant::now()) {
+            self.note().await?;
+        }
+        Ok(())
+    }
+
+    fn collect(&self, batch: &[paymesh_journal::Committed], mail: &mut Mail) {
+        let own: &ShardRef = self.shard.reference();
+        for (position, entry) in batch {
+            mail.last = position.sequence;
+            if let Body::Received { source: from, sequence, .. } = &entry.body
+                && from == own
+            {
+                mail.delivered = *sequence;
+            }
+            if let Some((to, message)) = entry.message(position)
+                && &to == own
+            {
+                let command = Command::Receive { source: self.source.shard().clone(), sequence: position.sequence, message };
+                mail.requests.push(Request { id: None, command });
+            }
         }
     }
-    let last = batch.last().map_or(read, |(position, _)| position.sequence);
-    if delivered > Sequence(0) || last.0 - marked.0 >= MARK_ENTRIES {
-        *marked = last;
-        let command = Command::Delivered { to: source.shard().clone(), up_to: delivered, read_to: last };
-        requests.push(Request { id: None, command });
-    }
-    let asked: Vec<Sequence> = requests
-        .iter()
-        .map(|request| match &request.command {
-            Command::Receive { sequence, .. } => *sequence,
-            _ => last,
-        })
-        .collect();
-    for (sequence, answer) in asked.into_iter().zip(shard.submit_internal(requests).await.map_err(Stop::Pause)?) {
-        match answer {
-            Ok(_) | Err(Rejection::AlreadyReceived { .. } | Rejection::NothingNew) => {}
-            Err(why) => return Err(Stop::Poison { sequence, why }),
+
+    async fn take_in(&self, requests: Vec<Request>) -> Result<(), Stop> {
+        for some in requests.chunks(COMMANDS_MAX) {
+            let answers = self.shard.submit_internal(some.to_vec()).await.map_err(Stop::Pause)?;
+            for (request, answer) in some.iter().zip(answers) {
+                match answer {
+                    Ok(_) | Err(Rejection::AlreadyReceived { .. } | Rejection::NothingNew) => {}
+                    Err(why) => {
+                        let sequence = if let Command::Receive { sequence, .. } = &request.command { *sequence } else { self.read };
+                        return Err(Stop::Poison { sequence, why });
+                    }
+                }
+            }
         }
+        Ok(())
     }
-    Ok(last)
+
+    /// Notes how far each journal has taken effect in the other shard.
+    async fn note(&mut self) -> Result<(), Stop> {
+        let command = Command::Delivered { to: self.source.shard().clone(), up_to: self.delivered, read_to: self.read };
+        self.take_in(vec![Request { id: None, command }]).await?;
+        (self.noted, self.delivered, self.note_at) = (self.read, Sequence(0), None);
+        Ok(())
+    }
 }

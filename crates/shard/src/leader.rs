@@ -56,7 +56,7 @@ impl Leader {
     }
 
     /// Works until that is no longer possible, and says why.
-    pub(crate) async fn run(mut self, mut callers: mpsc::UnboundedReceiver<Work>, mut internal: mpsc::Receiver<Work>) -> String {
+    pub(crate) async fn run(mut self, mut callers: mpsc::Receiver<Work>, mut internal: mpsc::Receiver<Work>) -> String {
         let batch_max = self.inner.options.batch_commands_max;
         loop {
             // What other shards sent goes first: it holds money that is nobody's until it is taken in.
@@ -99,6 +99,13 @@ impl Leader {
             // The projector owns the tables: while it has not caught up, they are not ours to bring up to date.
             let inner = self.inner.clone();
             let _gate = inner.projected.gate().await;
+            if let Ok(head) = inner.store.journal.head().await
+                && head.epoch > self.epoch
+            {
+                // Another leader commits: taking the next epoch would depose it.
+                let source = paymesh_journal::Error::Fenced { held: head.epoch, offered: self.epoch };
+                return Err(Error::Storage { shard: inner.shard.clone(), source });
+            }
             match recovery::recover(&inner.shard, &inner.store).await {
                 Ok(recovered) => {
                     inner.tail.reset(recovered.head);
@@ -172,7 +179,8 @@ impl Leader {
                 continue;
             }
             let outcome = self.decide(now, request, builder, batch);
-            refused = work.permit.is_none() && matches!(&outcome, Decided::Rejected(rejection) if !is_repetition(&request.command, rejection));
+            refused =
+                work.permit.is_none() && matches!(&outcome, Decided::Rejected(rejection) if !is_repetition(&request.command, rejection));
             decided.push(outcome);
         }
         decided

@@ -72,9 +72,20 @@ pub(crate) async fn run(inner: &Inner) -> String {
             Err(Error::Storage { source, .. }) if source.is_retryable() => {
                 tracing::warn!(shard = %inner.shard, %source, "cannot project yet");
                 tokio::time::sleep(RETRY_PAUSE).await;
+                catch_up(inner).await;
             }
             Err(error) => return error.to_string(),
         }
+    }
+}
+
+/// Where the engine could not say whether it projected, the cursor can.
+async fn catch_up(inner: &Inner) {
+    let _gate = inner.projected.gate().await;
+    if let Ok(cursor) = inner.store.tables.cursor().await
+        && cursor > inner.projected.get()
+    {
+        inner.projected.set(cursor);
     }
 }
 

@@ -121,26 +121,24 @@ impl Shard {
         let position = self.caught_up().await?;
         let tables = &self.inner.store.tables;
         let limit = limit.clamp(1, LINES_WALKED_MAX);
-        // Payments are chained by account; a list over a few currencies is a merge of as many chains.
+        // Payments are chained by account; a list over a few currencies is a merge of as many chains. Each is walked until it
+        // alone could fill the page and say that there is more: with less of one, what it lacks would be skipped for good.
+        let walk = if before.is_some() { LINES_WALKED_MAX } else { LINES_WALKED_MAX.min(limit + 1) };
         let mut rows = Vec::new();
         for (_, wallet) in tables.wallets(payer).await.map_err(self.failed())? {
             let mut newest = wallet.last_payment;
-            // A chain that begins at or after `before` is walked down to it.
-            while newest != Sequence(0) {
-                let walked = tables.payments(newest, LINES_WALKED_MAX.min(limit + 1)).await.map_err(self.failed())?;
+            let before_chain = rows.len();
+            while newest != Sequence(0) && rows.len() - before_chain <= limit as usize {
+                let walked = tables.payments(newest, walk).await.map_err(self.failed())?;
                 newest = walked.last().map_or(Sequence(0), |row| row.previous);
-                let older = walked.into_iter().filter(|row| before.is_none_or(|before| row.payment.sequence < before));
-                let had = rows.len();
-                rows.extend(older);
-                if rows.len() > had {
-                    break;
-                }
+                // A chain that begins at or after `before` is walked down to it.
+                rows.extend(walked.into_iter().filter(|row| before.is_none_or(|before| row.payment.sequence < before)));
             }
         }
         rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.payment.sequence));
         let more = rows.len() > limit as usize;
         rows.truncate(limit as usize);
-        let next = rows.last().filter(|row| more || row.previous != Sequence(0)).map(|row| row.payment.sequence);
+        let next = rows.last().filter(|_| more).map(|row| row.payment.sequence);
         Ok(Page { items: rows.into_iter().map(PaymentView::from).collect(), next, position })
     }
 

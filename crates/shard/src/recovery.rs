@@ -31,7 +31,8 @@ pub(crate) async fn recover(shard: &ShardRef, store: &Store) -> Result<Recovered
     let mut chain = Chain::start(shard.clone());
     let mut last_at = Timestamp(0);
     loop {
-        let segments = store.journal.read(chain.last().next(), READ_BYTES).await.map_err(|error| failed(placed(error, chain.last().next())))?;
+        let segments =
+            store.journal.read(chain.last().next(), READ_BYTES).await.map_err(|error| failed(placed(error, chain.last().next())))?;
         if segments.is_empty() {
             break;
         }
@@ -43,8 +44,11 @@ pub(crate) async fn recover(shard: &ShardRef, store: &Store) -> Result<Recovered
             }
             let entries = segment.entries(shard).map_err(|corrupt| failed(corrupt.into()))?;
             let after = projected;
-            let entries: Vec<Committed> =
-                entries.into_iter().filter(|(position, _)| position.sequence > after).map(|(position, entry)| (position, Arc::new(entry))).collect();
+            let entries: Vec<Committed> = entries
+                .into_iter()
+                .filter(|(position, _)| position.sequence > after)
+                .map(|(position, entry)| (position, Arc::new(entry)))
+                .collect();
             store.tables.project(&Projection::of(&entries)).await.map_err(failed)?;
             projected = segment.last();
         }

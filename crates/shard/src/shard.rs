@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use paymesh_journal::{Identity, Store};
+use paymesh_journal::{Identity, SEGMENT_ENTRIES_MAX, Store};
 use paymesh_ledger::{Entry, Rejection, Request};
 use paymesh_types::{Epoch, Position, Sequence, ShardRef, Timestamp};
 use tokio::{
@@ -34,7 +34,8 @@ const INTERNAL_WORKS_MAX: usize = 16;
 pub struct Options {
     /// Commands that wait at most; more are refused as overload.
     pub queue_commands_max: usize,
-    /// Commands of one group commit at most.
+    /// Commands after which a group commit takes no more callers' works; what one caller hands in at once is cut into works
+    /// of as many. At most half of what a segment holds.
     pub batch_commands_max: usize,
     /// Records of each kind in memory at most, apart from those that the tables do not have yet.
     pub records_max: usize,
@@ -97,7 +98,7 @@ pub(crate) struct Inner {
     pub(crate) projected: Projected,
     /// One permit for each command that may wait.
     permits: Arc<Semaphore>,
-    callers: mpsc::UnboundedSender<Work>,
+    callers: mpsc::Sender<Work>,
     internal: mpsc::Sender<Work>,
     pub(crate) epoch: AtomicU64,
     problem: watch::Sender<Option<String>>,
@@ -116,11 +117,14 @@ impl Shard {
     ///
     /// # Errors
     /// The storage failed or is corrupt.
-    pub async fn open(identity: &Identity, store: Store, options: Options, clock: Clock) -> Result<Self, Error> {
+    pub async fn open(identity: &Identity, store: Store, mut options: Options, clock: Clock) -> Result<Self, Error> {
+        // One work less than full, and one more work, are a segment still.
+        options.batch_commands_max = options.batch_commands_max.clamp(1, SEGMENT_ENTRIES_MAX / 2);
         let shard = identity.shard.clone();
         let recovered = recovery::recover(&shard, &store).await?;
         let tail = Tail::new(shard.clone(), store.journal.clone(), recovered.head);
-        let (callers, caller_works) = mpsc::unbounded_channel();
+        // Every work holds a permit for each of its commands, so there is always room for what has one.
+        let (callers, caller_works) = mpsc::channel(options.queue_commands_max);
         let (internal, internal_works) = mpsc::channel(INTERNAL_WORKS_MAX);
         let inner = Arc::new(Inner {
             shard: shard.clone(),
@@ -144,7 +148,7 @@ impl Shard {
     }
 
     /// Owns the shard's tasks: none of them ends but with the shard, so the end of one is a problem of the shard.
-    async fn supervise(self, leader: Leader, callers: mpsc::UnboundedReceiver<Work>, internal: mpsc::Receiver<Work>) {
+    async fn supervise(self, leader: Leader, callers: mpsc::Receiver<Work>, internal: mpsc::Receiver<Work>) {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async move { format!("the leader: {}", leader.run(callers, internal).await) });
         let inner = self.inner.clone();
@@ -152,14 +156,20 @@ impl Shard {
         let shard = self.clone();
         tasks.spawn(async move { format!("the timers: {}", timers::run(&shard).await) });
         drop(self.inner.owner.lock().await);
-        let why = match tasks.join_next().await {
-            Some(Ok(why)) => why,
-            Some(Err(error)) => format!("a task died: {error}"),
-            None => "it has no tasks".to_owned(),
-        };
-        tracing::error!(shard = %self.inner.shard, %why, "shard stopped serving");
-        self.refuse(why);
-        // Dropping the set ends the other tasks; what waits in the queue is answered by the closed channels.
+        tokio::select! {
+            ended = tasks.join_next() => {
+                let why = match ended {
+                    Some(Ok(why)) => why,
+                    Some(Err(error)) => format!("a task died: {error}"),
+                    None => "it has no tasks".to_owned(),
+                };
+                tracing::error!(shard = %self.inner.shard, %why, "shard stopped serving");
+                self.refuse(why);
+            }
+            why = self.stopped() => tracing::info!(shard = %self.inner.shard, %why, "shard closes"),
+        }
+        // What waits in the queue is answered by the closed channels.
+        tasks.shutdown().await;
     }
 
     pub(crate) fn refuse(&self, why: String) {
@@ -169,8 +179,8 @@ impl Shard {
     /// Ends the shard's tasks. What was answered is durable already; what waits is not answered.
     pub async fn close(&self) {
         self.refuse("it was closed".to_owned());
-        if let Some(owner) = self.inner.owner.lock().await.take() {
-            owner.abort();
+        let owner = self.inner.owner.lock().await.take();
+        if let Some(owner) = owner {
             let _ = owner.await;
         }
     }
@@ -234,13 +244,28 @@ impl Shard {
         }
         let overloaded = || Error::Overloaded { shard: inner.shard.clone() };
         let count = u32::try_from(requests.len()).map_err(|_| overloaded())?;
-        let permit = inner.permits.clone().try_acquire_many_owned(count).map_err(|_| overloaded())?;
-        let (reply, answer) = oneshot::channel();
-        inner.callers.send(Work { requests, reply, permit: Some(permit) }).map_err(|_| self.gone())?;
-        answer.await.map_err(|_| self.gone())?
+        let mut permits = inner.permits.clone().try_acquire_many_owned(count).map_err(|_| overloaded())?;
+        if requests.len() <= inner.options.batch_commands_max {
+            let (reply, answer) = oneshot::channel();
+            inner.callers.try_send(Work { requests, reply, permit: Some(permits) }).map_err(|_| self.gone())?;
+            return answer.await.map_err(|_| self.gone())?;
+        }
+        let mut waiting = Vec::new();
+        for some in requests.chunks(inner.options.batch_commands_max) {
+            let (reply, answer) = oneshot::channel();
+            let permit = permits.split(some.len());
+            inner.callers.try_send(Work { requests: some.to_vec(), reply, permit }).map_err(|_| self.gone())?;
+            waiting.push(answer);
+        }
+        let mut answers = Vec::with_capacity(requests.len());
+        for answer in waiting {
+            answers.extend(answer.await.map_err(|_| self.gone())??);
+        }
+        Ok(answers)
     }
 
-    /// As [`Self::submit_all`], for other shards and timers: waits for a place instead of being refused.
+    /// As [`Self::submit_all`], for the shard's own doings: waits for a place instead of being refused. At most half of what
+    /// a segment holds at once.
     pub(crate) async fn submit_internal(&self, requests: Vec<Request>) -> Result<Vec<Result<Answer, Rejection>>, Error> {
         if requests.is_empty() {
             return Ok(Vec::new());

@@ -84,11 +84,18 @@ impl Tail {
         if let Some(batch) = self.recent(from) {
             return Ok(batch);
         }
+        self.stored(from, READ_BYTES).await
+    }
+
+    /// Entries from storage: those of the segment that holds `from`, and of more until about `bytes_max` are read.
+    async fn stored(&self, from: Sequence, bytes_max: usize) -> Result<Batch, Error> {
         let failed = |source| Error::Storage { shard: self.shard.clone(), source };
         let mut entries = Vec::new();
-        for segment in self.journal.read(from, READ_BYTES).await.map_err(failed)? {
+        for segment in self.journal.read(from, bytes_max).await.map_err(failed)? {
             let decoded = segment.entries(&self.shard).map_err(|corrupt| failed(corrupt.into()))?;
-            entries.extend(decoded.into_iter().filter(|(position, _)| position.sequence >= from).map(|(position, entry)| (position, Arc::new(entry))));
+            entries.extend(
+                decoded.into_iter().filter(|(position, _)| position.sequence >= from).map(|(position, entry)| (position, Arc::new(entry))),
+            );
         }
         if entries.is_empty() {
             return Err(Error::InTheFuture { shard: self.shard.clone(), head: self.head(), wanted: from });
@@ -118,7 +125,7 @@ impl Tail {
         }
         let batch = match self.recent(sequence) {
             Some(batch) => batch,
-            None => self.next(sequence).await?,
+            None => self.stored(sequence, 0).await?,
         };
         Ok(batch[0].clone())
     }
@@ -130,7 +137,10 @@ impl Tail {
         for sequence in sequences {
             let held = batch.first().zip(batch.last()).is_some_and(|(first, last)| (first.0.sequence..=last.0.sequence).contains(sequence));
             if !held {
-                batch = self.next(*sequence).await?;
+                batch = match self.recent(*sequence) {
+                    Some(batch) => batch,
+                    None => self.stored(*sequence, 0).await?,
+                };
             }
             let offset = sequence.0 - batch[0].0.sequence.0;
             found.push(batch[usize::try_from(offset).expect("a batch fits in memory")].clone());

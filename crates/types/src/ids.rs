@@ -199,8 +199,17 @@ mod tests {
     #[test]
     fn a_payment_id_has_one_spelling() {
         for wrong in [
-            "", "pay", "pay_eu_1_1", "pay_eu_1_1_1_1", "ref_eu_1_1_1", "pay_eu_01_1_1", "pay_eu_1_+1_1", "pay_eu_1_1_0", "pay_EU_1_1_1",
-            "pay_eu_65536_1_1", "pay_eu_1_0_1",
+            "",
+            "pay",
+            "pay_eu_1_1",
+            "pay_eu_1_1_1_1",
+            "ref_eu_1_1_1",
+            "pay_eu_01_1_1",
+            "pay_eu_1_+1_1",
+            "pay_eu_1_1_0",
+            "pay_EU_1_1_1",
+            "pay_eu_65536_1_1",
+            "pay_eu_1_0_1",
         ] {
             assert!(wrong.parse::<PaymentId>().is_err(), "{wrong}");
         }

@@ -96,11 +96,15 @@ impl Money {
 
     /// From a decimal such as `12.50`: not more digits than the currency has, more than zero, within the bound.
     pub fn parse(text: &str, currency: Currency) -> Result<Self, Invalid> {
-        let decimal = Decimal::from_str_exact(text)
-            .map_err(|_| Invalid::new(format!("an amount is a decimal such as 12.50, not `{text}`")))?;
+        let decimal =
+            Decimal::from_str_exact(text).map_err(|_| Invalid::new(format!("an amount is a decimal such as 12.50, not `{text}`")))?;
         // Trailing zeros past the exponent are digits that the currency does not have: 1.500 EUR is refused, not guessed at.
         if decimal.scale() > currency.exponent() {
-            return Err(Invalid::new(format!("{currency} has {} digits after the point, `{text}` has {}", currency.exponent(), decimal.scale())));
+            return Err(Invalid::new(format!(
+                "{currency} has {} digits after the point, `{text}` has {}",
+                currency.exponent(),
+                decimal.scale()
+            )));
         }
         let bound = || Invalid::new(format!("an amount is more than zero and at most {}", display(AMOUNT_MINOR_MAX, currency)));
         let mut scaled = decimal;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use paymesh_contract::{
     common::v1 as common,
-    payments::v1::{self as payments, PaymentReceipt, PaymentStatus, payment_outcome::Outcome},
+    payments::v1::{self as payments, PaymentReceipt, PaymentStatus},
     timestamp,
     wallet::v1 as wallet,
 };
@@ -71,9 +71,9 @@ fn status(phase: Phase, in_transit: bool) -> PaymentStatus {
 }
 
 /// The short form, for batches: nothing of the entry is copied but what the receipt holds.
-pub(crate) fn receipt(answer: &Answer) -> Outcome {
+pub(crate) fn receipt(answer: &Answer) -> PaymentReceipt {
     let (status, reason) = match &answer.entry.body {
-        Body::PaymentCreated(NewPayment { declined: Some(_), .. }) => (PaymentStatus::Declined, declined(&answer.entry)),
+        Body::PaymentCreated(NewPayment { declined: declined @ Some(_), .. }) => (PaymentStatus::Declined, *declined),
         Body::PaymentCreated(NewPayment { hold_s: 1.., .. }) => (PaymentStatus::Authorized, None),
         Body::PaymentCreated(NewPayment { payee_shard: Some(_), .. }) => (PaymentStatus::InTransit, None),
         Body::PaymentCreated(_) => (PaymentStatus::Completed, None),
@@ -83,14 +83,7 @@ pub(crate) fn receipt(answer: &Answer) -> Outcome {
     let mut payment_id = String::with_capacity(PAYMENT_ID_BYTES);
     write!(payment_id, "pay_{}_{}_{}_{}", shard.zone, shard.index, epoch.0, sequence.0).expect("a string has room");
     debug_assert_eq!(payment_id, PaymentId::from(answer.position.clone()).to_string());
-    Outcome::Receipt(PaymentReceipt { payment_id, status: status.into(), reason: text(reason) })
-}
-
-fn declined(entry: &Entry) -> Option<Reason> {
-    match &entry.body {
-        Body::PaymentCreated(new) => new.declined,
-        _ => None,
-    }
+    PaymentReceipt { payment_id, status: status.into(), reason: text(reason) }
 }
 
 /// A user's balance in an amount's currency after an entry that posted to it.

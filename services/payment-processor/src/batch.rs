@@ -25,6 +25,7 @@ use tonic::Code;
 
 use crate::{
     MESSAGE_BYTES_MAX, answer,
+    counts::Tally,
     door::NewPayment,
     error,
     homes::{Homes, Slot},
@@ -51,7 +52,7 @@ pub(crate) fn check_size(items: &[CreatePaymentRequest]) -> Result<(), Fault> {
 
 /// Makes the payments, each on its own: one outcome for each, in order.
 pub(crate) async fn create(homes: &Homes, call: Option<&Call>, items: Vec<CreatePaymentRequest>) -> Vec<PaymentOutcome> {
-    let mut outcomes = Outcomes(vec![PaymentOutcome::default(); items.len()]);
+    let mut outcomes = Outcomes { items: vec![PaymentOutcome::default(); items.len()], tally: Tally::start() };
     let mut asked = Vec::new();
     let checked: Vec<Option<Item>> = items
         .iter()
@@ -78,7 +79,8 @@ pub(crate) async fn create(homes: &Homes, call: Option<&Call>, items: Vec<Create
     let (here, elsewhere) = join(here, elsewhere).await;
     here.into_iter().for_each(|(indexes, answers)| outcomes.take_answers(indexes, answers));
     elsewhere.into_iter().for_each(|(indexes, answers)| outcomes.take_outcomes(indexes, answers));
-    outcomes.0
+    outcomes.tally.publish();
+    outcomes.items
 }
 
 /// A checked payment, and what is known without asking of where its users live.
@@ -221,15 +223,21 @@ async fn forward(
     (part.indexes, answers.await)
 }
 
-struct Outcomes(Vec<PaymentOutcome>);
+struct Outcomes {
+    items: Vec<PaymentOutcome>,
+    tally: Tally,
+}
 
 impl Outcomes {
     fn fail(&mut self, index: usize, fault: Fault) {
-        self.set(index, Outcome::Error(ItemError::from(fault)));
+        self.tally.failed();
+        self.items[index].outcome = Some(Outcome::Error(ItemError::from(fault)));
     }
 
-    fn set(&mut self, index: usize, outcome: Outcome) {
-        self.0[index].outcome = Some(outcome);
+    fn record(&mut self, index: usize, answer: &Answer) {
+        let receipt = answer::receipt(answer);
+        self.tally.recorded(receipt.status());
+        self.items[index].outcome = Some(Outcome::Receipt(receipt));
     }
 
     fn fail_all(&mut self, indexes: Vec<usize>, fault: &Fault) {
@@ -239,7 +247,7 @@ impl Outcomes {
     fn take_answers(&mut self, indexes: Vec<usize>, answers: Answers) {
         match answers {
             Ok(answers) => indexes.into_iter().zip(answers).for_each(|(index, answer)| match answer {
-                Ok(answer) => self.set(index, answer::receipt(&answer)),
+                Ok(answer) => self.record(index, &answer),
                 Err(rejection) => self.fail(index, error::rejected(rejection)),
             }),
             Err(fault) => self.fail_all(indexes, &fault),
@@ -248,7 +256,7 @@ impl Outcomes {
 
     fn take_outcomes(&mut self, indexes: Vec<usize>, outcomes: Result<Vec<PaymentOutcome>, Fault>) {
         match outcomes {
-            Ok(outcomes) => indexes.into_iter().zip(outcomes).for_each(|(index, outcome)| self.0[index] = outcome),
+            Ok(outcomes) => indexes.into_iter().zip(outcomes).for_each(|(index, outcome)| self.items[index] = outcome),
             Err(fault) => self.fail_all(indexes, &fault),
         }
     }

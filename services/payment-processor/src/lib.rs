@@ -11,6 +11,7 @@
 
 mod answer;
 mod batch;
+mod counts;
 mod directory;
 mod door;
 mod error;
@@ -34,6 +35,7 @@ use paymesh_mesh::Mesh;
 use paymesh_shard::Shards;
 use tonic::service::Routes;
 
+pub use crate::counts::describe_metrics;
 use crate::{homes::Homes, wire::Worded};
 
 /// Bytes of a request message at most: a batch of 8,192 payments with the longest ids and references, four times over.

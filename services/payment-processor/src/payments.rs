@@ -19,7 +19,7 @@ use paymesh_shard::Answer;
 use paymesh_types::{PaymentId, RequestId, Sequence, UserId};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{answer, batch, door, error, homes::Homes, page, stream};
+use crate::{answer, batch, counts::Tally, door, error, homes::Homes, page, stream};
 
 /// The service.
 #[derive(Debug)]
@@ -52,8 +52,17 @@ impl Payments {
 #[tonic::async_trait]
 impl PaymentService for Payments {
     async fn create_payment(&self, request: Request<CreatePaymentRequest>) -> Result<Response<CreatePaymentResponse>, Status> {
-        let answer = self.create(request.into_inner()).await?;
-        Ok(Response::new(CreatePaymentResponse { payment: answer::written(&answer), position: answer::position(&answer.position) }))
+        let mut tally = Tally::start();
+        let made = self
+            .create(request.into_inner())
+            .await
+            .map(|answer| CreatePaymentResponse { payment: answer::written(&answer), position: answer::position(&answer.position) });
+        match made.as_ref().ok().and_then(|made| made.payment.as_ref()) {
+            Some(payment) => tally.recorded(payment.status()),
+            None => tally.failed(),
+        }
+        tally.publish();
+        Ok(Response::new(made?))
     }
 
     async fn create_payments(&self, request: Request<CreatePaymentsRequest>) -> Result<Response<CreatePaymentsResponse>, Status> {

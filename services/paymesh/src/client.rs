@@ -121,6 +121,10 @@ pub(crate) fn retry_after(status: &Status) -> Option<Duration> {
 /// The error for a person: its reason, what happened, and the field at fault.
 pub(crate) fn explain(status: &Status) -> String {
     if is_broken_connection(status) {
+        // tonic's own timer ends a call with this code; see `call`.
+        if status.code() == Code::Cancelled {
+            return "no answer within the deadline".to_owned();
+        }
         return "the node does not answer (connection refused or broken)".to_owned();
     }
     let fault = Fault::from_status(status);

@@ -133,7 +133,7 @@ async fn play(mesh: &Mesh, nodes: &mut [Node], file: &Path, json: Option<&Path>)
 
     say!("\nVERIFY");
     let verify = verify::verify(mesh).await?;
-    verify.say();
+    verify.say(mesh);
     say_known_limit(mesh, &verify.in_transit);
 
     let mut problems = against_file(&submit, &verify);

@@ -121,11 +121,8 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
 async fn open_shards(topology: &Topology, args: &NodeArgs, data: &DataDirectory, health: &Health) -> (Shards, Vec<(ShardRef, Component)>) {
     let led = topology.led_by(&args.region);
     let clock: Clock = Arc::new(system_time);
-    let options = Options {
-        outcome_retention: topology.outcome_retention(),
-        records_max: RECORDS_MAX / led.len().max(1),
-        ..Options::default()
-    };
+    let options =
+        Options { outcome_retention: topology.outcome_retention(), records_max: RECORDS_MAX / led.len().max(1), ..Options::default() };
     let opening = led.into_iter().map(|shard| {
         let (options, clock) = (options.clone(), clock.clone());
         let component = health.component(format!("shard {shard}"));
@@ -149,7 +146,13 @@ async fn open_shards(topology: &Topology, args: &NodeArgs, data: &DataDirectory,
     (Shards::new(shards), components)
 }
 
-async fn open(topology: &Topology, shard: &ShardRef, data: &DataDirectory, options: Options, clock: Clock) -> Result<Shard, paymesh_shard::Error> {
+async fn open(
+    topology: &Topology,
+    shard: &ShardRef,
+    data: &DataDirectory,
+    options: Options,
+    clock: Clock,
+) -> Result<Shard, paymesh_shard::Error> {
     let shards = match topology.zone(&shard.zone) {
         Some(zone) => zone.shards,
         None => {

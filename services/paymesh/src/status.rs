@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use paymesh_contract::mesh::v1::{GetStatusResponse, ShardState, ShardStatus};
+use paymesh_topology::Topology;
 use paymesh_types::{RegionName, ShardRef};
 use serde::Serialize;
 use tonic::Status;
@@ -18,6 +19,9 @@ use crate::{
     output::{self, Table, money},
     place, say,
 };
+
+/// Ways with money on them that are shown one by one.
+const WAYS_SHOWN_MAX: usize = 16;
 
 /// Everything that is shown.
 #[derive(Serialize)]
@@ -71,7 +75,7 @@ pub(crate) async fn run(config: &Path, args: StatusArgs) -> anyhow::Result<Exit>
     if args.json {
         output::say_json(&report)?;
     } else {
-        say(&report);
+        say(&mesh.topology, &report);
     }
     if report.regions.iter().any(|region| !region.up) {
         return Ok(Exit::Unreachable);
@@ -141,7 +145,7 @@ pub(crate) fn in_transit<'a>(statuses: impl Iterator<Item = &'a GetStatusRespons
     Ok(known.collect())
 }
 
-fn say(report: &Report) {
+fn say(topology: &Topology, report: &Report) {
     say!("mesh {}", report.mesh);
     let mut table = Table::new(["region", "state", "version", "grpc", "http"]);
     for region in &report.regions {
@@ -177,24 +181,38 @@ fn say(report: &Report) {
     }
 
     if report.regions.iter().any(|region| region.up) {
-        say_in_transit(&report.in_transit);
+        say_in_transit(topology, &report.in_transit);
     }
 }
 
-/// Prints the ways that have money on them.
-pub(crate) fn say_in_transit(ways: &[InTransit]) {
-    let mut table = Table::new(["from", "to", "sent so far", "in transit"]);
-    for way in ways.iter().filter(|way| way.in_transit_minor_units != Some(0)) {
-        let in_transit = match way.in_transit_minor_units {
-            Some(minor) => money(minor, &way.currency),
-            None => "unknown: the receiver does not answer".to_owned(),
-        };
-        table.row([way.from.clone(), way.to.clone(), money(way.sent_minor_units.into(), &way.currency), in_transit]);
-    }
-    if table.is_empty() {
+/// Prints the ways that have money on them; when they are many, summed up by the regions that lead the shards.
+pub(crate) fn say_in_transit(topology: &Topology, ways: &[InTransit]) {
+    let open: Vec<_> = ways.iter().filter(|way| way.in_transit_minor_units != Some(0)).collect();
+    if open.is_empty() {
         say!("\n  no money in transit");
-    } else {
-        say!("\n{table}");
+        return;
+    }
+    let leaders: BTreeMap<String, String> = topology
+        .shards()
+        .into_iter()
+        .filter_map(|shard| topology.leader(&shard).map(|leader| (shard.to_string(), leader.to_string())))
+        .collect();
+    let by_region = open.len() > WAYS_SHOWN_MAX;
+    let name = |shard: &String| if by_region { leaders.get(shard).unwrap_or(shard).clone() } else { shard.clone() };
+    let mut sums: BTreeMap<(String, String, &str), (i128, Option<i128>)> = BTreeMap::new();
+    for way in open {
+        let (sent, in_transit) = sums.entry((name(&way.from), name(&way.to), way.currency.as_str())).or_insert((0, Some(0)));
+        *sent += i128::from(way.sent_minor_units);
+        *in_transit = in_transit.zip(way.in_transit_minor_units).map(|(sum, more)| sum + more);
+    }
+    let mut table = Table::new(["from", "to", "sent so far", "in transit"]);
+    for ((from, to, currency), (sent, in_transit)) in sums {
+        let in_transit = in_transit.map_or_else(|| "unknown: the receiver does not answer".to_owned(), |minor| money(minor, currency));
+        table.row([from, to, money(sent, currency), in_transit]);
+    }
+    say!("\n{table}");
+    if by_region {
+        say!("  (summed up by region; --json has every pair of shards)");
     }
 }
 

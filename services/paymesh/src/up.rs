@@ -70,7 +70,7 @@ pub(crate) async fn run(config: &Path, args: UpArgs) -> anyhow::Result<Exit> {
                 announced = true;
                 say!("mesh `{}` is up; call any region:", topology.mesh());
                 for region in topology.regions() {
-                    say!("  {:<width$}  grpc {}   http://{}/metrics", region.name, region.grpc, region.http);
+                    say!("  {:<width$}  grpc {}   http://{}/metrics", region.name.as_str(), region.grpc, region.http);
                 }
                 say!("Ctrl-C drains and stops it");
             },

@@ -26,7 +26,9 @@ pub(super) async fn statements_add_up_and_are_walked_backwards<E: Engine>(engine
             assert_eq!(line.at, entry.at);
         }
         assert_eq!(balance, 0, "the lines of {owner:?} in {currency} make up its balance");
-        let postings = stream.committed().iter().flat_map(|(position, entry)| entry.lines(position.sequence).map(|(_, user, posting)| (user, posting.currency)).collect::<Vec<_>>());
+        let postings = stream.committed().iter().flat_map(|(position, entry)| {
+            entry.lines(position.sequence).map(|(_, user, posting)| (user, posting.currency)).collect::<Vec<_>>()
+        });
         assert_eq!(lines.len(), postings.filter(|of| *of == (owner, currency)).count(), "none is missing");
     }
     kinds.sort_unstable();
@@ -71,7 +73,11 @@ fn busy_account() -> (Stream, usize) {
     let mut submit = |command: Command| stream.submit(Request { id: None, command }).expect("it is accepted");
     let money = |minor| Money::new(minor, currency(0)).expect("within the bounds");
     for number in [1, 2] {
-        submit(Command::EnrollUser { user: user(number), country: "DE".parse().expect("a country"), currencies: [currency(0)].into_iter().collect() });
+        submit(Command::EnrollUser {
+            user: user(number),
+            country: "DE".parse().expect("a country"),
+            currencies: [currency(0)].into_iter().collect(),
+        });
     }
     submit(Command::Deposit { user: user(1), money: money(1_000_000), reference: String::new() });
     let count = LINES_WALKED_MAX as usize + 50;

@@ -126,8 +126,13 @@ pub(super) async fn every_kind_of_record_comes_back<E: Engine>(engine: &E) {
         assert_eq!(found, expected, "seed {seed}");
         for number in 1..=stream::USERS {
             let owner = user(number);
-            let mine: Vec<(Currency, Wallet)> =
-                expected.records.wallets.iter().filter(|((of, _), _)| *of == owner).map(|((_, currency), wallet)| (*currency, *wallet)).collect();
+            let mine: Vec<(Currency, Wallet)> = expected
+                .records
+                .wallets
+                .iter()
+                .filter(|((of, _), _)| *of == owner)
+                .map(|((_, currency), wallet)| (*currency, *wallet))
+                .collect();
             assert_eq!(store.tables.wallets(owner).await.expect("accounts are read"), mine, "seed {seed}: by currency number");
             let country = expected.records.users.iter().find(|(of, _)| *of == owner).map(|(_, country)| *country);
             assert!(store.tables.user(owner).await.expect("a user is read") == country, "seed {seed}: the country of {owner:?}");
@@ -141,14 +146,34 @@ fn check_variety(stream: &Stream) {
         .committed()
         .iter()
         .map(|(_, entry)| match &entry.body {
-            paymesh_ledger::Body::Received { effect, .. } => format!("{effect:?}").split('(').next().unwrap_or_default().split(' ').next().unwrap_or_default().to_owned(),
+            paymesh_ledger::Body::Received { effect, .. } => {
+                format!("{effect:?}").split('(').next().unwrap_or_default().split(' ').next().unwrap_or_default().to_owned()
+            }
             _ => entry.kind().to_owned(),
         })
         .collect();
     let all = [
-        "user_enrolled", "user_claimed", "account_opened", "account_closed", "deposited", "withdrawn", "withdrawal_declined", "payment_created",
-        "payment_captured", "payment_voided", "payment_expired", "refund_completed", "refund_requested", "delivered", "Credited", "Bounced",
-        "RefundPaid", "RefundRefused", "PaymentReturned", "RefundReceived", "RefundFailed",
+        "user_enrolled",
+        "user_claimed",
+        "account_opened",
+        "account_closed",
+        "deposited",
+        "withdrawn",
+        "withdrawal_declined",
+        "payment_created",
+        "payment_captured",
+        "payment_voided",
+        "payment_expired",
+        "refund_completed",
+        "refund_requested",
+        "delivered",
+        "Credited",
+        "Bounced",
+        "RefundPaid",
+        "RefundRefused",
+        "PaymentReturned",
+        "RefundReceived",
+        "RefundFailed",
     ];
     for kind in all {
         assert!(seen.contains(kind), "the stream has no {kind}, it has {seen:?}");
@@ -268,7 +293,11 @@ pub(super) async fn after_a_crash_rows_and_cursor_still_belong_together<E: Engin
             let tables = store.tables.as_ref();
             let mut at = usize::try_from(tables.cursor().await.expect("the cursor is read").0).expect("small");
             let so_far = Stream::with(seed, at);
-            assert_eq!(everything(tables, stream.committed()).await, expected(&so_far), "seed {seed}, {at} entries after {crashes} crashes");
+            assert_eq!(
+                everything(tables, stream.committed()).await,
+                expected(&so_far),
+                "seed {seed}, {at} entries after {crashes} crashes"
+            );
             for _ in 0..1 + dice.below(8) {
                 let to = (at + 1 + dice.below(20) as usize).min(150);
                 if at < to {

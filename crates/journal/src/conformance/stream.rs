@@ -238,7 +238,14 @@ impl Stream {
             (user(payer.get() % USERS + 1), None)
         };
         let hold_s = if self.dice.happens(500) { u32::try_from(self.dice.below(60)).unwrap_or(0) } else { 0 };
-        Command::CreatePayment(CreatePayment { payer, payee, payee_shard, money: self.any_money(300), hold_s, reference: self.any_reference() })
+        Command::CreatePayment(CreatePayment {
+            payer,
+            payee,
+            payee_shard,
+            money: self.any_money(300),
+            hold_s,
+            reference: self.any_reference(),
+        })
     }
 
     fn about_a_payment(&mut self) -> Command {

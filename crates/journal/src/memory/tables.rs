@@ -87,7 +87,8 @@ impl Rows {
     /// What of the projection is there already, though it can only be made once.
     fn conflict(&self, projection: &Projection) -> Option<String> {
         let user = projection.users.iter().find(|(user, _)| self.users.contains_key(user)).map(|(user, _)| format!("{user:?}"));
-        let claim = || projection.claims.iter().find(|(user, _)| self.claims.contains_key(user)).map(|(user, _)| format!("a claim of {user:?}"));
+        let claim =
+            || projection.claims.iter().find(|(user, _)| self.claims.contains_key(user)).map(|(user, _)| format!("a claim of {user:?}"));
         let opened = || projection.opened.iter().find(|key| self.wallet(key).is_some()).map(|key| format!("an account of {:?}", key.0));
         let line = || projection.lines.iter().find(|line| self.lines.contains_key(&line.id)).map(|line| format!("{:?}", line.id));
         let created = |row: &&PaymentRow| self.payments.contains_key(&row.payment.sequence);

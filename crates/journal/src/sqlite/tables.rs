@@ -43,7 +43,11 @@ impl SqliteTables {
     }
 
     fn bad(&self, bad: Bad) -> Error {
-        Error::Corrupt(crate::Corrupt { shard: self.file.shard.clone(), sequence: Sequence(0), what: format!("{}: {bad}", self.file.place) })
+        Error::Corrupt(crate::Corrupt {
+            shard: self.file.shard.clone(),
+            sequence: Sequence(0),
+            what: format!("{}: {bad}", self.file.place),
+        })
     }
 
     async fn all(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Vec<SqliteRow>, Error> {
@@ -109,9 +113,16 @@ async fn write_wallets(connection: &mut SqliteConnection, projection: &Projectio
     // In key order, so that neighbours are written together.
     let mut opened = projection.opened.clone();
     opened.sort_unstable();
-    insert(connection, "INSERT INTO wallets (user_id, currency, balance, held, closed, last_line, last_payment)", 7, "", &opened, |query, key| {
-        query.bind(stored(key.0.get())).bind(i64::from(key.1.numeric())).bind(0i64).bind(0i64).bind(0i64).bind(0i64).bind(0i64)
-    })
+    insert(
+        connection,
+        "INSERT INTO wallets (user_id, currency, balance, held, closed, last_line, last_payment)",
+        7,
+        "",
+        &opened,
+        |query, key| {
+            query.bind(stored(key.0.get())).bind(i64::from(key.1.numeric())).bind(0i64).bind(0i64).bind(0i64).bind(0i64).bind(0i64)
+        },
+    )
     .await?;
     let mut wallets: Vec<_> = projection.wallets.iter().collect();
     wallets.sort_unstable_by_key(|(key, _)| **key);
@@ -292,14 +303,17 @@ fn json_hex<'a>(ids: impl Iterator<Item = &'a RequestId>) -> String {
     text
 }
 
-const PAYMENT_COLUMNS: &str = "sequence, epoch, payer, payee, payee_zone, payee_shard, currency, amount, captured, refunded, sent, phase, reason,
+const PAYMENT_COLUMNS: &str =
+    "sequence, epoch, payer, payee, payee_zone, payee_shard, currency, amount, captured, refunded, sent, phase, reason,
     created_at, expires_at, previous, reference";
 
 #[async_trait]
 impl Tables for SqliteTables {
     async fn cursor(&self) -> Result<Sequence, Error> {
-        let sequence: i64 =
-            sqlx::query_scalar("SELECT sequence FROM cursor").fetch_one(&self.file.readers).await.map_err(|error| self.file.failed(error))?;
+        let sequence: i64 = sqlx::query_scalar("SELECT sequence FROM cursor")
+            .fetch_one(&self.file.readers)
+            .await
+            .map_err(|error| self.file.failed(error))?;
         Ok(rows::sequence(sequence))
     }
 
@@ -343,7 +357,8 @@ impl Tables for SqliteTables {
         if !missing.requests.is_empty() {
             let ids = json_hex(missing.requests.iter());
             let found =
-                sqlx::query("SELECT request_id, sequence FROM requests WHERE request_id IN (SELECT unhex(value) FROM json_each(?))").bind(ids);
+                sqlx::query("SELECT request_id, sequence FROM requests WHERE request_id IN (SELECT unhex(value) FROM json_each(?))")
+                    .bind(ids);
             for row in self.all(found).await? {
                 records.requests.push(rows::request(&row).map_err(|bad| self.bad(bad))?);
             }
@@ -376,9 +391,7 @@ impl Tables for SqliteTables {
         )
         .bind(stored(user.get()));
         let rows = self.all(found).await?;
-        rows.iter()
-            .map(|row| rows::wallet(row).map(|((_, currency), wallet)| (currency, wallet)).map_err(|bad| self.bad(bad)))
-            .collect()
+        rows.iter().map(|row| rows::wallet(row).map(|((_, currency), wallet)| (currency, wallet)).map_err(|bad| self.bad(bad))).collect()
     }
 
     async fn user(&self, user: UserId) -> Result<Option<Country>, Error> {

@@ -7,7 +7,7 @@ use paymesh_contract::{DOMAIN, Fault, policies};
 use paymesh_payment_processor::services;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tonic::{Code, Status, body::Body};
-use tower::{Service as _, ServiceExt as _};
+use tower::ServiceExt as _;
 
 use crate::support::Node;
 
@@ -22,10 +22,10 @@ fn framed(message: &[u8]) -> Bytes {
 /// The status of a call with these bytes, straight to the services: no router has looked at them before. An endless answer
 /// is given up after its first part.
 async fn call(node: &Node, path: &str, body: Bytes) -> Status {
-    let mut routes = services(node.shards.clone(), node.mesh.clone());
+    let routes = services(node.shards.clone(), node.mesh.clone());
     let mut request = Request::post(path).body(Body::new(Full::new(body))).expect("a request");
     request.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
-    let response = ServiceExt::<Request<Body>>::ready(&mut routes).await.expect("ready").call(request).await.expect("an answer");
+    let response = routes.oneshot(request).await.expect("an answer");
     if let Some(status) = Status::from_header_map(response.headers()) {
         return status;
     }

@@ -19,6 +19,8 @@ async fn the_topology_and_every_shards_state_are_told() {
     node.users(&[(3, 1_000), (4, 0)]).await;
     let payment = node.payments().create_payment(pay(3, 4, 400)).await.expect("a payment").into_inner().payment.expect("a payment");
     node.until(&payment.payment_id, PaymentStatus::Completed).await;
+    // The state is told as projected; a balance is read when that has caught up.
+    node.until_balance(4, 400).await;
     let topology = node.operations().get_topology(GetTopologyRequest {}).await.expect("a topology").into_inner();
     assert_eq!((topology.mesh.as_str(), topology.region.as_str(), topology.shards.len()), ("test", "eu_west", 4));
     assert!(topology.regions[0].primary && topology.shards.iter().all(|shard| shard.region == "eu_west"));

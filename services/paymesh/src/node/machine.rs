@@ -76,7 +76,8 @@ impl Listeners {
 }
 
 async fn bind(region: &Region, key: &str, endpoint: &Endpoint) -> anyhow::Result<TcpListener> {
-    let address = endpoint.socket_addr().with_context(|| format!("endpoints.{}.{key}: {endpoint} is not an address of this machine", region.name))?;
+    let address =
+        endpoint.socket_addr().with_context(|| format!("endpoints.{}.{key}: {endpoint} is not an address of this machine", region.name))?;
     TcpListener::bind(address).await.map_err(|error| {
         let hint = if error.kind() == io::ErrorKind::AddrInUse { "; another process listens there" } else { "" };
         unusable(format!("endpoints.{}.{key}: cannot listen on {endpoint}: {error}{hint}", region.name))

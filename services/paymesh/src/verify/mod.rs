@@ -27,6 +27,8 @@ use crate::{
 
 /// Shards that are read at the same time.
 const SHARDS_AT_ONCE_MAX: usize = 4;
+/// Steps of progress that wait to be shown.
+const STEPS_MAX: usize = 64;
 /// The longest silence of a node that reads a journal.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -80,7 +82,7 @@ pub(crate) async fn run(config: &Path, args: VerifyArgs) -> anyhow::Result<Exit>
     if args.json {
         output::say_json(&report)?;
     } else {
-        report.say();
+        report.say(&mesh);
     }
     Ok(report.exit())
 }
@@ -120,13 +122,13 @@ pub(crate) async fn verify(mesh: &Mesh) -> anyhow::Result<Report> {
 
 /// Reads the journals of these shards, a few at a time.
 async fn pass(mesh: &Mesh, what: &str, shards: Vec<(ShardRef, Vec<InboxCursor>)>) -> (Reports, BTreeMap<ShardRef, Trouble>) {
-    let (steps, mut progress_of) = mpsc::unbounded_channel::<(ShardRef, u64, u64)>();
+    let (steps, mut progress_of) = mpsc::channel::<(ShardRef, u64, u64)>(STEPS_MAX);
     let reads = futures::stream::iter(shards).map(|(shard, sent_by)| {
         let steps = steps.clone();
         async move {
             let read = read_shard(mesh, &shard, sent_by, |read, head| {
-                // The receiver lives as long as this pass.
-                let _ = steps.send((shard.clone(), read, head));
+                // Only shown: a step that finds no room is left out, the next one says more.
+                let _ = steps.try_send((shard.clone(), read, head));
             });
             let result = read.await;
             (shard, result)
@@ -219,7 +221,7 @@ impl Report {
     }
 
     /// Prints it.
-    pub(crate) fn say(&self) {
+    pub(crate) fn say(&self, mesh: &Mesh) {
         let mut table = Table::new(["shard", "leader", "entries", "users", "payments", "chain"]);
         for shard in &self.shards {
             let chain = shard.chain_hash.get(..16).unwrap_or(&shard.chain_hash);
@@ -244,7 +246,7 @@ impl Report {
         if !table.is_empty() {
             say!("{table}");
         }
-        status::say_in_transit(&self.in_transit);
+        status::say_in_transit(&mesh.topology, &self.in_transit);
         for (shard, why) in &self.unreachable {
             say!("NOT VERIFIED  {shard}: {why}");
         }

@@ -66,10 +66,17 @@ async fn a_home_that_is_down_is_unavailable_at_once_and_one_that_hangs_ends_at_t
 
     mesh.signal("eu_west", "STOP");
     for via in ["us_east", "us_west"] {
-        let (answer, took) = call(&mesh, via).await;
-        let status = answer.unwrap_err();
-        assert_eq!(status.code(), Code::DeadlineExceeded, "{via}: {status:?}");
-        assert!(took < deadline + Duration::from_secs(1), "{via} took {took:?}");
+        // tonic's client has a timer of its own, which on a busy machine may be first; then the node is asked again.
+        for attempt in 1.. {
+            let (answer, took) = call(&mesh, via).await;
+            let status = answer.unwrap_err();
+            assert!(took < deadline + Duration::from_secs(1), "{via} took {took:?}");
+            if std::error::Error::source(&status).is_none() {
+                assert_eq!(status.code(), Code::DeadlineExceeded, "{via}: {status:?}");
+                break;
+            }
+            assert!(attempt < 10, "{via} never said that the deadline has passed: {status:?}");
+        }
     }
     mesh.signal("eu_west", "CONT");
     // What had been sent before the deadline may have happened; nothing is lost or doubled either way.

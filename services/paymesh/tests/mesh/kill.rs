@@ -9,11 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::StreamExt as _;
 use paymesh_contract::payments::v1::{
     CreatePaymentRequest, GetPaymentRequest, GetRequestOutcomeRequest, ListPaymentsRequest, PaymentStatus,
+    payment_service_client::PaymentServiceClient,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::task::JoinSet;
+use tonic::transport::Channel;
 
 use crate::support::{ONE_REGION, TestMesh, payment};
 
@@ -75,9 +78,7 @@ async fn every_acknowledged_payment_survives_kill_9_and_none_happens_twice() {
         mesh.start(REGION);
 
         assert!(!new.is_empty(), "round {round}: nothing was acknowledged before the kill");
-        for payment in &new {
-            assert_there(&mesh, payment, round).await;
-        }
+        assert_all_there(&mesh, &new, round).await;
         for request in unknown {
             let answer = mesh.payments(REGION).create_payment(request.clone()).await.unwrap().into_inner();
             new.push(Acknowledged { payment_id: answer.payment.unwrap().payment_id, request });
@@ -85,22 +86,26 @@ async fn every_acknowledged_payment_survives_kill_9_and_none_happens_twice() {
         done.extend(new);
     }
 
-    for payment in &done {
-        assert_there(&mesh, payment, ROUNDS).await;
-    }
+    assert_all_there(&mesh, &done, ROUNDS).await;
     assert_each_once(&mesh, &done).await;
     let report = mesh.assert_books();
     let payments: u64 = report["shards"].as_array().unwrap().iter().map(|shard| shard["payments"].as_u64().unwrap()).sum();
     assert_eq!(payments, done.len() as u64);
 }
 
-async fn assert_there(mesh: &TestMesh, payment: &Acknowledged, round: u64) {
+async fn assert_all_there(mesh: &TestMesh, payments: &[Acknowledged], round: u64) {
+    let client = mesh.payments(REGION);
+    let looks = payments.iter().map(|payment| assert_there(client.clone(), payment, round));
+    futures::stream::iter(looks).buffer_unordered(64).collect::<()>().await;
+}
+
+async fn assert_there(mut client: PaymentServiceClient<Channel>, payment: &Acknowledged, round: u64) {
     let Acknowledged { request, payment_id } = payment;
-    let request_outcome = GetRequestOutcomeRequest { user_id: request.payer_id, request_id: request.request_id.clone() };
-    let outcome = mesh.payments(REGION).get_request_outcome(request_outcome).await;
+    let asked = GetRequestOutcomeRequest { user_id: request.payer_id, request_id: request.request_id.clone() };
+    let outcome = client.get_request_outcome(asked).await;
     let outcome = outcome.unwrap_or_else(|status| panic!("round {round}: {payment_id} is lost: {status}")).into_inner();
     assert_eq!(outcome.payment.unwrap().payment_id, *payment_id, "round {round}");
-    let found = mesh.payments(REGION).get_payment(GetPaymentRequest { payment_id: payment_id.clone() }).await;
+    let found = client.get_payment(GetPaymentRequest { payment_id: payment_id.clone() }).await;
     let found = found.unwrap_or_else(|status| panic!("round {round}: {payment_id} is lost: {status}")).into_inner().payment.unwrap();
     assert_eq!((found.payer_id, found.payee_id, found.amount), (request.payer_id, request.payee_id, request.amount.clone()));
 }

@@ -73,9 +73,7 @@ pub(super) fn line(row: &SqliteRow) -> Result<Line, Bad> {
         balance: row.try_get("balance")?,
         at: Timestamp(sequence(row.try_get("at")?).0),
         payment: row.try_get::<Option<&str>, _>("payment")?.map(str::parse).transpose()?,
-        counterparty: row.try_get::<Option<i64>, _>("counterparty")?
-            .map(|id| UserId::try_from(sequence(id).0))
-            .transpose()?,
+        counterparty: row.try_get::<Option<i64>, _>("counterparty")?.map(|id| UserId::try_from(sequence(id).0)).transpose()?,
         reference: row.try_get::<Option<String>, _>("reference")?.unwrap_or_default(),
         previous: LineId(sequence(row.try_get("previous")?).0),
     })
