@@ -20,6 +20,9 @@ pub(crate) const WORKSPACE: [&str; 4] = ["--workspace", "--locked", "--features"
 /// The system that `deny.toml` checks for.
 const DENY_TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// The fuzz targets, a workspace of their own.
+const FUZZ_MANIFEST: &str = "fuzz/Cargo.toml";
+
 const SETUP: Step = ("set-up", set_up);
 const FORMAT: Step = ("formatting", format);
 const CONTRACT_LINT: Step = ("contract: lint", contract_lint);
@@ -72,6 +75,7 @@ fn set_up() -> Result<Outcome> {
 
 fn format() -> Result<Outcome> {
     run_program(cargo().args(["fmt", "--all", "--check"]))?;
+    run_program(cargo().args(["fmt", "--manifest-path", FUZZ_MANIFEST, "--check"]))?;
     Ok(Outcome::Passed)
 }
 

@@ -70,7 +70,8 @@ pub(crate) fn run(steps: &[Step], keep_going: bool) -> Result<()> {
 
     println!("\n=== summary ===");
     for ((name, _), (end, time)) in steps.iter().zip(&ends) {
-        println!("{name:<22} {:>8}  {end}", format!("{time:.1?}"));
+        let time = if matches!(end, Ended::NotReached) { String::new() } else { format!("{time:.1?}") };
+        println!("{name:<22} {time:>8}  {end}");
     }
     println!("{reached} of {} steps ran or were tried, {failed} failed, {skipped} skipped, {:.0?} in all", steps.len(), begun.elapsed());
     if failed > 0 {

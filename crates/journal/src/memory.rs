@@ -47,9 +47,18 @@ struct Disk {
     dice: Dice,
     faults: Faults,
     /// Faults that a test asked for by name: they come before those of the dice.
-    scripted: VecDeque<(Operation, Fault)>,
+    scripted: VecDeque<Scripted>,
     journal: journal::Log,
     tables: tables::Lazy,
+}
+
+/// A fault to come.
+#[derive(Debug)]
+struct Scripted {
+    operation: Operation,
+    /// Operations of the kind that go well before.
+    passes: usize,
+    fault: Fault,
 }
 
 impl MemoryStore {
@@ -120,14 +129,21 @@ impl MemoryStore {
         self.machine.lock().down
     }
 
-    /// From now on it fails as `faults` has it. The dice go on where they are.
+    /// From now on it fails as `faults` has it, and no longer as it was asked to. The dice go on where they are.
     pub fn set_faults(&self, faults: Faults) {
-        self.machine.lock().faults = faults;
+        let mut disk = self.machine.lock();
+        disk.faults = faults;
+        disk.scripted.clear();
     }
 
     /// Has the next operation of a kind end in a fault. Several asked for come in the order that they were asked for.
     pub fn fail_next(&self, operation: Operation, fault: Fault) {
-        self.machine.lock().scripted.push_back((operation, fault));
+        self.fail_after(0, operation, fault);
+    }
+
+    /// As [`Self::fail_next`], after so many operations of the kind that go well.
+    pub fn fail_after(&self, passes: usize, operation: Operation, fault: Fault) {
+        self.machine.lock().scripted.push_back(Scripted { operation, passes, fault });
     }
 
     /// From now on appends wait, before anything is written, for [`Self::release_appends`].

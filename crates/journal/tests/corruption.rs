@@ -69,7 +69,8 @@ fn every_flipped_bit_of_a_payload_is_found_and_placed() {
 fn every_changed_header_field_is_found_and_placed() {
     let segments = few_segments();
     let place = 1;
-    let changes: [(&str, fn(&mut Segment)); 12] = [
+    type Change = (&'static str, fn(&mut Segment));
+    let changes: [Change; 12] = [
         ("epoch, later", |segment| segment.epoch.0 += 1),
         ("epoch, earlier", |segment| segment.epoch.0 -= 1),
         ("first", |segment| segment.first.0 += 1),
@@ -113,6 +114,25 @@ fn segments_that_are_missing_or_out_of_place_are_found_and_placed() {
     let forged = stream.segments().remove(0);
     chain.link(&forged).expect("it is a journal of its own");
     assert!(chain.link(&segments[1]).is_err());
+}
+
+/// Segments that are whole in themselves, and not what follows.
+#[test]
+fn a_segment_of_another_past_or_of_an_earlier_term_is_found() {
+    let entries = Stream::with(75, 40).committed().to_vec();
+    let of_term = |entries: &[Committed], epoch: u64| -> Vec<Committed> {
+        let position = |position: &paymesh_types::Position| paymesh_types::Position { epoch: Epoch(epoch), ..position.clone() };
+        entries.iter().map(|(at, entry)| (position(at), entry.clone())).collect()
+    };
+    let (first, second) = (of_term(&entries[..20], 3), of_term(&entries[20..], 3));
+    let (mut ours, mut theirs) = (Chain::start(shard()), Chain::start(shard()));
+    ours.link(&pack(&ours, &first, [1; 32])).expect("it follows");
+    theirs.link(&pack(&theirs, &first, [2; 32])).expect("it follows");
+    let corrupt = ours.clone().link(&pack(&theirs, &second, [1; 32])).expect_err("it follows another segment of the same entries");
+    assert!(corrupt.sequence == Sequence(21) && corrupt.what.contains("hash chain"), "{corrupt}");
+    let corrupt = ours.clone().link(&pack(&ours, &of_term(&entries[20..], 2), [1; 32])).expect_err("the term is over");
+    assert!(corrupt.sequence == Sequence(21) && corrupt.what.contains("epoch 2 follows one of epoch 3"), "{corrupt}");
+    ours.link(&pack(&ours, &of_term(&entries[20..], 4), [1; 32])).expect("the next term follows");
 }
 
 /// Rows changed in the file, behind the engine's back.

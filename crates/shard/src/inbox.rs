@@ -3,7 +3,8 @@
 //! The cursor on the other journal is part of this shard's own books: it moves in the same commit as the effect. After a
 //! crash the reader starts from it again, and what took effect already is refused by the ledger. Answers travel the same
 //! way back, so what the other shard says about our entries is read from its journal in order: everything it sent back
-//! before an acknowledgement is taken in before the acknowledgement is noted.
+//! before an acknowledgement is taken in before the acknowledgement is noted. And no commit moves the cursor past an
+//! acknowledgement without noting it: after a crash it would not be read again, and its payments would be in transit for ever.
 
 use std::time::Duration;
 
@@ -28,9 +29,15 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// Follows `source` for `shard` until one of them stops for good, and says why.
 pub async fn follow(source: Tail, shard: Shard) -> String {
-    let read = match cursor(&source, &shard).await {
-        Ok(read) => read,
-        Err(error) => return error.to_string(),
+    let read = loop {
+        match cursor(&source, &shard).await {
+            Ok(read) => break read,
+            Err(Error::Storage { source: error, .. }) if error.is_retryable() && shard.status().problem.is_none() => {
+                tracing::debug!(source = %source.shard(), shard = %shard.reference(), %error, "inbox waits");
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            Err(error) => return error.to_string(),
+        }
     };
     let mut inbox = Inbox { source, shard, read, noted: read, delivered: Sequence(0), note_at: None };
     loop {
@@ -81,7 +88,14 @@ struct Inbox {
 /// What a run of the other journal holds for this shard.
 struct Mail {
     last: Sequence,
-    requests: Vec<Request>,
+    letters: Vec<Letter>,
+    delivered: Sequence,
+}
+
+/// An entry that is addressed to this shard, and what was acknowledged up to it and is not noted yet; 0 for nothing.
+struct Letter {
+    sequence: Sequence,
+    request: Request,
     delivered: Sequence,
 }
 
@@ -96,21 +110,32 @@ impl Inbox {
                 Err(_) => return self.note().await,
             },
         };
-        let mut mail = Mail { last: self.read, requests: Vec::new(), delivered: Sequence(0) };
+        let mut mail = Mail { last: self.read, letters: Vec::new(), delivered: self.delivered };
         self.collect(&batch.map_err(Stop::Pause)?, &mut mail);
         if self.source.head().0 - self.read.0 < LINGER_ENTRIES {
             tokio::time::sleep(LINGER).await;
         }
-        while mail.requests.len() < COMMANDS_MAX && mail.last < self.source.head() {
+        while mail.letters.len() < COMMANDS_MAX && mail.last < self.source.head() {
             let more = self.source.next(mail.last.next()).await.map_err(Stop::Pause)?;
             self.collect(&more, &mut mail);
         }
-        self.take_in(mail.requests).await?;
+        let mut noted = Sequence(0);
+        for letters in mail.letters.chunks(COMMANDS_MAX) {
+            let mut requests: Vec<Request> = letters.iter().map(|letter| letter.request.clone()).collect();
+            // The cursor moves to the last of them, and past what was acknowledged on the way there.
+            if let Some(last) = letters.last().filter(|last| last.delivered > Sequence(0)) {
+                noted = last.delivered;
+                requests.push(self.delivered_up_to(noted, last.sequence));
+            }
+            self.take_in(requests).await?;
+        }
         // Only now: an acknowledgement is not to be noted before all that was sent back before it is taken in.
         self.read = mail.last;
-        if mail.delivered > Sequence(0) {
+        if mail.delivered > noted {
             self.delivered = mail.delivered;
             self.note_at.get_or_insert_with(|| Instant::now() + NOTE_EVERY);
+        } else {
+            (self.delivered, self.note_at) = (Sequence(0), None);
         }
         if self.read.0.saturating_sub(self.noted.0) >= MARK_ENTRIES || self.note_at.is_some_and(|due| due <= Instant::now()) {
             self.note().await?;
@@ -131,31 +156,37 @@ impl Inbox {
                 && &to == own
             {
                 let command = Command::Receive { source: self.source.shard().clone(), sequence: position.sequence, message };
-                mail.requests.push(Request { id: None, command });
+                mail.letters.push(Letter {
+                    sequence: position.sequence,
+                    request: Request { id: None, command },
+                    delivered: mail.delivered,
+                });
             }
         }
     }
 
+    /// Has it all committed together.
     async fn take_in(&self, requests: Vec<Request>) -> Result<(), Stop> {
-        for some in requests.chunks(COMMANDS_MAX) {
-            let answers = self.shard.submit_internal(some.to_vec()).await.map_err(Stop::Pause)?;
-            for (request, answer) in some.iter().zip(answers) {
-                match answer {
-                    Ok(_) | Err(Rejection::AlreadyReceived { .. } | Rejection::NothingNew) => {}
-                    Err(why) => {
-                        let sequence = if let Command::Receive { sequence, .. } = &request.command { *sequence } else { self.read };
-                        return Err(Stop::Poison { sequence, why });
-                    }
+        let answers = self.shard.submit_internal(requests.clone()).await.map_err(Stop::Pause)?;
+        for (request, answer) in requests.iter().zip(answers) {
+            match answer {
+                Ok(_) | Err(Rejection::AlreadyReceived { .. } | Rejection::NothingNew) => {}
+                Err(why) => {
+                    let sequence = if let Command::Receive { sequence, .. } = &request.command { *sequence } else { self.read };
+                    return Err(Stop::Poison { sequence, why });
                 }
             }
         }
         Ok(())
     }
 
+    fn delivered_up_to(&self, up_to: Sequence, read_to: Sequence) -> Request {
+        Request { id: None, command: Command::Delivered { to: self.source.shard().clone(), up_to, read_to } }
+    }
+
     /// Notes how far each journal has taken effect in the other shard.
     async fn note(&mut self) -> Result<(), Stop> {
-        let command = Command::Delivered { to: self.source.shard().clone(), up_to: self.delivered, read_to: self.read };
-        self.take_in(vec![Request { id: None, command }]).await?;
+        self.take_in(vec![self.delivered_up_to(self.delivered, self.read)]).await?;
         (self.noted, self.delivered, self.note_at) = (self.read, Sequence(0), None);
         Ok(())
     }

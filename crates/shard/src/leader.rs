@@ -21,7 +21,7 @@ const LOAD_ROUNDS_MAX: usize = 3;
 /// Between tries to use storage that failed.
 const RECOVERY_PAUSE: Duration = Duration::from_secs(1);
 
-type Answers = Result<Vec<Result<Answer, Rejection>>, Error>;
+pub(crate) type Answers = Result<Vec<Result<Answer, Rejection>>, Error>;
 
 /// Commands of one caller, and where the answers go.
 pub(crate) struct Work {
@@ -84,7 +84,7 @@ impl Leader {
                 if final_for_us {
                     return error.to_string();
                 }
-                if let Err(error) = self.recover().await {
+                if let Err(error) = self.recover(&mut callers, &mut internal).await {
                     return error.to_string();
                 }
             }
@@ -92,21 +92,24 @@ impl Leader {
         }
     }
 
-    /// Storage failed: what is in memory may be ahead of it. Starts again from storage, as often as it takes.
-    async fn recover(&mut self) -> Result<(), Error> {
+    /// Storage failed: what is in memory may be ahead of it. Starts again from storage, as often as it takes; whoever waits
+    /// meanwhile is told why.
+    async fn recover(&mut self, callers: &mut mpsc::Receiver<Work>, internal: &mut mpsc::Receiver<Work>) -> Result<(), Error> {
+        let inner = self.inner.clone();
+        let mut gate = None;
         loop {
             tokio::time::sleep(RECOVERY_PAUSE).await;
-            // The projector owns the tables: while it has not caught up, they are not ours to bring up to date.
-            let inner = self.inner.clone();
-            let _gate = inner.projected.gate().await;
-            if let Ok(head) = inner.store.journal.head().await
-                && head.epoch > self.epoch
-            {
-                // Another leader commits: taking the next epoch would depose it.
-                let source = paymesh_journal::Error::Fenced { held: head.epoch, offered: self.epoch };
-                return Err(Error::Storage { shard: inner.shard.clone(), source });
+            // The projector owns the tables: until it lets go of them, they are not ours to bring up to date.
+            if gate.is_none() {
+                gate = Some(inner.projected.gate().await);
             }
-            match recovery::recover(&inner.shard, &inner.store).await {
+            let recovered = match inner.store.journal.head().await {
+                // Another leader commits: taking the next epoch would depose it.
+                Ok(head) if head.epoch > self.epoch => Err(paymesh_journal::Error::Fenced { held: head.epoch, offered: self.epoch }),
+                Ok(_) => Ok(recovery::recover(&inner.shard, &inner.store).await),
+                Err(error) => Err(error),
+            };
+            match recovered.unwrap_or_else(|source| Err(Error::Storage { shard: inner.shard.clone(), source })) {
                 Ok(recovered) => {
                     inner.tail.reset(recovered.head);
                     inner.projected.set(recovered.head);
@@ -117,6 +120,14 @@ impl Leader {
                 }
                 Err(Error::Storage { shard, source }) if source.is_retryable() => {
                     tracing::warn!(%shard, %source, "storage still fails");
+                    while let Ok(work) = callers.try_recv().or_else(|_| internal.try_recv()) {
+                        let _ = work.reply.send(Err(Error::NotServing { shard: shard.clone(), why: source.to_string() }));
+                    }
+                    // Some of the tables may be up to date already: the projector goes on from where they are, or not yet.
+                    if let Ok(cursor) = inner.store.tables.cursor().await {
+                        inner.projected.set(cursor);
+                        gate = None;
+                    }
                 }
                 Err(error) => return Err(error),
             }

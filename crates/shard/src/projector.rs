@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use paymesh_journal::{Committed, Projection};
+use paymesh_journal::{Committed, Error as JournalError, Projection};
 use paymesh_types::Sequence;
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 
@@ -72,7 +72,14 @@ pub(crate) async fn run(inner: &Inner) -> String {
             Err(Error::Storage { source, .. }) if source.is_retryable() => {
                 tracing::warn!(shard = %inner.shard, %source, "cannot project yet");
                 tokio::time::sleep(RETRY_PAUSE).await;
-                catch_up(inner).await;
+                while let Err(source) = catch_up(inner).await
+                    && source.is_retryable()
+                {
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+            }
+            Err(Error::Storage { source: JournalError::NotNext { head, offered }, .. }) => {
+                return format!("fenced: another leader has brought the tables up to entry {head}, this one was to go on at {offered}");
             }
             Err(error) => return error.to_string(),
         }
@@ -80,13 +87,13 @@ pub(crate) async fn run(inner: &Inner) -> String {
 }
 
 /// Where the engine could not say whether it projected, the cursor can.
-async fn catch_up(inner: &Inner) {
+async fn catch_up(inner: &Inner) -> Result<(), JournalError> {
     let _gate = inner.projected.gate().await;
-    if let Ok(cursor) = inner.store.tables.cursor().await
-        && cursor > inner.projected.get()
-    {
+    let cursor = inner.store.tables.cursor().await?;
+    if cursor > inner.projected.get() {
         inner.projected.set(cursor);
     }
+    Ok(())
 }
 
 async fn step(inner: &Inner) -> Result<(), Error> {

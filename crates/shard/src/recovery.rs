@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use paymesh_journal::{Chain, Committed, Corrupt, Hash, Projection, Store};
+use paymesh_journal::{Chain, Committed, Corrupt, Error as JournalError, Hash, Projection, Store};
 use paymesh_ledger::State;
 use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
 
@@ -43,14 +43,16 @@ pub(crate) async fn recover(shard: &ShardRef, store: &Store) -> Result<Recovered
                 continue;
             }
             let entries = segment.entries(shard).map_err(|corrupt| failed(corrupt.into()))?;
-            let after = projected;
-            let entries: Vec<Committed> = entries
-                .into_iter()
-                .filter(|(position, _)| position.sequence > after)
-                .map(|(position, entry)| (position, Arc::new(entry)))
-                .collect();
-            store.tables.project(&Projection::of(&entries)).await.map_err(failed)?;
-            projected = segment.last();
+            let entries: Vec<Committed> = entries.into_iter().map(|(position, entry)| (position, Arc::new(entry))).collect();
+            while projected < segment.last() {
+                let rest = entries.iter().filter(|(position, _)| position.sequence > projected);
+                match store.tables.project(&Projection::of(rest)).await {
+                    Ok(()) => projected = segment.last(),
+                    // The leader before may be projecting still. It cannot get past the journal's end, and we will.
+                    Err(JournalError::NotNext { head, .. }) if head > projected => projected = head,
+                    Err(error) => return Err(failed(error)),
+                }
+            }
         }
     }
     if projected > chain.last() {

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     Error, Tail,
-    leader::{Leader, Work},
+    leader::{Answers, Leader, Work},
     projector::{self, Projected},
     recovery, timers,
 };
@@ -28,6 +28,9 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// How long works of other shards wait for a place in the queue is bounded by their number, not by time.
 const INTERNAL_WORKS_MAX: usize = 16;
+
+/// How long the end of a shard's tasks may take.
+const STOPPING_MAX: Duration = Duration::from_secs(1);
 
 /// The bounds of a shard.
 #[derive(Debug, Clone)]
@@ -247,19 +250,23 @@ impl Shard {
         let mut permits = inner.permits.clone().try_acquire_many_owned(count).map_err(|_| overloaded())?;
         if requests.len() <= inner.options.batch_commands_max {
             let (reply, answer) = oneshot::channel();
-            inner.callers.try_send(Work { requests, reply, permit: Some(permits) }).map_err(|_| self.gone())?;
-            return answer.await.map_err(|_| self.gone())?;
+            return match inner.callers.try_send(Work { requests, reply, permit: Some(permits) }) {
+                Ok(()) => self.answered(answer).await,
+                Err(_) => Err(self.gone().await),
+            };
         }
         let mut waiting = Vec::new();
         for some in requests.chunks(inner.options.batch_commands_max) {
             let (reply, answer) = oneshot::channel();
             let permit = permits.split(some.len());
-            inner.callers.try_send(Work { requests: some.to_vec(), reply, permit }).map_err(|_| self.gone())?;
+            if inner.callers.try_send(Work { requests: some.to_vec(), reply, permit }).is_err() {
+                return Err(self.gone().await);
+            }
             waiting.push(answer);
         }
         let mut answers = Vec::with_capacity(requests.len());
         for answer in waiting {
-            answers.extend(answer.await.map_err(|_| self.gone())??);
+            answers.extend(self.answered(answer).await?);
         }
         Ok(answers)
     }
@@ -271,12 +278,22 @@ impl Shard {
             return Ok(Vec::new());
         }
         let (reply, answer) = oneshot::channel();
-        self.inner.internal.send(Work { requests, reply, permit: None }).await.map_err(|_| self.gone())?;
-        answer.await.map_err(|_| self.gone())?
+        match self.inner.internal.send(Work { requests, reply, permit: None }).await {
+            Ok(()) => self.answered(answer).await,
+            Err(_) => Err(self.gone().await),
+        }
     }
 
-    fn gone(&self) -> Error {
-        let why = self.inner.problem.borrow().clone().unwrap_or_else(|| "it is stopping".to_owned());
+    async fn answered(&self, answer: oneshot::Receiver<Answers>) -> Answers {
+        match answer.await {
+            Ok(answers) => answers,
+            Err(_) => Err(self.gone().await),
+        }
+    }
+
+    /// Why nobody answers any more. The tasks end a moment before it is known why.
+    async fn gone(&self) -> Error {
+        let why = tokio::time::timeout(STOPPING_MAX, self.stopped()).await.unwrap_or_else(|_| "it is stopping".to_owned());
         Error::NotServing { shard: self.inner.shard.clone(), why }
     }
 }

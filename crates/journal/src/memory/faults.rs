@@ -90,8 +90,13 @@ impl Faults {
 impl super::Disk {
     /// What befalls the operation that begins now.
     pub(super) fn fault(&mut self, operation: Operation) -> Option<Fault> {
-        if let Some(index) = self.scripted.iter().position(|(of, _)| *of == operation) {
-            return self.scripted.remove(index).map(|(_, fault)| fault);
+        if let Some(index) = self.scripted.iter().position(|scripted| scripted.operation == operation) {
+            let scripted = &mut self.scripted[index];
+            if scripted.passes > 0 {
+                scripted.passes -= 1;
+                return None;
+            }
+            return self.scripted.remove(index).map(|scripted| scripted.fault);
         }
         let Faults { appends_per_mille, projections_per_mille, reads_per_mille, power_cuts_per_mille, .. } = self.faults;
         let (per_mille, kinds): (u32, &[Fault]) = match operation {

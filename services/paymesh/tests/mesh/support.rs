@@ -254,8 +254,21 @@ impl TestMesh {
         serde_json::from_str(&run.stdout).unwrap()
     }
 
-    /// The sequence number of every shard's last entry.
+    /// The sequence number of every shard's last entry, once acknowledgements between shards (every 100 ms) have come to rest.
     pub(crate) fn heads(&self) -> BTreeMap<String, u64> {
+        let mut heads = self.heads_now();
+        for _ in 0..100 {
+            std::thread::sleep(Duration::from_millis(300));
+            let now = self.heads_now();
+            if now == heads {
+                return heads;
+            }
+            heads = now;
+        }
+        panic!("the journals grow although nobody writes: {heads:?}");
+    }
+
+    fn heads_now(&self) -> BTreeMap<String, u64> {
         let run = self.run(&["status", "--json"]);
         let status: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
         let shards = status["shards"].as_array().unwrap();
