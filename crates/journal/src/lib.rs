@@ -3,7 +3,7 @@
 //! A shard's journal is a chain of [`Segment`]s, each what one group commit wrote. Tables are projected from it and may lag
 //! behind; they can be made again from the journal at any time. Both are ports ([`Journal`], [`Tables`]) with engines
 //! behind them: [`sqlite`] is the embedded default, [`memory`] is for tests and simulation and forgets what was not synced.
-//! The [`conformance`] suite holds every engine to the same promises.
+//! The `conformance` suite holds every engine to the same promises.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,6 @@
 //! A shard at work, leading: commands queue up, are decided in memory, committed together, and answered after the commit.
 //!
-//! Around the one writer stand readers of its journal, each with its own cursor: the projector ([`projector`]) brings the
+//! Around the one writer stand readers of its journal, each with its own cursor: the projector (`projector`) brings the
 //! query tables up to date, [`inbox`] carries money to other shards, [`Tail`] serves subscribers. Any of them may lag, stop
 //! and resume. What a shard does not do: routing, authorization, and words to callers.
 

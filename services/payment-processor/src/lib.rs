@@ -1,9 +1,9 @@
 //! The services of a region over the shards that it leads: PaymentService, WalletService, DirectoryService, EventService and
 //! MeshService.
 //!
-//! A request is turned into a ledger command once, at the [`door`]; the shard decides and commits it; the answer is made of
-//! the entry that it led to ([`answer`]), so that a replay answers what the first call did. What goes wrong becomes the
-//! contract's words in one place ([`error`]). Nothing here trusts the routing: a shard that is not led here is refused.
+//! A request is turned into a ledger command once, at the `door`; the shard decides and commits it; the answer is made of
+//! the entry that it led to (`answer`), so that a replay answers what the first call did. What goes wrong becomes the
+//! contract's words in one place (`error`). Nothing here trusts the routing: a shard that is not led here is refused.
 //!
 //! Left to others: routing and deadlines (`paymesh-mesh`), order and durability (`paymesh-shard`), who may call.
 
