@@ -47,7 +47,7 @@ async fn a_fenced_leader_whose_storage_fails_does_not_depose_its_successor() {
     store.fail_next(Operation::Read, Fault::Refused);
     let why = not_serving(old.submit(ask(1, deposit(1, 10))).await);
     assert!(why.contains("injected"), "{why}");
-    let problem = old.stopped().await;
+    let problem = tokio::time::timeout(Duration::from_secs(60), old.stopped()).await.expect("it stops");
     assert!(problem.contains("fenced"), "{problem}");
     new.submit(ask(1, deposit(1, 10))).await.expect("the leader of now serves");
     assert_eq!((balance(&new, 1).await, new.epoch()), (15, Epoch(2)));

@@ -82,11 +82,15 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
 
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(paymesh_contract::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .context("the contract's descriptor set")?;
-    let routes: Routes = paymesh_payment_processor::services(shards.clone(), mesh.clone()).add_service(grpc_health).add_service(reflection);
+    let reflection =
+        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(paymesh_contract::FILE_DESCRIPTOR_SET);
+    let reflection_v1 = reflection().build_v1().context("the contract's descriptor set")?;
+    // Many stock clients ask in the older words only.
+    let reflection_v1alpha = reflection().build_v1alpha().context("the contract's descriptor set")?;
+    let routes: Routes = paymesh_payment_processor::services(shards.clone(), mesh.clone())
+        .add_service(grpc_health)
+        .add_service(reflection_v1)
+        .add_service(reflection_v1alpha);
 
     node.healthy();
     tracing::info!(region = %args.region, grpc = %region.grpc, http = %region.http, "serving");
@@ -107,12 +111,14 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
             Err(error) => Err(error).context("a task of the node died"),
         },
     };
+    // First those who would take the closing of a shard for its failure.
+    let _ = http_stop.send(());
+    tasks.shutdown().await;
     for (_, shard) in shards.iter() {
         if let Ok(shard) = shard {
             shard.close().await;
         }
     }
-    let _ = http_stop.send(());
     tracing::info!("left");
     served
 }
