@@ -22,5 +22,16 @@ pub use ports::{Head, Identity, Journal, LINES_WALKED_MAX, Store, Tables};
 pub use projection::{Line, LineKind, PaymentRow, Projection, WalletRow};
 pub use segment::{Chain, ENTRY_PART_BYTES_MAX, Hash, SEGMENT_BYTES_MAX, SEGMENT_ENTRIES_MAX, Segment, SegmentBuilder, StoredEntry};
 
+const COMMIT_SECONDS: &str = "paymesh_journal_commit_seconds";
+
+/// Says in `/metrics` what this crate counts. To be called once the recorder is installed.
+pub fn describe_metrics() {
+    metrics::describe_histogram!(
+        COMMIT_SECONDS,
+        metrics::Unit::Seconds,
+        "Writing and syncing what shards had ready together; each shard of them counts it in paymesh_shard_commit_seconds too"
+    );
+}
+
 /// An entry and its place.
 pub type Committed = (paymesh_types::Position, std::sync::Arc<paymesh_ledger::Entry>);

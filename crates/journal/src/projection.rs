@@ -40,6 +40,8 @@ pub struct Projection {
     pub inbox: FxHashMap<ShardRef, Sequence>,
     /// How far other shards took in what this one sent, where that moved.
     pub delivered: FxHashMap<ShardRef, Sequence>,
+    /// The latest instant in a new request id of version 7, in milliseconds since 1970 UTC; 0 when there is none.
+    pub newest_request_ms: u64,
 }
 
 /// An account after its last posting of a batch.
@@ -158,6 +160,7 @@ impl Projection {
         let sequence = position.sequence;
         if let Some(id) = entry.request_id {
             self.requests.push((sequence, id, entry.at));
+            self.newest_request_ms = self.newest_request_ms.max(id.named_at_ms().unwrap_or(0));
         }
         match &entry.body {
             Body::UserEnrolled { user, country, currencies } => {

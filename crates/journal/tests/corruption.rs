@@ -141,7 +141,7 @@ async fn every_changed_column_of_a_stored_segment_is_found_and_placed() {
     let directory = tempfile::tempdir().expect("a directory");
     let segments = few_segments();
     store(directory.path(), &segments).await;
-    let file = directory.path().join("eu-1.journal.sqlite");
+    let file = directory.path().join("journal.sqlite");
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file).pragma("ignore_check_constraints", "ON");
     let mut raw = SqliteConnection::connect_with(&options).await.expect("the file opens");
     let victim = i64::try_from(segments[1].first.0).expect("small");
@@ -218,7 +218,7 @@ async fn a_file_with_flipped_bytes_is_refused_or_reads_as_it_was() {
     let directory = tempfile::tempdir().expect("a directory");
     let segments = few_segments();
     store(directory.path(), &segments).await;
-    let file = directory.path().join("eu-1.journal.sqlite");
+    let file = directory.path().join("journal.sqlite");
     let mut raw = SqliteConnection::connect_with(&sqlx::sqlite::SqliteConnectOptions::new().filename(&file)).await.expect("the file opens");
     sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut raw).await.expect("all is in the file");
     raw.close().await.expect("the file closes");
@@ -230,21 +230,21 @@ async fn a_file_with_flipped_bytes_is_refused_or_reads_as_it_was() {
         let mut bytes = whole.clone();
         let index = SCHEMA_BYTES + usize::try_from(dice.below((bytes.len() - SCHEMA_BYTES) as u64)).expect("small");
         bytes[index] ^= 1 << dice.below(8);
-        std::fs::write(damaged.path().join("eu-1.journal.sqlite"), &bytes).expect("a file is written");
+        std::fs::write(damaged.path().join("journal.sqlite"), &bytes).expect("a file is written");
         // Whatever happens here, it is not a panic.
         let read = async {
-            let journal = sqlite::SqliteJournal::open(damaged.path(), &identity()).await?;
+            let journal = sqlite::open(damaged.path(), &identity()).await?.journal;
             let mut read: Vec<Segment> = Vec::new();
             loop {
                 let from = read.last().map_or(Sequence(1), |last| last.last().next());
-                let more = paymesh_journal::Journal::read(&journal, from, 1).await?;
+                let more = journal.read(from, 1).await?;
                 if more.is_empty() {
                     break;
                 }
                 read.extend(more);
                 check(&read, &shard())?;
             }
-            paymesh_journal::Journal::head(&journal).await?;
+            journal.head().await?;
             Ok::<_, Error>(read)
         };
         match read.await {

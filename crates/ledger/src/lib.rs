@@ -16,6 +16,7 @@ mod audit;
 mod command;
 mod decide;
 mod entry;
+mod requests;
 mod resident;
 mod state;
 

@@ -70,18 +70,32 @@ impl<K: Copy + Eq + Hash + std::fmt::Debug, V> Resident<K, V> {
 
     /// Brings the count down towards `keep`: lets go of what is projected and was not used since the last call.
     pub(crate) fn evict(&mut self, projected: Sequence, keep: usize) {
+        self.evict_each(projected, keep, |_, _| {});
+    }
+
+    /// As [`Self::evict`], and says of each record that goes what it was.
+    pub(crate) fn evict_each(&mut self, projected: Sequence, keep: usize, mut goes: impl FnMut(&K, Option<&V>)) {
         if self.slots.len() <= keep {
             return;
         }
         let generation = self.generation;
-        self.slots.retain(|_, slot| slot.changed > projected || slot.generation == generation);
+        self.slots.retain(|key, slot| {
+            let stays = slot.changed > projected || slot.generation == generation;
+            if !stays {
+                goes(key, slot.value.as_ref());
+            }
+            stays
+        });
         self.generation = generation.wrapping_add(1);
         if self.slots.len() > keep {
             // More was used since the last eviction than may stay: the bound wins over recency, in no order.
             let mut excess = self.slots.len() - keep;
-            self.slots.retain(|_, slot| {
+            self.slots.retain(|key, slot| {
                 let stays = slot.changed > projected || excess == 0;
-                excess -= usize::from(!stays);
+                if !stays {
+                    excess -= 1;
+                    goes(key, slot.value.as_ref());
+                }
                 stays
             });
         }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use paymesh_types::{Country, Currency, Epoch, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use rustc_hash::FxHashMap;
 
-use crate::{Account, Body, Command, Credit, Entry, LineId, Message, NewPayment, Phase, Posting, Reason, Request, resident::Resident};
+use crate::{
+    Account, Body, Command, Credit, Entry, LineId, Message, NewPayment, Phase, Posting, Reason, Request, requests::Requests,
+    resident::Resident,
+};
 
 /// A user's account in one currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -144,6 +147,9 @@ pub struct Records {
     pub inbox: Vec<(ShardRef, Sequence)>,
     /// How far other shards took in what this one sent: as above.
     pub delivered: Vec<(ShardRef, Sequence)>,
+    /// The latest instant in a recorded request id of version 7, in milliseconds since 1970 UTC; 0 when there is none. `None`
+    /// where it was not read.
+    pub newest_request_ms: Option<u64>,
 }
 
 /// An entry does not follow from the state: one of the two is corrupt.
@@ -163,7 +169,7 @@ pub struct State {
     pub(crate) users: Resident<UserId, Country>,
     pub(crate) wallets: Resident<(UserId, Currency), Wallet>,
     pub(crate) payments: Resident<Sequence, Payment>,
-    pub(crate) requests: Resident<RequestId, Sequence>,
+    pub(crate) requests: Requests,
     pub(crate) claims: Resident<UserId, ZoneName>,
     /// Small, and always resident.
     pub(crate) system: FxHashMap<(Account, Currency), i64>,
@@ -179,7 +185,7 @@ impl State {
             users: Resident::default(),
             wallets: Resident::default(),
             payments: Resident::default(),
-            requests: Resident::default(),
+            requests: Requests::default(),
             claims: Resident::default(),
             system: FxHashMap::default(),
             inbox: FxHashMap::default(),
@@ -307,6 +313,9 @@ impl State {
     /// Takes in what the tables say about `missing`; what they do not know is remembered as absent.
     pub fn load(&mut self, missing: &Missing, records: Records) {
         self.load_system(records.system, records.inbox, records.delivered);
+        if let Some(newest_ms) = records.newest_request_ms {
+            self.requests.load_newest(newest_ms);
+        }
         for (user, country) in records.users {
             self.users.load(user, Some(country));
         }
@@ -369,7 +378,7 @@ impl State {
     pub fn apply(&mut self, position: &Position, entry: &Entry) -> Result<(), Inconsistent> {
         let sequence = position.sequence;
         if let Some(id) = entry.request_id {
-            self.requests.put(id, sequence, sequence);
+            self.requests.put(id, sequence);
         }
         match &entry.body {
             Body::UserEnrolled { user, country, currencies } => {
@@ -467,6 +476,7 @@ impl State {
                 .map(|(_, payment)| payment)
                 .collect(),
             requests: sorted(self.requests.iter().map(|(key, value)| (*key, *value))),
+            newest_request_ms: None,
             claims: sorted(self.claims.iter().map(|(key, value)| (*key, value.clone()))),
             system: sorted(self.system.iter().map(|(key, value)| (key.clone(), *value))),
             inbox: sorted(self.inbox.iter().map(|(key, value)| (key.clone(), *value))),

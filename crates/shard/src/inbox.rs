@@ -12,14 +12,14 @@ use paymesh_ledger::{Body, Command, Rejection, Request};
 use paymesh_types::{Sequence, ShardRef};
 use tokio::time::Instant;
 
-use crate::{Error, Shard, Tail};
+use crate::{Error, Shard, Tail, counts};
 
 /// The cursor is noted at least this often, so that a restart does not read again what held nothing for this shard.
 const MARK_ENTRIES: u64 = 65_536;
 /// Commands handed in together at most: however much a reader that lags finds at once, it is taken in by and by.
 const COMMANDS_MAX: usize = 4_096;
 /// What is little waits this long for more: a commit for each would cost more than it carries.
-const LINGER: Duration = Duration::from_millis(3);
+const LINGER: Duration = Duration::from_millis(10);
 /// What is this much does not wait.
 const LINGER_ENTRIES: u64 = 512;
 /// Deliveries are acknowledged this often: one entry for all of them.
@@ -50,7 +50,7 @@ pub async fn follow(source: Tail, shard: Shard) -> String {
             Err(Stop::Poison { sequence, why }) => {
                 let (source, shard) = (inbox.source.shard(), inbox.shard.reference());
                 tracing::error!(%source, %shard, %sequence, %why, "inbox stopped at an entry it cannot take in");
-                metrics::counter!("paymesh_inbox_poisoned_total").increment(1);
+                metrics::counter!(counts::INBOX_POISONED).increment(1);
                 return format!("entry {sequence} of {source} cannot be taken in: {why}");
             }
         }

@@ -11,13 +11,16 @@ use paymesh_types::{Epoch, Position, Sequence, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::{
-    Answer, Error,
+    Answer, Error, counts,
     recovery::{self, Recovered},
     shard::Inner,
 };
 
 /// A payment names its accounts only once it is loaded: twice around finds everything.
 const LOAD_ROUNDS_MAX: usize = 3;
+/// How long a commit waits for callers that are expected, because the last one carried as many: a commit costs about the
+/// same whether it carries two of them or twenty.
+const GATHER_MAX: Duration = Duration::from_micros(500);
 /// Between tries to use storage that failed.
 const RECOVERY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -47,32 +50,20 @@ pub(crate) struct Leader {
     head: Sequence,
     hash: Hash,
     last_at: Timestamp,
+    /// Callers that the next commit waits for. None does where they come one at a time.
+    expected: usize,
 }
 
 impl Leader {
     pub(crate) fn new(inner: Arc<Inner>, recovered: Recovered) -> Self {
         let Recovered { state, head, hash, epoch, last_at } = recovered;
-        Self { inner, state, epoch, head, hash, last_at }
+        Self { inner, state, epoch, head, hash, last_at, expected: 0 }
     }
 
     /// Works until that is no longer possible, and says why.
     pub(crate) async fn run(mut self, mut callers: mpsc::Receiver<Work>, mut internal: mpsc::Receiver<Work>) -> String {
-        let batch_max = self.inner.options.batch_commands_max;
         loop {
-            // What other shards sent goes first: it holds money that is nobody's until it is taken in.
-            let first = tokio::select! {
-                biased;
-                Some(work) = internal.recv() => work,
-                Some(work) = callers.recv() => work,
-                else => return "its queue is closed".to_owned(),
-            };
-            let mut count = first.requests.len();
-            let mut works = vec![first];
-            while count < batch_max {
-                let Ok(work) = internal.try_recv().or_else(|_| callers.try_recv()) else { break };
-                count += work.requests.len();
-                works.push(work);
-            }
+            let Some(mut works) = self.gather(&mut callers, &mut internal).await else { return "its queue is closed".to_owned() };
             // A caller that no longer listens has not been promised anything.
             works.retain(|work| !work.reply.is_closed());
             if works.is_empty() {
@@ -90,6 +81,37 @@ impl Leader {
             }
             self.inner.projected.wait_within(self.head, self.inner.options.projection_lag_entries_max).await;
         }
+    }
+
+    /// The works of the next commit; `None` when there will be no more.
+    async fn gather(&mut self, callers: &mut mpsc::Receiver<Work>, internal: &mut mpsc::Receiver<Work>) -> Option<Vec<Work>> {
+        let batch_max = self.inner.options.batch_commands_max;
+        // What other shards sent goes first: it holds money that is nobody's until it is taken in.
+        let first = tokio::select! {
+            biased;
+            Some(work) = internal.recv() => work,
+            Some(work) = callers.recv() => work,
+            else => return None,
+        };
+        let waits_until = tokio::time::Instant::now() + GATHER_MAX;
+        let (mut commands, mut of_callers, mut works) = (0, 0, Vec::new());
+        let mut next = Some(first);
+        while let Some(work) = next.take() {
+            commands += work.requests.len();
+            of_callers += usize::from(work.permit.is_some());
+            works.push(work);
+            if commands >= batch_max {
+                break;
+            }
+            next = match internal.try_recv().or_else(|_| callers.try_recv()) {
+                Ok(work) => Some(work),
+                Err(_) if of_callers < self.expected => tokio::time::timeout_at(waits_until, callers.recv()).await.unwrap_or(None),
+                Err(_) => None,
+            };
+        }
+        // Not all come back at once, and those who do not come back at all are waited for once.
+        self.expected = of_callers * 3 / 4;
+        Some(works)
     }
 
     /// Storage failed: what is in memory may be ahead of it. Starts again from storage, as often as it takes; whoever waits
@@ -158,9 +180,9 @@ impl Leader {
         }
         let batch = Arc::new(batch);
         self.inner.tail.publish(batch.clone());
-        metrics::histogram!("paymesh_shard_decide_seconds").record(decided_in.as_secs_f64());
-        metrics::histogram!("paymesh_shard_commit_seconds").record(started.elapsed().as_secs_f64());
-        metrics::histogram!("paymesh_shard_batch_entries").record(batch.len() as f64);
+        metrics::histogram!(counts::DECIDE_SECONDS).record(decided_in.as_secs_f64());
+        metrics::histogram!(counts::COMMIT_SECONDS).record(started.elapsed().as_secs_f64());
+        metrics::histogram!(counts::BATCH_ENTRIES).record(batch.len() as f64);
         for (work, decided) in works.into_iter().zip(decided) {
             self.answer(work, decided, &batch);
         }

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod counts;
 mod error;
 pub mod inbox;
 mod leader;
@@ -18,6 +19,7 @@ mod tail;
 mod timers;
 mod verify;
 
+pub use counts::describe_metrics;
 pub use error::Error;
 pub use read::{Page, PaymentView};
 pub use set::{Refusal, Shards};

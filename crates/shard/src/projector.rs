@@ -6,12 +6,12 @@ use paymesh_journal::{Committed, Error as JournalError, Projection};
 use paymesh_types::Sequence;
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 
-use crate::{Error, shard::Inner};
+use crate::{Error, counts, shard::Inner};
 
 /// Entries of one projection at most. The more there are, the more writes to the same account become one.
 const PROJECTION_ENTRIES_MAX: usize = 65_536;
 /// Small projections wait this long for more entries, unless a reader waits for them.
-const LINGER: Duration = Duration::from_millis(20);
+const LINGER: Duration = Duration::from_millis(100);
 /// Projections from this many entries on do not wait.
 const LINGER_ENTRIES: u64 = 4_096;
 /// Between tries when storage fails.
@@ -127,6 +127,6 @@ async fn step(inner: &Inner) -> Result<(), Error> {
     let failed = |source| Error::Storage { shard: inner.shard.clone(), source };
     inner.store.tables.project(&projection).await.map_err(failed)?;
     inner.projected.set(up_to);
-    metrics::histogram!("paymesh_shard_project_seconds").record(started.elapsed().as_secs_f64());
+    metrics::histogram!(counts::PROJECT_SECONDS).record(started.elapsed().as_secs_f64());
     Ok(())
 }

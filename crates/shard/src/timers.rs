@@ -5,7 +5,7 @@ use std::time::Duration;
 use paymesh_ledger::{Command, Request};
 use paymesh_types::Timestamp;
 
-use crate::Shard;
+use crate::{Shard, counts};
 
 /// How often holds are looked at: an expired one is released at most about this much late.
 const EXPIRE_EVERY: Duration = Duration::from_millis(500);
@@ -21,7 +21,7 @@ pub(crate) async fn run(shard: &Shard) -> String {
     let mut turn: u64 = 0;
     loop {
         turns.tick().await;
-        metrics::gauge!("payment_queue_length", "shard" => shard.reference().to_string()).set(shard.status().queued as f64);
+        metrics::gauge!(counts::QUEUE_LENGTH, "shard" => shard.reference().to_string()).set(shard.status().queued as f64);
         // Storage that fails here fails the leader as well, which says so; the next turn tries again.
         if let Err(error) = expire(shard).await {
             tracing::debug!(shard = %shard.reference(), %error, "cannot release expired holds yet");

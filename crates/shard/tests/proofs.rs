@@ -60,7 +60,7 @@ async fn a_flipped_bit_of_the_journal_is_found_and_placed() {
     let disk = Disk::sqlite();
     let shard = busy(&disk).await;
     let flip = "UPDATE segments SET payload = CAST(substr(payload, 1, 9) || x'5a' || substr(payload, 11) AS BLOB) WHERE first = 6";
-    sqlx::query(flip).execute(&mut raw(&disk, "eu-0.journal.sqlite").await).await.expect("it is damaged");
+    sqlx::query(flip).execute(&mut raw(&disk, "journal.sqlite").await).await.expect("it is damaged");
     let found = problems(&shard).await;
     assert!(found.len() == 1 && found[0].contains("shard eu/0 is corrupt at sequence 6"), "{found:?}");
 }
@@ -90,7 +90,7 @@ async fn a_shard_whose_journal_is_damaged_refuses_to_serve_and_says_where() {
     ] {
         let disk = Disk::sqlite();
         busy(&disk).await.close().await;
-        sqlx::query(damage).execute(&mut raw(&disk, "eu-0.journal.sqlite").await).await.expect("it is damaged");
+        sqlx::query(damage).execute(&mut raw(&disk, "journal.sqlite").await).await.expect("it is damaged");
         let corrupt = refusal(&disk).await;
         assert_eq!((corrupt.shard, corrupt.sequence), (eu(0), Sequence(at)), "{damage}: {}", corrupt.what);
     }

@@ -65,6 +65,13 @@ impl RequestId {
         self.0.as_bytes()
     }
 
+    /// The instant in a UUID of version 7, in milliseconds since 1970 UTC: whatever the caller's clock said. None for the
+    /// other versions.
+    pub fn named_at_ms(&self) -> Option<u64> {
+        let bytes = self.0.as_bytes();
+        (self.0.get_version_num() == 7).then(|| bytes[..6].iter().fold(0, |ms, byte| ms << 8 | u64::from(*byte)))
+    }
+
     /// From the 16 bytes of a journal entry.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, Invalid> {
         let uuid = Uuid::from_slice(bytes).map_err(|_| Invalid::new("a request id is 16 bytes"))?;

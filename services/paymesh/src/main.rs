@@ -30,6 +30,10 @@ use crate::{
     exit::Exit,
 };
 
+/// A payment makes some dozens of short-lived allocations on one thread and frees many of them on another.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let args = Args::parse();
     let result = match args.command {

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Context as _;
 use futures::future::join_all;
-use paymesh_journal::Identity;
+use paymesh_journal::{Identity, sqlite::Engine};
 use paymesh_mesh::{Limits, Mesh};
 use paymesh_shard::{Clock, Options, Refusal, Shard, Shards};
 use paymesh_telemetry::{Component, Health, Metrics};
@@ -29,6 +29,8 @@ use machine::{DataDirectory, Listeners};
 
 /// Where `RUST_LOG` is not set.
 const LOG_FILTER: &str = "info";
+
+const BUILD_INFO: &str = "paymesh_build_info";
 
 /// Records in memory at most, of each kind and for all shards of the node together. A million accounts are about 150 MB.
 const RECORDS_MAX: usize = 2_000_000;
@@ -60,6 +62,10 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
     })?;
     let metrics = Metrics::install(args.region.as_str())?;
     paymesh_mesh::describe_metrics();
+    paymesh_payment_processor::describe_metrics();
+    paymesh_shard::describe_metrics();
+    metrics::describe_gauge!(BUILD_INFO, "Always 1; the label says which version runs");
+    metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     let region = topology.region(&args.region).context("the region was found before")?;
     let listeners = Listeners::bind(region).await?;
     let leave = machine::Leave::new(args.supervised)?;
@@ -127,6 +133,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
 async fn open_shards(topology: &Topology, args: &NodeArgs, data: &DataDirectory, health: &Health) -> (Shards, Vec<(ShardRef, Component)>) {
     let led = topology.led_by(&args.region);
     let clock: Clock = Arc::new(system_time);
+    let storage = &Engine::new(data.path());
     let options =
         Options { outcome_retention: topology.outcome_retention(), records_max: RECORDS_MAX / led.len().max(1), ..Options::default() };
     let opening = led.into_iter().map(|shard| {
@@ -134,7 +141,7 @@ async fn open_shards(topology: &Topology, args: &NodeArgs, data: &DataDirectory,
         let component = health.component(format!("shard {shard}"));
         async move {
             component.starting();
-            let opened = open(topology, &shard, data, options, clock).await;
+            let opened = open(topology, &shard, storage, options, clock).await;
             match &opened {
                 Ok(open) => {
                     tracing::info!(%shard, head = %open.status().head, epoch = %open.epoch(), "shard serves");
@@ -155,7 +162,7 @@ async fn open_shards(topology: &Topology, args: &NodeArgs, data: &DataDirectory,
 async fn open(
     topology: &Topology,
     shard: &ShardRef,
-    data: &DataDirectory,
+    storage: &Engine,
     options: Options,
     clock: Clock,
 ) -> Result<Shard, paymesh_shard::Error> {
@@ -168,7 +175,7 @@ async fn open(
     };
     let identity = Identity { mesh: topology.mesh().to_string(), shard: shard.clone(), shards };
     let failed = |source| paymesh_shard::Error::Storage { shard: shard.clone(), source };
-    let store = paymesh_journal::sqlite::open(data.path(), &identity).await.map_err(failed)?;
+    let store = storage.store(&identity).await.map_err(failed)?;
     Shard::open(&identity, store, options, clock).await
 }
 

@@ -1,6 +1,18 @@
--- The ordered entries of one shard. Rows are only ever added.
+-- The shards whose journals this file holds. Appends of an earlier epoch than a shard's are refused.
+CREATE TABLE shards (
+    slot   INTEGER PRIMARY KEY,
+    mesh   TEXT    NOT NULL,
+    zone   TEXT    NOT NULL,
+    shard  INTEGER NOT NULL,
+    shards INTEGER NOT NULL, -- of its zone
+    epoch  INTEGER NOT NULL,
+    UNIQUE (zone, shard)
+) STRICT;
+
+-- The ordered entries of each shard. Rows are only ever added, in the order of their commits.
 CREATE TABLE segments (
-    first        INTEGER PRIMARY KEY,
+    slot         INTEGER NOT NULL,
+    first        INTEGER NOT NULL,
     last         INTEGER NOT NULL,
     epoch        INTEGER NOT NULL,
     committed_at INTEGER NOT NULL, -- microseconds since 1970 UTC
@@ -9,21 +21,6 @@ CREATE TABLE segments (
     hash         BLOB    NOT NULL,
     checksum     BLOB    NOT NULL,
     payload      BLOB    NOT NULL,
+    PRIMARY KEY (slot, first),
     CHECK (last >= first)
-) STRICT;
-
--- One row: the term of leadership. Appends of earlier terms are refused.
-CREATE TABLE leadership (
-    id    INTEGER PRIMARY KEY CHECK (id = 1),
-    epoch INTEGER NOT NULL
-) STRICT;
-INSERT INTO leadership (id, epoch) VALUES (1, 0);
-
--- One row: whose journal this is.
-CREATE TABLE identity (
-    id     INTEGER PRIMARY KEY CHECK (id = 1),
-    mesh   TEXT    NOT NULL,
-    zone   TEXT    NOT NULL,
-    shard  INTEGER NOT NULL,
-    shards INTEGER NOT NULL
 ) STRICT;

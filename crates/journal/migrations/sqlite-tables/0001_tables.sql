@@ -3,12 +3,13 @@
 -- Lines and payments are appended in the journal's order and chained backwards from their account: writing them touches
 -- the end of two tables, however many accounts there are, and a page of a statement is a walk of as many look-ups.
 
--- One row: the last entry that the tables hold, and whose they are.
+-- One row: the last entry that the tables hold, and the latest time in a request id of version 7 up to it.
 CREATE TABLE cursor (
-    id       INTEGER PRIMARY KEY CHECK (id = 1),
-    sequence INTEGER NOT NULL
+    id                INTEGER PRIMARY KEY CHECK (id = 1),
+    sequence          INTEGER NOT NULL,
+    newest_request_ms INTEGER NOT NULL
 ) STRICT;
-INSERT INTO cursor (id, sequence) VALUES (1, 0);
+INSERT INTO cursor (id, sequence, newest_request_ms) VALUES (1, 0, 0);
 
 CREATE TABLE identity (
     id     INTEGER PRIMARY KEY CHECK (id = 1),

@@ -34,7 +34,10 @@ pub(super) async fn everything(tables: &dyn Tables, entries: &[Committed]) -> Ev
     let mut records = tables.records(&missing).await.expect("records are read");
     assert_eq!((&records.system, &records.inbox, &records.delivered), (&Vec::new(), &Vec::new(), &Vec::new()), "those are the books");
     let books = tables.books().await.expect("the books are read");
-    let others = Records { system: Vec::new(), inbox: Vec::new(), delivered: Vec::new(), ..books.clone() };
+    let cursor = tables.cursor().await.expect("the cursor is read");
+    let recorded = entries.iter().filter(|(position, _)| position.sequence <= cursor).filter_map(|(_, entry)| entry.request_id);
+    assert_eq!(books.newest_request_ms, Some(recorded.filter_map(|id| id.named_at_ms()).max().unwrap_or(0)));
+    let others = Records { system: Vec::new(), inbox: Vec::new(), delivered: Vec::new(), newest_request_ms: None, ..books.clone() };
     assert_eq!(others, Records::default(), "the books are few");
     (records.system, records.inbox, records.delivered) = (books.system, books.inbox, books.delivered);
     sort(&mut records);
@@ -52,7 +55,7 @@ pub(super) async fn everything(tables: &dyn Tables, entries: &[Committed]) -> Ev
     }
     let mut expired = tables.expired(Timestamp(u64::MAX / 2), 1_000_000).await.expect("holds are read");
     expired.sort_unstable();
-    Everything { cursor: tables.cursor().await.expect("the cursor is read"), records, lines, payments, expired }
+    Everything { cursor, records, lines, payments, expired }
 }
 
 fn sort(records: &mut Records) {

@@ -41,6 +41,7 @@ enum Change {
 #[derive(Debug, Default, Clone)]
 struct Rows {
     cursor: Sequence,
+    newest_request_ms: u64,
     users: BTreeMap<UserId, Country>,
     claims: BTreeMap<UserId, ZoneName>,
     wallets: BTreeMap<UserId, BTreeMap<Currency, Wallet>>,
@@ -111,6 +112,7 @@ impl Rows {
 
     fn project(&mut self, projection: &Projection) {
         self.cursor = projection.up_to;
+        self.newest_request_ms = self.newest_request_ms.max(projection.newest_request_ms);
         self.users.extend(projection.users.iter().copied());
         self.claims.extend(projection.claims.iter().cloned());
         for (user, currency) in &projection.opened {
@@ -234,6 +236,7 @@ impl Tables for MemoryTables {
             system: rows.system.iter().map(|(key, balance)| (key.clone(), *balance)).collect(),
             inbox: rows.inbox.iter().map(|(shard, sequence)| (shard.clone(), *sequence)).collect(),
             delivered: rows.delivered.iter().map(|(shard, sequence)| (shard.clone(), *sequence)).collect(),
+            newest_request_ms: Some(rows.newest_request_ms),
             ..Records::default()
         })
     }

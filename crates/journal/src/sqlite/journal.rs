@@ -1,47 +1,103 @@
-//! The journal in SQLite: one row for each segment.
+//! The journals in SQLite: one file for all shards of a node, one row for each segment.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use async_trait::async_trait;
-use paymesh_types::{Epoch, Sequence, Timestamp};
+use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
 use sqlx::{
-    Row as _,
+    Row as _, SqliteConnection,
     sqlite::{SqliteRow, SqliteSynchronous},
 };
 
-use super::{File, file_name, stored, wanted};
+use super::{
+    File, Purpose,
+    group::{Offer, Outcome},
+    wanted,
+};
 use crate::{Corrupt, Error, Hash, Head, Identity, Journal, Segment};
 
-/// Small commits are most commits: a page of this size is what one costs.
-const PAGE_BYTES: u32 = 4096;
-const CACHE_KIB: u32 = 4096;
-/// The WAL is folded into the file at about 64 MiB.
-const CHECKPOINT_PAGES: u32 = 16_384;
+const PURPOSE: Purpose = Purpose {
+    synchronous: SqliteSynchronous::Full,
+    // Small commits are most commits: a page of this size is what one costs.
+    page_bytes: 4096,
+    cache_kib: 8 * 1024,
+    // The WAL is folded into the file at about 64 MiB.
+    checkpoint_pages: 16_384,
+    readers_max: 4,
+};
 /// Segments that one read returns at most, however small they are.
 const READ_SEGMENTS_MAX: i64 = 4_096;
 
-/// A journal in a file of its own.
+/// The file of the journals of a node.
+#[derive(Debug)]
+pub(super) struct Journals {
+    pub(super) file: File,
+    /// Segments that wait for the next commit.
+    pub(super) offers: Mutex<Vec<Offer>>,
+    /// Held by whoever commits: the connection that commits, once it is open.
+    pub(super) turn: Arc<tokio::sync::Mutex<Option<SqliteConnection>>>,
+}
+
+impl Journals {
+    pub(super) fn new(directory: &Path) -> Self {
+        Self { file: File::new(&directory.join("journal.sqlite"), PURPOSE), offers: Mutex::default(), turn: Arc::default() }
+    }
+}
+
+/// The journal of one shard.
 #[derive(Debug)]
 pub struct SqliteJournal {
-    file: File,
+    journals: Arc<Journals>,
+    shard: ShardRef,
+    slot: i64,
 }
 
 impl SqliteJournal {
-    /// Opens, and makes where it is missing, the journal of a shard in `directory`.
+    /// Opens, and makes where it is missing, the journal of a shard.
     ///
     /// # Errors
-    /// The file cannot be opened or made, or belongs to something else.
-    pub async fn open(directory: &Path, identity: &Identity) -> Result<Self, Error> {
+    /// The file cannot be opened or made, or what it holds of this shard belongs to something else.
+    pub(super) async fn open(journals: Arc<Journals>, identity: &Identity) -> Result<Self, Error> {
         static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite-journal");
-        let path = directory.join(file_name(&identity.shard, "journal"));
-        let file = File::open(&path, identity, SqliteSynchronous::Full, PAGE_BYTES, CACHE_KIB, CHECKPOINT_PAGES, &MIGRATIONS).await?;
-        Ok(Self { file })
+        let (file, shard) = (&journals.file, &identity.shard);
+        file.migrate(shard, &MIGRATIONS).await?;
+        let failed = |source| file.failed(shard, source);
+        sqlx::query("INSERT INTO shards (mesh, zone, shard, shards, epoch) VALUES (?, ?, ?, ?, 0) ON CONFLICT DO NOTHING")
+            .bind(&identity.mesh)
+            .bind(shard.zone.as_str())
+            .bind(i64::from(shard.index))
+            .bind(i64::from(identity.shards))
+            .execute(&file.writer)
+            .await
+            .map_err(failed)?;
+        let row = sqlx::query("SELECT slot, mesh, shards FROM shards WHERE zone = ? AND shard = ?")
+            .bind(shard.zone.as_str())
+            .bind(i64::from(shard.index))
+            .fetch_one(&file.writer)
+            .await
+            .map_err(failed)?;
+        let shards: i64 = row.try_get("shards").map_err(failed)?;
+        let found = Identity {
+            mesh: row.try_get("mesh").map_err(failed)?,
+            shard: shard.clone(),
+            shards: u16::try_from(shards).map_err(|_| file.corrupt(shard, &format!("the shard's zone has {shards} shards")))?,
+        };
+        file.identified(&found, identity)?;
+        let slot = row.try_get("slot").map_err(failed)?;
+        Ok(Self { shard: shard.clone(), slot, journals })
+    }
+
+    fn failed(&self, source: impl Into<Arc<sqlx::Error>>) -> Error {
+        self.journals.file.failed(&self.shard, source)
     }
 
     /// The row as it is, whatever a bad disk made of it: types and ranges are not taken on trust.
     fn segment(&self, row: &SqliteRow) -> Result<Segment, Error> {
         let first = row.try_get("first").unwrap_or(0);
-        let corrupt = |what: String| Corrupt { shard: self.file.shard.clone(), sequence: number(first), what };
+        let corrupt = |what: String| Corrupt { shard: self.shard.clone(), sequence: number(first), what };
         let column = |name: &str| row.try_get::<i64, _>(name).map_err(|error| corrupt(error.to_string()));
         let hash = |name: &str| -> Result<Hash, Corrupt> {
             let bytes: &[u8] = row.try_get(name).map_err(|error| corrupt(error.to_string()))?;
@@ -60,6 +116,23 @@ impl SqliteJournal {
             payload: row.try_get("payload").map_err(|error| corrupt(error.to_string()))?,
         })
     }
+
+    /// Why a segment that was offered is not in the file.
+    async fn refusal(&self, segment: &Segment) -> Error {
+        let read = async {
+            let row = sqlx::query("SELECT epoch, (SELECT max(last) FROM segments WHERE slot = ?1) FROM shards WHERE slot = ?1")
+                .bind(self.slot)
+                .fetch_one(&self.journals.file.writer)
+                .await?;
+            let last: Option<i64> = row.try_get(1)?;
+            Ok::<_, sqlx::Error>((Epoch(number(row.try_get(0)?).0), number(last.unwrap_or(0))))
+        };
+        match read.await {
+            Ok((held, _)) if held > segment.epoch => Error::Fenced { held, offered: segment.epoch },
+            Ok((_, head)) => Error::NotNext { head, offered: segment.first },
+            Err(error) => self.failed(error),
+        }
+    }
 }
 
 fn number(column: i64) -> Sequence {
@@ -69,62 +142,37 @@ fn number(column: i64) -> Sequence {
 #[async_trait]
 impl Journal for SqliteJournal {
     async fn lead(&self) -> Result<Epoch, Error> {
-        let epoch: i64 = sqlx::query_scalar("UPDATE leadership SET epoch = epoch + 1 RETURNING epoch")
-            .fetch_one(&self.file.writer)
+        let epoch: i64 = sqlx::query_scalar("UPDATE shards SET epoch = epoch + 1 WHERE slot = ? RETURNING epoch")
+            .bind(self.slot)
+            .fetch_one(&self.journals.file.writer)
             .await
-            .map_err(|error| self.file.failed(error))?;
+            .map_err(|error| self.failed(error))?;
         Ok(Epoch(number(epoch).0))
     }
 
     async fn append(&self, segment: &Segment) -> Result<(), Error> {
-        // One statement is one transaction: the fence, the place and the row are checked and written together.
-        let written = sqlx::query(
-            "INSERT INTO segments (first, last, epoch, committed_at, previous, root, hash, checksum, payload)
-             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9
-             WHERE (SELECT epoch FROM leadership) <= ?3
-               AND coalesce((SELECT last FROM segments ORDER BY first DESC LIMIT 1), 0) = ?1 - 1",
-        )
-        .bind(stored(segment.first.0))
-        .bind(stored(segment.last().0))
-        .bind(stored(segment.epoch.0))
-        .bind(stored(segment.committed_at.0))
-        .bind(segment.previous.as_slice())
-        .bind(segment.root.as_slice())
-        .bind(segment.hash.as_slice())
-        .bind(segment.checksum.as_slice())
-        .bind(segment.payload.as_slice())
-        .execute(&self.file.writer)
-        .await
-        .map_err(|error| self.file.failed(error))?;
-        if written.rows_affected() == 1 {
-            return Ok(());
+        match self.journals.append(self.slot, segment.clone()).await {
+            Outcome::Written => Ok(()),
+            Outcome::Refused => Err(self.refusal(segment).await),
+            Outcome::Failed(source) => Err(self.failed(source)),
         }
-        let row = sqlx::query("SELECT epoch, coalesce((SELECT max(last) FROM segments), 0) FROM leadership")
-            .fetch_one(&self.file.writer)
-            .await
-            .map_err(|error| self.file.failed(error))?;
-        let column = |index: usize| row.try_get(index).map(number).map_err(|error| self.file.failed(error));
-        let (held, head) = (Epoch(column(0)?.0), column(1)?);
-        if held > segment.epoch {
-            return Err(Error::Fenced { held, offered: segment.epoch });
-        }
-        Err(Error::NotNext { head, offered: segment.first })
     }
 
     async fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, Error> {
         use futures::TryStreamExt as _;
         let mut rows = sqlx::query(
             "SELECT first, last, epoch, committed_at, previous, root, hash, checksum, payload FROM segments
-             WHERE first >= coalesce((SELECT max(first) FROM segments WHERE first <= ?1), 0)
-             ORDER BY first LIMIT ?2",
+             WHERE slot = ?1 AND first >= coalesce((SELECT max(first) FROM segments WHERE slot = ?1 AND first <= ?2), 0)
+             ORDER BY first LIMIT ?3",
         )
+        .bind(self.slot)
         .bind(wanted(from.0))
         // Whoever wants one segment does not pay for those behind it.
         .bind(if bytes_max == 0 { 1 } else { READ_SEGMENTS_MAX })
-        .fetch(&self.file.readers);
+        .fetch(&self.journals.file.readers);
         let mut segments = Vec::new();
         let mut bytes = 0;
-        while let Some(row) = rows.try_next().await.map_err(|error| self.file.failed(error))? {
+        while let Some(row) = rows.try_next().await.map_err(|error| self.failed(error))? {
             let segment = self.segment(&row)?;
             if segment.last() < from {
                 continue;
@@ -139,21 +187,16 @@ impl Journal for SqliteJournal {
     }
 
     async fn head(&self) -> Result<Head, Error> {
-        let row = sqlx::query("SELECT epoch, last, hash FROM segments ORDER BY first DESC LIMIT 1")
-            .fetch_optional(&self.file.readers)
+        let row = sqlx::query("SELECT epoch, last, hash FROM segments WHERE slot = ? ORDER BY first DESC LIMIT 1")
+            .bind(self.slot)
+            .fetch_optional(&self.journals.file.readers)
             .await
-            .map_err(|error| self.file.failed(error))?;
-        Ok(match row {
-            None => Head { epoch: Epoch(0), sequence: Sequence(0), hash: None },
-            Some(row) => {
-                let failed = |error| self.file.failed(error);
-                let hash: &[u8] = row.try_get(2).map_err(failed)?;
-                Head {
-                    epoch: Epoch(number(row.try_get(0).map_err(failed)?).0),
-                    sequence: number(row.try_get(1).map_err(failed)?),
-                    hash: hash.try_into().ok(),
-                }
-            }
-        })
+            .map_err(|error| self.failed(error))?;
+        let Some(row) = row else { return Ok(Head { epoch: Epoch(0), sequence: Sequence(0), hash: None }) };
+        let read = || -> Result<Head, sqlx::Error> {
+            let hash: &[u8] = row.try_get(2)?;
+            Ok(Head { epoch: Epoch(number(row.try_get(0)?).0), sequence: number(row.try_get(1)?), hash: hash.try_into().ok() })
+        };
+        read().map_err(|error| self.failed(error))
     }
 }

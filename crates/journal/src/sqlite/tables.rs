@@ -13,7 +13,7 @@ use sqlx::{
     sqlite::{SqliteArguments, SqliteRow, SqliteSynchronous},
 };
 
-use super::{File, file_name, stored, wanted};
+use super::{File, Purpose, stored, wanted};
 use crate::{Error, Identity, LINES_WALKED_MAX, Line, PaymentRow, Projection, Tables};
 use rows::Bad;
 
@@ -23,10 +23,13 @@ const CACHE_KIB: u32 = 32 * 1024;
 const CHECKPOINT_PAGES: u32 = 65_536;
 /// Rows of one INSERT at most; shorter ones have a power of two, so that few statements serve all batches.
 const ROWS_MAX: usize = 256;
+/// Connections that read.
+const READERS_MAX: u32 = 2;
 
 /// Tables in a file of their own.
 #[derive(Debug)]
 pub struct SqliteTables {
+    shard: ShardRef,
     file: File,
 }
 
@@ -35,23 +38,48 @@ impl SqliteTables {
     ///
     /// # Errors
     /// The file cannot be opened or made, or belongs to something else.
-    pub async fn open(directory: &Path, identity: &Identity) -> Result<Self, Error> {
+    pub(super) async fn open(directory: &Path, identity: &Identity) -> Result<Self, Error> {
         static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite-tables");
-        let path = directory.join(file_name(&identity.shard, "tables"));
-        let file = File::open(&path, identity, SqliteSynchronous::Normal, PAGE_BYTES, CACHE_KIB, CHECKPOINT_PAGES, &MIGRATIONS).await?;
-        Ok(Self { file })
+        let shard = identity.shard.clone();
+        let purpose = Purpose {
+            synchronous: SqliteSynchronous::Normal,
+            page_bytes: PAGE_BYTES,
+            cache_kib: CACHE_KIB,
+            checkpoint_pages: CHECKPOINT_PAGES,
+            readers_max: READERS_MAX,
+        };
+        let file = File::new(&directory.join(format!("{}-{}.tables.sqlite", shard.zone, shard.index)), purpose);
+        let this = Self { shard, file };
+        this.file.migrate(&this.shard, &MIGRATIONS).await?;
+        this.identify(identity).await?;
+        Ok(this)
+    }
+
+    async fn identify(&self, wanted: &Identity) -> Result<(), Error> {
+        let failed = |source| self.failed(source);
+        sqlx::query("INSERT INTO identity (id, mesh, zone, shard, shards) VALUES (1, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+            .bind(&wanted.mesh)
+            .bind(wanted.shard.zone.as_str())
+            .bind(i64::from(wanted.shard.index))
+            .bind(i64::from(wanted.shards))
+            .execute(&self.file.writer)
+            .await
+            .map_err(failed)?;
+        let row = sqlx::query("SELECT mesh, zone, shard, shards FROM identity").fetch_one(&self.file.writer).await.map_err(failed)?;
+        let found = rows::identity(&row).map_err(|bad| self.bad(bad))?;
+        self.file.identified(&found, wanted)
+    }
+
+    fn failed(&self, source: sqlx::Error) -> Error {
+        self.file.failed(&self.shard, source)
     }
 
     fn bad(&self, bad: Bad) -> Error {
-        Error::Corrupt(crate::Corrupt {
-            shard: self.file.shard.clone(),
-            sequence: Sequence(0),
-            what: format!("{}: {bad}", self.file.place),
-        })
+        self.file.corrupt(&self.shard, &bad.to_string())
     }
 
     async fn all(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Vec<SqliteRow>, Error> {
-        query.fetch_all(&self.file.readers).await.map_err(|error| self.file.failed(error))
+        query.fetch_all(&self.file.readers).await.map_err(|error| self.failed(error))
     }
 }
 
@@ -87,9 +115,10 @@ async fn insert<T>(
 }
 
 async fn write(connection: &mut SqliteConnection, projection: &Projection) -> Result<bool, sqlx::Error> {
-    let moved = sqlx::query("UPDATE cursor SET sequence = ?1 WHERE sequence = ?2")
+    let moved = sqlx::query("UPDATE cursor SET sequence = ?1, newest_request_ms = max(newest_request_ms, ?3) WHERE sequence = ?2")
         .bind(stored(projection.up_to.0))
         .bind(stored(projection.after.0))
+        .bind(stored(projection.newest_request_ms))
         .execute(&mut *connection)
         .await?;
     if moved.rows_affected() != 1 {
@@ -310,15 +339,13 @@ const PAYMENT_COLUMNS: &str =
 #[async_trait]
 impl Tables for SqliteTables {
     async fn cursor(&self) -> Result<Sequence, Error> {
-        let sequence: i64 = sqlx::query_scalar("SELECT sequence FROM cursor")
-            .fetch_one(&self.file.readers)
-            .await
-            .map_err(|error| self.file.failed(error))?;
+        let sequence: i64 =
+            sqlx::query_scalar("SELECT sequence FROM cursor").fetch_one(&self.file.readers).await.map_err(|error| self.failed(error))?;
         Ok(rows::sequence(sequence))
     }
 
     async fn project(&self, projection: &Projection) -> Result<(), Error> {
-        let failed = |error| self.file.failed(error);
+        let failed = |error| self.failed(error);
         let mut transaction = self.file.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
         if !write(&mut transaction, projection).await.map_err(failed)? {
             transaction.rollback().await.map_err(failed)?;
@@ -381,6 +408,9 @@ impl Tables for SqliteTables {
         for row in self.all(sqlx::query("SELECT kind, zone, shard, sequence FROM peers")).await? {
             let (kind, shard, sequence) = rows::peer(&row).map_err(|bad| self.bad(bad))?;
             if kind == rows::INBOX { &mut records.inbox } else { &mut records.delivered }.push((shard, sequence));
+        }
+        for row in self.all(sqlx::query("SELECT newest_request_ms FROM cursor")).await? {
+            records.newest_request_ms = Some(rows::number(&row, "newest_request_ms").map_err(|bad| self.bad(bad))?.0);
         }
         Ok(records)
     }
@@ -461,7 +491,7 @@ impl Tables for SqliteTables {
         .bind(wanted(before.0))
         .execute(&self.file.writer)
         .await
-        .map_err(|error| self.file.failed(error))?;
+        .map_err(|error| self.failed(error))?;
         Ok(purged.rows_affected())
     }
 

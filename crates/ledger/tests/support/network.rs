@@ -287,6 +287,7 @@ pub(crate) fn load(state: &mut State, missing: &Missing, tables: &Records) {
         system: tables.system.clone(),
         inbox: tables.inbox.clone(),
         delivered: tables.delivered.clone(),
+        newest_request_ms: Some(tables.requests.iter().filter_map(|(id, _)| id.named_at_ms()).max().unwrap_or(0)),
     };
     state.load(missing, records);
 }

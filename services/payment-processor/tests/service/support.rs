@@ -82,11 +82,12 @@ impl Node {
     pub(crate) async fn of(topology: Arc<Topology>, region: &str, options: Options) -> Self {
         let region: RegionName = region.parse().expect("a region");
         let (directory, time) = (TempDir::new().expect("a folder"), Time::now());
+        let storage = sqlite::Engine::new(directory.path());
         let mut shards = BTreeMap::new();
         for shard in topology.led_by(&region) {
             let count = topology.zone(&shard.zone).map_or(paymesh_topology::DIRECTORY_SHARDS, |zone| zone.shards);
             let identity = Identity { mesh: topology.mesh().to_owned(), shard: shard.clone(), shards: count };
-            let store = sqlite::open(directory.path(), &identity).await.expect("storage");
+            let store = storage.store(&identity).await.expect("storage");
             let open = Shard::open(&identity, store, options.clone(), time.clock()).await.expect("a shard");
             shards.insert(shard, Ok(open));
         }

@@ -6,7 +6,7 @@ use paymesh_contract::{Fault, wallet::v1::GetBalanceRequest};
 use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tonic::Code;
 
-use crate::support::{ONE_REGION, TestMesh, files_under, payment};
+use crate::support::{ONE_REGION, TestMesh, payment};
 
 const REGION: &str = "eu_west";
 
@@ -24,16 +24,20 @@ async fn a_flipped_byte_makes_its_shard_refuse_naming_shard_and_sequence_and_oth
     assert!(mesh.stop(REGION).success());
 
     // The journal of the shard of the odd users: eu/1.
-    let path = files_under(&mesh.data(REGION), ".journal.sqlite")
-        .into_iter()
-        .find(|path| path.to_string_lossy().contains("eu-1"))
-        .expect("the shard has a journal");
+    let path = mesh.data(REGION).join("journal.sqlite");
     let mut file = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&path)).await.unwrap();
-    let row = sqlx::query("SELECT first, last, payload FROM segments ORDER BY first LIMIT 1 OFFSET 3").fetch_one(&mut file).await.unwrap();
-    let (first, last, mut payload): (i64, i64, Vec<u8>) = (row.get(0), row.get(1), row.get(2));
+    let row = sqlx::query(
+        "SELECT slot, first, last, payload FROM segments JOIN shards USING (slot) WHERE zone = 'eu' AND shard = 1
+         ORDER BY first LIMIT 1 OFFSET 3",
+    )
+    .fetch_one(&mut file)
+    .await
+    .unwrap();
+    let (slot, first, last, mut payload): (i64, i64, i64, Vec<u8>) = (row.get(0), row.get(1), row.get(2), row.get(3));
     let middle = payload.len() / 2;
     payload[middle] ^= 0x10;
-    sqlx::query("UPDATE segments SET payload = ? WHERE first = ?").bind(payload).bind(first).execute(&mut file).await.unwrap();
+    let flip = sqlx::query("UPDATE segments SET payload = ? WHERE slot = ? AND first = ?").bind(payload).bind(slot).bind(first);
+    flip.execute(&mut file).await.unwrap();
     file.close().await.unwrap();
 
     // It is not ready, and never will be; it answers all the same.

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
@@ -336,20 +336,6 @@ pub(crate) fn payment(payer: u64, payee: u64, minor: i64) -> CreatePaymentReques
         amount: Some(euro(minor)),
         ..CreatePaymentRequest::default()
     }
-}
-
-/// Files with this ending under a directory.
-pub(crate) fn files_under(directory: &Path, ending: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files_under(&path, ending));
-        } else if path.to_string_lossy().ends_with(ending) {
-            found.push(path);
-        }
-    }
-    found
 }
 
 fn free_port() -> u16 {

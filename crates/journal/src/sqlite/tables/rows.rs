@@ -4,7 +4,7 @@ use paymesh_ledger::{Account, LineId, Payment, Phase, Reason, Wallet};
 use paymesh_types::{Country, Currency, Epoch, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use sqlx::{Row as _, sqlite::SqliteRow};
 
-use crate::{Line, LineKind, PaymentRow};
+use crate::{Identity, Line, LineKind, PaymentRow};
 
 pub(super) const EXTERNAL: i64 = 0;
 pub(super) const SENT: i64 = 1;
@@ -38,6 +38,11 @@ fn currency(row: &SqliteRow) -> Result<Currency, Bad> {
 
 fn shard(zone: &str, index: i64) -> Result<ShardRef, Bad> {
     Ok(ShardRef { zone: zone.parse::<ZoneName>()?, index: u16::try_from(index).map_err(|_| Bad::Range("shard"))? })
+}
+
+pub(super) fn identity(row: &SqliteRow) -> Result<Identity, Bad> {
+    let shards = u16::try_from(row.try_get::<i64, _>("shards")?).map_err(|_| Bad::Range("shards"))?;
+    Ok(Identity { mesh: row.try_get("mesh")?, shard: shard(row.try_get("zone")?, row.try_get("shard")?)?, shards })
 }
 
 pub(super) fn user(row: &SqliteRow) -> Result<(UserId, Country), Bad> {
