@@ -83,7 +83,7 @@ async fn shards_that_share_a_file_and_its_commits_do_not_mix() {
     const SHARDS: u16 = 40;
     let directory = tempfile::tempdir().expect("a directory");
     let identity = |index: u16| {
-        let zone = if index % 2 == 0 { "eu" } else { "us" };
+        let zone = if index.is_multiple_of(2) { "eu" } else { "us" };
         Identity {
             mesh: "conformance".to_owned(),
             shard: ShardRef { zone: zone.parse().expect("a zone's name"), index: index / 2 },

@@ -30,6 +30,9 @@ use machine::{DataDirectory, Listeners};
 /// Where `RUST_LOG` is not set.
 const LOG_FILTER: &str = "info";
 
+/// Entries that the tables may be behind at most, for all shards of the node together. Each is about a kilobyte in memory.
+const PROJECTION_LAG_MAX: u64 = 262_144;
+
 const BUILD_INFO: &str = "paymesh_build_info";
 
 /// Records in memory at most, of each kind and for all shards of the node together. A million accounts are about 150 MB.
@@ -134,8 +137,13 @@ async fn open_shards(topology: &Topology, args: &NodeArgs, data: &DataDirectory,
     let led = topology.led_by(&args.region);
     let clock: Clock = Arc::new(system_time);
     let storage = &Engine::new(data.path());
-    let options =
-        Options { outcome_retention: topology.outcome_retention(), records_max: RECORDS_MAX / led.len().max(1), ..Options::default() };
+    let shards = led.len().max(1);
+    let options = Options {
+        outcome_retention: topology.outcome_retention(),
+        records_max: RECORDS_MAX / shards,
+        projection_lag_entries_max: PROJECTION_LAG_MAX / shards as u64,
+        ..Options::default()
+    };
     let opening = led.into_iter().map(|shard| {
         let (options, clock) = (options.clone(), clock.clone());
         let component = health.component(format!("shard {shard}"));
