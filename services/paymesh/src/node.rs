@@ -91,8 +91,11 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
 
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    let reflection =
-        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(paymesh_contract::FILE_DESCRIPTOR_SET);
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(paymesh_contract::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     let reflection_v1 = reflection().build_v1().context("the contract's descriptor set")?;
     // Many stock clients ask in the older words only.
     let reflection_v1alpha = reflection().build_v1alpha().context("the contract's descriptor set")?;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use paymesh_ledger::{Account, LineId, Missing, Records, Wallet};
 use paymesh_types::{Country, Currency, RequestId, Sequence, ShardRef, Timestamp, UserId};
 use sqlx::{
-    AssertSqlSafe, Sqlite, SqliteConnection,
+    AssertSqlSafe, Connection as _, Sqlite, SqliteConnection,
     query::Query,
     sqlite::{SqliteArguments, SqliteRow, SqliteSynchronous},
 };
@@ -346,12 +346,22 @@ impl Tables for SqliteTables {
 
     async fn project(&self, projection: &Projection) -> Result<(), Error> {
         let failed = |error| self.failed(error);
-        let mut transaction = self.file.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-        if !write(&mut transaction, projection).await.map_err(failed)? {
-            transaction.rollback().await.map_err(failed)?;
-            return Err(Error::NotNext { head: self.cursor().await?, offered: projection.after.next() });
+        let mut connection = self.file.writer.acquire().await.map_err(failed)?;
+        let projected = async {
+            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+            let follows = write(&mut transaction, projection).await?;
+            if follows { transaction.commit().await } else { transaction.rollback().await }.map(|()| follows)
+        };
+        match projected.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::NotNext { head: self.cursor().await?, offered: projection.after.next() }),
+            Err(error) => {
+                // The engine ends a transaction by itself when its disk is full, which sqlx does not notice: its connection
+                // would begin no other one.
+                connection.close_on_drop();
+                Err(failed(error))
+            }
         }
-        transaction.commit().await.map_err(failed)
     }
 
     async fn records(&self, missing: &Missing) -> Result<Records, Error> {

@@ -7,8 +7,10 @@
 
 mod canary;
 mod corruption;
+mod disk;
 mod forwarding;
 mod kill;
 mod refusals;
+mod stock;
 mod submit;
 mod support;

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
@@ -150,7 +150,7 @@ impl TestMesh {
         self.command(&["node", "--supervised", "--region", region, "--data", data.to_str().unwrap()])
     }
 
-    fn spawn_command(&mut self, region: &str, mut command: Command) {
+    pub(crate) fn spawn_command(&mut self, region: &str, mut command: Command) {
         let log = fs::File::options().create(true).append(true).open(self.log_path(region)).unwrap();
         // Standard input is held by this process: the node ends with it.
         command.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -173,6 +173,12 @@ impl TestMesh {
         let mut node = self.nodes.remove(region).unwrap();
         node.kill().unwrap();
         node.wait().unwrap();
+    }
+
+    /// A path as the node sees it, where the node has mounts of its own.
+    pub(crate) fn outside(&self, region: &str, path: &Path) -> PathBuf {
+        let node = PathBuf::from(format!("/proc/{}/root", self.nodes[region].id()));
+        node.join(path.strip_prefix("/").unwrap())
     }
 
     /// Closes the node's standard input and waits until it has drained.
@@ -330,7 +336,8 @@ pub(crate) fn euro(minor: i64) -> Money {
 /// A payment in EUR, captured at once.
 pub(crate) fn payment(payer: u64, payee: u64, minor: i64) -> CreatePaymentRequest {
     CreatePaymentRequest {
-        request_id: Uuid::new_v4().to_string(),
+        // Both kinds of ids that callers send: the newer are looked up less.
+        request_id: if minor % 2 == 0 { Uuid::new_v4() } else { Uuid::now_v7() }.to_string(),
         payer_id: payer,
         payee_id: payee,
         amount: Some(euro(minor)),
