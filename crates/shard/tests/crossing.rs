@@ -254,7 +254,7 @@ impl Crossing {
                 appends_per_mille: 60,
                 projections_per_mille: 60,
                 reads_per_mille: 15,
-                power_cuts_per_mille: 40,
+                power_cuts_per_mille: 80,
             };
             let mut store = MemoryStore::with_faults(&identity(&name), faults);
             let shard = reopen(&mut store, &name, &time).await;

@@ -2,16 +2,17 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use paymesh_journal::{
-    Error as JournalError,
+    Error as JournalError, Head, Journal, Segment,
     memory::{Dice, Fault, Faults, MemoryStore, Operation},
 };
 use paymesh_ledger::Request;
-use paymesh_shard::{Error, Options};
+use paymesh_shard::{Error, Options, Shard};
 use paymesh_types::{Epoch, Sequence};
 use support::{Disk, Time, all, ask, balance, deposit, effects, enrol, eu, identity, journal, not_serving, proven, user};
+use tokio::sync::Mutex;
 
 #[tokio::test]
 async fn a_leader_that_was_fenced_off_stops_and_says_so() {
@@ -35,6 +36,53 @@ async fn a_leader_that_was_fenced_off_stops_and_says_so() {
     }
 }
 
+/// A journal at whose end, when a leader first reads it, another leader appends: as late as it can.
+#[derive(Debug)]
+struct LateAppend {
+    journal: Arc<dyn Journal>,
+    other: Mutex<Option<Shard>>,
+}
+
+#[async_trait::async_trait]
+impl Journal for LateAppend {
+    async fn lead(&self) -> Result<Epoch, JournalError> {
+        self.journal.lead().await
+    }
+
+    async fn append(&self, segment: &Segment) -> Result<(), JournalError> {
+        self.journal.append(segment).await
+    }
+
+    async fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, JournalError> {
+        let read = self.journal.read(from, bytes_max).await?;
+        if read.is_empty()
+            && let Some(other) = self.other.lock().await.take()
+        {
+            let why = not_serving(other.submit(ask(1, deposit(1, 10))).await);
+            assert!(why.contains("fenced"), "{why}");
+        }
+        Ok(read)
+    }
+
+    async fn head(&self) -> Result<Head, JournalError> {
+        self.journal.head().await
+    }
+}
+
+#[tokio::test]
+async fn a_new_leader_deposes_the_old_one_before_it_reads() {
+    let disk = Disk::memory(&eu(0));
+    let old = disk.open(&eu(0)).await;
+    all(&old, [enrol(1), deposit(1, 100)]).await;
+    balance(&old, 1).await;
+    let mut store = disk.store(&eu(0)).await.expect("the storage opens");
+    store.journal = Arc::new(LateAppend { journal: store.journal, other: Mutex::new(Some(old)) });
+    let new = Shard::open(&identity(&eu(0)), store, Options::default(), Time::new().clock()).await.expect("the shard opens");
+    all(&new, [deposit(1, 5)]).await;
+    assert_eq!(balance(&new, 1).await, 105);
+    proven(&new).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_fenced_leader_whose_storage_fails_does_not_depose_its_successor() {
     let store = MemoryStore::new(&identity(&eu(0)));
@@ -45,7 +93,8 @@ async fn a_fenced_leader_whose_storage_fails_does_not_depose_its_successor() {
     let new = disk.open(&eu(0)).await;
     all(&new, [deposit(1, 5)]).await;
     store.fail_next(Operation::Read, Fault::Refused);
-    let why = not_serving(old.submit(ask(1, deposit(1, 10))).await);
+    // An id that is not of version 7 is looked up.
+    let why = not_serving(old.submit(ask(3, deposit(1, 10))).await);
     assert!(why.contains("injected"), "{why}");
     let problem = tokio::time::timeout(Duration::from_secs(60), old.stopped()).await.expect("it stops");
     assert!(problem.contains("fenced"), "{problem}");
@@ -116,7 +165,7 @@ async fn an_append_that_failed_after_it_was_written_is_answered_as_committed() {
     let store = store.crash();
     let shard = Disk::Memory(store.clone()).open(&eu(0)).await;
     assert_eq!(balance(&shard, 1).await, 10);
-    let request = ask(2, deposit(1, 5));
+    let request = ask(3, deposit(1, 5));
     all(&shard, [deposit(1, 1)]).await;
     assert_eq!(balance(&shard, 1).await, 11, "the tables are up to date, and read no more");
     store.fail_next(Operation::Append, Fault::Ambiguous);
