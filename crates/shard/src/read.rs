@@ -123,10 +123,18 @@ impl Shard {
         let limit = limit.clamp(1, LINES_WALKED_MAX);
         // Payments are chained by account; a list over a few currencies is a merge of as many chains. Each is walked until it
         // alone could fill the page and say that there is more: with less of one, what it lacks would be skipped for good.
-        let walk = if before.is_some() { LINES_WALKED_MAX } else { LINES_WALKED_MAX.min(limit + 1) };
+        let page = LINES_WALKED_MAX.min(limit + 1);
+        // Where the page before ended, its chain goes on; a token is the caller's to forge, and names no other's payment.
+        let ended = match before {
+            Some(before) => tables.payment(before).await.map_err(self.failed())?.filter(|row| row.payment.payer == payer),
+            None => None,
+        };
         let mut rows = Vec::new();
-        for (_, wallet) in tables.wallets(payer).await.map_err(self.failed())? {
-            let mut newest = wallet.last_payment;
+        for (currency, wallet) in tables.wallets(payer).await.map_err(self.failed())? {
+            let (mut newest, walk) = match &ended {
+                Some(row) if row.payment.currency == currency => (row.previous, page),
+                _ => (wallet.last_payment, if before.is_some() { LINES_WALKED_MAX } else { page }),
+            };
             let before_chain = rows.len();
             while newest != Sequence(0) && rows.len() - before_chain <= limit as usize {
                 let walked = tables.payments(newest, walk).await.map_err(self.failed())?;
