@@ -1,7 +1,7 @@
 //! The embedded engine: one SQLite file for the journals of a node, and one for the tables of each shard.
 //!
 //! The journals' file is in WAL mode with `synchronous=FULL`: a commit is one `fdatasync`, shared by every shard that has a
-//! segment ready (see [`journal`]). The tables' files are `synchronous=NORMAL`: they may lose their last transactions in a
+//! segment ready (`sqlite/group.rs`). The tables' files are `synchronous=NORMAL`: they may lose their last transactions in a
 //! power cut, but never their consistency, and the journal has them. Files apart, so that projecting never holds the write
 //! lock that a commit waits for.
 

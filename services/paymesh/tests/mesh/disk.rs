@@ -30,7 +30,7 @@ fn can_mount() -> bool {
     let directory = tempfile::tempdir().unwrap();
     let can = on_a_disk("size=1m").arg(directory.path()).arg("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success());
     if !can {
-        eprintln!("skipped: this machine gives no mount namespace, so there is no small disk to fill");
+        writeln!(std::io::stderr(), "skipped: this machine gives no mount namespace, so there is no small disk to fill").unwrap();
     }
     can
 }
