@@ -39,6 +39,16 @@ pub async fn follow(source: Tail, shard: Shard) -> String {
             Err(error) => return error.to_string(),
         }
     };
+    let head = source.head();
+    if read > head {
+        let why = format!(
+            "the journal of {} ends at {head}, and {} has taken in entries up to {read}: the journal has lost its end",
+            source.shard(),
+            shard.reference()
+        );
+        tracing::error!(source = %source.shard(), shard = %shard.reference(), %why, "inbox cannot go on");
+        return why;
+    }
     let mut inbox = Inbox { source, shard, read, noted: read, delivered: Sequence(0), note_at: None };
     loop {
         match inbox.step().await {

@@ -46,7 +46,7 @@ pub(crate) fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
         unusable(format!("region `{}` is not in the configuration; its regions are {known}", args.region))
     })?;
     machine::require_loopback(region)?;
-    let data = DataDirectory::take(&args.data)?;
+    let data = DataDirectory::take(&args.data, topology.mesh(), &args.region)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
     let topology = Arc::new(topology.clone());
     let served = runtime.block_on(serve(&args, topology, &data));

@@ -127,7 +127,8 @@ fn report(mesh: &Mesh, answers: &BTreeMap<RegionName, Result<GetStatusResponse, 
 pub(crate) fn in_transit<'a>(statuses: impl Iterator<Item = &'a GetStatusResponse>) -> anyhow::Result<Vec<InTransit>> {
     let mut ways = Ways::default();
     let mut answered = std::collections::BTreeSet::new();
-    for shard in statuses.flat_map(|status| &status.shards) {
+    // A shard that does not serve says nothing of its books.
+    for shard in statuses.flat_map(|status| &status.shards).filter(|shard| shard.state() == ShardState::Serving) {
         let name = place::shard(shard.shard.as_ref())?;
         ways.add_sent(&name, &shard.clearing)?;
         ways.add_received(&name, &shard.clearing)?;
@@ -181,15 +182,17 @@ fn say(topology: &Topology, report: &Report) {
     }
 
     if report.regions.iter().any(|region| region.up) {
-        say_in_transit(topology, &report.in_transit);
+        say_in_transit(topology, &report.in_transit, report.shards.iter().any(|shard| shard.state != "serving"));
     }
 }
 
 /// Prints the ways that have money on them; when they are many, summed up by the regions that lead the shards.
-pub(crate) fn say_in_transit(topology: &Topology, ways: &[InTransit]) {
+///
+/// `partial`: not every shard was asked.
+pub(crate) fn say_in_transit(topology: &Topology, ways: &[InTransit], partial: bool) {
     let open: Vec<_> = ways.iter().filter(|way| way.in_transit_minor_units != Some(0)).collect();
     if open.is_empty() {
-        say!("\n  no money in transit");
+        say!("\n  {}", if partial { "no money is known to be in transit; not every shard was asked" } else { "no money in transit" });
         return;
     }
     let leaders: BTreeMap<String, String> = topology

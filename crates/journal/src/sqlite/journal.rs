@@ -65,6 +65,20 @@ impl SqliteJournal {
         let (file, shard) = (&journals.file, &identity.shard);
         file.migrate(shard, &MIGRATIONS).await?;
         let failed = |source| file.failed(shard, source);
+        // Also where this shard is new: the zone's users would be looked for at other shards than they were booked at.
+        let other = sqlx::query("SELECT mesh, shard, shards FROM shards WHERE mesh != ?1 OR (zone = ?2 AND shards != ?3) LIMIT 1")
+            .bind(&identity.mesh)
+            .bind(shard.zone.as_str())
+            .bind(i64::from(identity.shards))
+            .fetch_optional(&file.writer)
+            .await
+            .map_err(failed)?;
+        if let Some(row) = other {
+            let (mesh, index, shards): (String, i64, i64) =
+                (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?, row.try_get(2).map_err(failed)?);
+            let found = format!("mesh {mesh} shard {}/{index} of {shards}", shard.zone);
+            return Err(Error::Identity { place: file.place.clone(), found, wanted: identity.to_string() });
+        }
         sqlx::query("INSERT INTO shards (mesh, zone, shard, shards, epoch) VALUES (?, ?, ?, ?, 0) ON CONFLICT DO NOTHING")
             .bind(&identity.mesh)
             .bind(shard.zone.as_str())

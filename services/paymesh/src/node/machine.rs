@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use paymesh_topology::{Endpoint, Region};
+use paymesh_types::RegionName;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -37,8 +38,9 @@ pub(super) struct DataDirectory {
 }
 
 impl DataDirectory {
-    /// Makes the directory where it is missing, and keeps other nodes out of it.
-    pub(super) fn take(path: &Path) -> anyhow::Result<Self> {
+    /// Makes the directory where it is missing, and keeps other nodes out of it: those that run, and those of other regions,
+    /// whose books it would mix.
+    pub(super) fn take(path: &Path, mesh: &str, region: &RegionName) -> anyhow::Result<Self> {
         let cannot = |what: &str, error: io::Error| unusable(format!("the data directory {}: {what}: {error}", path.display()));
         fs::create_dir_all(path).map_err(|error| cannot("cannot be made", error))?;
         let mut lock = File::options()
@@ -53,6 +55,19 @@ impl DataDirectory {
                 return Err(unusable(format!("the data directory {} is in use by another node", path.display())));
             }
             Err(TryLockError::Error(error)) => return Err(cannot("cannot be locked", error)),
+        }
+        let owner = format!("mesh {mesh} region {region}\n");
+        let owner_file = path.join("owner");
+        match fs::read_to_string(&owner_file) {
+            Ok(found) if found == owner => {}
+            Ok(found) => {
+                let (found, wanted) = (found.trim_end(), owner.trim_end());
+                return Err(unusable(format!("the data directory {} belongs to {found}, not to {wanted}", path.display())));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::write(&owner_file, owner).map_err(|error| cannot("cannot be written to", error))?;
+            }
+            Err(error) => return Err(cannot("cannot be read", error)),
         }
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(|error| cannot("cannot be written to", error))?;
         Ok(Self { path: path.to_owned(), _lock: lock })

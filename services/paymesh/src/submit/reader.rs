@@ -4,6 +4,7 @@
 //! the reason why it is none. A byte order mark is skipped; LF and CRLF end a line; so does the end of the file.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, BufRead, BufReader, Seek as _, SeekFrom},
     path::Path,
@@ -25,6 +26,9 @@ pub(crate) const LINE_BYTES_MAX: usize = 16 * 1024;
 const READ_AHEAD_LINES_MAX: usize = 1_024;
 /// Bytes read from the file at once.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
+/// Ids that are remembered, to tell a line that has the id of an earlier one: about 40 bytes each. A later repetition is
+/// found by the mesh, which takes it for the same line again or names the field that differs.
+const IDS_REMEMBERED_MAX: usize = 2_000_000;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// One line of the file.
@@ -75,6 +79,7 @@ pub(crate) fn read(
     let (sender, receiver) = mpsc::channel(READ_AHEAD_LINES_MAX);
     let path = path.to_owned();
     std::thread::Builder::new().name("submit-reader".to_owned()).spawn(move || {
+        let mut ids = HashMap::new();
         loop {
             let instruction = match lines.next() {
                 Ok(None) => return,
@@ -87,6 +92,15 @@ pub(crate) fn read(
                     return;
                 }
             };
+            let instruction = instruction.and_then(|instruction| match ids.get(&instruction.request_id) {
+                Some(first) => Err(format!("its id is that of line {first}")),
+                None => {
+                    if ids.len() < IDS_REMEMBERED_MAX {
+                        ids.insert(instruction.request_id, lines.end.line);
+                    }
+                    Ok(instruction)
+                }
+            });
             if sender.blocking_send(Ok(Line { end: lines.end, instruction })).is_err() {
                 return;
             }

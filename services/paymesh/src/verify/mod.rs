@@ -8,7 +8,10 @@ mod books;
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use futures::StreamExt as _;
-use paymesh_contract::mesh::v1::{InboxCursor, ShardReport, VerifyShardRequest, verify_shard_response::Step};
+use paymesh_contract::{
+    Fault,
+    mesh::v1::{InboxCursor, ShardReport, VerifyShardRequest, verify_shard_response::Step},
+};
 use paymesh_types::ShardRef;
 use serde::Serialize;
 use tokio::{sync::mpsc, time::timeout};
@@ -164,6 +167,9 @@ async fn read_shard(mesh: &Mesh, shard: &ShardRef, sent_by: Vec<InboxCursor>, on
     let leader = mesh.topology.leader(shard).expect("every shard of the configuration has a leader");
     let trouble = |status: tonic::Status| {
         let why = format!("at {leader}: {}", client::explain(&status));
+        if Fault::from_status(&status).reason == "SHARD_NOT_SERVING" {
+            return Trouble::Refused(why);
+        }
         match status.code() {
             // The leader itself says that something is wrong with the shard or with what it holds.
             Code::NotFound | Code::DataLoss | Code::FailedPrecondition | Code::InvalidArgument => Trouble::Refused(why),
@@ -246,7 +252,7 @@ impl Report {
         if !table.is_empty() {
             say!("{table}");
         }
-        status::say_in_transit(&mesh.topology, &self.in_transit);
+        status::say_in_transit(&mesh.topology, &self.in_transit, self.shards.len() < mesh.topology.shards().len());
         for (shard, why) in &self.unreachable {
             say!("NOT VERIFIED  {shard}: {why}");
         }

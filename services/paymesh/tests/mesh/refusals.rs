@@ -74,6 +74,28 @@ fn two_nodes_cannot_share_a_data_directory() {
     assert!(all(&run).contains("eu_west"), "{run:?}");
 }
 
+/// The books of two regions are not to be mixed in one file, whatever path somebody mistyped.
+#[test]
+fn a_data_directory_of_another_region_or_mesh_is_refused() {
+    let mut mesh = TestMesh::started(ONE_REGION);
+    assert!(mesh.stop("eu_west").success());
+    let data = mesh.data("eu_west");
+    let before = fs::read_dir(&data).unwrap().count();
+    for (change, wanted) in [("mesh: test", "mesh: other"), ("eu_west", "eu_north")].map(|(from, to)| {
+        let other = TestMesh::new(ONE_REGION);
+        rewrite(&other, |text| text.replace(from, to));
+        let region = if from == "eu_west" { to } else { "eu_west" };
+        (node(&other, region, data.to_str().unwrap()), to.to_owned())
+    }) {
+        assert_eq!(change.code, 2, "{change:?}");
+        let said = all(&change);
+        let name = wanted.rsplit(' ').next().unwrap();
+        assert!(said.contains("belongs to mesh test region eu_west") && said.contains(name), "{said}");
+    }
+    assert_eq!(fs::read_dir(&data).unwrap().count(), before, "nothing was made");
+    mesh.start("eu_west");
+}
+
 #[test]
 fn a_supervised_node_leaves_gracefully_when_its_standard_input_closes() {
     let mut mesh = TestMesh::started(ONE_REGION);
