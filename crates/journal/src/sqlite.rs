@@ -168,3 +168,28 @@ fn stored(number: u64) -> i64 {
 fn wanted(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn pragma(pool: &SqlitePool, name: &'static str) -> String {
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}"))).fetch_one(pool).await;
+        sqlx::Row::get(&row.expect("a pragma is read"), 0)
+    }
+
+    /// What no crash of a process can show: without it, a power cut takes what was answered.
+    #[tokio::test]
+    async fn commits_of_journals_are_synced_and_tables_keep_their_consistency() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let identity =
+            Identity { mesh: "test".to_owned(), shard: ShardRef { zone: "eu".parse().expect("a zone's name"), index: 0 }, shards: 1 };
+        let engine = Engine::new(directory.path());
+        engine.store(&identity).await.expect("the storage opens");
+        let tables = SqliteTables::open(directory.path(), &identity).await.expect("the tables open");
+        // 2 is FULL, 1 is NORMAL.
+        for (writer, synchronous) in [(&engine.journals.file.writer, "2"), (tables.writer(), "1")] {
+            assert_eq!((pragma(writer, "synchronous").await.as_str(), pragma(writer, "journal_mode").await.as_str()), (synchronous, "wal"));
+        }
+    }
+}

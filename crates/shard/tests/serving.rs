@@ -9,8 +9,8 @@ use paymesh_ledger::{Command, Rejection, Request};
 use paymesh_shard::{Error, Options};
 use paymesh_types::{Epoch, Sequence};
 use support::{
-    Disk, Time, all, ask, balance, deposit, effects, enrol, eu, id, identity, journal, not_serving, pay, pay_to, payment_of, proven, user,
-    wallet, withdraw,
+    Disk, Time, all, ask, balance, deposit, effects, enrol, eu, euro, id, identity, journal, not_serving, pay, pay_to, payment_of, proven,
+    user, wallet, withdraw,
 };
 
 #[tokio::test]
@@ -318,4 +318,39 @@ fn request_of(entry: &paymesh_ledger::Entry) -> Option<Request> {
         _ => return None,
     };
     Some(Request { id: entry.request_id, command })
+}
+
+#[tokio::test]
+async fn entries_never_go_back_in_time_whatever_the_clock_does() {
+    for disk in Disk::each() {
+        let time = Time::new();
+        let shard = disk.try_open(&eu(0), Options::default(), &time).await.expect("the shard opens");
+        let first = all(&shard, [enrol(1), deposit(1, 100)]).await[1].entry.at;
+        time.set_back_seconds(3_600);
+        assert_eq!(all(&shard, [deposit(1, 1)]).await[0].entry.at, first);
+        shard.close().await;
+        // Nor under the next leader, who has not seen the clock before it was set back.
+        let shard = disk.try_open(&eu(0), Options::default(), &time).await.expect("the shard opens");
+        assert_eq!(all(&shard, [deposit(1, 1)]).await[0].entry.at, first);
+        time.pass_seconds(7_200);
+        assert!(all(&shard, [deposit(1, 1)]).await[0].entry.at > first);
+        proven(&shard).await;
+    }
+}
+
+/// A reference is personal data of whoever wrote it.
+#[tokio::test]
+async fn the_payers_words_are_on_the_payers_statement_and_not_on_the_payees() {
+    for disk in Disk::each() {
+        let shard = disk.open(&eu(0)).await;
+        all(&shard, [enrol(1), enrol(2), deposit(1, 100)]).await;
+        let Command::CreatePayment(create) = pay(1, 2, 30) else { unreachable!("it is a payment") };
+        all(&shard, [Command::CreatePayment(paymesh_ledger::CreatePayment { reference: "for the doctor".to_owned(), ..create })]).await;
+        let newest = async |number| {
+            let page = shard.statement(user(number), euro(), None, 1).await.expect("it serves").expect("there is an account");
+            (page.items[0].amount, page.items[0].reference.clone())
+        };
+        assert_eq!(newest(1).await, (-30, "for the doctor".to_owned()));
+        assert_eq!(newest(2).await, (30, String::new()));
+    }
 }

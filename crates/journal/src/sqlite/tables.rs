@@ -70,6 +70,11 @@ impl SqliteTables {
         self.file.identified(&found, wanted)
     }
 
+    #[cfg(test)]
+    pub(super) fn writer(&self) -> &sqlx::SqlitePool {
+        &self.file.writer
+    }
+
     fn failed(&self, source: sqlx::Error) -> Error {
         self.file.failed(&self.shard, source)
     }

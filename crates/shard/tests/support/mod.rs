@@ -32,6 +32,11 @@ impl Time {
         Arc::new(move || Timestamp(now.load(Ordering::Relaxed)))
     }
 
+    /// The clock is set back, as clocks are.
+    pub(crate) fn set_back_seconds(&self, seconds: u64) {
+        self.0.fetch_sub(seconds * 1_000_000, Ordering::Relaxed);
+    }
+
     pub(crate) fn pass_seconds(&self, seconds: u64) {
         self.0.fetch_add(seconds * 1_000_000, Ordering::Relaxed);
     }
