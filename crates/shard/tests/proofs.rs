@@ -327,3 +327,19 @@ async fn a_statement_pages_through_and_shows_nobody_elses_lines() {
         assert_ne!(&elsewhere, shard.reference());
     }
 }
+
+#[tokio::test]
+async fn a_leadership_counter_that_was_set_back_costs_no_answered_entry() {
+    let disk = Disk::sqlite();
+    busy(&disk).await.close().await;
+    disk.open(&eu(0)).await.close().await;
+    sqlx::query("UPDATE shards SET epoch = 0").execute(&mut raw(&disk, "journal.sqlite").await).await.expect("it is damaged");
+    let shard = disk.open(&eu(0)).await;
+    all(&shard, [deposit(1, 7)]).await;
+    let head = shard.status().head;
+    shard.close().await;
+    sqlx::query("UPDATE shards SET epoch = 0").execute(&mut raw(&disk, "journal.sqlite").await).await.expect("it is damaged");
+    let shard = disk.open(&eu(0)).await;
+    assert_eq!(shard.status().head, head);
+    proven(&shard).await;
+}

@@ -38,8 +38,8 @@ use tonic::service::Routes;
 pub use crate::counts::describe_metrics;
 use crate::{homes::Homes, wire::Worded};
 
-/// Bytes of a request message at most: a batch of 8,192 payments with the longest ids and references, four times over.
-pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of a request message at most: a batch of 8,192 payments with the longest ids and references, twice over.
+pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Every service of the region, for its listener and for calls that start inside ([`Mesh::serve`], [`Mesh::attach`]).
 ///

@@ -156,7 +156,12 @@ fn number(column: i64) -> Sequence {
 #[async_trait]
 impl Journal for SqliteJournal {
     async fn lead(&self) -> Result<Epoch, Error> {
-        let epoch: i64 = sqlx::query_scalar("UPDATE shards SET epoch = epoch + 1 WHERE slot = ? RETURNING epoch")
+        // Past the journal's last epoch, whatever became of the counter: what a leader of an earlier one added would not
+        // follow, and would be lost with the next start.
+        let epoch: i64 = sqlx::query_scalar(
+            "UPDATE shards SET epoch = 1 + max(epoch, coalesce((SELECT epoch FROM segments WHERE slot = ?1 ORDER BY first DESC LIMIT 1), 0))
+             WHERE slot = ?1 RETURNING epoch",
+        )
             .bind(self.slot)
             .fetch_one(&self.journals.file.writer)
             .await

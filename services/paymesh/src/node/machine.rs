@@ -65,7 +65,10 @@ impl DataDirectory {
                 return Err(unusable(format!("the data directory {} belongs to {found}, not to {wanted}", path.display())));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::write(&owner_file, owner).map_err(|error| cannot("cannot be written to", error))?;
+                // Whole or not at all: half a name would be another's.
+                let new = path.join("owner.new");
+                let written = File::create(&new).and_then(|mut file| file.write_all(owner.as_bytes()).and_then(|()| file.sync_all()));
+                written.and_then(|()| fs::rename(&new, &owner_file)).map_err(|error| cannot("cannot be written to", error))?;
             }
             Err(error) => return Err(cannot("cannot be read", error)),
         }
