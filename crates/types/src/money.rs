@@ -96,8 +96,14 @@ impl Money {
 
     /// From a decimal such as `12.50`: not more digits than the currency has, more than zero, within the bound.
     pub fn parse(text: &str, currency: Currency) -> Result<Self, Invalid> {
-        let decimal =
-            Decimal::from_str_exact(text).map_err(|_| Invalid::new(format!("an amount is a decimal such as 12.50, not `{text}`")))?;
+        let wrong = || Invalid::new(format!("an amount is a decimal such as 12.50, not `{text}`"));
+        // The library also takes `1_0.0_0`, `5.` and `.5`, which are somebody's mistakes.
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        if !digits(whole.strip_prefix('-').unwrap_or(whole)) || !digits(fraction) {
+            return Err(wrong());
+        }
+        let decimal = Decimal::from_str_exact(text).map_err(|_| wrong())?;
         // Trailing zeros past the exponent are digits that the currency does not have: 1.500 EUR is refused, not guessed at.
         if decimal.scale() > currency.exponent() {
             return Err(Invalid::new(format!(
@@ -141,6 +147,10 @@ mod tests {
     fn decimals_become_minor_units_by_the_currency_exponent() {
         let table = [
             ("12.50", "EUR", Some(1250)),
+            ("1_0.0_0", "EUR", None),
+            ("5.", "EUR", None),
+            (".5", "EUR", None),
+            ("+5", "EUR", None),
             ("12.5", "EUR", Some(1250)),
             ("12", "EUR", Some(1200)),
             ("1250", "JPY", Some(1250)),
