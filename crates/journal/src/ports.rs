@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use paymesh_ledger::{Missing, Records, Wallet};
-use paymesh_types::{Country, Currency, Epoch, Sequence, ShardRef, Timestamp, UserId};
+use paymesh_types::{Country, Currency, Epoch, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 
 use crate::{Error, Hash, Line, PaymentRow, Projection, Segment};
 
@@ -91,7 +91,7 @@ pub trait Tables: Send + Sync + std::fmt::Debug {
     /// The engine failed.
     async fn books(&self) -> Result<Records, Error>;
 
-    /// Looks records up, in one query for each kind.
+    /// Looks records up, in one query for each kind. For the leader alone: what callers read does not keep it waiting.
     ///
     /// # Errors
     /// The engine failed.
@@ -108,6 +108,18 @@ pub trait Tables: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// The engine failed.
     async fn user(&self, user: UserId) -> Result<Option<Country>, Error>;
+
+    /// The zones that users were given to; users without one are left out.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn claims(&self, users: &[UserId]) -> Result<Vec<(UserId, ZoneName)>, Error>;
+
+    /// The entry that a request id was recorded with, if it was and was not purged.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn request(&self, id: RequestId) -> Result<Option<Sequence>, Error>;
 
     /// Lines of one account from `newest` backwards, at most `limit` (at most [`LINES_WALKED_MAX`]).
     ///

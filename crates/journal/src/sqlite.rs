@@ -73,7 +73,7 @@ struct Purpose {
     page_bytes: u32,
     cache_kib: u32,
     checkpoint_pages: u32,
-    /// Connections that read.
+    /// Connections that callers' reads share.
     readers_max: u32,
 }
 
@@ -83,6 +83,8 @@ struct File {
     place: String,
     writer: SqlitePool,
     readers: SqlitePool,
+    /// One more that reads, for the leader: what callers read must not keep it from deciding.
+    look_ups: SqlitePool,
 }
 
 impl File {
@@ -98,6 +100,7 @@ impl File {
             .pragma("wal_autocheckpoint", purpose.checkpoint_pages.to_string())
             .pragma("cache_size", format!("-{}", purpose.cache_kib))
             .pragma("temp_store", "MEMORY");
+        let reading = options.clone().read_only(true).create_if_missing(false);
         let pool = |connections: u32, options: SqliteConnectOptions| {
             SqlitePoolOptions::new()
                 .max_connections(connections)
@@ -109,8 +112,9 @@ impl File {
         };
         Self {
             place: path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned()),
-            writer: pool(1, options.clone()),
-            readers: pool(purpose.readers_max, options.read_only(true).create_if_missing(false)),
+            writer: pool(1, options),
+            readers: pool(purpose.readers_max, reading.clone()),
+            look_ups: pool(1, reading),
         }
     }
 

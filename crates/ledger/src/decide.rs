@@ -11,6 +11,10 @@ use crate::{
 /// How long a hold lasts at most, in seconds: 31 days, the longest that card schemes let an authorization stand.
 pub const HOLD_SECONDS_MAX: u32 = 31 * 24 * 3600;
 
+/// All that users of one shard ever send to another, in minor units of one currency, at most: half of what its clearing account
+/// holds. All of it can come back, as returns or as refunds, and whoever receives never has to refuse for want of room.
+const CLEARING_MINOR_MAX: i64 = i64::MAX / 2;
+
 /// What a decision depends on besides the state.
 #[derive(Debug, Clone, Copy)]
 pub struct Context {
@@ -89,6 +93,14 @@ pub enum Rejection {
     /// A balance would pass its bound.
     #[error("the balance would pass its bound of {AMOUNT_MINOR_MAX} minor units")]
     OutOfRange,
+    /// All that was ever sent to the shard in the currency would pass its bound.
+    #[error("what was ever sent to shard {to} in {currency} would pass its bound of {CLEARING_MINOR_MAX} minor units")]
+    ClearingFull {
+        /// Where it would go.
+        to: ShardRef,
+        /// In what.
+        currency: Currency,
+    },
     /// There is no such payment.
     #[error("there is no payment of this id")]
     PaymentNotFound,
@@ -339,6 +351,15 @@ impl Decider<'_> {
         Ok(Posting { account: key.0, currency, amount, balance_after, held_after: 0, previous_line: crate::LineId::default() })
     }
 
+    /// Money that a user sends to another shard, for as long as there is room for all of it to come back.
+    fn send(&self, to: &ShardRef, currency: Currency, amount: i64) -> Result<Posting, Rejection> {
+        let sent = self.system(Account::Sent(to.clone()), currency, amount)?;
+        if sent.balance_after > CLEARING_MINOR_MAX {
+            return Err(Rejection::ClearingFull { to: to.clone(), currency });
+        }
+        Ok(sent)
+    }
+
     fn create_payment(&self, create: &CreatePayment) -> Outcome {
         let currency = create.money.currency();
         let amount = create.money.minor();
@@ -399,7 +420,7 @@ impl Decider<'_> {
         let from = debit(payer, currency, self.wallet(payer, currency)?, amount, released);
         let to = match payee_shard {
             None => credit(payee, currency, self.wallet(payee, currency)?, amount, Bound::Kept)?,
-            Some(shard) => self.system(Account::Sent(shard.clone()), currency, amount)?,
+            Some(shard) => self.send(shard, currency, amount)?,
         };
         Ok(smallvec![from, to])
     }
@@ -627,5 +648,67 @@ impl State {
     /// The entry that the request led to, where it is in memory.
     pub fn recorded(&self, id: RequestId) -> Option<Sequence> {
         self.requests.peek(id).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use paymesh_types::Money;
+
+    use super::*;
+    use crate::{Missing, Records};
+
+    fn shard(index: u16) -> ShardRef {
+        ShardRef { zone: "eu".parse().expect("a zone's name"), index }
+    }
+
+    fn user(number: u64) -> UserId {
+        UserId::try_from(number).expect("counted from one")
+    }
+
+    /// However much was sent, what another shard sends is taken in or sent back: an inbox that may not say no must never
+    /// have to.
+    #[test]
+    fn a_full_clearing_account_stops_who_sends_and_never_who_receives() {
+        let euro = Currency::from_code("EUR").expect("EUR");
+        let clearing = |sent: i64, received: i64| {
+            let mut state = State::new(shard(0));
+            let missing = Missing { wallets: vec![(user(1), euro), (user(2), euro)], ..Missing::default() };
+            let wallet = Wallet { balance: AMOUNT_MINOR_MAX, ..Wallet::default() };
+            let system = vec![((Account::Sent(shard(1)), euro), sent), ((Account::Received(shard(1)), euro), received)];
+            state.load(&missing, Records { wallets: vec![((user(1), euro), wallet)], system, ..Records::default() });
+            state
+        };
+        let context = Context { now: Timestamp(1), epoch: Epoch(1), next: Sequence(9) };
+        let money = |minor| Money::new(minor, euro).expect("within the bounds");
+        let pay = |minor| {
+            let create = CreatePayment {
+                payer: user(1),
+                payee: user(7),
+                payee_shard: Some(shard(1)),
+                money: money(minor),
+                hold_s: 0,
+                reference: String::new(),
+            };
+            Request { id: None, command: Command::CreatePayment(create) }
+        };
+        let nearly = clearing(CLEARING_MINOR_MAX - 10, 0);
+        assert!(matches!(decide(&nearly, context, &pay(10)), Ok(Decision::New(_))));
+        assert_eq!(decide(&nearly, context, &pay(11)), Err(Rejection::ClearingFull { to: shard(1), currency: euro }));
+
+        // User 2 has no account: the largest amount there is goes back, with all that could have gone back before it.
+        let full = clearing(i64::MAX - AMOUNT_MINOR_MAX, -(CLEARING_MINOR_MAX - AMOUNT_MINOR_MAX));
+        let credit = Credit {
+            payment: Position { shard: shard(1), epoch: Epoch(1), sequence: Sequence(5) }.into(),
+            payer: user(7),
+            payee: user(2),
+            money: money(AMOUNT_MINOR_MAX),
+            reason: None,
+        };
+        let receive = Command::Receive { source: shard(1), sequence: Sequence(5), message: Message::Pay(credit) };
+        match decide(&full, context, &Request { id: None, command: receive }) {
+            Ok(Decision::New(entry)) => assert!(matches!(entry.body, Body::Received { effect: Effect::Bounced(_), .. }), "{entry:?}"),
+            other => panic!("it came to {other:?}"),
+        }
     }
 }

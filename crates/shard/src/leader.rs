@@ -26,7 +26,7 @@ const RECOVERY_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) type Answers = Result<Vec<Result<Answer, Rejection>>, Error>;
 
-/// Commands of one caller, and where the answers go.
+/// Commands of one caller, and where the answers go. Without any, it is answered once all before it are.
 pub(crate) struct Work {
     pub(crate) requests: Vec<Request>,
     pub(crate) reply: oneshot::Sender<Answers>,
@@ -177,6 +177,7 @@ impl Leader {
                 return fail(works, error);
             }
             (self.head, self.hash, self.last_at) = (segment.last(), segment.hash, segment.committed_at);
+            self.inner.last_at.store(self.last_at.0, Ordering::Relaxed);
         }
         let batch = Arc::new(batch);
         self.inner.tail.publish(batch.clone());

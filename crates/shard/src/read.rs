@@ -1,7 +1,7 @@
 //! Reads at the home: they see everything that was answered before they were asked.
 
 use paymesh_journal::{LINES_WALKED_MAX, Line, PaymentRow};
-use paymesh_ledger::{LineId, Missing, Phase, Wallet};
+use paymesh_ledger::{LineId, Phase, Wallet};
 use paymesh_types::{Currency, Epoch, PaymentId, Position, RequestId, Sequence, UserId, ZoneName};
 
 use crate::{Answer, Error, Shard};
@@ -71,8 +71,7 @@ impl Shard {
     /// See [`Error`].
     pub async fn claims(&self, users: Vec<UserId>) -> Result<Vec<(UserId, ZoneName)>, Error> {
         self.caught_up().await?;
-        let missing = Missing { claims: users, ..Missing::default() };
-        Ok(self.inner.store.tables.records(&missing).await.map_err(self.failed())?.claims)
+        self.inner.store.tables.claims(&users).await.map_err(self.failed())
     }
 
     /// Lines of an account, newest first, from `from` on or from the newest; `None` when there is no such account.
@@ -113,20 +112,29 @@ impl Shard {
         Ok(row.filter(|row| row.payment.epoch == id.epoch()).map(|row| (row.into(), position)))
     }
 
-    /// Payments that a user made, newest first, before `before` or from the newest.
+    /// Payments that a user made, newest first, before `before` or from the newest; `None` when `before` is no payment of
+    /// the user's, which a caller may have made up.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn payments(&self, payer: UserId, before: Option<Sequence>, limit: u32) -> Result<Page<PaymentView, Sequence>, Error> {
+    pub async fn payments(
+        &self,
+        payer: UserId,
+        before: Option<Sequence>,
+        limit: u32,
+    ) -> Result<Option<Page<PaymentView, Sequence>>, Error> {
         let position = self.caught_up().await?;
         let tables = &self.inner.store.tables;
         let limit = limit.clamp(1, LINES_WALKED_MAX);
         // Payments are chained by account; a list over a few currencies is a merge of as many chains. Each is walked until it
         // alone could fill the page and say that there is more: with less of one, what it lacks would be skipped for good.
         let page = LINES_WALKED_MAX.min(limit + 1);
-        // Where the page before ended, its chain goes on; a token is the caller's to forge, and names no other's payment.
+        // Where the page before ended, its chain goes on.
         let ended = match before {
-            Some(before) => tables.payment(before).await.map_err(self.failed())?.filter(|row| row.payment.payer == payer),
+            Some(before) => match tables.payment(before).await.map_err(self.failed())? {
+                Some(row) if row.payment.payer == payer => Some(row),
+                _ => return Ok(None),
+            },
             None => None,
         };
         let mut rows = Vec::new();
@@ -147,19 +155,19 @@ impl Shard {
         let more = rows.len() > limit as usize;
         rows.truncate(limit as usize);
         let next = rows.last().filter(|_| more).map(|row| row.payment.sequence);
-        Ok(Page { items: rows.into_iter().map(PaymentView::from).collect(), next, position })
+        Ok(Some(Page { items: rows.into_iter().map(PaymentView::from).collect(), next, position }))
     }
 
-    /// What became of a request; `None` when nothing was recorded.
+    /// What became of a request; `None` when nothing was recorded. It waits for its turn behind what was handed in before: who
+    /// asks because an answer was late hears of what is still being decided.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn outcome(&self, id: RequestId) -> Result<Option<Answer>, Error> {
+        self.queue_passed().await?;
         self.caught_up().await?;
-        let missing = Missing { requests: vec![id], ..Missing::default() };
-        let records = self.inner.store.tables.records(&missing).await.map_err(self.failed())?;
-        let Some((_, sequence)) = records.requests.first() else { return Ok(None) };
-        let (position, entry) = self.inner.tail.entry(*sequence).await?;
+        let Some(sequence) = self.inner.store.tables.request(id).await.map_err(self.failed())? else { return Ok(None) };
+        let (position, entry) = self.inner.tail.entry(sequence).await?;
         Ok(Some(Answer { position, entry, replayed: true }))
     }
 

@@ -104,6 +104,8 @@ pub(crate) struct Inner {
     callers: mpsc::Sender<Work>,
     internal: mpsc::Sender<Work>,
     pub(crate) epoch: AtomicU64,
+    /// When the last entry was committed.
+    pub(crate) last_at: AtomicU64,
     problem: watch::Sender<Option<String>>,
     /// The watchdog of the shard's tasks.
     owner: Mutex<Option<JoinHandle<()>>>,
@@ -138,6 +140,7 @@ impl Shard {
             callers,
             internal,
             epoch: AtomicU64::new(recovered.epoch.0),
+            last_at: AtomicU64::new(recovered.last_at.0),
             problem: watch::Sender::new(None),
             owner: Mutex::new(None),
             options,
@@ -269,6 +272,24 @@ impl Shard {
             answers.extend(self.answered(answer).await?);
         }
         Ok(answers)
+    }
+
+    /// Waits until whatever callers handed in before is decided and committed, or refused.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub(crate) async fn queue_passed(&self) -> Result<(), Error> {
+        let inner = &self.inner;
+        if let Some(why) = inner.problem.borrow().clone() {
+            return Err(Error::NotServing { shard: inner.shard.clone(), why });
+        }
+        // It takes the place of a command, so that the queue's bound covers those who ask too.
+        let permit = inner.permits.clone().try_acquire_owned().map_err(|_| Error::Overloaded { shard: inner.shard.clone() })?;
+        let (reply, answer) = oneshot::channel();
+        match inner.callers.try_send(Work { requests: Vec::new(), reply, permit: Some(permit) }) {
+            Ok(()) => self.answered(answer).await.map(drop),
+            Err(_) => Err(self.gone().await),
+        }
     }
 
     /// As [`Self::submit_all`], for the shard's own doings: waits for a place instead of being refused. At most half of what

@@ -1,6 +1,6 @@
 //! What a shard does by the clock: holds run out, request ids are forgotten.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use paymesh_ledger::{Command, Request};
 use paymesh_types::Timestamp;
@@ -46,7 +46,9 @@ async fn expire(shard: &Shard) -> Result<(), crate::Error> {
 
 async fn purge(shard: &Shard) -> Result<(), crate::Error> {
     let retention = u64::try_from(shard.inner.options.outcome_retention.as_micros()).unwrap_or(u64::MAX);
-    let before = Timestamp((shard.inner.clock)().0.saturating_sub(retention));
+    // By the shard's own time: a clock that leaps ahead while nothing happens forgets nothing.
+    let now = (shard.inner.clock)().0.min(shard.inner.last_at.load(Ordering::Relaxed));
+    let before = Timestamp(now.saturating_sub(retention));
     let failed = |source| crate::Error::Storage { shard: shard.reference().clone(), source };
     while shard.inner.store.tables.purge_requests(before, PURGED_MAX).await.map_err(failed)? >= u64::from(PURGED_MAX) {}
     Ok(())

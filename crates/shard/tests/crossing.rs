@@ -424,7 +424,7 @@ impl Crossing {
             }
             let mut listed = 0;
             for number in (1..USERS).filter(|number| self.sides[home(*number)].name == side.name) {
-                let page = side.shard.payments(user(number), None, 1_000).await.expect("it serves");
+                let page = side.shard.payments(user(number), None, 1_000).await.expect("it serves").expect("it is a list");
                 listed += page.items.len();
                 for view in page.items {
                     let payment = view.row.payment;

@@ -238,6 +238,9 @@ async fn request_ids_are_kept_for_as_long_as_was_promised_and_no_longer() {
     assert!(shard.submit(ask(2, deposit(1, 10))).await.expect("it is the same again").replayed);
     time.pass_seconds(2);
     tokio::time::sleep(Duration::from_secs(200)).await;
+    assert_eq!(known().await, [true, true, true], "a clock that goes on while nothing is committed makes nobody forget");
+    shard.submit(ask(4, enrol(2))).await.expect("it is accepted");
+    tokio::time::sleep(Duration::from_secs(200)).await;
     assert_eq!(known().await, [false, false, true]);
     assert_eq!(balance(&shard, 1).await, 20, "what they did stays");
     shard.close().await;
@@ -279,7 +282,7 @@ async fn every_payment_is_on_one_page_of_the_list_whatever_the_page_size() {
             let mut before = None;
             let mut pages = 0;
             loop {
-                let page = shard.payments(user(1), before, limit).await.expect("it serves");
+                let page = shard.payments(user(1), before, limit).await.expect("it serves").expect("the token is good");
                 assert!(page.items.len() <= limit as usize);
                 listed.extend(page.items.iter().map(|view| view.row.payment.sequence));
                 pages += 1;
@@ -292,6 +295,11 @@ async fn every_payment_is_on_one_page_of_the_list_whatever_the_page_size() {
             assert_eq!(listed, made, "round {round}, pages of {limit}");
             assert_eq!(pages, made.len().div_ceil(limit as usize), "round {round}: no empty page, of {limit}");
         }
+        // A place that somebody made up, and another user's.
+        for forged in [Sequence(1), Sequence(u64::MAX / 2)] {
+            assert!(shard.payments(user(1), Some(forged), 10).await.expect("it serves").is_none());
+        }
+        assert!(shard.payments(user(2), Some(made[0]), 10).await.expect("it serves").is_none());
     }
 }
 

@@ -50,6 +50,34 @@ async fn what_was_answered_is_there_after_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asks_for_an_outcome_hears_of_what_is_still_queued() {
+    let store = MemoryStore::new(&identity(&eu(0)));
+    let shard = Disk::Memory(store.clone()).open(&eu(0)).await;
+    all(&shard, [enrol(1)]).await;
+    store.hold_appends();
+    let submit = |number| {
+        let shard = shard.clone();
+        tokio::spawn(async move { shard.submit(ask(number, deposit(1, 10))).await })
+    };
+    let committing = submit(1);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let queued = submit(2);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let asked = tokio::spawn({
+        let shard = shard.clone();
+        async move { (shard.outcome(id(2)).await, shard.outcome(id(3)).await) }
+    });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert!(!asked.is_finished(), "what is queued may become anything");
+    store.release_appends();
+    let (second, third) = asked.await.expect("it ends");
+    let recorded = queued.await.expect("it ends").expect("it is accepted");
+    assert_eq!(second.expect("it serves").expect("it is known").position, recorded.position);
+    assert!(third.expect("it serves").is_none());
+    committing.await.expect("it ends").expect("it is accepted");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_hears_of_a_commit_before_it_is_durable() {
     let store = MemoryStore::new(&identity(&eu(0)));
     let shard = Disk::Memory(store.clone()).open(&eu(0)).await;

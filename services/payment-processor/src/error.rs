@@ -26,6 +26,7 @@ pub(crate) fn rejected(rejection: Rejection) -> Fault {
         Rejection::AccountClosed { .. } => (Code::FailedPrecondition, "ACCOUNT_CLOSED"),
         Rejection::AccountNotEmpty { .. } => (Code::FailedPrecondition, "ACCOUNT_NOT_EMPTY"),
         Rejection::OutOfRange => (Code::OutOfRange, "AMOUNT_OUT_OF_RANGE"),
+        Rejection::ClearingFull { .. } => (Code::ResourceExhausted, "CLEARING_FULL"),
         Rejection::PaymentNotFound => (Code::NotFound, "PAYMENT_NOT_FOUND"),
         Rejection::NotAuthorized { .. } | Rejection::HoldExpired => (Code::FailedPrecondition, "PAYMENT_NOT_AUTHORIZED"),
         Rejection::NotRefundable { .. } => (Code::FailedPrecondition, "PAYMENT_NOT_REFUNDABLE"),

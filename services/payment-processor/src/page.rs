@@ -45,10 +45,7 @@ impl List {
         // Places are stored as BIGINT.
         match place.filter(|place| *place <= i64::MAX as u64 && self.token(*place) == token) {
             Some(place) => Ok(Some(place)),
-            None => {
-                let message = "the token is not one that this list gave out: begin again without one";
-                Err(Fault::new(Code::InvalidArgument, "INVALID_PAGE_TOKEN", message).with_field("page_token"))
-            }
+            None => Err(no_such_place()),
         }
     }
 
@@ -60,6 +57,12 @@ impl List {
         let sum = [kind, user.get(), currency, place].into_iter().fold(0, |sum, word| mix(sum ^ word));
         u32::try_from(sum >> 32).expect("half of 64 bits")
     }
+}
+
+/// INVALID_ARGUMENT `INVALID_PAGE_TOKEN`.
+pub(crate) fn no_such_place() -> Fault {
+    let message = "the token is not one that this list gave out: begin again without one";
+    Fault::new(Code::InvalidArgument, "INVALID_PAGE_TOKEN", message).with_field("page_token")
 }
 
 /// The finalizer of SplitMix64: every bit of the sum depends on every bit of the words.

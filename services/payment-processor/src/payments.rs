@@ -133,7 +133,7 @@ impl PaymentService for Payments {
         let (list, limit) = (page::List::Payments(payer), page::size(request.page_size)?);
         let before = list.place(&request.page_token)?.map(Sequence);
         let shard = self.homes.shard_of(payer, "payer_id").await?;
-        let page = shard.payments(payer, before, limit).await.map_err(error::failed)?;
+        let page = shard.payments(payer, before, limit).await.map_err(error::failed)?.ok_or_else(page::no_such_place)?;
         Ok(Response::new(ListPaymentsResponse {
             payments: page.items.into_iter().map(|view| answer::seen(view, shard.reference())).collect(),
             next_page_token: page.next.map(|Sequence(place)| list.token(place)).unwrap_or_default(),

@@ -267,6 +267,15 @@ impl Tables for MemoryTables {
         Ok(self.machine.reading()?.tables.rows.users.get(&user).copied())
     }
 
+    async fn claims(&self, users: &[UserId]) -> Result<Vec<(UserId, ZoneName)>, Error> {
+        let missing = Missing { claims: users.to_vec(), ..Missing::default() };
+        Ok(self.records(&missing).await?.claims)
+    }
+
+    async fn request(&self, id: RequestId) -> Result<Option<Sequence>, Error> {
+        Ok(self.machine.reading()?.tables.rows.request_ids.get(&id).copied())
+    }
+
     async fn lines(&self, newest: LineId, limit: u32) -> Result<Vec<Line>, Error> {
         let disk = self.machine.reading()?;
         Ok(walk(newest, limit, |id| disk.tables.rows.lines.get(&id).cloned(), |line| line.previous))

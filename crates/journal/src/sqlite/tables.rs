@@ -6,9 +6,9 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use paymesh_ledger::{Account, LineId, Missing, Records, Wallet};
-use paymesh_types::{Country, Currency, RequestId, Sequence, ShardRef, Timestamp, UserId};
+use paymesh_types::{Country, Currency, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use sqlx::{
-    AssertSqlSafe, Connection as _, Sqlite, SqliteConnection,
+    AssertSqlSafe, Connection as _, Sqlite, SqliteConnection, SqlitePool,
     query::Query,
     sqlite::{SqliteArguments, SqliteRow, SqliteSynchronous},
 };
@@ -83,8 +83,19 @@ impl SqliteTables {
         self.file.corrupt(&self.shard, &bad.to_string())
     }
 
+    async fn claims_in(&self, readers: &SqlitePool, users: &[UserId]) -> Result<Vec<(UserId, ZoneName)>, Error> {
+        let users = json(users.iter().map(|user| user.get()));
+        let found = sqlx::query("SELECT user_id, zone FROM claims WHERE user_id IN (SELECT value FROM json_each(?))").bind(users);
+        let found = found.fetch_all(readers).await.map_err(|error| self.failed(error))?;
+        found.iter().map(|row| rows::claim(row).map_err(|bad| self.bad(bad))).collect()
+    }
+
     async fn all(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Vec<SqliteRow>, Error> {
         query.fetch_all(&self.file.readers).await.map_err(|error| self.failed(error))
+    }
+
+    async fn look_up(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Vec<SqliteRow>, Error> {
+        query.fetch_all(&self.file.look_ups).await.map_err(|error| self.failed(error))
     }
 }
 
@@ -345,7 +356,7 @@ const PAYMENT_COLUMNS: &str =
 impl Tables for SqliteTables {
     async fn cursor(&self) -> Result<Sequence, Error> {
         let sequence: i64 =
-            sqlx::query_scalar("SELECT sequence FROM cursor").fetch_one(&self.file.readers).await.map_err(|error| self.failed(error))?;
+            sqlx::query_scalar("SELECT sequence FROM cursor").fetch_one(&self.file.look_ups).await.map_err(|error| self.failed(error))?;
         Ok(rows::sequence(sequence))
     }
 
@@ -374,7 +385,7 @@ impl Tables for SqliteTables {
         if !missing.users.is_empty() {
             let users = json(missing.users.iter().map(|user| user.get()));
             let found = sqlx::query("SELECT user_id, country FROM users WHERE user_id IN (SELECT value FROM json_each(?))").bind(users);
-            for row in self.all(found).await? {
+            for row in self.look_up(found).await? {
                 records.users.push(rows::user(&row).map_err(|bad| self.bad(bad))?);
             }
         }
@@ -385,14 +396,14 @@ impl Tables for SqliteTables {
                  WHERE user_id IN (SELECT value FROM json_each(?))",
             )
             .bind(users);
-            for row in self.all(found).await? {
+            for row in self.look_up(found).await? {
                 records.wallets.push(rows::wallet(&row).map_err(|bad| self.bad(bad))?);
             }
         }
         if !missing.payments.is_empty() {
             let sequences = json(missing.payments.iter().map(|sequence| sequence.0));
             let sql = format!("SELECT {PAYMENT_COLUMNS} FROM payments WHERE sequence IN (SELECT value FROM json_each(?))");
-            for row in self.all(sqlx::query(AssertSqlSafe(sql)).bind(sequences)).await? {
+            for row in self.look_up(sqlx::query(AssertSqlSafe(sql)).bind(sequences)).await? {
                 records.payments.push(rows::payment(&row).map_err(|bad| self.bad(bad))?.payment);
             }
         }
@@ -401,16 +412,12 @@ impl Tables for SqliteTables {
             let found =
                 sqlx::query("SELECT request_id, sequence FROM requests WHERE request_id IN (SELECT unhex(value) FROM json_each(?))")
                     .bind(ids);
-            for row in self.all(found).await? {
+            for row in self.look_up(found).await? {
                 records.requests.push(rows::request(&row).map_err(|bad| self.bad(bad))?);
             }
         }
         if !missing.claims.is_empty() {
-            let users = json(missing.claims.iter().map(|user| user.get()));
-            let found = sqlx::query("SELECT user_id, zone FROM claims WHERE user_id IN (SELECT value FROM json_each(?))").bind(users);
-            for row in self.all(found).await? {
-                records.claims.push(rows::claim(&row).map_err(|bad| self.bad(bad))?);
-            }
+            records.claims = self.claims_in(&self.file.look_ups, &missing.claims).await?;
         }
         Ok(records)
     }
@@ -442,6 +449,16 @@ impl Tables for SqliteTables {
     async fn user(&self, user: UserId) -> Result<Option<Country>, Error> {
         let rows = self.all(sqlx::query("SELECT user_id, country FROM users WHERE user_id = ?").bind(stored(user.get()))).await?;
         rows.first().map(|row| rows::user(row).map(|(_, country)| country).map_err(|bad| self.bad(bad))).transpose()
+    }
+
+    async fn claims(&self, users: &[UserId]) -> Result<Vec<(UserId, ZoneName)>, Error> {
+        self.claims_in(&self.file.readers, users).await
+    }
+
+    async fn request(&self, id: RequestId) -> Result<Option<Sequence>, Error> {
+        let found = sqlx::query("SELECT request_id, sequence FROM requests WHERE request_id = ?").bind(id.as_bytes().to_vec());
+        let found = self.all(found).await?;
+        found.first().map(|row| rows::request(row).map(|(_, sequence)| sequence).map_err(|bad| self.bad(bad))).transpose()
     }
 
     async fn lines(&self, newest: LineId, limit: u32) -> Result<Vec<Line>, Error> {

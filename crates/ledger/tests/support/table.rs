@@ -304,6 +304,7 @@ impl Play {
             Rejection::AccountClosed { user, currency } => format!("AccountClosed {} {currency}", name(user)),
             Rejection::AccountNotEmpty { user, currency } => format!("AccountNotEmpty {} {currency}", name(user)),
             Rejection::OutOfRange => "OutOfRange".to_owned(),
+            Rejection::ClearingFull { to, currency } => format!("ClearingFull {to} {currency}"),
             Rejection::PaymentNotFound => "PaymentNotFound".to_owned(),
             Rejection::NotAuthorized { phase: at } => format!("NotAuthorized {}", phase(*at)),
             Rejection::HoldExpired => "HoldExpired".to_owned(),
