@@ -59,7 +59,7 @@ pub async fn tables<E: Engine>(engine: &E) {
     rows::projecting_at_once_is_projecting_one_by_one(engine).await;
     rows::rows_and_cursor_are_written_together_or_not_at_all(engine).await;
     rows::a_projection_that_does_not_follow_the_cursor_is_refused(engine).await;
-    rows::accounts_are_paged_in_order_and_without_gaps(engine).await;
+    rows::a_snapshot_has_every_row_of_one_moment(engine).await;
     rows::tables_are_the_same_when_they_are_opened_again(engine).await;
     rows::after_a_crash_rows_and_cursor_still_belong_together(engine).await;
     history::statements_add_up_and_are_walked_backwards(engine).await;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use paymesh_ledger::{Missing, Records, Wallet};
 use paymesh_types::{Country, Currency, Epoch, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 
-use crate::{Error, Hash, Line, PaymentRow, Projection, Segment};
+use crate::{Error, Hash, Line, PaymentRow, Projection, Segment, Snapshot};
 
 /// Statement lines that one read walks at most.
 pub const LINES_WALKED_MAX: u32 = 1_000;
@@ -151,11 +151,11 @@ pub trait Tables: Send + Sync + std::fmt::Debug {
     /// The engine failed.
     async fn purge_requests(&self, before: Timestamp, limit: u32) -> Result<u64, Error>;
 
-    /// Accounts in order of user and currency number, after `after`, at most `limit`: for comparing with the journal.
+    /// All rows as of now.
     ///
     /// # Errors
     /// The engine failed.
-    async fn all_wallets(&self, after: Option<(UserId, Currency)>, limit: u32) -> Result<Vec<((UserId, Currency), Wallet)>, Error>;
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, Error>;
 }
 
 /// The storage of one shard.

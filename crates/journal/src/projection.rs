@@ -58,7 +58,7 @@ pub struct WalletRow {
 }
 
 /// A line of an account's statement.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Line {
     /// Its name.
     pub id: LineId,
@@ -85,7 +85,7 @@ pub struct Line {
 }
 
 /// What a statement line was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum LineKind {
     /// Money from outside.

@@ -77,8 +77,8 @@ struct Purpose {
     readers_max: u32,
 }
 
-/// A file, and the connections to it.
-#[derive(Debug)]
+/// A file, and the connections to it. Cheap to clone.
+#[derive(Debug, Clone)]
 struct File {
     place: String,
     writer: SqlitePool,

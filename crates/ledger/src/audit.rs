@@ -6,7 +6,7 @@ use paymesh_types::{Currency, Position, Sequence, ShardRef, Timestamp, UserId};
 use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
 
-use crate::{Account, Body, Effect, Entry, LineId, Payment, Phase};
+use crate::{Account, Body, Effect, Entry, Payment, Phase, Wallet};
 
 /// Something that does not add up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,23 +33,19 @@ pub struct Sums {
 
 /// Adds up a journal from its first entry, trusting none of the totals that the entries state.
 ///
-/// Memory: about 50 bytes for each account, none for each payment.
+/// Memory: about 70 bytes for each account, none for each payment: what entries say of a payment's earlier states is not
+/// compared here.
 #[derive(Debug, Default)]
 pub struct Audit {
-    wallets: FxHashMap<(UserId, Currency), Checked>,
+    wallets: FxHashMap<(UserId, Currency), Wallet>,
     system: BTreeMap<(Account, Currency), i64>,
     inbox: BTreeMap<ShardRef, Sequence>,
+    delivered: BTreeMap<ShardRef, Sequence>,
+    newest_request_ms: u64,
     last: Sequence,
     last_at: Timestamp,
     users: u64,
     payments: u64,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Checked {
-    balance: i64,
-    held: i64,
-    last_line: LineId,
 }
 
 impl Audit {
@@ -75,9 +71,32 @@ impl Audit {
         if let Some((currency, sum)) = sums.iter().find(|(_, sum)| **sum != 0) {
             return Err(problem(format!("its postings in {currency} sum to {sum}")));
         }
+        let named_at_ms = entry.request_id.and_then(|id| id.named_at_ms()).unwrap_or(0);
+        self.newest_request_ms = self.newest_request_ms.max(named_at_ms);
         match &entry.body {
-            Body::UserEnrolled { .. } => self.users += 1,
-            Body::PaymentCreated(_) => self.payments += 1,
+            Body::UserEnrolled { user, currencies, .. } => {
+                self.users += 1;
+                for currency in currencies {
+                    self.open(*user, *currency).map_err(problem)?;
+                }
+            }
+            Body::AccountOpened { user, currency } => self.open(*user, *currency).map_err(problem)?,
+            Body::AccountClosed { user, currency } => {
+                let wallet = self.wallet_mut(*user, *currency).map_err(problem)?;
+                if wallet.closed || (wallet.balance, wallet.held) != (0, 0) {
+                    return Err(problem(format!("closes the account of user {user} in {currency}, which is {wallet:?}")));
+                }
+                wallet.closed = true;
+            }
+            Body::PaymentCreated(new) => {
+                self.payments += 1;
+                let wallet = self.wallet_mut(new.payer, new.money.currency()).map_err(problem)?;
+                if new.previous != wallet.last_payment {
+                    let last = wallet.last_payment;
+                    return Err(problem(format!("follows payment {} of user {}, whose last is {last}", new.previous, new.payer)));
+                }
+                wallet.last_payment = sequence;
+            }
             Body::Received { source, sequence: theirs, .. } => {
                 let cursor = self.inbox.entry(source.clone()).or_default();
                 if *theirs <= *cursor {
@@ -85,9 +104,11 @@ impl Audit {
                 }
                 *cursor = *theirs;
             }
-            Body::Delivered { to, read_to, .. } => {
-                let cursor = self.inbox.entry(to.clone()).or_default();
-                *cursor = (*cursor).max(*read_to);
+            Body::Delivered { to, up_to, read_to } => {
+                for (cursors, reached) in [(&mut self.inbox, read_to), (&mut self.delivered, up_to)] {
+                    let cursor = cursors.entry(to.clone()).or_default();
+                    *cursor = (*cursor).max(*reached);
+                }
             }
             _ => {}
         }
@@ -124,7 +145,7 @@ impl Audit {
                 }
                 continue;
             };
-            let wallet = self.wallets.entry((user, posting.currency)).or_default();
+            let wallet = self.wallet_mut(user, posting.currency).map_err(problem)?;
             wallet.balance = wallet.balance.checked_add(posting.amount).ok_or_else(|| problem("a balance overflows".to_owned()))?;
             wallet.held = wallet.held.checked_add(movement.held).ok_or_else(|| problem("a hold overflows".to_owned()))?;
             if wallet.balance != posting.balance_after || wallet.last_line != posting.previous_line {
@@ -149,6 +170,17 @@ impl Audit {
             }
         }
         Ok(())
+    }
+
+    fn open(&mut self, user: UserId, currency: Currency) -> Result<(), String> {
+        match self.wallets.insert((user, currency), Wallet::default()) {
+            None => Ok(()),
+            Some(_) => Err(format!("opens an account of user {user} in {currency}, who has one")),
+        }
+    }
+
+    fn wallet_mut(&mut self, user: UserId, currency: Currency) -> Result<&mut Wallet, String> {
+        self.wallets.get_mut(&(user, currency)).ok_or_else(|| format!("is about an account of user {user} in {currency}, who has none"))
     }
 
     /// The last entry taken.
@@ -184,12 +216,27 @@ impl Audit {
         self.inbox.iter().map(|(shard, sequence)| (shard, *sequence))
     }
 
-    /// Balance and hold of an account, in minor units; zero where it never moved.
-    pub fn wallet(&self, user: UserId, currency: Currency) -> (i64, i64) {
-        self.wallets.get(&(user, currency)).map_or((0, 0), |wallet| (wallet.balance, wallet.held))
+    /// How far other shards took in what this one sent.
+    pub fn delivered(&self) -> impl Iterator<Item = (&ShardRef, Sequence)> {
+        self.delivered.iter().map(|(shard, sequence)| (shard, *sequence))
     }
 
-    /// Accounts that ever moved.
+    /// The latest instant in a request id of version 7, in milliseconds since 1970 UTC; 0 when there is none.
+    pub fn newest_request_ms(&self) -> u64 {
+        self.newest_request_ms
+    }
+
+    /// When the last entry was decided.
+    pub fn last_at(&self) -> Timestamp {
+        self.last_at
+    }
+
+    /// An account, if it was ever opened.
+    pub fn wallet(&self, user: UserId, currency: Currency) -> Option<&Wallet> {
+        self.wallets.get(&(user, currency))
+    }
+
+    /// Accounts opened, closed ones among them.
     pub fn wallets(&self) -> usize {
         self.wallets.len()
     }

@@ -317,6 +317,29 @@ impl Entry {
         }
     }
 
+    /// The payment that the entry changed, as it must have stood before it; `None` where the entry made it, or changes none.
+    pub fn payment_before(&self) -> Option<Payment> {
+        match &self.body {
+            Body::PaymentCaptured { payment, .. } => {
+                Some(Payment { phase: Phase::Authorized, captured: 0, sent: Sequence(0), ..payment.clone() })
+            }
+            Body::PaymentVoided { payment } | Body::PaymentExpired { payment } => {
+                Some(Payment { phase: Phase::Authorized, ..payment.clone() })
+            }
+            Body::RefundCompleted { payment, amount, .. } | Body::RefundRequested { payment, amount, .. } => {
+                Some(Payment { refunded: payment.refunded.saturating_sub(*amount), ..payment.clone() })
+            }
+            Body::Received { effect: Effect::PaymentReturned(payment), .. } => {
+                Some(Payment { phase: Phase::Captured, reason: None, ..payment.clone() })
+            }
+            Body::Received { effect: Effect::RefundReceived { payment, .. }, .. } => Some(payment.clone()),
+            Body::Received { effect: Effect::RefundFailed { payment, amount, .. }, .. } => {
+                Some(Payment { refunded: payment.refunded.saturating_add(*amount), ..payment.clone() })
+            }
+            _ => None,
+        }
+    }
+
     /// Whom the entry is addressed to and what it says there, where it is addressed to another shard.
     pub fn message(&self, position: &Position) -> Option<(ShardRef, Message)> {
         match &self.body {

@@ -33,7 +33,7 @@ impl Wallet {
 }
 
 /// A payment at its own shard.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Payment {
     /// The term of leadership that created it.
     pub epoch: Epoch,

@@ -1,21 +1,26 @@
 //! The proof of one shard's books: the chain, the entries added up again, and the tables compared with them.
 
-use std::collections::BTreeMap;
+mod rows;
 
-use paymesh_journal::{Chain, Hash};
-use paymesh_ledger::{Account, Audit, LineId};
-use paymesh_types::{Currency, Epoch, Position, Sequence, ShardRef, UserId};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use paymesh_journal::{Chain, Committed, Hash, Row, Snapshot};
+use paymesh_ledger::{Account, Audit, Wallet};
+use paymesh_types::{Currency, Epoch, Position, Sequence, ShardRef, Timestamp, UserId};
 
 use crate::{Error, Shard};
+use rows::Rows;
 
 /// Payload bytes read at once.
 const READ_BYTES: usize = 4 << 20;
-/// Accounts compared at once.
-const WALLETS_PAGE: u32 = 10_000;
 /// Problems reported at most; the first says the most.
 const PROBLEMS_MAX: usize = 20;
-/// Statement lines read at once.
-const LINES_PAGE: u32 = 1_000;
+/// Request ids that are about to be forgotten are not compared: a check takes less than this.
+const CHECK_MAX: Duration = Duration::from_secs(3_600);
 
 /// What the check of a shard found.
 #[derive(Debug)]
@@ -35,7 +40,7 @@ pub struct Report {
 /// Reads the whole journal of a shard, checks its chain, adds its entries up, and compares the tables with the result.
 /// `sent_by` asks for what had been sent to each of those shards by that entry. `progress` hears the last entry read.
 ///
-/// The tables stand still while they are compared; payments go on.
+/// The tables are compared as they are at one moment; payments go on meanwhile.
 ///
 /// # Errors
 /// The storage failed otherwise than by being corrupt, which is a finding.
@@ -44,16 +49,19 @@ pub async fn verify(
     sent_by: &[(ShardRef, Sequence)],
     mut progress: impl FnMut(Sequence, Sequence) + Send,
 ) -> Result<Report, Error> {
+    let kept = shard.inner.options.outcome_retention.saturating_sub(CHECK_MAX).as_micros();
+    let recorded_since = shard.inner.last_at.load(Ordering::Relaxed).saturating_sub(u64::try_from(kept).unwrap_or(u64::MAX));
     let mut reader = Reader {
         shard,
         chain: Chain::start(shard.reference().clone()),
         audit: Audit::default(),
+        rows: Rows::new(Timestamp(recorded_since)),
         sent_by: BTreeMap::new(),
         wanted: sent_by.iter().cloned().collect(),
         problems: Vec::new(),
     };
     reader.read_to(shard.tail().head(), &mut progress).await?;
-    // From here on the tables stand still, at an entry that is at least as far as what was read.
+    // The tables are compared as of an entry that is at least as far as what was read.
     let read_to = reader.audit.position();
     tokio::select! {
         biased;
@@ -63,17 +71,10 @@ pub async fn verify(
             reader.problems.push(format!("the tables stopped at entry {cursor} of {read_to}: {why}"));
         }
     }
-    let gate = shard.inner.projected.gate().await;
-    let cursor = shard.inner.projected.get();
-    reader.read_to(cursor, &mut progress).await?;
-    let mut statements = Vec::new();
+    let snapshot = shard.store().tables.snapshot().await.map_err(|source| reader.failed(source))?;
+    reader.read_to(snapshot.cursor(), &mut progress).await?;
     if reader.problems.is_empty() {
-        statements = reader.compare().await?;
-    }
-    drop(gate);
-    // Lines are only ever added, so that statements can be read while payments go on.
-    for statement in statements {
-        reader.add_up(statement).await?;
+        reader.compare(snapshot, Rows::new(Timestamp(recorded_since))).await?;
     }
     let Reader { chain, audit, sent_by, mut problems, .. } = reader;
     for (currency, sums) in audit.sums() {
@@ -91,18 +92,12 @@ pub async fn verify(
     Ok(Report { position, chain_hash: chain.hash(), problems, audit, sent_by })
 }
 
-/// Where an account's statement begins, and what it must add up to.
-struct Statement {
-    user: UserId,
-    currency: Currency,
-    newest: LineId,
-    balance: i64,
-}
-
 struct Reader<'a> {
     shard: &'a Shard,
     chain: Chain,
     audit: Audit,
+    /// What the entries come to.
+    rows: Rows,
     sent_by: BTreeMap<(ShardRef, Currency), i64>,
     wanted: BTreeMap<ShardRef, Sequence>,
     problems: Vec<String>,
@@ -115,7 +110,7 @@ impl Reader<'_> {
         while self.audit.position() < to && self.problems.is_empty() {
             let from = self.audit.position().next();
             let segments = self.shard.store().journal.read(from, READ_BYTES).await;
-            let segments = segments.map_err(|source| Error::Storage { shard: name.clone(), source })?;
+            let segments = segments.map_err(|source| self.failed(source))?;
             if segments.is_empty() {
                 self.problems.push(format!("the journal ends before entry {from}"));
             }
@@ -133,16 +128,21 @@ impl Reader<'_> {
                         break;
                     }
                 };
-                for (position, entry) in entries
-                    .iter()
-                    .filter(|(position, _)| position.sequence > self.audit.position() && position.sequence <= to)
-                    .collect::<Vec<_>>()
-                {
+                let read = self.audit.position();
+                let entries: Vec<Committed> = entries
+                    .into_iter()
+                    .filter(|(position, _)| position.sequence > read && position.sequence <= to)
+                    .map(|(position, entry)| (position, Arc::new(entry)))
+                    .collect();
+                for (position, entry) in &entries {
                     if let Err(problem) = self.audit.take(position, entry) {
                         self.problems.push(problem.to_string());
                         return Ok(());
                     }
                     self.note_sent(position, entry);
+                }
+                if !entries.is_empty() {
+                    self.rows.add_entries(&entries);
                 }
                 progress(self.audit.position(), to);
                 if self.audit.position() >= to {
@@ -164,88 +164,79 @@ impl Reader<'_> {
         }
     }
 
-    /// Compares the tables with the entries: every account, the clearing accounts, the cursors. Gives back the statements
-    /// that are still to be added up.
-    async fn compare(&mut self) -> Result<Vec<Statement>, Error> {
-        let tables = &self.shard.store().tables;
-        let failed = |source| Error::Storage { shard: self.shard.reference().clone(), source };
-        let mut after: Option<(UserId, Currency)> = None;
-        let mut moved = 0;
-        let mut statements = Vec::new();
-        let mut sums = BTreeMap::<Currency, (i128, i128)>::new();
+    fn failed(&self, source: paymesh_journal::Error) -> Error {
+        Error::Storage { shard: self.shard.reference().clone(), source }
+    }
+
+    /// Compares the tables with the entries, row by row or in sums of rows.
+    async fn compare(&mut self, mut snapshot: Box<dyn Snapshot>, mut tables: Rows) -> Result<(), Error> {
+        let mut accounts = 0;
         loop {
-            let page = tables.all_wallets(after, WALLETS_PAGE).await.map_err(failed)?;
-            for ((user, currency), wallet) in &page {
-                let (balance, held) = self.audit.wallet(*user, *currency);
-                if (wallet.balance, wallet.held) != (balance, held) && self.problems.len() < PROBLEMS_MAX {
-                    self.problems.push(format!(
-                        "the tables give user {user} {} {currency} minor units with {} held, the journal {balance} with {held}",
-                        wallet.balance, wallet.held
-                    ));
-                }
-                let sum = sums.entry(*currency).or_default();
-                *sum = (sum.0 + i128::from(wallet.balance), sum.1 + i128::from(wallet.held));
-                if wallet.last_line != LineId(0) || wallet.balance != 0 {
-                    statements.push(Statement { user: *user, currency: *currency, newest: wallet.last_line, balance: wallet.balance });
-                }
-                moved += usize::from(wallet.last_line.0 != 0 || wallet.held != 0 || wallet.last_payment.0 != 0);
-            }
-            after = page.last().map(|(key, _)| *key);
-            if page.len() < WALLETS_PAGE as usize {
+            let page = snapshot.next().await.map_err(|source| self.failed(source))?;
+            if page.is_empty() {
                 break;
             }
-        }
-        if moved > self.audit.wallets() {
-            self.problems.push(format!("the tables hold {moved} accounts that moved, the journal {}", self.audit.wallets()));
-        }
-        for (currency, expected) in self.audit.sums() {
-            let (wallets, held) = sums.remove(&currency).unwrap_or_default();
-            if (wallets, held) != (expected.wallets, expected.held) {
-                self.problems.push(format!(
-                    "the accounts in {currency} come to {wallets} minor units with {held} held in the tables, to {} with {} in the journal",
-                    expected.wallets, expected.held
-                ));
+            for row in &page {
+                tables.add_row(row);
+                if let Row::Wallet(key, wallet) = row {
+                    accounts += 1;
+                    self.compare_account(*key, wallet);
+                }
             }
+            tokio::task::yield_now().await;
         }
-        let books = tables.books().await.map_err(failed)?;
+        if accounts < self.audit.wallets() {
+            self.problems.push(format!(
+                "the tables lack {} of the journal's {} accounts",
+                self.audit.wallets() - accounts,
+                self.audit.wallets()
+            ));
+        }
+        self.problems.extend(self.rows.compare(&tables));
+        self.compare_books(snapshot.books());
+        Ok(())
+    }
+
+    fn compare_account(&mut self, (user, currency): (UserId, Currency), found: &Wallet) {
+        if self.problems.len() >= PROBLEMS_MAX {
+            return;
+        }
+        let Some(wallet) = self.audit.wallet(user, currency) else {
+            self.problems.push(format!("the tables have an account of user {user} in {currency}, the journal has none"));
+            return;
+        };
+        if (found.balance, found.held) != (wallet.balance, wallet.held) {
+            self.problems.push(format!(
+                "the tables give user {user} {} {currency} minor units with {} held, the journal {} with {}",
+                found.balance, found.held, wallet.balance, wallet.held
+            ));
+        } else if found != wallet {
+            self.problems.push(format!("the tables say of user {user}'s account in {currency} {found:?}, the journal {wallet:?}"));
+        }
+    }
+
+    fn compare_books(&mut self, books: &paymesh_ledger::Records) {
         let mut ours: Vec<_> = self.audit.system().map(|(account, currency, balance)| ((account.clone(), currency), balance)).collect();
-        let mut theirs = books.system;
+        let mut theirs = books.system.clone();
         ours.sort_unstable();
         theirs.sort_unstable();
         if ours != theirs {
             self.problems.push("the clearing accounts in the tables are not those of the journal".to_owned());
         }
-        for (peer, sequence) in self.audit.inbox() {
-            if !books.inbox.iter().any(|(shard, cursor)| shard == peer && *cursor == sequence) {
-                self.problems.push(format!("the tables and the journal differ in how far {peer} was read"));
+        for (what, ours, theirs) in [
+            ("how far other shards were read", self.audit.inbox().collect::<Vec<_>>(), &books.inbox),
+            ("how far other shards took in what was sent", self.audit.delivered().collect(), &books.delivered),
+        ] {
+            let known = |cursors: &[(ShardRef, Sequence)]| -> BTreeMap<ShardRef, Sequence> {
+                cursors.iter().filter(|(_, sequence)| *sequence > Sequence(0)).cloned().collect()
+            };
+            let ours: Vec<_> = ours.into_iter().map(|(shard, sequence)| (shard.clone(), sequence)).collect();
+            if known(&ours) != known(theirs) {
+                self.problems.push(format!("the tables and the journal differ in {what}"));
             }
         }
-        Ok(statements)
-    }
-
-    /// Walks an account's statement to its first line: each line must give the balance that the next one begins with.
-    async fn add_up(&mut self, statement: Statement) -> Result<(), Error> {
-        let Statement { user, currency, newest, mut balance } = statement;
-        let tables = &self.shard.store().tables;
-        let mut next = newest;
-        while next != LineId(0) && self.problems.len() < PROBLEMS_MAX {
-            let page = tables.lines(next, LINES_PAGE).await;
-            let page = page.map_err(|source| Error::Storage { shard: self.shard.reference().clone(), source })?;
-            let fits = page.iter().all(|line| {
-                let fits = (line.user, line.currency, line.balance) == (user, currency, balance) && line.previous < line.id;
-                balance = balance.wrapping_sub(line.amount);
-                fits
-            });
-            let Some(last) = page.last().filter(|_| fits) else {
-                let what = if fits { "is missing a line" } else { "does not add up" };
-                self.problems.push(format!("the statement of user {user} in {currency} {what} at line {} or before it", next.0));
-                return Ok(());
-            };
-            next = last.previous;
+        if books.newest_request_ms != Some(self.audit.newest_request_ms()) {
+            self.problems.push("the tables and the journal differ in the newest request id".to_owned());
         }
-        if next == LineId(0) && balance != 0 {
-            self.problems.push(format!("the statement of user {user} in {currency} begins with {balance} minor units"));
-        }
-        Ok(())
     }
 }

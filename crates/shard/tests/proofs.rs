@@ -4,13 +4,16 @@ mod support;
 
 use std::time::Duration;
 
-use paymesh_journal::memory::{Dice, MemoryStore};
-use paymesh_ledger::{Command, LineId, Phase, Rejection, Request};
+use paymesh_journal::{
+    Committed, SegmentBuilder,
+    memory::{Dice, MemoryStore},
+};
+use paymesh_ledger::{Body, Command, Entry, LineId, Payment, Phase, Rejection, Request};
 use paymesh_shard::{Error, Options};
 use paymesh_types::{Sequence, ShardRef};
 use support::{
-    Disk, Time, all, ask, balance, currency, deposit, enrol, enrol_with, eu, id, identity, pay, pay_to, payment_of, problems, proven, raw,
-    user, wallet,
+    Disk, Time, all, ask, balance, currency, deposit, enrol, enrol_with, eu, id, identity, journal, pay, pay_to, payment_of, problems,
+    proven, raw, user, wallet,
 };
 
 /// A shard with a few users who paid each other.
@@ -22,6 +25,7 @@ async fn busy(disk: &Disk) -> paymesh_shard::Shard {
         all(&shard, (1..=4).map(|number| pay(number, number + 1, 10 * round))).await;
     }
     all(&shard, [pay_to(1, 2, None, 5, 60), pay_to(1, 6, Some(eu(1)), 5, 0)]).await;
+    shard.submit(ask(1, enrol_with(6, &[]))).await.expect("it is accepted");
     balance(&shard, 1).await;
     shard
 }
@@ -39,7 +43,7 @@ async fn books_that_are_right_are_proven() {
         assert_eq!(report.sent_by.into_iter().collect::<Vec<_>>(), [((eu(1), currency("EUR")), 5)]);
         let sums = report.audit.sums()[&currency("EUR")];
         assert_eq!((sums.wallets, sums.external, sums.clearing, sums.held), (4_995, -5_000, 5, 5));
-        assert_eq!((report.audit.users(), report.audit.payments()), (5, 18));
+        assert_eq!((report.audit.users(), report.audit.payments()), (6, 18));
     }
     let empty = Disk::memory(&eu(0)).open(&eu(0)).await;
     proven(&empty).await;
@@ -123,21 +127,38 @@ async fn tables_that_were_tampered_with_are_found() {
     let found = memory(|store| store.damage_wallet(user(1), currency("EUR"), |wallet| wallet.held = 0)).await;
     assert!(found.contains("the tables give user 1"), "{found}");
     let found = memory(|store| store.damage_wallet(user(3), currency("EUR"), |wallet| wallet.last_line = LineId(0))).await;
-    assert!(found.contains("the statement of user 3 in EUR begins with"), "{found}");
+    assert!(found.contains("the tables say of user 3's account in EUR Wallet"), "{found}");
     // The line in the middle of a chain: all before it would be missing from the statement.
     let found = memory(|store| store.lose_line(LineId::new(Sequence(17), 0))).await;
-    assert!(found.contains("the statement of user 3 in EUR is missing a line"), "{found}");
+    assert!(found.contains("differ in the statement lines of entries 1 to 65535: 52 rows against 53"), "{found}");
 
     for (damage, expected) in [
         ("UPDATE wallets SET balance = balance - 1 WHERE user_id = 2", "the tables give user 2"),
-        ("DELETE FROM wallets WHERE user_id = 4", "the accounts in EUR come to"),
-        ("DELETE FROM lines WHERE user_id = 4 AND previous = 0", "the statement of user 4 in EUR is missing a line"),
-        ("UPDATE lines SET amount = amount + 1 WHERE user_id = 5 AND previous = 0", "the statement of user 5 in EUR"),
-        ("UPDATE lines SET user_id = 5 WHERE user_id = 1", "the statement of user 1 in EUR does not add up"),
+        ("DELETE FROM wallets WHERE user_id = 4", "the tables lack 1 of the journal's 5 accounts"),
+        ("UPDATE wallets SET user_id = 9 WHERE user_id = 4", "the tables have an account of user 9 in EUR, the journal has none"),
+        ("UPDATE wallets SET closed = 1 WHERE user_id = 4", "the tables say of user 4's account"),
+        ("UPDATE wallets SET last_payment = 0 WHERE user_id = 4", "the tables say of user 4's account"),
         (
             "UPDATE wallets SET last_line = (SELECT max(id) FROM lines WHERE user_id = 2) WHERE user_id = 1",
-            "the statement of user 1 in EUR",
+            "the tables say of user 1's account",
         ),
+        ("DELETE FROM lines WHERE user_id = 4 AND previous = 0", "in the statement lines"),
+        ("UPDATE lines SET amount = amount + 1 WHERE user_id = 5 AND previous = 0", "in the statement lines"),
+        ("UPDATE lines SET reference = 'another' WHERE user_id = 5 AND previous = 0", "in the statement lines"),
+        ("UPDATE lines SET user_id = 5 WHERE user_id = 1", "in the statement lines"),
+        ("UPDATE payments SET refunded = 1 WHERE sequence = (SELECT min(sequence) FROM payments)", "in the payments"),
+        ("UPDATE payments SET phase = 5 WHERE phase = 1", "in the payments"),
+        ("UPDATE payments SET reference = 'another' WHERE phase = 1", "in the payments"),
+        ("UPDATE payments SET previous = 0", "in the payments"),
+        ("DELETE FROM payments WHERE phase = 1", "in the payments made by entries 1 to 65535: 17 rows against 18"),
+        ("DELETE FROM requests", "in the request ids of entries 1 to 65535: 0 rows against 1"),
+        ("UPDATE requests SET sequence = 2", "in the request ids"),
+        ("UPDATE users SET country = 'FR' WHERE user_id = 1", "in the users"),
+        ("DELETE FROM users WHERE user_id = 1", "in the users: 5 rows against 6"),
+        ("INSERT INTO claims (user_id, zone) VALUES (1, 'eu')", "in the users' zones: 1 rows against 0"),
+        ("INSERT INTO peers (kind, zone, shard, sequence) VALUES (0, 'eu', 1, 3)", "in how far other shards were read"),
+        ("INSERT INTO peers (kind, zone, shard, sequence) VALUES (1, 'eu', 1, 3)", "in how far other shards took in"),
+        ("UPDATE cursor SET newest_request_ms = newest_request_ms + 1", "in the newest request id"),
         ("UPDATE system_accounts SET balance = balance + 1 WHERE kind = 1", "the clearing accounts"),
         ("DELETE FROM system_accounts WHERE kind = 0", "the clearing accounts"),
         ("UPDATE wallets SET balance = balance + 7 WHERE user_id IN (1, 2)", "the tables give user 1"),
@@ -150,6 +171,39 @@ async fn tables_that_were_tampered_with_are_found() {
         let found = problems(&shard).await.join("\n");
         assert!(found.contains(expected), "{damage}: {found}");
     }
+}
+
+/// Entries that no leader decides, in a journal whose chain is right.
+#[tokio::test]
+async fn entries_that_do_not_follow_from_earlier_ones_are_found() {
+    let falsified = async |change: fn(&[Committed]) -> Entry| {
+        let disk = Disk::memory(&eu(0));
+        busy(&disk).await.close().await;
+        let store = disk.store(&eu(0)).await.expect("it opens");
+        let (segments, entries) = journal(&store, &eu(0)).await;
+        let (last, epoch) = (segments.last().expect("there are segments"), store.journal.lead().await.expect("it leads"));
+        let mut builder = SegmentBuilder::new(eu(0), epoch, last.last().next(), last.hash, [7; 32]);
+        builder.push(&change(&entries));
+        store.journal.append(&builder.finish()).await.expect("it is appended");
+        problems(&disk.open(&eu(0)).await).await.join("\n")
+    };
+    // To another shard, of 5: so much was never refunded before.
+    let found = falsified(|entries| {
+        let (position, sent) = entries.iter().rfind(|(_, entry)| matches!(entry.body, Body::PaymentCreated(_))).expect("a payment");
+        let payment = Payment { refunded: 4, ..sent.payment(position).expect("a payment") };
+        let body = Body::RefundRequested { payment, amount: 1, asked: None };
+        Entry { body, postings: Default::default(), request_id: None, reference: String::new(), at: sent.at }
+    });
+    let found = found.await;
+    assert!(found.contains("differ in the payments made by entries 1 to 65535: 18 rows against 18"), "{found}");
+
+    // The same request once more.
+    let found = falsified(|entries| {
+        let (_, recorded) = entries.iter().find(|(_, entry)| entry.request_id.is_some()).expect("a request");
+        Entry { body: Body::AccountOpened { user: user(6), currency: currency("JPY") }, ..recorded.as_ref().clone() }
+    });
+    let found = found.await;
+    assert!(found.contains("differ in the request ids of entries 1 to 65535: 1 rows against 2"), "{found}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    ops::Bound,
     sync::{Arc, MutexGuard},
 };
 
@@ -11,10 +10,13 @@ use paymesh_ledger::{Account, LineId, Missing, Payment, Phase, Records, Wallet};
 use paymesh_types::{Country, Currency, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 
 use super::{Dice, Disk, Fault, Machine, Operation};
-use crate::{Error, LINES_WALKED_MAX, Line, PaymentRow, Projection, Tables};
+use crate::{Error, LINES_WALKED_MAX, Line, PaymentRow, Projection, Row, Snapshot, Tables};
 
 /// Changes that a crash takes away at most: past that many the oldest are synced.
 const UNSYNCED_CHANGES_MAX: usize = 64;
+
+/// Rows that a snapshot gives at once.
+const SNAPSHOT_ROWS: usize = 1_000;
 
 /// A handle to tables in memory.
 #[derive(Debug)]
@@ -163,6 +165,21 @@ impl Rows {
         self.wallets.get_mut(&user)?.get_mut(&currency)
     }
 
+    fn all(self) -> Vec<Row> {
+        let wallets = self
+            .wallets
+            .into_iter()
+            .flat_map(|(user, accounts)| accounts.into_iter().map(move |(currency, wallet)| ((user, currency), wallet)));
+        let mut all = Vec::new();
+        all.extend(self.users.into_iter().map(|(user, country)| Row::User(user, country)));
+        all.extend(self.claims.into_iter().map(|(user, zone)| Row::Claim(user, zone)));
+        all.extend(wallets.map(|(key, wallet)| Row::Wallet(key, wallet)));
+        all.extend(self.lines.into_values().map(Row::Line));
+        all.extend(self.payments.into_values().map(Row::Payment));
+        all.extend(self.requests.into_iter().map(|(sequence, (id, at))| Row::Request(sequence, id, at)));
+        all
+    }
+
     fn note_hold(&mut self, payment: &Payment) {
         let Some(expires_at) = payment.expires_at else { return };
         if payment.phase == Phase::Authorized {
@@ -176,6 +193,29 @@ impl Rows {
         let row = self.payments.get(&sequence)?;
         let delivered = row.payment.payee_shard.as_ref().and_then(|shard| self.delivered.get(shard));
         Some(PaymentRow { delivered: delivered.copied().unwrap_or_default(), ..row.clone() })
+    }
+}
+
+/// A copy of all rows.
+#[derive(Debug)]
+struct MemorySnapshot {
+    cursor: Sequence,
+    books: Records,
+    rows: VecDeque<Row>,
+}
+
+#[async_trait]
+impl Snapshot for MemorySnapshot {
+    fn cursor(&self) -> Sequence {
+        self.cursor
+    }
+
+    fn books(&self) -> &Records {
+        &self.books
+    }
+
+    async fn next(&mut self) -> Result<Vec<Row>, Error> {
+        Ok(self.rows.drain(..self.rows.len().min(SNAPSHOT_ROWS)).collect())
     }
 }
 
@@ -306,11 +346,9 @@ impl Tables for MemoryTables {
         Ok(due.len() as u64)
     }
 
-    async fn all_wallets(&self, after: Option<(UserId, Currency)>, limit: u32) -> Result<Vec<((UserId, Currency), Wallet)>, Error> {
-        let disk = self.machine.reading()?;
-        let begin = after.map_or(Bound::Unbounded, |(user, _)| Bound::Included(user));
-        let of_users = disk.tables.rows.wallets.range((begin, Bound::Unbounded));
-        let all = of_users.flat_map(|(user, wallets)| wallets.iter().map(|(currency, wallet)| ((*user, *currency), *wallet)));
-        Ok(all.skip_while(|(key, _)| after.is_some_and(|after| *key <= after)).take(limit as usize).collect())
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, Error> {
+        let books = self.books().await?;
+        let rows = self.machine.reading()?.tables.rows.clone();
+        Ok(Box::new(MemorySnapshot { cursor: rows.cursor, books, rows: rows.all().into() }))
     }
 }

@@ -1,6 +1,7 @@
 //! The query tables in SQLite.
 
 mod rows;
+mod snapshot;
 
 use std::path::Path;
 
@@ -14,8 +15,9 @@ use sqlx::{
 };
 
 use super::{File, Purpose, stored, wanted};
-use crate::{Error, Identity, LINES_WALKED_MAX, Line, PaymentRow, Projection, Tables};
+use crate::{Error, Identity, LINES_WALKED_MAX, Line, PaymentRow, Projection, Snapshot, Tables};
 use rows::Bad;
+use snapshot::SqliteSnapshot;
 
 const PAGE_BYTES: u32 = 4096;
 const CACHE_KIB: u32 = 32 * 1024;
@@ -80,7 +82,7 @@ impl SqliteTables {
     }
 
     fn bad(&self, bad: Bad) -> Error {
-        self.file.corrupt(&self.shard, &bad.to_string())
+        bad.of(&self.shard, &self.file)
     }
 
     async fn claims_in(&self, readers: &SqlitePool, users: &[UserId]) -> Result<Vec<(UserId, ZoneName)>, Error> {
@@ -97,6 +99,21 @@ impl SqliteTables {
     async fn look_up(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Vec<SqliteRow>, Error> {
         query.fetch_all(&self.file.look_ups).await.map_err(|error| self.failed(error))
     }
+}
+
+async fn read_books(connection: &mut SqliteConnection) -> Result<Records, Bad> {
+    let mut records = Records::default();
+    for row in sqlx::query("SELECT kind, zone, shard, currency, balance FROM system_accounts").fetch_all(&mut *connection).await? {
+        records.system.push(rows::system(&row)?);
+    }
+    for row in sqlx::query("SELECT kind, zone, shard, sequence FROM peers").fetch_all(&mut *connection).await? {
+        let (kind, shard, sequence) = rows::peer(&row)?;
+        if kind == rows::INBOX { &mut records.inbox } else { &mut records.delivered }.push((shard, sequence));
+    }
+    for row in sqlx::query("SELECT newest_request_ms FROM cursor").fetch_all(&mut *connection).await? {
+        records.newest_request_ms = Some(rows::number(&row, "newest_request_ms")?.0);
+    }
+    Ok(records)
 }
 
 type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
@@ -423,18 +440,8 @@ impl Tables for SqliteTables {
     }
 
     async fn books(&self) -> Result<Records, Error> {
-        let mut records = Records::default();
-        for row in self.all(sqlx::query("SELECT kind, zone, shard, currency, balance FROM system_accounts")).await? {
-            records.system.push(rows::system(&row).map_err(|bad| self.bad(bad))?);
-        }
-        for row in self.all(sqlx::query("SELECT kind, zone, shard, sequence FROM peers")).await? {
-            let (kind, shard, sequence) = rows::peer(&row).map_err(|bad| self.bad(bad))?;
-            if kind == rows::INBOX { &mut records.inbox } else { &mut records.delivered }.push((shard, sequence));
-        }
-        for row in self.all(sqlx::query("SELECT newest_request_ms FROM cursor")).await? {
-            records.newest_request_ms = Some(rows::number(&row, "newest_request_ms").map_err(|bad| self.bad(bad))?.0);
-        }
-        Ok(records)
+        let mut connection = self.file.readers.acquire().await.map_err(|error| self.failed(error))?;
+        read_books(&mut connection).await.map_err(|unread| unread.of(&self.shard, &self.file))
     }
 
     async fn wallets(&self, user: UserId) -> Result<Vec<(Currency, Wallet)>, Error> {
@@ -527,15 +534,7 @@ impl Tables for SqliteTables {
         Ok(purged.rows_affected())
     }
 
-    async fn all_wallets(&self, after: Option<(UserId, Currency)>, limit: u32) -> Result<Vec<((UserId, Currency), Wallet)>, Error> {
-        let (user, currency) = after.map_or((0, 0), |(user, currency)| (stored(user.get()), i64::from(currency.numeric())));
-        let found = sqlx::query(
-            "SELECT user_id, currency, balance, held, closed, last_line, last_payment FROM wallets
-             WHERE (user_id, currency) > (?, ?) ORDER BY user_id, currency LIMIT ?",
-        )
-        .bind(user)
-        .bind(currency)
-        .bind(i64::from(limit));
-        self.all(found).await?.iter().map(|row| rows::wallet(row).map_err(|bad| self.bad(bad))).collect()
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, Error> {
+        Ok(Box::new(SqliteSnapshot::take(&self.shard, &self.file).await?))
     }
 }

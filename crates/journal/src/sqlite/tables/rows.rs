@@ -4,7 +4,8 @@ use paymesh_ledger::{Account, LineId, Payment, Phase, Reason, Wallet};
 use paymesh_types::{Country, Currency, Epoch, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use sqlx::{Row as _, sqlite::SqliteRow};
 
-use crate::{Identity, Line, LineKind, PaymentRow};
+use super::super::File;
+use crate::{Error, Identity, Line, LineKind, PaymentRow};
 
 pub(super) const EXTERNAL: i64 = 0;
 pub(super) const SENT: i64 = 1;
@@ -21,6 +22,16 @@ pub(super) enum Bad {
     Column(#[from] sqlx::Error),
     #[error("a row holds a number out of range in {0}")]
     Range(&'static str),
+}
+
+impl Bad {
+    /// What it means for the shard whose file it is.
+    pub(super) fn of(self, shard: &ShardRef, file: &File) -> Error {
+        match self {
+            Self::Column(source) => file.failed(shard, source),
+            other => file.corrupt(shard, &other.to_string()),
+        }
+    }
 }
 
 pub(super) fn sequence(column: i64) -> Sequence {
@@ -76,7 +87,7 @@ pub(super) fn line(row: &SqliteRow) -> Result<Line, Bad> {
         kind: LineKind::from_number(row.try_get("kind")?).ok_or(Bad::Range("kind"))?,
         amount: row.try_get("amount")?,
         balance: row.try_get("balance")?,
-        at: Timestamp(sequence(row.try_get("at")?).0),
+        at: timestamp(row, "at")?,
         payment: row.try_get::<Option<&str>, _>("payment")?.map(str::parse).transpose()?,
         counterparty: row.try_get::<Option<i64>, _>("counterparty")?.map(|id| UserId::try_from(sequence(id).0)).transpose()?,
         reference: row.try_get::<Option<String>, _>("reference")?.unwrap_or_default(),
@@ -103,7 +114,7 @@ pub(super) fn payment(row: &SqliteRow) -> Result<PaymentRow, Bad> {
             sent: sequence(row.try_get("sent")?),
             phase: from_phase(row.try_get("phase")?)?,
             reason: from_reason(row.try_get("reason")?)?,
-            created_at: Timestamp(sequence(row.try_get("created_at")?).0),
+            created_at: timestamp(row, "created_at")?,
             expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(|at| Timestamp(sequence(at).0)),
         },
         previous: sequence(row.try_get("previous")?),
@@ -121,6 +132,10 @@ pub(super) fn system(row: &SqliteRow) -> Result<((Account, Currency), i64), Bad>
         _ => return Err(Bad::Range("kind")),
     };
     Ok(((account, currency(row)?), row.try_get("balance")?))
+}
+
+pub(super) fn timestamp(row: &SqliteRow, column: &str) -> Result<Timestamp, Bad> {
+    Ok(Timestamp(sequence(row.try_get(column)?).0))
 }
 
 /// A sequence number on its own.
