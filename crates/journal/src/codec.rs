@@ -48,6 +48,19 @@ pub fn decode(parts: StoredEntry<'_>, sequence: Sequence, shard: &ShardRef) -> R
     from_parts(pb::EntryOpen::decode(parts.open)?, pb::EntrySealed::decode(parts.sealed)?, sequence, shard)
 }
 
+/// Decodes the open part of an entry of number `sequence` of `shard`: the entry without postings and reference. `None` where
+/// the entry is of a kind that does not make sense without its sealed part.
+///
+/// # Errors
+/// The bytes are not an entry that a leader wrote.
+pub fn decode_open(open: &[u8], sequence: Sequence, shard: &ShardRef) -> Result<Option<Entry>, DecodeError> {
+    let open = pb::EntryOpen::decode(open)?;
+    if matches!(open.body, Some(pb::entry_open::Body::UserEnrolled(_))) {
+        return Ok(None);
+    }
+    from_parts(open, pb::EntrySealed::default(), sequence, shard).map(Some)
+}
+
 /// The open part of an entry.
 pub fn open(entry: &Entry, sequence: Sequence) -> pb::EntryOpen {
     pb::EntryOpen {

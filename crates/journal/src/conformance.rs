@@ -13,7 +13,7 @@ use std::future::Future;
 
 use paymesh_types::ShardRef;
 
-use crate::{Error, Identity, Store};
+use crate::{Error, Holding, Identity, Store};
 
 /// An engine under test.
 pub trait Engine: Sync {
@@ -41,6 +41,7 @@ pub async fn journal<E: Engine>(engine: &E) {
     chain::a_read_keeps_to_its_bound_but_gives_at_least_one(engine).await;
     chain::what_does_not_follow_the_head_is_refused(engine).await;
     chain::a_leader_is_fenced_off_by_the_next(engine).await;
+    chain::segments_of_another_leader_are_added_all_or_none(engine).await;
     chain::each_leader_gets_an_epoch_of_its_own(engine).await;
     chain::one_of_two_that_append_at_once_wins(engine).await;
     chain::a_journal_is_the_same_when_it_is_opened_again(engine).await;
@@ -78,7 +79,7 @@ pub fn shard() -> ShardRef {
 
 /// Whose storage the checks open.
 pub fn identity() -> Identity {
-    Identity { mesh: "conformance".to_owned(), shard: shard(), shards: 4 }
+    Identity { mesh: "conformance".to_owned(), shard: shard(), shards: 4, holding: Holding::Whole }
 }
 
 async fn open<E: Engine>(engine: &E, place: &E::Place) -> Store {

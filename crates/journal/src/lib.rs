@@ -19,7 +19,7 @@ mod snapshot;
 pub mod sqlite;
 
 pub use error::{Corrupt, Error};
-pub use ports::{Head, Identity, Journal, LINES_WALKED_MAX, Store, Tables};
+pub use ports::{Head, Holding, Identity, Journal, LINES_WALKED_MAX, Store, Tables};
 pub use projection::{Line, LineKind, PaymentRow, Projection, WalletRow};
 pub use segment::{Chain, ENTRY_PART_BYTES_MAX, Hash, SEGMENT_BYTES_MAX, SEGMENT_ENTRIES_MAX, Segment, SegmentBuilder, StoredEntry};
 pub use snapshot::{Digest, Row, Snapshot};

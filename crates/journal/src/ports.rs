@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use paymesh_ledger::{Missing, Records, Wallet};
-use paymesh_types::{Country, Currency, Epoch, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
+use paymesh_ledger::{Entry, Missing, Records, Wallet};
+use paymesh_types::{Country, Currency, Epoch, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 
-use crate::{Error, Hash, Line, PaymentRow, Projection, Segment, Snapshot};
+use crate::{Corrupt, Error, Hash, Line, PaymentRow, Projection, Segment, Snapshot};
 
 /// Statement lines that one read walks at most.
 pub const LINES_WALKED_MAX: u32 = 1_000;
@@ -21,11 +21,39 @@ pub struct Identity {
     pub shard: ShardRef,
     /// How many shards its zone has.
     pub shards: u16,
+    /// What of its entries is held.
+    pub holding: Holding,
+}
+
+/// What of a journal's entries a storage holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holding {
+    /// All of them, whole.
+    Whole,
+    /// Those that concern this zone, which is not the shard's, without their sealed parts.
+    For(ZoneName),
+}
+
+impl Holding {
+    /// The entries of a segment that are held. Every hash is checked.
+    ///
+    /// # Errors
+    /// The segment is not what the shard's leader wrote, or holds more than it may.
+    pub fn entries(&self, segment: &Segment, shard: &ShardRef) -> Result<Vec<(Position, Entry)>, Corrupt> {
+        match self {
+            Self::Whole => segment.entries(shard),
+            Self::For(zone) => segment.entries_for(zone, shard),
+        }
+    }
 }
 
 impl std::fmt::Display for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "mesh {} shard {} of {}", self.mesh, self.shard, self.shards)
+        write!(f, "mesh {} shard {} of {}", self.mesh, self.shard, self.shards)?;
+        match &self.holding {
+            Holding::Whole => Ok(()),
+            Holding::For(zone) => write!(f, " as zone {zone} may have it"),
+        }
     }
 }
 
@@ -55,6 +83,12 @@ pub trait Journal: Send + Sync + std::fmt::Debug {
     /// [`Error::Fenced`] when a later epoch leads; [`Error::NotNext`] when it does not follow the head; nothing is then
     /// written. After [`Error::Engine`] or [`Error::Full`] it may or may not be: ask [`Journal::head`].
     async fn append(&self, segment: &Segment) -> Result<(), Error>;
+
+    /// Adds segments that the shard's leader wrote elsewhere, durably, all of them or none. Nobody leads here.
+    ///
+    /// # Errors
+    /// As of [`Journal::append`].
+    async fn extend(&self, segments: &[Arc<Segment>]) -> Result<(), Error>;
 
     /// Segments in order, beginning with the one that holds `from`, until about `bytes_max` of payload are read; at least
     /// one, where there is one. They are as stored: [`crate::Chain::link`] and [`Segment::entries`] check them.

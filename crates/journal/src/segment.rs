@@ -12,6 +12,8 @@
 //! H is BLAKE3; the salt is 32 random bytes of the segment, kept with the sealed parts: without it, a guess at a sealed part
 //! cannot be checked against its hash.
 
+mod border;
+
 use paymesh_ledger::Entry;
 use paymesh_types::{Epoch, Position, Sequence, ShardRef, Timestamp};
 
@@ -27,9 +29,10 @@ pub const ENTRY_PART_BYTES_MAX: usize = 64 << 10;
 /// zstd's level: the fastest of its ordinary ones. Entries of a batch are alike; higher levels gain little.
 const COMPRESSION_LEVEL: i32 = 1;
 const SALT_BYTES: usize = 32;
+const HASH_BYTES: usize = 32;
 
 /// A BLAKE3 hash.
-pub type Hash = [u8; 32];
+pub type Hash = [u8; HASH_BYTES];
 
 /// What one group commit wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,11 +78,8 @@ impl Segment {
     /// # Errors
     /// The payload is not what was written.
     pub fn entries(&self, shard: &ShardRef) -> Result<Vec<(Position, Entry)>, Corrupt> {
-        let corrupt =
-            |offset: u64, what: String| Corrupt { shard: shard.clone(), sequence: Sequence(self.first.0.saturating_add(offset)), what };
-        if self.first == Sequence(0) || self.first.0.checked_add(u64::from(self.count)).is_none() {
-            return Err(corrupt(0, format!("no segment begins at {} and holds {} entries", self.first, self.count)));
-        }
+        let corrupt = |offset: u64, what: String| self.corrupt(shard, offset, what);
+        self.check_bounds(shard)?;
         let raw = unpack(&self.payload).map_err(|what| corrupt(0, what))?;
         let (salt, stored) = split(&raw).map_err(|what| corrupt(0, what))?;
         if stored.len() != self.count as usize {
@@ -97,6 +97,17 @@ impl Segment {
             return Err(corrupt(0, "the entries do not match the segment's root hash".to_owned()));
         }
         Ok(entries)
+    }
+
+    fn corrupt(&self, shard: &ShardRef, offset: u64, what: String) -> Corrupt {
+        Corrupt { shard: shard.clone(), sequence: Sequence(self.first.0.saturating_add(offset)), what }
+    }
+
+    fn check_bounds(&self, shard: &ShardRef) -> Result<(), Corrupt> {
+        if self.first == Sequence(0) || self.first.0.checked_add(u64::from(self.count)).is_none() {
+            return Err(self.corrupt(shard, 0, format!("no segment begins at {} and holds {} entries", self.first, self.count)));
+        }
+        Ok(())
     }
 
     fn computed_hash(&self, shard: &ShardRef) -> Hash {
@@ -120,12 +131,20 @@ fn hash_shard(hasher: &mut blake3::Hasher, shard: &ShardRef) {
 }
 
 fn entry_hash(salt: &[u8; SALT_BYTES], sequence: Sequence, parts: StoredEntry<'_>) -> Hash {
-    let mut sealed = blake3::Hasher::new_keyed(salt);
-    sealed.update(&sequence.0.to_le_bytes());
-    sealed.update(parts.sealed);
-    let mut both = [0u8; 64];
-    both[..32].copy_from_slice(blake3::hash(parts.open).as_bytes());
-    both[32..].copy_from_slice(sealed.finalize().as_bytes());
+    both_hash(parts.open, &sealed_hash(salt, sequence, parts.sealed))
+}
+
+fn sealed_hash(salt: &[u8; SALT_BYTES], sequence: Sequence, sealed: &[u8]) -> Hash {
+    let mut hasher = blake3::Hasher::new_keyed(salt);
+    hasher.update(&sequence.0.to_le_bytes());
+    hasher.update(sealed);
+    *hasher.finalize().as_bytes()
+}
+
+fn both_hash(open: &[u8], sealed: &Hash) -> Hash {
+    let mut both = [0u8; 2 * HASH_BYTES];
+    both[..HASH_BYTES].copy_from_slice(blake3::hash(open).as_bytes());
+    both[HASH_BYTES..].copy_from_slice(sealed);
     *blake3::hash(&both).as_bytes()
 }
 

@@ -176,6 +176,7 @@ fn wanted(number: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Holding;
 
     async fn pragma(pool: &SqlitePool, name: &'static str) -> String {
         let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}"))).fetch_one(pool).await;
@@ -186,8 +187,12 @@ mod tests {
     #[tokio::test]
     async fn commits_of_journals_are_synced_and_tables_keep_their_consistency() {
         let directory = tempfile::tempdir().expect("a directory");
-        let identity =
-            Identity { mesh: "test".to_owned(), shard: ShardRef { zone: "eu".parse().expect("a zone's name"), index: 0 }, shards: 1 };
+        let identity = Identity {
+            mesh: "test".to_owned(),
+            shard: ShardRef { zone: "eu".parse().expect("a zone's name"), index: 0 },
+            shards: 1,
+            holding: Holding::Whole,
+        };
         let engine = Engine::new(directory.path());
         engine.store(&identity).await.expect("the storage opens");
         let tables = SqliteTables::open(directory.path(), &identity).await.expect("the tables open");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use paymesh_journal::{Error, Identity, Store, conformance, memory::MemoryStore, sqlite};
+use paymesh_journal::{Error, Holding, Identity, Store, conformance, memory::MemoryStore, sqlite};
 
 struct Sqlite;
 
@@ -88,6 +88,7 @@ async fn shards_that_share_a_file_and_its_commits_do_not_mix() {
             mesh: "conformance".to_owned(),
             shard: ShardRef { zone: zone.parse().expect("a zone's name"), index: index / 2 },
             shards: 64,
+            holding: Holding::Whole,
         }
     };
     let engine = sqlite::Engine::new(directory.path());

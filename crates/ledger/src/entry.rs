@@ -370,6 +370,16 @@ impl Entry {
         }
     }
 
+    /// Whether another zone has to know of the entry: it says something to a shard there, or what became of an entry from
+    /// there, or whose a user is.
+    pub fn concerns(&self, position: &Position, zone: &ZoneName) -> bool {
+        match &self.body {
+            Body::UserClaimed { .. } => true,
+            Body::Received { source, .. } => &source.zone == zone,
+            _ => self.message(position).is_some_and(|(to, _)| &to.zone == zone),
+        }
+    }
+
     /// The entry's kind, as `GetRequestOutcome` names it.
     pub fn kind(&self) -> &'static str {
         match &self.body {

@@ -12,7 +12,7 @@ use paymesh_ledger::{Body, Command, Rejection, Request};
 use paymesh_types::{Sequence, ShardRef};
 use tokio::time::Instant;
 
-use crate::{Error, Shard, Tail, counts};
+use crate::{Error, Run, Shard, Tail, counts};
 
 /// The cursor is noted at least this often, so that a restart does not read again what held nothing for this shard.
 const MARK_ENTRIES: u64 = 65_536;
@@ -153,10 +153,9 @@ impl Inbox {
         Ok(())
     }
 
-    fn collect(&self, batch: &[paymesh_journal::Committed], mail: &mut Mail) {
+    fn collect(&self, run: &Run, mail: &mut Mail) {
         let own: &ShardRef = self.shard.reference();
-        for (position, entry) in batch {
-            mail.last = position.sequence;
+        for (position, entry) in run.entries.iter() {
             if let Body::Received { source: from, sequence, .. } = &entry.body
                 && from == own
             {
@@ -173,6 +172,7 @@ impl Inbox {
                 });
             }
         }
+        mail.last = run.last;
     }
 
     /// Has it all committed together.

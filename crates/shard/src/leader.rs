@@ -71,7 +71,7 @@ impl Leader {
             }
             if let Err(error) = self.commit(works).await {
                 let final_for_us = matches!(&error, Error::Storage { source, .. } if !source.is_retryable());
-                tracing::error!(shard = %self.inner.shard, %error, "commit failed");
+                tracing::error!(shard = %self.inner.base.shard, %error, "commit failed");
                 if final_for_us {
                     return error.to_string();
                 }
@@ -79,7 +79,7 @@ impl Leader {
                     return error.to_string();
                 }
             }
-            self.inner.projected.wait_within(self.head, self.inner.options.projection_lag_entries_max).await;
+            self.inner.base.projected.wait_within(self.head, self.inner.options.projection_lag_entries_max).await;
         }
     }
 
@@ -123,21 +123,21 @@ impl Leader {
             tokio::time::sleep(RECOVERY_PAUSE).await;
             // The projector owns the tables: until it lets go of them, they are not ours to bring up to date.
             if gate.is_none() {
-                gate = Some(inner.projected.gate().await);
+                gate = Some(inner.base.projected.gate().await);
             }
-            let recovered = match inner.store.journal.head().await {
+            let recovered = match inner.base.store.journal.head().await {
                 // Another leader commits: taking the next epoch would depose it.
                 Ok(head) if head.epoch > self.epoch => Err(paymesh_journal::Error::Fenced { held: head.epoch, offered: self.epoch }),
-                Ok(_) => Ok(recovery::recover(&inner.shard, &inner.store).await),
+                Ok(_) => Ok(recovery::recover(&inner.base.shard, &inner.base.store).await),
                 Err(error) => Err(error),
             };
-            match recovered.unwrap_or_else(|source| Err(Error::Storage { shard: inner.shard.clone(), source })) {
+            match recovered.unwrap_or_else(|source| Err(Error::Storage { shard: inner.base.shard.clone(), source })) {
                 Ok(recovered) => {
-                    inner.tail.reset(recovered.head);
-                    inner.projected.set(recovered.head);
+                    inner.base.tail.reset(recovered.head);
+                    inner.base.projected.set(recovered.head);
                     inner.epoch.store(recovered.epoch.0, Ordering::Relaxed);
                     *self = Self::new(inner.clone(), recovered);
-                    tracing::info!(shard = %self.inner.shard, head = %self.head, "serving again");
+                    tracing::info!(shard = %self.inner.base.shard, head = %self.head, "serving again");
                     return Ok(());
                 }
                 Err(Error::Storage { shard, source }) if source.is_retryable() => {
@@ -146,8 +146,8 @@ impl Leader {
                         let _ = work.reply.send(Err(Error::NotServing { shard: shard.clone(), why: source.to_string() }));
                     }
                     // Some of the tables may be up to date already: the projector goes on from where they are, or not yet.
-                    if let Ok(cursor) = inner.store.tables.cursor().await {
-                        inner.projected.set(cursor);
+                    if let Ok(cursor) = inner.base.store.tables.cursor().await {
+                        inner.base.projected.set(cursor);
                         gate = None;
                     }
                 }
@@ -165,29 +165,33 @@ impl Leader {
         let mut salt = [0u8; 32];
         if let Err(error) = getrandom::fill(&mut salt) {
             let why = format!("the system gives no random bytes: {error}");
-            return fail(works, Error::NotServing { shard: self.inner.shard.clone(), why });
+            return fail(works, Error::NotServing { shard: self.inner.base.shard.clone(), why });
         }
-        let mut builder = SegmentBuilder::new(self.inner.shard.clone(), self.epoch, self.head.next(), self.hash, salt);
+        let mut builder = SegmentBuilder::new(self.inner.base.shard.clone(), self.epoch, self.head.next(), self.hash, salt);
         let mut batch: Vec<Committed> = Vec::new();
         let decided: Vec<Vec<Decided>> = works.iter().map(|work| self.decide_work(now, work, &mut builder, &mut batch)).collect();
         let decided_in = started.elapsed();
+        let mut committed = None;
         if !builder.is_empty() {
-            let segment = builder.finish();
+            let segment = Arc::new(builder.finish());
             if let Err(error) = self.append(&segment).await {
                 return fail(works, error);
             }
             (self.head, self.hash, self.last_at) = (segment.last(), segment.hash, segment.committed_at);
             self.inner.last_at.store(self.last_at.0, Ordering::Relaxed);
+            committed = Some(segment);
         }
         let batch = Arc::new(batch);
-        self.inner.tail.publish(batch.clone());
+        if let Some(segment) = committed {
+            self.inner.base.tail.publish(segment, batch.clone());
+        }
         metrics::histogram!(counts::DECIDE_SECONDS).record(decided_in.as_secs_f64());
         metrics::histogram!(counts::COMMIT_SECONDS).record(started.elapsed().as_secs_f64());
         metrics::histogram!(counts::BATCH_ENTRIES).record(batch.len() as f64);
         for (work, decided) in works.into_iter().zip(decided) {
             self.answer(work, decided, &batch);
         }
-        self.state.evict(self.inner.projected.get(), self.inner.options.records_max);
+        self.state.evict(self.inner.base.projected.get(), self.inner.options.records_max);
         Ok(())
     }
 
@@ -198,8 +202,8 @@ impl Leader {
             if missing.is_empty() {
                 return Ok(());
             }
-            let records = self.inner.store.tables.records(&missing).await;
-            self.state.load(&missing, records.map_err(|source| Error::Storage { shard: self.inner.shard.clone(), source })?);
+            let records = self.inner.base.store.tables.records(&missing).await;
+            self.state.load(&missing, records.map_err(|source| Error::Storage { shard: self.inner.base.shard.clone(), source })?);
         }
         unreachable!("records name no further records after {LOAD_ROUNDS_MAX} rounds");
     }
@@ -224,7 +228,7 @@ impl Leader {
         let context = Context { now, epoch: self.epoch, next: builder.next() };
         match decide(&self.state, context, request) {
             Ok(Decision::New(entry)) => {
-                let position = Position { shard: self.inner.shard.clone(), epoch: self.epoch, sequence: context.next };
+                let position = Position { shard: self.inner.base.shard.clone(), epoch: self.epoch, sequence: context.next };
                 self.state.apply(&position, &entry).expect("what was decided on the state follows from it");
                 builder.push(&entry);
                 batch.push((position, Arc::from(entry)));
@@ -237,10 +241,10 @@ impl Leader {
 
     /// Appends durably. Where the engine cannot say whether it did, the journal's head can.
     async fn append(&self, segment: &paymesh_journal::Segment) -> Result<(), Error> {
-        let failed = |source| Error::Storage { shard: self.inner.shard.clone(), source };
-        match self.inner.store.journal.append(segment).await {
+        let failed = |source| Error::Storage { shard: self.inner.base.shard.clone(), source };
+        match self.inner.base.store.journal.append(segment).await {
             Ok(()) => Ok(()),
-            Err(error) if error.is_retryable() => match self.inner.store.journal.head().await {
+            Err(error) if error.is_retryable() => match self.inner.base.store.journal.head().await {
                 Ok(head) if head.hash == Some(segment.hash) => Ok(()),
                 _ => Err(failed(error)),
             },
@@ -301,7 +305,7 @@ async fn replay(inner: &Inner, requests: &[Request], decided: Vec<Decided>, batc
         .collect();
     sequences.sort_unstable();
     sequences.dedup();
-    let recorded = inner.tail.entries(&sequences).await?;
+    let recorded = inner.base.tail.entries(&sequences).await?;
     let answers = requests.iter().zip(decided).map(|(request, decided)| match decided {
         Decided::New(index) => Ok(fresh(&batch[index])),
         Decided::Rejected(rejection) => Err(rejection),

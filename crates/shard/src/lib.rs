@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod base;
 mod counts;
 mod error;
 pub mod inbox;
@@ -13,6 +14,7 @@ mod leader;
 mod projector;
 mod read;
 mod recovery;
+mod replica;
 mod set;
 mod shard;
 mod tail;
@@ -22,7 +24,8 @@ mod verify;
 pub use counts::describe_metrics;
 pub use error::Error;
 pub use read::{Page, PaymentView};
+pub use replica::{AddError, End, Replica};
 pub use set::{Refusal, Shards};
 pub use shard::{Answer, Clock, Options, Shard, Status};
-pub use tail::Tail;
+pub use tail::{Run, Tail};
 pub use verify::{Report, verify};

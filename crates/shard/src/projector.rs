@@ -6,7 +6,7 @@ use paymesh_journal::{Committed, Error as JournalError, Projection};
 use paymesh_types::Sequence;
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 
-use crate::{Error, counts, shard::Inner};
+use crate::{Error, base::Base, counts};
 
 /// Entries of one projection at most. The more there are, the more writes to the same account become one.
 const PROJECTION_ENTRIES_MAX: usize = 65_536;
@@ -17,19 +17,19 @@ const LINGER_ENTRIES: u64 = 4_096;
 /// Between tries when storage fails.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// How far the tables are.
-#[derive(Debug)]
+/// How far the tables are. Cheap to clone; all clones are the same.
+#[derive(Debug, Clone)]
 pub(crate) struct Projected {
-    sequence: watch::Sender<Sequence>,
+    sequence: Arc<watch::Sender<Sequence>>,
     /// A reader waits: do not linger.
-    wanted: Notify,
+    wanted: Arc<Notify>,
     /// Held while the tables change.
     gate: Arc<Mutex<()>>,
 }
 
 impl Projected {
     pub(crate) fn new(sequence: Sequence) -> Self {
-        Self { sequence: watch::Sender::new(sequence), wanted: Notify::new(), gate: Arc::default() }
+        Self { sequence: Arc::new(watch::Sender::new(sequence)), wanted: Arc::default(), gate: Arc::default() }
     }
 
     /// The last entry that the tables hold.
@@ -65,14 +65,14 @@ impl Projected {
 }
 
 /// Projects until that is no longer possible, and says why.
-pub(crate) async fn run(inner: &Inner) -> String {
+pub(crate) async fn run(base: &Base) -> String {
     loop {
-        match step(inner).await {
+        match step(base).await {
             Ok(()) => {}
             Err(Error::Storage { source, .. }) if source.is_retryable() => {
-                tracing::warn!(shard = %inner.shard, %source, "cannot project yet");
+                tracing::warn!(shard = %base.shard, %source, "cannot project yet");
                 tokio::time::sleep(RETRY_PAUSE).await;
-                while let Err(source) = catch_up(inner).await
+                while let Err(source) = catch_up(base).await
                     && source.is_retryable()
                 {
                     tokio::time::sleep(RETRY_PAUSE).await;
@@ -87,26 +87,26 @@ pub(crate) async fn run(inner: &Inner) -> String {
 }
 
 /// Where the engine could not say whether it projected, the cursor can.
-async fn catch_up(inner: &Inner) -> Result<(), JournalError> {
-    let _gate = inner.projected.gate().await;
-    let cursor = inner.store.tables.cursor().await?;
-    if cursor > inner.projected.get() {
-        inner.projected.set(cursor);
+async fn catch_up(base: &Base) -> Result<(), JournalError> {
+    let _gate = base.projected.gate().await;
+    let cursor = base.store.tables.cursor().await?;
+    if cursor > base.projected.get() {
+        base.projected.set(cursor);
     }
     Ok(())
 }
 
-async fn step(inner: &Inner) -> Result<(), Error> {
-    let from = inner.projected.get().next();
-    let mut batch = inner.tail.next(from).await?;
-    if inner.tail.head().0 - from.0 < LINGER_ENTRIES {
+async fn step(base: &Base) -> Result<(), Error> {
+    let from = base.projected.get().next();
+    let mut batch = base.tail.next(from).await?.entries;
+    if base.tail.head().0 - from.0 < LINGER_ENTRIES {
         tokio::select! {
             () = tokio::time::sleep(LINGER) => {}
-            () = inner.projected.wanted.notified() => {}
+            () = base.projected.wanted.notified() => {}
         }
     }
-    let _gate = inner.projected.gate().await;
-    if inner.projected.get().next() != from {
+    let _gate = base.projected.gate().await;
+    if base.projected.get().next() != from {
         return Ok(()); // the leader recovered meanwhile and brought the tables up to date itself
     }
     let mut batches = Vec::new();
@@ -115,18 +115,18 @@ async fn step(inner: &Inner) -> Result<(), Error> {
         entries += batch.len();
         let last = batch.last().map_or(from, |(position, _)| position.sequence);
         batches.push(batch);
-        if entries >= PROJECTION_ENTRIES_MAX || last >= inner.tail.head() {
+        if entries >= PROJECTION_ENTRIES_MAX || last >= base.tail.head() {
             break;
         }
-        batch = inner.tail.next(last.next()).await?;
+        batch = base.tail.next(last.next()).await?.entries;
     }
     let committed: Vec<&Committed> = batches.iter().flat_map(|batch| batch.iter()).collect();
     let started = std::time::Instant::now();
     let projection = Projection::of(committed);
     let up_to = projection.up_to;
-    let failed = |source| Error::Storage { shard: inner.shard.clone(), source };
-    inner.store.tables.project(&projection).await.map_err(failed)?;
-    inner.projected.set(up_to);
+    let failed = |source| Error::Storage { shard: base.shard.clone(), source };
+    base.store.tables.project(&projection).await.map_err(failed)?;
+    base.projected.set(up_to);
     metrics::histogram!(counts::PROJECT_SECONDS).record(started.elapsed().as_secs_f64());
     Ok(())
 }

@@ -40,9 +40,9 @@ impl Shard {
         if let Some(why) = self.status().problem {
             return Err(Error::NotServing { shard: self.reference().clone(), why });
         }
-        let head = self.inner.tail.head();
+        let head = self.inner.base.tail.head();
         tokio::select! {
-            () = self.inner.projected.wait_for(head) => {}
+            () = self.inner.base.projected.wait_for(head) => {}
             why = self.stopped() => return Err(Error::NotServing { shard: self.reference().clone(), why }),
         }
         Ok(Position { shard: self.reference().clone(), epoch: self.status().epoch, sequence: head })
@@ -58,7 +58,7 @@ impl Shard {
     /// See [`Error`].
     pub async fn wallets(&self, user: UserId) -> Result<Option<(Vec<(Currency, Wallet)>, Position)>, Error> {
         let position = self.caught_up().await?;
-        let tables = &self.inner.store.tables;
+        let tables = &self.inner.base.store.tables;
         if tables.user(user).await.map_err(self.failed())?.is_none() {
             return Ok(None);
         }
@@ -71,7 +71,7 @@ impl Shard {
     /// See [`Error`].
     pub async fn claims(&self, users: Vec<UserId>) -> Result<Vec<(UserId, ZoneName)>, Error> {
         self.caught_up().await?;
-        self.inner.store.tables.claims(&users).await.map_err(self.failed())
+        self.inner.base.store.tables.claims(&users).await.map_err(self.failed())
     }
 
     /// Lines of an account, newest first, from `from` on or from the newest; `None` when there is no such account.
@@ -86,7 +86,7 @@ impl Shard {
         limit: u32,
     ) -> Result<Option<Page<Line, LineId>>, Error> {
         let position = self.caught_up().await?;
-        let tables = &self.inner.store.tables;
+        let tables = &self.inner.base.store.tables;
         let wallets = tables.wallets(user).await.map_err(self.failed())?;
         let Some((_, wallet)) = wallets.into_iter().find(|(each, _)| *each == currency) else { return Ok(None) };
         let newest = from.unwrap_or(wallet.last_line);
@@ -108,7 +108,7 @@ impl Shard {
     /// See [`Error`].
     pub async fn payment(&self, id: &PaymentId) -> Result<Option<(PaymentView, Position)>, Error> {
         let position = self.caught_up().await?;
-        let row = self.inner.store.tables.payment(id.sequence()).await.map_err(self.failed())?;
+        let row = self.inner.base.store.tables.payment(id.sequence()).await.map_err(self.failed())?;
         Ok(row.filter(|row| row.payment.epoch == id.epoch()).map(|row| (row.into(), position)))
     }
 
@@ -124,7 +124,7 @@ impl Shard {
         limit: u32,
     ) -> Result<Option<Page<PaymentView, Sequence>>, Error> {
         let position = self.caught_up().await?;
-        let tables = &self.inner.store.tables;
+        let tables = &self.inner.base.store.tables;
         let limit = limit.clamp(1, LINES_WALKED_MAX);
         // Payments are chained by account; a list over a few currencies is a merge of as many chains. Each is walked until it
         // alone could fill the page and say that there is more: with less of one, what it lacks would be skipped for good.
@@ -166,8 +166,8 @@ impl Shard {
     pub async fn outcome(&self, id: RequestId) -> Result<Option<Answer>, Error> {
         self.queue_passed().await?;
         self.caught_up().await?;
-        let Some(sequence) = self.inner.store.tables.request(id).await.map_err(self.failed())? else { return Ok(None) };
-        let (position, entry) = self.inner.tail.entry(sequence).await?;
+        let Some(sequence) = self.inner.base.store.tables.request(id).await.map_err(self.failed())? else { return Ok(None) };
+        let (position, entry) = self.inner.base.tail.entry(sequence).await?;
         Ok(Some(Answer { position, entry, replayed: true }))
     }
 
@@ -177,7 +177,7 @@ impl Shard {
     /// See [`Error`].
     pub async fn books(&self) -> Result<(paymesh_ledger::Records, Position), Error> {
         let position = self.caught_up().await?;
-        Ok((self.inner.store.tables.books().await.map_err(self.failed())?, position))
+        Ok((self.inner.base.store.tables.books().await.map_err(self.failed())?, position))
     }
 
     /// The epoch that leads now.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use paymesh_journal::{Chain, Committed, Corrupt, Error as JournalError, Hash, Projection, Store};
+use paymesh_journal::{Chain, Committed, Corrupt, Error as JournalError, Hash, Holding, Journal, Projection, Segment, Store, Tables};
 use paymesh_ledger::State;
 use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
 
@@ -25,33 +25,39 @@ pub(crate) struct Recovered {
 ///
 /// The epoch comes first: from then on no earlier leader can add to what is being read.
 pub(crate) async fn recover(shard: &ShardRef, store: &Store) -> Result<Recovered, Error> {
+    let epoch = store.journal.lead().await.map_err(|source| Error::Storage { shard: shard.clone(), source })?;
+    let (chain, last_at) = catch_up(shard, &Holding::Whole, &store.journal, Some(&store.tables)).await?;
+    let mut state = State::new(shard.clone());
+    let books = store.tables.books().await.map_err(|source| Error::Storage { shard: shard.clone(), source })?;
+    state.load(&Default::default(), books);
+    Ok(Recovered { state, head: chain.last(), hash: chain.hash(), epoch, last_at })
+}
+
+/// Checks the whole journal and brings the tables, where there are any, up to its end. Says where it ends, and when its last
+/// entry was committed.
+pub(crate) async fn catch_up(
+    shard: &ShardRef,
+    holding: &Holding,
+    journal: &Arc<dyn Journal>,
+    tables: Option<&Arc<dyn Tables>>,
+) -> Result<(Chain, Timestamp), Error> {
     let failed = |source| Error::Storage { shard: shard.clone(), source };
-    let epoch = store.journal.lead().await.map_err(failed)?;
-    let mut projected = store.tables.cursor().await.map_err(failed)?;
+    let mut projected = match tables {
+        Some(tables) => tables.cursor().await.map_err(failed)?,
+        None => Sequence(0),
+    };
     let mut chain = Chain::start(shard.clone());
     let mut last_at = Timestamp(0);
     loop {
-        let segments =
-            store.journal.read(chain.last().next(), READ_BYTES).await.map_err(|error| failed(placed(error, chain.last().next())))?;
+        let segments = journal.read(chain.last().next(), READ_BYTES).await.map_err(|error| failed(placed(error, chain.last().next())))?;
         if segments.is_empty() {
             break;
         }
         for segment in &segments {
             chain.link(segment).map_err(|corrupt| failed(corrupt.into()))?;
             last_at = segment.committed_at;
-            if segment.last() <= projected {
-                continue;
-            }
-            let entries = segment.entries(shard).map_err(|corrupt| failed(corrupt.into()))?;
-            let entries: Vec<Committed> = entries.into_iter().map(|(position, entry)| (position, Arc::new(entry))).collect();
-            while projected < segment.last() {
-                let rest = entries.iter().filter(|(position, _)| position.sequence > projected);
-                match store.tables.project(&Projection::of(rest)).await {
-                    Ok(()) => projected = segment.last(),
-                    // The leader before may be projecting still. It cannot get past the journal's end, and we will.
-                    Err(JournalError::NotNext { head, .. }) if head > projected => projected = head,
-                    Err(error) => return Err(failed(error)),
-                }
+            if let Some(tables) = tables.filter(|_| segment.last() > projected) {
+                projected = project(shard, holding, segment, projected, tables).await?;
             }
         }
     }
@@ -59,9 +65,30 @@ pub(crate) async fn recover(shard: &ShardRef, store: &Store) -> Result<Recovered
         let what = format!("the tables hold entries up to {projected}, the journal ends at {}", chain.last());
         return Err(failed(Corrupt { shard: shard.clone(), sequence: chain.last().next(), what }.into()));
     }
-    let mut state = State::new(shard.clone());
-    state.load(&Default::default(), store.tables.books().await.map_err(failed)?);
-    Ok(Recovered { state, head: chain.last(), hash: chain.hash(), epoch, last_at })
+    Ok((chain, last_at))
+}
+
+/// Projects what the tables lack of a segment, and says how far they are then.
+async fn project(
+    shard: &ShardRef,
+    holding: &Holding,
+    segment: &Segment,
+    mut projected: Sequence,
+    tables: &Arc<dyn Tables>,
+) -> Result<Sequence, Error> {
+    let failed = |source| Error::Storage { shard: shard.clone(), source };
+    let entries = holding.entries(segment, shard).map_err(|corrupt| failed(corrupt.into()))?;
+    let entries: Vec<Committed> = entries.into_iter().map(|(position, entry)| (position, Arc::new(entry))).collect();
+    while projected < segment.last() {
+        let rest = entries.iter().filter(|(position, _)| position.sequence > projected);
+        match tables.project(&Projection::of(rest)).await {
+            Ok(()) => projected = segment.last(),
+            // The leader before may be projecting still. It cannot get past the journal's end, and we will.
+            Err(JournalError::NotNext { head, .. }) if head > projected => projected = head,
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(projected)
 }
 
 /// An engine that finds its file corrupt cannot say at which entry; the reader knows where it was.

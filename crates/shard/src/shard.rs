@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use paymesh_journal::{Identity, SEGMENT_ENTRIES_MAX, Store};
+use paymesh_journal::{Holding, Identity, SEGMENT_ENTRIES_MAX, Store};
 use paymesh_ledger::{Entry, Rejection, Request};
 use paymesh_types::{Epoch, Position, Sequence, ShardRef, Timestamp};
 use tokio::{
@@ -18,9 +18,9 @@ use tokio::{
 
 use crate::{
     Error, Tail,
+    base::Base,
     leader::{Answers, Leader, Work},
-    projector::{self, Projected},
-    recovery, timers,
+    projector, recovery, timers,
 };
 
 /// Says what time it is. The node's is the system's clock; tests have their own.
@@ -93,12 +93,9 @@ pub struct Shard {
 }
 
 pub(crate) struct Inner {
-    pub(crate) shard: ShardRef,
+    pub(crate) base: Base,
     pub(crate) options: Options,
     pub(crate) clock: Clock,
-    pub(crate) store: Store,
-    pub(crate) tail: Tail,
-    pub(crate) projected: Projected,
     /// One permit for each command that may wait.
     permits: Arc<Semaphore>,
     callers: mpsc::Sender<Work>,
@@ -113,7 +110,7 @@ pub(crate) struct Inner {
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shard").field("shard", &self.shard).finish_non_exhaustive()
+        f.debug_struct("Shard").field("shard", &self.base.shard).finish_non_exhaustive()
     }
 }
 
@@ -127,15 +124,12 @@ impl Shard {
         options.batch_commands_max = options.batch_commands_max.clamp(1, SEGMENT_ENTRIES_MAX / 2);
         let shard = identity.shard.clone();
         let recovered = recovery::recover(&shard, &store).await?;
-        let tail = Tail::new(shard.clone(), store.journal.clone(), recovered.head);
         // Every work holds a permit for each of its commands, so there is always room for what has one.
         let (callers, caller_works) = mpsc::channel(options.queue_commands_max);
         let (internal, internal_works) = mpsc::channel(INTERNAL_WORKS_MAX);
         let inner = Arc::new(Inner {
-            shard: shard.clone(),
+            base: Base::new(shard, Holding::Whole, store, recovered.head),
             clock,
-            tail,
-            projected: Projected::new(recovered.head),
             permits: Arc::new(Semaphore::new(options.queue_commands_max)),
             callers,
             internal,
@@ -144,7 +138,6 @@ impl Shard {
             problem: watch::Sender::new(None),
             owner: Mutex::new(None),
             options,
-            store,
         });
         let this = Self { inner };
         let leader = Leader::new(this.inner.clone(), recovered);
@@ -158,7 +151,7 @@ impl Shard {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async move { format!("the leader: {}", leader.run(callers, internal).await) });
         let inner = self.inner.clone();
-        tasks.spawn(async move { format!("the projector: {}", projector::run(&inner).await) });
+        tasks.spawn(async move { format!("the projector: {}", projector::run(&inner.base).await) });
         let shard = self.clone();
         tasks.spawn(async move { format!("the timers: {}", timers::run(&shard).await) });
         drop(self.inner.owner.lock().await);
@@ -169,10 +162,10 @@ impl Shard {
                     Some(Err(error)) => format!("a task died: {error}"),
                     None => "it has no tasks".to_owned(),
                 };
-                tracing::error!(shard = %self.inner.shard, %why, "shard stopped serving");
+                tracing::error!(shard = %self.inner.base.shard, %why, "shard stopped serving");
                 self.refuse(why);
             }
-            why = self.stopped() => tracing::info!(shard = %self.inner.shard, %why, "shard closes"),
+            why = self.stopped() => tracing::info!(shard = %self.inner.base.shard, %why, "shard closes"),
         }
         // What waits in the queue is answered by the closed channels.
         tasks.shutdown().await;
@@ -193,17 +186,17 @@ impl Shard {
 
     /// The shard.
     pub fn reference(&self) -> &ShardRef {
-        &self.inner.shard
+        &self.inner.base.shard
     }
 
     /// Its committed entries.
     pub fn tail(&self) -> &Tail {
-        &self.inner.tail
+        &self.inner.base.tail
     }
 
     /// Its storage.
     pub fn store(&self) -> &Store {
-        &self.inner.store
+        &self.inner.base.store
     }
 
     /// Its state at a glance.
@@ -212,8 +205,8 @@ impl Shard {
         Status {
             problem: inner.problem.borrow().clone(),
             epoch: Epoch(inner.epoch.load(Ordering::Relaxed)),
-            head: inner.tail.head(),
-            projected: inner.projected.get(),
+            head: inner.base.tail.head(),
+            projected: inner.base.projected.get(),
             queued: (inner.options.queue_commands_max - inner.permits.available_permits().min(inner.options.queue_commands_max)) as u64,
         }
     }
@@ -243,12 +236,12 @@ impl Shard {
     pub async fn submit_all(&self, requests: Vec<Request>) -> Result<Vec<Result<Answer, Rejection>>, Error> {
         let inner = &self.inner;
         if let Some(why) = inner.problem.borrow().clone() {
-            return Err(Error::NotServing { shard: inner.shard.clone(), why });
+            return Err(Error::NotServing { shard: inner.base.shard.clone(), why });
         }
         if requests.is_empty() {
             return Ok(Vec::new());
         }
-        let overloaded = || Error::Overloaded { shard: inner.shard.clone() };
+        let overloaded = || Error::Overloaded { shard: inner.base.shard.clone() };
         let count = u32::try_from(requests.len()).map_err(|_| overloaded())?;
         let mut permits = inner.permits.clone().try_acquire_many_owned(count).map_err(|_| overloaded())?;
         if requests.len() <= inner.options.batch_commands_max {
@@ -281,10 +274,10 @@ impl Shard {
     pub(crate) async fn queue_passed(&self) -> Result<(), Error> {
         let inner = &self.inner;
         if let Some(why) = inner.problem.borrow().clone() {
-            return Err(Error::NotServing { shard: inner.shard.clone(), why });
+            return Err(Error::NotServing { shard: inner.base.shard.clone(), why });
         }
         // It takes the place of a command, so that the queue's bound covers those who ask too.
-        let permit = inner.permits.clone().try_acquire_owned().map_err(|_| Error::Overloaded { shard: inner.shard.clone() })?;
+        let permit = inner.permits.clone().try_acquire_owned().map_err(|_| Error::Overloaded { shard: inner.base.shard.clone() })?;
         let (reply, answer) = oneshot::channel();
         match inner.callers.try_send(Work { requests: Vec::new(), reply, permit: Some(permit) }) {
             Ok(()) => self.answered(answer).await.map(drop),
@@ -315,6 +308,6 @@ impl Shard {
     /// Why nobody answers any more. The tasks end a moment before it is known why.
     async fn gone(&self) -> Error {
         let why = tokio::time::timeout(STOPPING_MAX, self.stopped()).await.unwrap_or_else(|_| "it is stopping".to_owned());
-        Error::NotServing { shard: self.inner.shard.clone(), why }
+        Error::NotServing { shard: self.inner.base.shard.clone(), why }
     }
 }

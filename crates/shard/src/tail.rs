@@ -5,24 +5,34 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use paymesh_journal::{Committed, Journal};
+use paymesh_journal::{Committed, Holding, Journal, Segment};
 use paymesh_types::{Sequence, ShardRef};
 use tokio::sync::watch;
 
 use crate::Error;
 
 /// Entries kept in memory for readers that keep up.
-const RING_ENTRIES_MAX: usize = 65_536;
+const RING_ENTRIES_MAX: u64 = 65_536;
 /// Payload bytes that a reader that lags takes from storage at once.
 const READ_BYTES: usize = 1 << 20;
 
-/// Entries committed together.
+/// Entries in their order.
 pub(crate) type Batch = Arc<Vec<Committed>>;
+
+/// A stretch of a journal.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Its last entry.
+    pub last: Sequence,
+    /// Those of its entries that are held here: all of them, or those that concern the zone.
+    pub entries: Arc<Vec<Committed>>,
+}
 
 /// The committed entries of one shard. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Tail {
     shard: ShardRef,
+    holding: Holding,
     journal: Arc<dyn Journal>,
     ring: Arc<Mutex<Ring>>,
     head: Arc<watch::Sender<Sequence>>,
@@ -30,13 +40,28 @@ pub struct Tail {
 
 #[derive(Debug, Default)]
 struct Ring {
-    batches: VecDeque<Batch>,
-    entries: usize,
+    pieces: VecDeque<Piece>,
+    entries: u64,
+}
+
+/// What was committed together.
+#[derive(Debug)]
+struct Piece {
+    segment: Arc<Segment>,
+    entries: Batch,
+}
+
+impl Ring {
+    /// The piece that holds `from`, if it is still in memory.
+    fn index(&self, from: Sequence) -> Option<usize> {
+        let index = self.pieces.partition_point(|piece| piece.segment.last() < from);
+        self.pieces.get(index).filter(|piece| piece.segment.first <= from).map(|_| index)
+    }
 }
 
 impl Tail {
-    pub(crate) fn new(shard: ShardRef, journal: Arc<dyn Journal>, head: Sequence) -> Self {
-        Self { shard, journal, ring: Arc::default(), head: Arc::new(watch::Sender::new(head)) }
+    pub(crate) fn new(shard: ShardRef, holding: Holding, journal: Arc<dyn Journal>, head: Sequence) -> Self {
+        Self { shard, holding, journal, ring: Arc::default(), head: Arc::new(watch::Sender::new(head)) }
     }
 
     /// The shard.
@@ -49,16 +74,15 @@ impl Tail {
         *self.head.borrow()
     }
 
-    /// Makes committed entries known. They follow the head.
-    pub(crate) fn publish(&self, batch: Batch) {
-        let Some((last, _)) = batch.last() else { return };
-        let head = last.sequence;
+    /// Makes a committed segment and what is held of its entries known. It follows the head.
+    pub(crate) fn publish(&self, segment: Arc<Segment>, entries: Batch) {
+        let head = segment.last();
         {
             let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-            ring.entries += batch.len();
-            ring.batches.push_back(batch);
-            while ring.entries > RING_ENTRIES_MAX && ring.batches.len() > 1 {
-                let oldest = ring.batches.pop_front().map_or(0, |batch| batch.len());
+            ring.entries += u64::from(segment.count);
+            ring.pieces.push_back(Piece { segment, entries });
+            while ring.entries > RING_ENTRIES_MAX && ring.pieces.len() > 1 {
+                let oldest = ring.pieces.pop_front().map_or(0, |piece| u64::from(piece.segment.count));
                 ring.entries -= oldest;
             }
         }
@@ -72,47 +96,74 @@ impl Tail {
         self.head.send_if_modified(|current| std::mem::replace(current, head) != head);
     }
 
-    /// Entries from `from` on, in order and without gaps, at least one; waits until there are any.
+    /// Entries from `from` on, in order; waits until there are any.
     ///
     /// # Errors
     /// The storage failed, or holds something corrupt.
-    pub async fn next(&self, from: Sequence) -> Result<Arc<Vec<Committed>>, Error> {
+    pub async fn next(&self, from: Sequence) -> Result<Run, Error> {
         let from = from.max(Sequence(1));
-        let mut head = self.head.subscribe();
-        // The sender lives as long as `self`, so waiting cannot fail.
-        let _ = head.wait_for(|head| *head >= from).await;
-        if let Some(batch) = self.recent(from) {
-            return Ok(batch);
+        self.reached(from).await;
+        match self.recent(from) {
+            Some(run) => Ok(run),
+            None => self.stored(from, READ_BYTES).await,
         }
-        self.stored(from, READ_BYTES).await
+    }
+
+    /// Segments from the one that holds `from` on, as they are stored, until about `bytes_max` of payload; waits until there
+    /// is one.
+    ///
+    /// # Errors
+    /// The storage failed.
+    pub async fn segments(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Arc<Segment>>, Error> {
+        self.reached(from).await;
+        {
+            let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(index) = ring.index(from) {
+                let mut bytes = 0;
+                let pieces = ring.pieces.range(index..).take_while(|piece| {
+                    let fits = bytes < bytes_max;
+                    bytes += piece.segment.payload.len();
+                    fits
+                });
+                return Ok(pieces.map(|piece| piece.segment.clone()).collect());
+            }
+        }
+        let segments = self.journal.read(from, bytes_max).await.map_err(|source| self.failed(source))?;
+        Ok(segments.into_iter().map(Arc::new).collect())
+    }
+
+    async fn reached(&self, sequence: Sequence) {
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = self.head.subscribe().wait_for(|head| *head >= sequence).await;
+    }
+
+    fn failed(&self, source: paymesh_journal::Error) -> Error {
+        Error::Storage { shard: self.shard.clone(), source }
     }
 
     /// Entries from storage: those of the segment that holds `from`, and of more until about `bytes_max` are read.
-    async fn stored(&self, from: Sequence, bytes_max: usize) -> Result<Batch, Error> {
-        let failed = |source| Error::Storage { shard: self.shard.clone(), source };
+    async fn stored(&self, from: Sequence, bytes_max: usize) -> Result<Run, Error> {
         let mut entries = Vec::new();
-        for segment in self.journal.read(from, bytes_max).await.map_err(failed)? {
-            let decoded = segment.entries(&self.shard).map_err(|corrupt| failed(corrupt.into()))?;
-            entries.extend(
-                decoded.into_iter().filter(|(position, _)| position.sequence >= from).map(|(position, entry)| (position, Arc::new(entry))),
-            );
+        let mut last = Sequence(0);
+        for segment in self.journal.read(from, bytes_max).await.map_err(|source| self.failed(source))? {
+            let held = self.holding.entries(&segment, &self.shard).map_err(|corrupt| self.failed(corrupt.into()))?;
+            let wanted = held.into_iter().filter(|(position, _)| position.sequence >= from);
+            entries.extend(wanted.map(|(position, entry)| (position, Arc::new(entry))));
+            last = segment.last();
         }
-        if entries.is_empty() {
+        if last < from {
             return Err(Error::InTheFuture { shard: self.shard.clone(), head: self.head(), wanted: from });
         }
-        Ok(Arc::new(entries))
+        Ok(Run { last, entries: Arc::new(entries) })
     }
 
-    /// The batch in memory that holds `from`, cut to begin there.
-    fn recent(&self, from: Sequence) -> Option<Batch> {
+    /// What is in memory of what was committed with `from`, cut to begin there.
+    fn recent(&self, from: Sequence) -> Option<Run> {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = ring.batches.partition_point(|batch| batch.last().is_some_and(|(last, _)| last.sequence < from));
-        let batch = ring.batches.get(index)?;
-        let first = batch.first()?.0.sequence;
-        match from.0.checked_sub(first.0)? {
-            0 => Some(batch.clone()),
-            skip => Some(Arc::new(batch[usize::try_from(skip).ok()?..].to_vec())),
-        }
+        let piece = &ring.pieces[ring.index(from)?];
+        let before = piece.entries.partition_point(|(position, _)| position.sequence < from);
+        let entries = if before == 0 { piece.entries.clone() } else { Arc::new(piece.entries[before..].to_vec()) };
+        Some(Run { last: piece.segment.last(), entries })
     }
 
     /// One entry.
@@ -123,11 +174,14 @@ impl Tail {
         if sequence > self.head() || sequence == Sequence(0) {
             return Err(Error::InTheFuture { shard: self.shard.clone(), head: self.head(), wanted: sequence });
         }
-        let batch = match self.recent(sequence) {
-            Some(batch) => batch,
+        let run = match self.recent(sequence) {
+            Some(run) => run,
             None => self.stored(sequence, 0).await?,
         };
-        Ok(batch[0].clone())
+        match run.entries.first() {
+            Some(first) if first.0.sequence == sequence => Ok(first.clone()),
+            _ => Err(Error::InTheFuture { shard: self.shard.clone(), head: self.head(), wanted: sequence }),
+        }
     }
 
     /// Entries of some numbers, sorted and unique; each stored segment is read once.
@@ -138,8 +192,8 @@ impl Tail {
             let held = batch.first().zip(batch.last()).is_some_and(|(first, last)| (first.0.sequence..=last.0.sequence).contains(sequence));
             if !held {
                 batch = match self.recent(*sequence) {
-                    Some(batch) => batch,
-                    None => self.stored(*sequence, 0).await?,
+                    Some(run) => run.entries,
+                    None => self.stored(*sequence, 0).await?.entries,
                 };
             }
             let offset = sequence.0 - batch[0].0.sequence.0;

@@ -38,7 +38,7 @@ pub(crate) async fn run(shard: &Shard) -> String {
 async fn expire(shard: &Shard) -> Result<(), crate::Error> {
     let now = (shard.inner.clock)();
     let failed = |source| crate::Error::Storage { shard: shard.reference().clone(), source };
-    let due = shard.inner.store.tables.expired(now, EXPIRED_MAX).await.map_err(failed)?;
+    let due = shard.inner.base.store.tables.expired(now, EXPIRED_MAX).await.map_err(failed)?;
     let requests = due.into_iter().map(|payment| Request { id: None, command: Command::ExpirePayment { payment } }).collect();
     // Captured or voided meanwhile: then the ledger says no, and that is that.
     shard.submit_internal(requests).await.map(drop)
@@ -50,6 +50,6 @@ async fn purge(shard: &Shard) -> Result<(), crate::Error> {
     let now = (shard.inner.clock)().0.min(shard.inner.last_at.load(Ordering::Relaxed));
     let before = Timestamp(now.saturating_sub(retention));
     let failed = |source| crate::Error::Storage { shard: shard.reference().clone(), source };
-    while shard.inner.store.tables.purge_requests(before, PURGED_MAX).await.map_err(failed)? >= u64::from(PURGED_MAX) {}
+    while shard.inner.base.store.tables.purge_requests(before, PURGED_MAX).await.map_err(failed)? >= u64::from(PURGED_MAX) {}
     Ok(())
 }

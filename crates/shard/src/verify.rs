@@ -65,9 +65,9 @@ pub async fn verify(
     let read_to = reader.audit.position();
     tokio::select! {
         biased;
-        () = shard.inner.projected.wait_for(read_to) => {}
+        () = shard.inner.base.projected.wait_for(read_to) => {}
         why = shard.stopped() => {
-            let cursor = shard.inner.projected.get();
+            let cursor = shard.inner.base.projected.get();
             reader.problems.push(format!("the tables stopped at entry {cursor} of {read_to}: {why}"));
         }
     }

@@ -45,6 +45,10 @@ struct LateAppend {
 
 #[async_trait::async_trait]
 impl Journal for LateAppend {
+    async fn extend(&self, segments: &[Arc<Segment>]) -> Result<(), JournalError> {
+        self.journal.extend(segments).await
+    }
+
     async fn lead(&self) -> Result<Epoch, JournalError> {
         self.journal.lead().await
     }

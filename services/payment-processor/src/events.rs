@@ -88,7 +88,7 @@ impl Reader {
                 entries = self.shard.tail().next(self.next) => entries,
                 why = self.shard.stopped() => Err(Error::NotServing { shard: self.shard.reference().clone(), why }),
             };
-            self.batch = entries.map_err(error::failed)?;
+            self.batch = entries.map_err(error::failed)?.entries;
             self.taken = 0;
             self.next = self.batch.last().map_or(self.next, |(last, _)| last.sequence.next());
         }

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Context as _;
 use futures::future::join_all;
-use paymesh_journal::{Identity, sqlite::Engine};
+use paymesh_journal::{Holding, Identity, sqlite::Engine};
 use paymesh_mesh::{Limits, Mesh};
 use paymesh_shard::{Clock, Options, Refusal, Shard, Shards};
 use paymesh_telemetry::{Component, Health, Metrics};
@@ -184,7 +184,7 @@ async fn open(
             DIRECTORY_SHARDS
         }
     };
-    let identity = Identity { mesh: topology.mesh().to_string(), shard: shard.clone(), shards };
+    let identity = Identity { mesh: topology.mesh().to_string(), shard: shard.clone(), shards, holding: Holding::Whole };
     let failed = |source| paymesh_shard::Error::Storage { shard: shard.clone(), source };
     let store = storage.store(&identity).await.map_err(failed)?;
     Shard::open(&identity, store, options, clock).await

@@ -5,6 +5,7 @@ CREATE TABLE shards (
     zone   TEXT    NOT NULL,
     shard  INTEGER NOT NULL,
     shards INTEGER NOT NULL, -- of its zone
+    held_for TEXT, -- the zone that may have only what concerns it, and no sealed part; NULL: all is held
     epoch  INTEGER NOT NULL,
     UNIQUE (zone, shard)
 ) STRICT;

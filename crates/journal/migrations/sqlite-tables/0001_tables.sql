@@ -16,7 +16,8 @@ CREATE TABLE identity (
     mesh   TEXT    NOT NULL,
     zone   TEXT    NOT NULL,
     shard  INTEGER NOT NULL,
-    shards INTEGER NOT NULL
+    shards INTEGER NOT NULL,
+    held_for TEXT
 ) STRICT;
 
 CREATE TABLE users (

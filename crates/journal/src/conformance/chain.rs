@@ -1,5 +1,7 @@
 //! The checks of the journal.
 
+use std::sync::Arc;
+
 use paymesh_types::{Epoch, Sequence};
 
 use super::{Engine, empty, identity, open, shard, stream};
@@ -49,6 +51,29 @@ pub(super) async fn an_empty_journal_has_nothing_in_it<E: Engine>(engine: &E) {
     for from in [0, 1, 1_000, u64::MAX] {
         assert_eq!(store.journal.read(Sequence(from), ALL).await.expect("nothing is read"), Vec::new(), "from {from}");
     }
+}
+
+pub(super) async fn segments_of_another_leader_are_added_all_or_none<E: Engine>(engine: &E) {
+    let (place, store) = empty(engine).await;
+    let segments: Vec<Arc<Segment>> = stream::Stream::with(7, 300).segments().into_iter().map(Arc::new).collect();
+    let journal = store.journal.as_ref();
+    journal.extend(&[]).await.expect("nothing is added");
+    journal.extend(&segments[..3]).await.expect("what follows is added");
+    // One that is missing, one that is there already, one that comes twice: nothing of the rest is added either.
+    for wrong in [&segments[4..], &segments[2..], &[segments[3].clone(), segments[3].clone()]] {
+        let refused = journal.extend(wrong).await.expect_err("they do not follow");
+        assert!(matches!(refused, Error::NotNext { .. }), "{refused}");
+        assert_eq!(journal.head().await.expect("the head is read"), at(&segments[2]));
+    }
+    journal.extend(&segments[3..]).await.expect("what follows is added");
+    let place = engine.crash(place).await;
+    let store = open(engine, &place).await;
+    assert_eq!(all(store.journal.as_ref()).await, segments.iter().map(|segment| segment.as_ref().clone()).collect::<Vec<_>>());
+    // Who leads here is not overtaken by what an earlier leader wrote.
+    let (_place, store) = empty(engine).await;
+    lead_to(store.journal.as_ref(), Epoch(segments[0].epoch.0 + 1)).await;
+    let refused = store.journal.extend(&segments[..1]).await.expect_err("another leads");
+    assert!(matches!(refused, Error::Fenced { .. }), "{refused}");
 }
 
 pub(super) async fn segments_come_back_byte_for_byte<E: Engine>(engine: &E) {

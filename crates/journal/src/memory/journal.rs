@@ -21,15 +21,17 @@ pub(super) struct Log {
     /// What was synced, and only that is read.
     segments: Vec<Arc<Segment>>,
     /// What was written and not synced. The next append overwrites it.
-    unsynced: Option<Arc<Segment>>,
+    unsynced: Vec<Arc<Segment>>,
 }
 
 impl Log {
     /// The log as it is found after a crash: what was not synced may have reached the disk all the same.
     pub(super) fn after_crash(&self, dice: &mut Dice) -> Self {
         let mut segments = self.segments.clone();
-        segments.extend(self.unsynced.clone().filter(|_| dice.happens(500)));
-        Self { epoch: self.epoch, segments, unsynced: None }
+        if dice.happens(500) {
+            segments.extend(self.unsynced.iter().cloned());
+        }
+        Self { epoch: self.epoch, segments, unsynced: Vec::new() }
     }
 
     pub(super) fn damage(&mut self, first: Sequence, damage: impl FnOnce(&mut Segment)) -> bool {
@@ -42,23 +44,31 @@ impl Log {
         self.segments.last().map_or(none, |last| Head { epoch: last.epoch, sequence: last.last(), hash: Some(last.hash) })
     }
 
-    fn check(&self, segment: &Segment) -> Result<(), Error> {
+    fn check(&self, segments: &[Arc<Segment>]) -> Result<(), Error> {
+        let mut head = self.head().sequence;
+        for segment in segments {
+            self.check_one(head, segment)?;
+            head = segment.last();
+        }
+        Ok(())
+    }
+
+    fn check_one(&self, head: Sequence, segment: &Segment) -> Result<(), Error> {
         if self.epoch > segment.epoch {
             return Err(Error::Fenced { held: self.epoch, offered: segment.epoch });
         }
-        let head = self.head().sequence;
         if segment.first != head.next() {
             return Err(Error::NotNext { head, offered: segment.first });
         }
         Ok(())
     }
 
-    fn write(&mut self, segment: &Segment) {
-        self.unsynced = Some(Arc::new(segment.clone()));
+    fn write(&mut self, segments: &[Arc<Segment>]) {
+        self.unsynced = segments.to_vec();
     }
 
     fn sync(&mut self) {
-        self.segments.extend(self.unsynced.take());
+        self.segments.append(&mut self.unsynced);
     }
 }
 
@@ -71,16 +81,20 @@ impl Journal for MemoryJournal {
     }
 
     async fn append(&self, segment: &Segment) -> Result<(), Error> {
+        self.extend(&[Arc::new(segment.clone())]).await
+    }
+
+    async fn extend(&self, segments: &[Arc<Segment>]) -> Result<(), Error> {
         self.machine.held().await;
         let mut disk = self.machine.disk()?;
-        disk.journal.check(segment)?;
+        disk.journal.check(segments)?;
         let fault = disk.fault(Operation::Append);
         match fault {
             None | Some(Fault::Ambiguous | Fault::PowerCutAfter) => {
-                disk.journal.write(segment);
+                disk.journal.write(segments);
                 disk.journal.sync();
             }
-            Some(Fault::Unsynced) => disk.journal.write(segment),
+            Some(Fault::Unsynced) => disk.journal.write(segments),
             Some(Fault::Full | Fault::Refused | Fault::PowerCutBefore) => {}
         }
         disk.down = matches!(fault, Some(Fault::PowerCutBefore | Fault::PowerCutAfter));

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use sqlx::{AssertSqlSafe, Row as _, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _, Sqlite, SqliteConnection, query::Query, sqlite::SqliteArguments};
 use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use super::{journal::Journals, stored};
@@ -18,6 +18,8 @@ use crate::Segment;
 /// Segments of one transaction at most.
 const GROUP_MAX: usize = 32;
 const COLUMNS: usize = 10;
+
+type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
 
 /// A segment that waits to be written.
 #[derive(Debug)]
@@ -37,7 +39,56 @@ pub(super) enum Outcome {
     Failed(Arc<sqlx::Error>),
 }
 
+/// Why segments of another region's leader were not written.
+pub(super) enum Unwritten {
+    /// The fence or the head was in the way of this one.
+    Refused(Arc<Segment>),
+    /// The engine failed: they may or may not be written.
+    Failed(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Unwritten {
+    fn from(source: sqlx::Error) -> Self {
+        Self::Failed(source)
+    }
+}
+
 impl Journals {
+    /// Writes segments of one shard in one transaction, between the commits of the shards that are led here.
+    pub(super) async fn extend(self: &Arc<Self>, slot: i64, segments: &[Arc<Segment>]) -> Result<(), Unwritten> {
+        let mut turn = self.turn.clone().lock_owned().await;
+        let (journals, segments) = (self.clone(), segments.to_vec());
+        // A task of its own: a caller that goes away must not leave a transaction open.
+        let extended = tokio::spawn(async move {
+            let extended = journals.write_all(&mut turn, slot, &segments).await;
+            if extended.is_err() {
+                *turn = None;
+            }
+            extended
+        });
+        extended.await.unwrap_or(Err(Unwritten::Failed(sqlx::Error::WorkerCrashed)))
+    }
+
+    async fn write_all(&self, connection: &mut Option<SqliteConnection>, slot: i64, segments: &[Arc<Segment>]) -> Result<(), Unwritten> {
+        let mut transaction = self.writer(connection).await?.begin_with("BEGIN IMMEDIATE").await?;
+        for segment in segments {
+            let written = bind(sqlx::query(AssertSqlSafe(STATEMENTS[0].clone())), slot, segment).execute(&mut *transaction).await?;
+            if written.rows_affected() != 1 {
+                return Err(Unwritten::Refused(segment.clone()));
+            }
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// The connection that commits. It is kept between commits: a pool takes it back in a task of its own, which the next
+    /// commit would wait for.
+    async fn writer<'a>(&self, connection: &'a mut Option<SqliteConnection>) -> Result<&'a mut SqliteConnection, sqlx::Error> {
+        match connection {
+            Some(connection) => Ok(connection),
+            None => Ok(connection.insert(self.file.writer.acquire().await?.detach())),
+        }
+    }
+
     /// Writes a segment, together with those of other shards that are ready.
     pub(super) async fn append(self: &Arc<Self>, slot: i64, segment: Segment) -> Outcome {
         let (reply, mut outcome) = oneshot::channel();
@@ -97,28 +148,28 @@ impl Journals {
 
     /// Writes those segments whose shard's fence and head allow it, and says which shards they are of.
     async fn commit(&self, connection: &mut Option<SqliteConnection>, group: &[Offer]) -> Result<Vec<i64>, sqlx::Error> {
-        // Kept between commits: a pool takes it back in a task of its own, which the next commit would wait for.
-        let connection = match connection {
-            Some(connection) => connection,
-            None => connection.insert(self.file.writer.acquire().await?.detach()),
-        };
+        let connection = self.writer(connection).await?;
         // One statement is one transaction: the fences, the places and the rows are checked and written together.
         let mut statement = sqlx::query(AssertSqlSafe(STATEMENTS[group.len() - 1].clone()));
         for Offer { slot, segment, .. } in group {
-            statement = statement
-                .bind(slot)
-                .bind(stored(segment.first.0))
-                .bind(stored(segment.last().0))
-                .bind(stored(segment.epoch.0))
-                .bind(stored(segment.committed_at.0))
-                .bind(segment.previous.as_slice())
-                .bind(segment.root.as_slice())
-                .bind(segment.hash.as_slice())
-                .bind(segment.checksum.as_slice())
-                .bind(segment.payload.as_slice());
+            statement = bind(statement, *slot, segment);
         }
         statement.fetch_all(connection).await?.iter().map(|row| row.try_get("slot")).collect()
     }
+}
+
+fn bind<'q>(statement: Statement<'q>, slot: i64, segment: &'q Segment) -> Statement<'q> {
+    statement
+        .bind(slot)
+        .bind(stored(segment.first.0))
+        .bind(stored(segment.last().0))
+        .bind(stored(segment.epoch.0))
+        .bind(stored(segment.committed_at.0))
+        .bind(segment.previous.as_slice())
+        .bind(segment.root.as_slice())
+        .bind(segment.hash.as_slice())
+        .bind(segment.checksum.as_slice())
+        .bind(segment.payload.as_slice())
 }
 
 /// The statement for each size of group.

@@ -14,7 +14,8 @@ use sqlx::{
 
 use super::{
     File, Purpose,
-    group::{Offer, Outcome},
+    group::{Offer, Outcome, Unwritten},
+    tables::rows::{held_for, holding},
     wanted,
 };
 use crate::{Corrupt, Error, Hash, Head, Identity, Journal, Segment};
@@ -79,15 +80,16 @@ impl SqliteJournal {
             let found = format!("mesh {mesh} shard {}/{index} of {shards}", shard.zone);
             return Err(Error::Identity { place: file.place.clone(), found, wanted: identity.to_string() });
         }
-        sqlx::query("INSERT INTO shards (mesh, zone, shard, shards, epoch) VALUES (?, ?, ?, ?, 0) ON CONFLICT DO NOTHING")
+        sqlx::query("INSERT INTO shards (mesh, zone, shard, shards, held_for, epoch) VALUES (?, ?, ?, ?, ?, 0) ON CONFLICT DO NOTHING")
             .bind(&identity.mesh)
             .bind(shard.zone.as_str())
             .bind(i64::from(shard.index))
             .bind(i64::from(identity.shards))
+            .bind(held_for(&identity.holding))
             .execute(&file.writer)
             .await
             .map_err(failed)?;
-        let row = sqlx::query("SELECT slot, mesh, shards FROM shards WHERE zone = ? AND shard = ?")
+        let row = sqlx::query("SELECT slot, mesh, shards, held_for FROM shards WHERE zone = ? AND shard = ?")
             .bind(shard.zone.as_str())
             .bind(i64::from(shard.index))
             .fetch_one(&file.writer)
@@ -98,6 +100,7 @@ impl SqliteJournal {
             mesh: row.try_get("mesh").map_err(failed)?,
             shard: shard.clone(),
             shards: u16::try_from(shards).map_err(|_| file.corrupt(shard, &format!("the shard's zone has {shards} shards")))?,
+            holding: holding(row.try_get("held_for").map_err(failed)?).map_err(|bad| file.corrupt(shard, &bad.to_string()))?,
         };
         file.identified(&found, identity)?;
         let slot = row.try_get("slot").map_err(failed)?;
@@ -174,6 +177,14 @@ impl Journal for SqliteJournal {
             Outcome::Written => Ok(()),
             Outcome::Refused => Err(self.refusal(segment).await),
             Outcome::Failed(source) => Err(self.failed(source)),
+        }
+    }
+
+    async fn extend(&self, segments: &[Arc<Segment>]) -> Result<(), Error> {
+        match self.journals.extend(self.slot, segments).await {
+            Ok(()) => Ok(()),
+            Err(Unwritten::Refused(segment)) => Err(self.refusal(&segment).await),
+            Err(Unwritten::Failed(source)) => Err(self.failed(source)),
         }
     }
 

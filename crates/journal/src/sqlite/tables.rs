@@ -1,6 +1,6 @@
 //! The query tables in SQLite.
 
-mod rows;
+pub(super) mod rows;
 mod snapshot;
 
 use std::path::Path;
@@ -59,15 +59,17 @@ impl SqliteTables {
 
     async fn identify(&self, wanted: &Identity) -> Result<(), Error> {
         let failed = |source| self.failed(source);
-        sqlx::query("INSERT INTO identity (id, mesh, zone, shard, shards) VALUES (1, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+        sqlx::query("INSERT INTO identity (id, mesh, zone, shard, shards, held_for) VALUES (1, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
             .bind(&wanted.mesh)
             .bind(wanted.shard.zone.as_str())
             .bind(i64::from(wanted.shard.index))
             .bind(i64::from(wanted.shards))
+            .bind(rows::held_for(&wanted.holding))
             .execute(&self.file.writer)
             .await
             .map_err(failed)?;
-        let row = sqlx::query("SELECT mesh, zone, shard, shards FROM identity").fetch_one(&self.file.writer).await.map_err(failed)?;
+        let row =
+            sqlx::query("SELECT mesh, zone, shard, shards, held_for FROM identity").fetch_one(&self.file.writer).await.map_err(failed)?;
         let found = rows::identity(&row).map_err(|bad| self.bad(bad))?;
         self.file.identified(&found, wanted)
     }

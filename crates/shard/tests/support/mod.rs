@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use paymesh_journal::{Chain, Committed, Error as JournalError, Identity, Segment, Store, memory::MemoryStore, sqlite};
+use paymesh_journal::{Chain, Committed, Error as JournalError, Holding, Identity, Segment, Store, memory::MemoryStore, sqlite};
 use paymesh_ledger::{Command, CreatePayment, Request, Wallet};
 use paymesh_shard::{Answer, Clock, Error, Options, Shard, verify};
 use paymesh_types::{Currency, Money, PaymentId, RequestId, Sequence, ShardRef, Timestamp, UserId};
@@ -92,7 +92,7 @@ pub(crate) fn eu(index: u16) -> ShardRef {
 }
 
 pub(crate) fn identity(shard: &ShardRef) -> Identity {
-    Identity { mesh: "test".to_owned(), shard: shard.clone(), shards: 4 }
+    Identity { mesh: "test".to_owned(), shard: shard.clone(), shards: 4, holding: Holding::Whole }
 }
 
 pub(crate) fn user(number: u64) -> UserId {

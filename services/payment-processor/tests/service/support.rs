@@ -18,7 +18,7 @@ use paymesh_contract::{
     payments::v1::{CreatePaymentRequest, GetPaymentRequest, Payment, PaymentStatus, payment_service_client::PaymentServiceClient},
     wallet::v1::{DepositRequest, GetBalanceRequest, wallet_service_client::WalletServiceClient},
 };
-use paymesh_journal::{Identity, sqlite};
+use paymesh_journal::{Holding, Identity, sqlite};
 use paymesh_mesh::{Mesh, MeshChannel};
 use paymesh_payment_processor::services;
 use paymesh_shard::{Clock, Options, Shard, Shards};
@@ -86,7 +86,7 @@ impl Node {
         let mut shards = BTreeMap::new();
         for shard in topology.led_by(&region) {
             let count = topology.zone(&shard.zone).map_or(paymesh_topology::DIRECTORY_SHARDS, |zone| zone.shards);
-            let identity = Identity { mesh: topology.mesh().to_owned(), shard: shard.clone(), shards: count };
+            let identity = Identity { mesh: topology.mesh().to_owned(), shard: shard.clone(), shards: count, holding: Holding::Whole };
             let store = storage.store(&identity).await.expect("storage");
             let open = Shard::open(&identity, store, options.clone(), time.clock()).await.expect("a shard");
             shards.insert(shard, Ok(open));

@@ -5,7 +5,7 @@ use paymesh_types::{Country, Currency, Epoch, RequestId, Sequence, ShardRef, Tim
 use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::super::File;
-use crate::{Error, Identity, Line, LineKind, PaymentRow};
+use crate::{Error, Holding, Identity, Line, LineKind, PaymentRow};
 
 pub(super) const EXTERNAL: i64 = 0;
 pub(super) const SENT: i64 = 1;
@@ -53,7 +53,25 @@ fn shard(zone: &str, index: i64) -> Result<ShardRef, Bad> {
 
 pub(super) fn identity(row: &SqliteRow) -> Result<Identity, Bad> {
     let shards = u16::try_from(row.try_get::<i64, _>("shards")?).map_err(|_| Bad::Range("shards"))?;
-    Ok(Identity { mesh: row.try_get("mesh")?, shard: shard(row.try_get("zone")?, row.try_get("shard")?)?, shards })
+    Ok(Identity {
+        mesh: row.try_get("mesh")?,
+        shard: shard(row.try_get("zone")?, row.try_get("shard")?)?,
+        shards,
+        holding: holding(row.try_get("held_for")?)?,
+    })
+}
+
+/// What is held, by the zone it is held for.
+pub(in super::super) fn holding(held_for: Option<&str>) -> Result<Holding, paymesh_types::Invalid> {
+    held_for.map_or(Ok(Holding::Whole), |zone| Ok(Holding::For(zone.parse()?)))
+}
+
+/// The zone it is held for.
+pub(in super::super) fn held_for(holding: &Holding) -> Option<String> {
+    match holding {
+        Holding::Whole => None,
+        Holding::For(zone) => Some(zone.to_string()),
+    }
 }
 
 pub(super) fn user(row: &SqliteRow) -> Result<(UserId, Country), Bad> {

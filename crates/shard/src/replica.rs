@@ -1,0 +1,193 @@
+//! A shard that another region leads, as far as its journal has come here.
+//!
+//! What comes is checked before it is stored: that it continues the chain, that every entry has the hash that the leader gave
+//! it, and that there is nothing in it which this region may not hold. What is stored is known to be the leader's.
+
+use std::{sync::Arc, time::Duration};
+
+use paymesh_journal::{Chain, Committed, Corrupt, Hash, Holding, Identity, Journal, Segment, Tables};
+use paymesh_types::{Epoch, Sequence, ShardRef};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    Error, Tail,
+    base::Base,
+    projector::{self, Projected},
+    recovery,
+};
+
+/// Between tries to use storage that failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Where a replica's journal ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// The epoch of the last segment; 0 when it is empty.
+    pub epoch: Epoch,
+    /// The last entry; 0 when it is empty.
+    pub sequence: Sequence,
+    /// The hash of the last segment; the chain's beginning when it is empty.
+    pub hash: Hash,
+}
+
+/// Why segments were not added.
+#[derive(Debug, thiserror::Error)]
+pub enum AddError {
+    /// What was sent is not what the shard's leader wrote, or more than may be held here.
+    #[error("what was sent is refused: {0}")]
+    BadSegment(Corrupt),
+    /// The storage failed for good.
+    #[error(transparent)]
+    Storage(#[from] Error),
+}
+
+/// A shard that this process follows. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Replica {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    holding: Holding,
+    journal: Arc<dyn Journal>,
+    tail: Tail,
+    /// Where tables are kept.
+    base: Option<Base>,
+    /// Held while segments are added.
+    chain: Mutex<Chain>,
+    problem: watch::Sender<Option<String>>,
+    owner: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Replica {
+    /// Opens a replica: checks its journal, and brings its tables, where it has any, up to date.
+    ///
+    /// # Errors
+    /// The storage failed or is corrupt.
+    pub async fn open(identity: &Identity, journal: Arc<dyn Journal>, tables: Option<Arc<dyn Tables>>) -> Result<Self, Error> {
+        let Identity { shard, holding, .. } = identity.clone();
+        let (chain, _) = recovery::catch_up(&shard, &holding, &journal, tables.as_ref()).await?;
+        let tail = Tail::new(shard.clone(), holding.clone(), journal.clone(), chain.last());
+        let base = tables.map(|tables| Base {
+            shard,
+            store: paymesh_journal::Store { journal: journal.clone(), tables },
+            tail: tail.clone(),
+            projected: Projected::new(chain.last()),
+        });
+        let inner = Inner {
+            holding,
+            journal,
+            tail,
+            base: base.clone(),
+            chain: Mutex::new(chain),
+            problem: watch::Sender::new(None),
+            owner: Mutex::new(None),
+        };
+        let this = Self { inner: Arc::new(inner) };
+        if let Some(base) = base {
+            let owned = this.clone();
+            let owner = tokio::spawn(async move {
+                tokio::select! {
+                    why = projector::run(&base) => owned.refuse(format!("the projector: {why}")),
+                    _ = owned.stopped() => {}
+                }
+            });
+            *this.inner.owner.lock().await = Some(owner);
+        }
+        Ok(this)
+    }
+
+    /// The shard.
+    pub fn reference(&self) -> &ShardRef {
+        self.inner.tail.shard()
+    }
+
+    /// What of its entries is held.
+    pub fn holding(&self) -> &Holding {
+        &self.inner.holding
+    }
+
+    /// Its entries.
+    pub fn tail(&self) -> &Tail {
+        &self.inner.tail
+    }
+
+    /// Where its journal ends.
+    pub async fn end(&self) -> End {
+        let chain = self.inner.chain.lock().await;
+        End { epoch: chain.epoch(), sequence: chain.last(), hash: chain.hash() }
+    }
+
+    /// Adds segments that the leader committed, durably, and makes them known. Storage that fails for a time is tried until it
+    /// does not.
+    ///
+    /// # Errors
+    /// [`AddError::BadSegment`]: one does not continue the chain, is damaged, or holds what this region may not; nothing of them is
+    /// then stored. Anything else is final for this replica.
+    pub async fn add(&self, segments: Vec<Segment>) -> Result<End, AddError> {
+        let shard = self.reference().clone();
+        let mut held = self.inner.chain.lock().await;
+        let mut chain = held.clone();
+        let mut added = Vec::with_capacity(segments.len());
+        for segment in segments {
+            chain.link(&segment).map_err(AddError::BadSegment)?;
+            let entries = self.inner.holding.entries(&segment, &shard).map_err(AddError::BadSegment)?;
+            let entries: Vec<Committed> = entries.into_iter().map(|(position, entry)| (position, Arc::new(entry))).collect();
+            added.push((Arc::new(segment), Arc::new(entries)));
+        }
+        let segments: Vec<Arc<Segment>> = added.iter().map(|(segment, _)| segment.clone()).collect();
+        while let Err(error) = self.inner.journal.extend(&segments).await {
+            if !error.is_retryable() {
+                return Err(Error::Storage { shard, source: error }.into());
+            }
+            tracing::warn!(%shard, %error, "cannot store what the leader sent yet");
+            tokio::time::sleep(RETRY_PAUSE).await;
+            // The engine could not say whether it did; the journal's head can.
+            if self.inner.journal.head().await.is_ok_and(|head| head.hash == Some(chain.hash())) {
+                break;
+            }
+        }
+        *held = chain;
+        for (segment, entries) in added {
+            self.inner.tail.publish(segment, entries);
+        }
+        Ok(End { epoch: held.epoch(), sequence: held.last(), hash: held.hash() })
+    }
+
+    /// Why it is of no use any more; `None` while it is.
+    pub fn problem(&self) -> Option<String> {
+        self.inner.problem.borrow().clone()
+    }
+
+    /// Says why it is of no use any more.
+    pub fn refuse(&self, why: String) {
+        self.inner.problem.send_if_modified(|problem| problem.is_none().then(|| *problem = Some(why)).is_some());
+    }
+
+    /// Waits until it is of no use any more, and says why.
+    pub async fn stopped(&self) -> String {
+        let mut problem = self.inner.problem.subscribe();
+        match problem.wait_for(Option::is_some).await {
+            Ok(problem) => problem.clone().unwrap_or_default(),
+            Err(_) => "it is gone".to_owned(),
+        }
+    }
+
+    /// The last entry that the tables hold; `None` where there are no tables.
+    pub fn projected(&self) -> Option<Sequence> {
+        self.inner.base.as_ref().map(|base| base.projected.get())
+    }
+
+    /// Ends its tasks.
+    pub async fn close(&self) {
+        self.refuse("it was closed".to_owned());
+        let owner = self.inner.owner.lock().await.take();
+        if let Some(owner) = owner {
+            let _ = owner.await;
+        }
+    }
+}

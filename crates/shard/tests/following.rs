@@ -1,0 +1,194 @@
+//! A replica: what of another region's journal it takes in, and what it refuses.
+
+mod support;
+
+use paymesh_journal::{Holding, Identity, Segment, SegmentBuilder, Store};
+use paymesh_ledger::{Body, Entry};
+use paymesh_shard::{AddError, Replica, Shard, Tail};
+use paymesh_types::{Sequence, ShardRef, ZoneName};
+use support::{Disk, all, balance, deposit, enrol, eu, identity, journal, pay, pay_to};
+
+const ALL: usize = usize::MAX;
+
+fn us(index: u16) -> ShardRef {
+    ShardRef { zone: zone("us"), index }
+}
+
+fn zone(name: &str) -> ZoneName {
+    name.parse().expect("a zone's name")
+}
+
+/// A leader with some of everything: payments within the shard, within the zone, and to another zone.
+async fn leader() -> (Disk, Shard) {
+    let disk = Disk::memory(&eu(0));
+    let shard = disk.open(&eu(0)).await;
+    all(&shard, (1..=5).map(enrol)).await;
+    for round in 1..=4 {
+        all(&shard, (1..=5).map(|number| deposit(number, 100 * round))).await;
+        all(&shard, (1..=4).map(|number| pay(number, number + 1, 10 * round))).await;
+        all(&shard, [pay_to(1, 6, Some(eu(1)), 1, 0), pay_to(1, 9, Some(us(1)), 2, 0), pay_to(2, 9, Some(us(2)), 3, 60)]).await;
+    }
+    (disk, shard)
+}
+
+async fn segments(tail: &Tail, after: Sequence) -> Vec<Segment> {
+    if tail.head() == after {
+        return Vec::new();
+    }
+    tail.segments(after.next(), ALL).await.expect("they are read").iter().map(|segment| segment.as_ref().clone()).collect()
+}
+
+async fn open(disk: &Disk, holding: Holding, with_tables: bool) -> Replica {
+    let identity = Identity { holding, ..identity(&eu(0)) };
+    let Store { journal, tables } = match disk {
+        Disk::Memory(store) => store.open(&identity).expect("it opens"),
+        Disk::Sqlite(directory) => paymesh_journal::sqlite::open(directory.path(), &identity).await.expect("it opens"),
+    };
+    Replica::open(&identity, journal, with_tables.then_some(tables)).await.expect("the replica opens")
+}
+
+/// Storage for a replica, of each engine.
+fn disks(holding: &Holding) -> [Disk; 2] {
+    let identity = Identity { holding: holding.clone(), ..identity(&eu(0)) };
+    [Disk::Memory(paymesh_journal::memory::MemoryStore::new(&identity)), Disk::sqlite()]
+}
+
+#[tokio::test]
+async fn a_replica_in_the_zone_is_the_leaders_journal_byte_for_byte_also_after_a_restart() {
+    let (disk, shard) = leader().await;
+    for own in disks(&Holding::Whole) {
+        let replica = open(&own, Holding::Whole, true).await;
+        let sent = segments(shard.tail(), Sequence(0)).await;
+        let (first, rest) = sent.split_at(3);
+        let end = replica.add(first.to_vec()).await.expect("they are added");
+        assert_eq!((end.sequence, end.hash), (first[2].last(), first[2].hash));
+        replica.close().await;
+        drop(replica);
+
+        let replica = open(&own, Holding::Whole, true).await;
+        assert_eq!(replica.end().await, end);
+        replica.add(rest.to_vec()).await.expect("they are added");
+        all(&shard, [deposit(3, 7)]).await;
+        replica.add(segments(shard.tail(), replica.end().await.sequence).await).await.expect("what came since is added");
+        let leaders = disk.store(&eu(0)).await.expect("it opens");
+        let store = own.store(&eu(0)).await.expect("it opens");
+        assert_eq!(journal(&store, &eu(0)).await, journal(&leaders, &eu(0)).await);
+        // The same entries, and the same tables.
+        let head = shard.status().head;
+        let run = replica.tail().next(head).await.expect("it is read");
+        assert_eq!((run.last, run.entries.len()), (head, 1));
+        tokio::time::timeout(std::time::Duration::from_secs(20), async {
+            while replica.projected() != Some(head) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("the tables follow");
+        assert_eq!(store.tables.wallets(support::user(3)).await.expect("they are read")[0].1.balance, balance(&shard, 3).await);
+        replica.close().await;
+    }
+}
+
+#[tokio::test]
+async fn across_the_border_go_the_open_parts_of_what_concerns_the_zone_and_nothing_else() {
+    let (_disk, shard) = leader().await;
+    let holding = Holding::For(zone("us"));
+    let whole = segments(shard.tail(), Sequence(0)).await;
+    let reduced: Vec<Segment> = whole.iter().map(|segment| segment.reduced_for(&zone("us"), &eu(0)).expect("it reduces")).collect();
+    for own in disks(&holding) {
+        let replica = open(&own, holding.clone(), false).await;
+        // The whole is more than it may hold.
+        match replica.add(whole.clone()).await {
+            Err(AddError::BadSegment(corrupt)) => assert_eq!(corrupt.sequence, Sequence(1)),
+            other => panic!("it came to {other:?}"),
+        }
+        replica.add(reduced.clone()).await.expect("they are added");
+        drop(replica);
+        let replica = open(&own, holding.clone(), false).await;
+        assert_eq!((replica.end().await.sequence, replica.end().await.hash), (shard.status().head, whole[whole.len() - 1].hash));
+        let mut held = Vec::new();
+        let mut last = Sequence(0);
+        while last < replica.tail().head() {
+            let run = replica.tail().next(last.next()).await.expect("it is read");
+            held.extend(run.entries.iter().cloned());
+            last = run.last;
+        }
+        // Of each round the payment to us/1; what is only held for us/2 has not left yet.
+        assert_eq!(held.len(), 4);
+        for (position, entry) in &held {
+            assert!(matches!(&entry.body, Body::PaymentCreated(new) if new.payee_shard == Some(us(1))), "{entry:?}");
+            assert!(entry.postings.is_empty() && entry.reference.is_empty());
+            assert_eq!(entry.body, shard.tail().entry(position.sequence).await.expect("it is there").1.body);
+        }
+    }
+    // For a zone that nothing concerns, nothing but headers.
+    let elsewhere = whole.iter().map(|segment| segment.reduced_for(&zone("asia"), &eu(0)).expect("it reduces"));
+    assert!(elsewhere.into_iter().all(|segment| segment.payload.is_empty()));
+}
+
+#[tokio::test]
+async fn what_is_not_the_leaders_or_more_than_may_be_held_is_refused_and_not_stored() {
+    let (_disk, shard) = leader().await;
+    let whole = segments(shard.tail(), Sequence(0)).await;
+    let to_us = |segment: &Segment| segment.reduced_for(&zone("us"), &eu(0)).expect("it reduces");
+    let to_asia = |segment: &Segment| segment.reduced_for(&zone("asia"), &eu(0)).expect("it reduces");
+    let reduced: Vec<Segment> = whole.iter().map(to_us).collect();
+    let full = reduced.iter().position(|segment| !segment.payload.is_empty()).expect("one concerns the zone");
+    let forged = |change: &dyn Fn(&mut Segment)| {
+        let mut forged = reduced.clone();
+        change(&mut forged[full]);
+        forged[full].checksum = *blake3::hash(&forged[full].payload).as_bytes();
+        forged
+    };
+    let unpacked = zstd::bulk::decompress(&reduced[full].payload, 1 << 20).expect("it unpacks");
+    let packed = |raw: &[u8]| zstd::bulk::compress(raw, 1).expect("it packs");
+    let concerning = |of: &[Segment], named: &ZoneName| {
+        let kept: Vec<_> = of.iter().map(|segment| segment.entries_for(named, &eu(0)).map(|entries| entries.len())).collect();
+        kept.into_iter().collect::<Result<Vec<_>, _>>()
+    };
+    assert!(concerning(&reduced, &zone("us")).is_ok());
+    let cases: [(&str, Vec<Segment>); 8] = [
+        ("a segment is missing", reduced[1..].to_vec()),
+        ("a segment is of another shard", vec![other_shard()]),
+        (
+            "an entry's amount is another",
+            forged(&|segment| {
+                let mut raw = unpacked.clone();
+                let middle = raw.len() / 2;
+                raw[middle] ^= 1;
+                segment.payload = packed(&raw);
+            }),
+        ),
+        ("something follows the entries", forged(&|segment| segment.payload = packed(&[unpacked.as_slice(), b"ann"].concat()))),
+        ("the payload is not packed", forged(&|segment| segment.payload = unpacked.clone())),
+        ("the header is another", forged(&|segment| segment.committed_at.0 += 1)),
+        ("the root is another", forged(&|segment| segment.root[0] ^= 1)),
+        ("it is the whole", whole.clone()),
+    ];
+    for (what, segments) in cases {
+        let holding = Holding::For(zone("us"));
+        let [disk, _] = disks(&holding);
+        let replica = open(&disk, holding, false).await;
+        assert!(matches!(replica.add(segments).await, Err(AddError::BadSegment(_))), "{what}");
+        assert_eq!(replica.end().await.sequence, Sequence(0), "{what}: something was stored");
+    }
+    // What concerns one zone is not for another.
+    let holding = Holding::For(zone("asia"));
+    let [disk, _] = disks(&holding);
+    let replica = open(&disk, holding, false).await;
+    assert!(matches!(replica.add(reduced.clone()).await, Err(AddError::BadSegment(_))));
+    replica.add(whole.iter().map(to_asia).collect()).await.expect("the hashes alone are added");
+}
+
+fn other_shard() -> Segment {
+    let mut builder = SegmentBuilder::new(eu(1), paymesh_types::Epoch(1), Sequence(1), [0; 32], [1; 32]);
+    let body = Body::AccountOpened { user: support::user(1), currency: support::euro() };
+    builder.push(&Entry {
+        at: paymesh_types::Timestamp(1),
+        request_id: None,
+        body,
+        postings: Default::default(),
+        reference: String::new(),
+    });
+    builder.finish()
+}
