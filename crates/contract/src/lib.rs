@@ -43,5 +43,6 @@ generated! {
     payments: "Payments from one user to another.",
     directory: "Users and their zones.",
     events: "What journals hold, and how to tail them.",
+    replication: "Journals between regions.",
     mesh: "Topology, status, and the proof of the books.",
 }

@@ -1,0 +1,22 @@
+//! What is counted.
+
+pub(crate) const LAG_ENTRIES: &str = "paymesh_replica_lag_entries";
+pub(crate) const LAG_SECONDS: &str = "paymesh_replica_lag_seconds";
+pub(crate) const SEGMENTS: &str = "paymesh_replica_segments_total";
+pub(crate) const BYTES: &str = "paymesh_replica_payload_bytes_total";
+pub(crate) const STOPPED: &str = "paymesh_replica_stopped";
+pub(crate) const RECONNECTS: &str = "paymesh_replica_reconnects_total";
+
+/// Says in `/metrics` what this crate counts. To be called once the recorder is installed.
+pub fn describe_metrics() {
+    metrics::describe_gauge!(LAG_ENTRIES, "Entries that the leader has and this replica has not, as far as is known here");
+    metrics::describe_histogram!(
+        LAG_SECONDS,
+        metrics::Unit::Seconds,
+        "From a segment's commit, by the leader's clock, to its being stored here, by this node's; of segments that came as they were committed"
+    );
+    metrics::describe_counter!(SEGMENTS, "Segments stored");
+    metrics::describe_counter!(BYTES, metrics::Unit::Bytes, "Payload of segments stored, as it came");
+    metrics::describe_gauge!(STOPPED, "1 where a replica takes in nothing more and an operator must look");
+    metrics::describe_counter!(RECONNECTS, "Streams that ended and were made again");
+}

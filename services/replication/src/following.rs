@@ -1,0 +1,235 @@
+//! The follower's side: a replica that is kept at its leader's journal.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use paymesh_contract::Fault;
+use paymesh_contract::{
+    common::v1 as common,
+    replication::v1::{
+        self as pb, FollowAcknowledgement, FollowRequest, FollowResponse, FollowStart, ReplicaState, follow_request::Message,
+        replication_service_client::ReplicationServiceClient,
+    },
+};
+use paymesh_journal::{Holding, SEGMENT_BYTES_MAX};
+use paymesh_mesh::Mesh;
+use paymesh_shard::{AddError, Replica};
+use paymesh_types::{RegionName, Sequence, ShardRef};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::{counts, serving::IDLE_EVERY, wire};
+
+/// A leader that says nothing for so long is gone.
+const SILENCE_MAX: Duration = IDLE_EVERY.saturating_mul(10);
+/// Between tries, at first and at most; each is made up to half shorter by chance, so that followers do not come all at once.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// Acknowledgements that wait to be sent; what does not fit is left out, the next says more.
+const ACKNOWLEDGEMENTS_MAX: usize = 4;
+/// Bytes of a message at most: one segment of the largest, and what is around it.
+const MESSAGE_BYTES_MAX: usize = SEGMENT_BYTES_MAX + (1 << 20);
+
+/// A replica and the stream that feeds it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Following {
+    replica: Replica,
+    leader: RegionName,
+    progress: Arc<Mutex<Progress>>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    connected: bool,
+    /// The leader's last entry, as far as is known.
+    head: Sequence,
+    /// When the replica was last known to hold everything.
+    current_at: Option<Instant>,
+}
+
+/// Why a stream ended.
+enum End {
+    /// It may be made again; whether anything came of it.
+    Lost { why: String, useful: bool },
+    /// An operator must look.
+    Stopped(String),
+}
+
+/// The replicas that a region keeps. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Replicas {
+    all: Arc<Vec<Following>>,
+}
+
+impl Replicas {
+    /// These.
+    pub fn new(all: Vec<Following>) -> Self {
+        Self { all: Arc::new(all) }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Following> {
+        self.all.iter()
+    }
+
+    pub(crate) fn messages(&self) -> Vec<pb::Replica> {
+        self.iter().map(Following::message).collect()
+    }
+}
+
+impl Following {
+    /// A replica of a shard that `leader` leads.
+    pub fn new(replica: Replica, leader: RegionName) -> Self {
+        Self { replica, leader, progress: Arc::default() }
+    }
+
+    /// The replica.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// The shard.
+    pub fn shard(&self) -> &ShardRef {
+        self.replica.reference()
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn message(&self) -> pb::Replica {
+        let stored = self.replica.tail().head();
+        let problem = self.replica.problem().unwrap_or_default();
+        let progress = self.progress();
+        let state = match (problem.is_empty(), progress.connected, progress.head > stored) {
+            (false, _, _) => ReplicaState::Stopped,
+            (true, false, _) => ReplicaState::Connecting,
+            (true, true, true) => ReplicaState::CatchingUp,
+            (true, true, false) => ReplicaState::Streaming,
+        };
+        pb::Replica {
+            shard: Some(common::ShardRef::from(self.shard())),
+            leader: self.leader.to_string(),
+            whole: *self.replica.holding() == Holding::Whole,
+            state: state.into(),
+            problem,
+            stored_sequence: stored.0,
+            projected_sequence: self.replica.projected().map(|sequence| sequence.0),
+            head_sequence: progress.head.max(stored).0,
+            age_ms: progress.current_at.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    /// Keeps the replica at its leader's journal until that is no longer possible, and says why.
+    pub async fn run(self, mesh: Mesh) -> String {
+        let mut pause = RETRY_FIRST;
+        loop {
+            let ended = tokio::select! {
+                ended = self.session(&mesh) => ended,
+                why = self.replica.stopped() => return why,
+            };
+            self.progress().connected = false;
+            match ended {
+                End::Stopped(why) => {
+                    tracing::error!(shard = %self.shard(), leader = %self.leader, %why, "a replica stopped: an operator must look");
+                    metrics::gauge!(counts::STOPPED, "shard" => self.shard().to_string()).set(1.0);
+                    self.replica.refuse(why.clone());
+                    return why;
+                }
+                End::Lost { why, useful } => {
+                    if useful {
+                        pause = RETRY_FIRST;
+                    }
+                    tracing::debug!(shard = %self.shard(), leader = %self.leader, %why, ?pause, "a replica's stream ended and is made again");
+                    metrics::counter!(counts::RECONNECTS, "shard" => self.shard().to_string()).increment(1);
+                }
+            }
+            tokio::time::sleep(pause.mul_f64(1.0 - rand::random::<f64>() / 2.0)).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// One stream, to its end.
+    async fn session(&self, mesh: &Mesh) -> End {
+        let lost = |why: String| End::Lost { why, useful: false };
+        let Some(channel) = mesh.to_region(&self.leader) else { return End::Stopped(format!("there is no region {}", self.leader)) };
+        let end = self.replica.end().await;
+        let (say, said) = mpsc::channel(ACKNOWLEDGEMENTS_MAX);
+        let start = FollowStart {
+            shard: Some(common::ShardRef::from(self.shard())),
+            region: mesh.region().to_string(),
+            after_sequence: end.sequence.0,
+            after_hash: if end.sequence == Sequence(0) { Vec::new() } else { end.hash.to_vec() },
+        };
+        if say.try_send(FollowRequest { message: Some(Message::Start(start)) }).is_err() {
+            return lost("the stream was not begun".to_owned());
+        }
+        let mut client = ReplicationServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let mut answers = match tokio::time::timeout(SILENCE_MAX, client.follow(ReceiverStream::new(said))).await {
+            Ok(Ok(answers)) => answers.into_inner(),
+            Ok(Err(status)) => {
+                let fault = Fault::from_status(&status);
+                return if fault.reason == "REPLICA_DIVERGED" { End::Stopped(fault.message) } else { lost(fault.message) };
+            }
+            Err(_) => return lost(format!("the leader did not answer within {SILENCE_MAX:?}")),
+        };
+        self.progress().connected = true;
+        let mut useful = false;
+        loop {
+            let message = match tokio::time::timeout(SILENCE_MAX, answers.message()).await {
+                Ok(Ok(Some(message))) => message,
+                Ok(Ok(None)) => return End::Lost { why: "the leader ended it".to_owned(), useful },
+                Ok(Err(status)) => return End::Lost { why: status.message().to_owned(), useful },
+                Err(_) => return End::Lost { why: format!("the leader was silent for {SILENCE_MAX:?}"), useful },
+            };
+            match self.take(message).await {
+                Ok(stored) => {
+                    useful = true;
+                    let stored_sequence = stored.0;
+                    let _ =
+                        say.try_send(FollowRequest { message: Some(Message::Acknowledgement(FollowAcknowledgement { stored_sequence })) });
+                }
+                Err(why) => return End::Stopped(why),
+            }
+        }
+    }
+
+    /// Stores what came, and says how far the copy is then.
+    async fn take(&self, message: FollowResponse) -> Result<Sequence, String> {
+        let FollowResponse { segments, head_sequence, sent_at_us: _ } = message;
+        let holding = self.replica.holding();
+        let mut stored = self.replica.tail().head();
+        if !segments.is_empty() {
+            let (count, bytes) = (segments.len(), segments.iter().map(payload_bytes).sum::<usize>());
+            let committed_at = segments.last().map_or(0, |last| last.committed_at_us);
+            let decoded: Result<Vec<_>, String> = segments.into_iter().map(|segment| wire::segment(segment, holding)).collect();
+            let decoded = decoded.map_err(|what| format!("a segment after entry {stored} is refused: {what}"))?;
+            match self.replica.add(decoded).await {
+                Ok(end) => stored = end.sequence,
+                Err(AddError::BadSegment(corrupt)) => return Err(format!("what was sent is refused: {corrupt}")),
+                Err(AddError::Storage(error)) => return Err(error.to_string()),
+            }
+            let shard = self.shard().to_string();
+            metrics::counter!(counts::SEGMENTS, "shard" => shard.clone()).increment(count as u64);
+            metrics::counter!(counts::BYTES, "shard" => shard).increment(bytes as u64);
+            if stored.0 >= head_sequence {
+                let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let lag = since_1970.saturating_sub(Duration::from_micros(committed_at));
+                metrics::histogram!(counts::LAG_SECONDS).record(lag.as_secs_f64());
+            }
+        }
+        metrics::gauge!(counts::LAG_ENTRIES, "shard" => self.shard().to_string()).set(head_sequence.saturating_sub(stored.0) as f64);
+        let mut progress = self.progress();
+        progress.head = Sequence(head_sequence);
+        if stored.0 >= head_sequence {
+            progress.current_at = Some(Instant::now());
+        }
+        Ok(stored)
+    }
+}
+
+fn payload_bytes(segment: &pb::Segment) -> usize {
+    [&segment.whole, &segment.reduced].into_iter().flatten().map(Vec::len).sum()
+}

@@ -1,0 +1,30 @@
+//! What a region follows.
+
+use paymesh_journal::Holding;
+use paymesh_topology::{DIRECTORY_ZONE, Topology};
+use paymesh_types::{RegionName, ShardRef};
+
+/// A shard that a region follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Followed {
+    /// The shard.
+    pub shard: ShardRef,
+    /// The region that leads it.
+    pub leader: RegionName,
+    /// What of it the region holds.
+    pub holding: Holding,
+}
+
+/// The shards that a region follows: whole, those of its zone; as far as they concern its zone, those of other zones, when
+/// the region leads shards that other zones' users may pay. The directory is nobody's personal data, and is not followed yet.
+pub fn plan(topology: &Topology, region: &RegionName) -> Vec<Followed> {
+    let Some(zone) = topology.region(region).map(|region| &region.zone) else { return Vec::new() };
+    let is_paid = topology.led_by(region).iter().any(|shard| shard.zone.as_str() != DIRECTORY_ZONE);
+    let followed = topology.shards().into_iter().filter_map(|shard| {
+        let leader = topology.leader(&shard)?.clone();
+        let holding = if shard.zone == *zone { Holding::Whole } else { Holding::For(zone.clone()) };
+        let wanted = leader != *region && shard.zone.as_str() != DIRECTORY_ZONE && (holding == Holding::Whole || is_paid);
+        wanted.then_some(Followed { shard, leader, holding })
+    });
+    followed.collect()
+}

@@ -1,0 +1,214 @@
+//! The leader's side of a stream, and the service.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures::{StreamExt as _, stream, stream::BoxStream};
+use paymesh_contract::{
+    Fault,
+    common::v1 as common,
+    replication::v1::{
+        FollowRequest, FollowResponse, FollowStart, Follower, GetReplicationRequest, GetReplicationResponse,
+        follow_request::Message,
+        replication_service_server::{ReplicationService, ReplicationServiceServer},
+    },
+};
+use paymesh_journal::{Holding, Segment};
+use paymesh_mesh::Mesh;
+use paymesh_shard::{Shard, Shards};
+use paymesh_types::{RegionName, Sequence, ShardRef};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::{
+    Replicas,
+    followers::{Connection, Followers},
+    wire,
+};
+
+/// Payload bytes of a message, unless one segment has more.
+const MESSAGE_PAYLOAD_BYTES: usize = 1 << 20;
+/// Segments of a message at most.
+const MESSAGE_SEGMENTS_MAX: usize = 1_024;
+/// Entries from which on a segment is reduced on a thread of its own.
+const REDUCED_ASIDE_ENTRIES: u32 = 256;
+/// A stream says at least this often that there is nothing new: so long may a replica not know how old it is.
+pub(crate) const IDLE_EVERY: Duration = Duration::from_millis(500);
+/// How long the first message of a stream may take.
+const START_WAIT_MAX: Duration = Duration::from_secs(10);
+/// When to try again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct Replication {
+    mesh: Mesh,
+    shards: Shards,
+    replicas: Replicas,
+    followers: Followers,
+}
+
+impl Replication {
+    /// The service over the shards that a region leads and the replicas that it keeps.
+    pub fn new(mesh: Mesh, shards: Shards, replicas: Replicas) -> Self {
+        Self { mesh, shards, replicas, followers: Followers::default() }
+    }
+
+    /// For the node's listener.
+    pub fn server(self) -> ReplicationServiceServer<Self> {
+        ReplicationServiceServer::new(self)
+    }
+
+    /// The stream that a first message asks for.
+    async fn begin(&self, start: FollowStart, said: Streaming<FollowRequest>) -> Result<Feed, Fault> {
+        let name = start.shard.as_ref().ok_or_else(|| wire::invalid("start.shard", "a shard is needed"))?;
+        let name = ShardRef::try_from(name).map_err(|fault| fault.under("start.shard"))?;
+        let region: RegionName = start.region.parse().map_err(|error| wire::invalid("start.region", format!("{error}")))?;
+        let follower = self.mesh.topology().region(&region).filter(|_| region != *self.mesh.region());
+        let follower = follower.ok_or_else(|| wire::invalid("start.region", format!("{region} is not another region of this mesh")))?;
+        if self.mesh.topology().leader(&name) != Some(self.mesh.region()) {
+            return Err(Fault::not_found("SHARD_NOT_FOUND", format!("this node does not lead shard {name}")));
+        }
+        let shard = self.shards.get(&name).map_err(|error| unavailable(error.to_string()))?.clone();
+        let after = Sequence(start.after_sequence);
+        agreed(&shard, after, &start.after_hash).await?;
+        let holding = if name.zone == follower.zone { Holding::Whole } else { Holding::For(follower.zone.clone()) };
+        tracing::info!(shard = %name, follower = %region, %after, "a follower has come");
+        let connection = self.followers.connect(name, region, after);
+        Ok(Feed { shard, holding, said, connection, next: after.next(), ended: false })
+    }
+}
+
+/// The follower's copy must end where a segment of ours does, the same one.
+async fn agreed(shard: &Shard, after: Sequence, hash: &[u8]) -> Result<(), Fault> {
+    if after == Sequence(0) {
+        return Ok(());
+    }
+    let diverged = |what: String| {
+        let message =
+            format!("the copy of shard {} ends at entry {after}, and {what}: it is not a copy of this journal", shard.reference());
+        Fault::new(Code::FailedPrecondition, "REPLICA_DIVERGED", message)
+    };
+    let head = shard.tail().head();
+    if after > head {
+        return Err(diverged(format!("the leader's journal ends at {head}")));
+    }
+    let found = shard.tail().segments(after, 0).await.map_err(|error| unavailable(error.to_string()))?;
+    match found.first() {
+        Some(segment) if segment.last() == after && segment.hash.as_slice() == hash => Ok(()),
+        Some(segment) if segment.last() == after => Err(diverged("the leader's segment that ends there has another hash".to_owned())),
+        _ => Err(diverged("no segment of the leader's ends there".to_owned())),
+    }
+}
+
+fn unavailable(message: String) -> Fault {
+    Fault::unavailable("SHARD_NOT_SERVING", message, RETRY_AFTER)
+}
+
+#[tonic::async_trait]
+impl ReplicationService for Replication {
+    type FollowStream = BoxStream<'static, Result<FollowResponse, Status>>;
+
+    async fn follow(&self, request: Request<Streaming<FollowRequest>>) -> Result<Response<Self::FollowStream>, Status> {
+        let mut said = request.into_inner();
+        let first = tokio::time::timeout(START_WAIT_MAX, said.message()).await;
+        let first = first.map_err(|_| Status::from(wire::invalid("start", "nothing was said")))??;
+        let Some(FollowRequest { message: Some(Message::Start(start)) }) = first else {
+            return Err(wire::invalid("start", "the first message says what is followed").into());
+        };
+        let feed = self.begin(start, said).await?;
+        Ok(Response::new(stream::unfold(feed, Feed::step).boxed()))
+    }
+
+    async fn get_replication(&self, _: Request<GetReplicationRequest>) -> Result<Response<GetReplicationResponse>, Status> {
+        let followers = self.followers.snapshot().into_iter().map(|((shard, region), progress)| Follower {
+            shard: Some(common::ShardRef::from(&shard)),
+            region: region.to_string(),
+            connected: progress.streams > 0,
+            sent_sequence: progress.sent.0,
+            stored_sequence: progress.stored.0,
+        });
+        Ok(Response::new(GetReplicationResponse { followers: followers.collect(), replicas: self.replicas.messages() }))
+    }
+}
+
+/// What one follower is sent.
+struct Feed {
+    shard: Shard,
+    holding: Holding,
+    said: Streaming<FollowRequest>,
+    connection: Connection,
+    next: Sequence,
+    ended: bool,
+}
+
+impl Feed {
+    async fn step(mut self) -> Option<(Result<FollowResponse, Status>, Self)> {
+        if self.ended {
+            return None;
+        }
+        let message = self.message().await.transpose()?;
+        self.ended = message.is_err();
+        Some((message, self))
+    }
+
+    /// The next message; `None` when the follower has gone.
+    async fn message(&mut self) -> Result<Option<FollowResponse>, Status> {
+        let idle = tokio::time::sleep(IDLE_EVERY);
+        tokio::pin!(idle);
+        loop {
+            tokio::select! {
+                biased;
+                said = self.said.message() => match said {
+                    Ok(Some(FollowRequest { message: Some(Message::Acknowledgement(said)) })) => {
+                        self.connection.note(|progress| progress.stored = progress.stored.max(Sequence(said.stored_sequence)));
+                    }
+                    Ok(Some(_)) => return Err(wire::invalid("acknowledgement", "a stream is started once").into()),
+                    // Gone, or gone wrong: it comes again.
+                    Ok(None) | Err(_) => return Ok(None),
+                },
+                why = self.shard.stopped() => return Err(unavailable(format!("shard {} stopped: {why}", self.shard.reference())).into()),
+                segments = self.shard.tail().segments(self.next, MESSAGE_PAYLOAD_BYTES) => {
+                    let segments = segments.map_err(|error| Status::from(unavailable(error.to_string())))?;
+                    return self.say(segments).await.map(Some);
+                }
+                () = &mut idle => return self.say(Vec::new()).await.map(Some),
+            }
+        }
+    }
+
+    async fn say(&mut self, mut segments: Vec<Arc<Segment>>) -> Result<FollowResponse, Status> {
+        segments.truncate(MESSAGE_SEGMENTS_MAX);
+        let mut said = Vec::with_capacity(segments.len());
+        for segment in &segments {
+            said.push(match &self.holding {
+                Holding::Whole => wire::message(segment, &self.holding),
+                Holding::For(_) => wire::message(&self.reduced(segment).await?, &self.holding),
+            });
+        }
+        if let Some(last) = segments.last() {
+            self.next = last.last().next();
+            self.connection.note(|progress| progress.sent = last.last());
+        }
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(FollowResponse {
+            segments: said,
+            head_sequence: self.shard.tail().head().0,
+            sent_at_us: u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX),
+        })
+    }
+
+    async fn reduced(&self, segment: &Arc<Segment>) -> Result<Segment, Status> {
+        let Holding::For(zone) = self.holding.clone() else { return Ok(segment.as_ref().clone()) };
+        let (segment, shard) = (segment.clone(), self.shard.reference().clone());
+        let aside = segment.count >= REDUCED_ASIDE_ENTRIES;
+        let reduce = move || segment.reduced_for(&zone, &shard);
+        let reduced = if aside { tokio::task::spawn_blocking(reduce).await } else { Ok(reduce()) };
+        match reduced {
+            Ok(Ok(reduced)) => Ok(reduced),
+            Ok(Err(corrupt)) => Err(unavailable(corrupt.to_string()).into()),
+            Err(died) => Err(unavailable(format!("reducing a segment died: {died}")).into()),
+        }
+    }
+}
