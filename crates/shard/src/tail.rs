@@ -13,8 +13,10 @@ use crate::Error;
 
 /// Entries kept in memory for readers that keep up.
 const RING_ENTRIES_MAX: usize = 65_536;
-/// Payload bytes that a reader that lags takes from storage at once.
+/// Payload bytes that a reader that lags takes from storage at once. Decoded, they take some thirty times as much.
 const READ_BYTES: usize = 1 << 20;
+/// The same for a reader that keeps a few entries only.
+const READ_FEW_BYTES: usize = 1 << 16;
 
 /// Entries committed together.
 pub(crate) type Batch = Arc<Vec<Committed>>;
@@ -77,14 +79,35 @@ impl Tail {
     /// # Errors
     /// The storage failed, or holds something corrupt.
     pub async fn next(&self, from: Sequence) -> Result<Arc<Vec<Committed>>, Error> {
+        let from = self.reached(from).await;
+        match self.recent(from) {
+            Some((batch, 0)) => Ok(batch),
+            Some((batch, skip)) => Ok(Arc::new(batch[skip..].to_vec())),
+            None => self.stored(from, READ_BYTES).await,
+        }
+    }
+
+    /// The same, but at most so many entries, and no others kept in memory for as long as these are: for readers that may take
+    /// long over them. A large segment is read again for each part of it.
+    ///
+    /// # Errors
+    /// As of [`Self::next`].
+    pub async fn next_few(&self, from: Sequence, entries_max: usize) -> Result<Vec<Committed>, Error> {
+        let from = self.reached(from).await;
+        let (batch, skip) = match self.recent(from) {
+            Some(found) => found,
+            None => (self.stored(from, READ_FEW_BYTES).await?, 0),
+        };
+        Ok(batch[skip..].iter().take(entries_max).cloned().collect())
+    }
+
+    /// Waits until there is an entry of that number, or of the first.
+    async fn reached(&self, from: Sequence) -> Sequence {
         let from = from.max(Sequence(1));
         let mut head = self.head.subscribe();
         // The sender lives as long as `self`, so waiting cannot fail.
         let _ = head.wait_for(|head| *head >= from).await;
-        if let Some(batch) = self.recent(from) {
-            return Ok(batch);
-        }
-        self.stored(from, READ_BYTES).await
+        from
     }
 
     /// Entries from storage: those of the segment that holds `from`, and of more until about `bytes_max` are read.
@@ -103,16 +126,14 @@ impl Tail {
         Ok(Arc::new(entries))
     }
 
-    /// The batch in memory that holds `from`, cut to begin there.
-    fn recent(&self, from: Sequence) -> Option<Batch> {
+    /// The batch in memory that holds `from`, and how many entries are before it.
+    fn recent(&self, from: Sequence) -> Option<(Batch, usize)> {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let index = ring.batches.partition_point(|batch| batch.last().is_some_and(|(last, _)| last.sequence < from));
         let batch = ring.batches.get(index)?;
         let first = batch.first()?.0.sequence;
-        match from.0.checked_sub(first.0)? {
-            0 => Some(batch.clone()),
-            skip => Some(Arc::new(batch[usize::try_from(skip).ok()?..].to_vec())),
-        }
+        let skip = from.0.checked_sub(first.0)?;
+        Some((batch.clone(), usize::try_from(skip).ok()?))
     }
 
     /// One entry.
@@ -123,11 +144,11 @@ impl Tail {
         if sequence > self.head() || sequence == Sequence(0) {
             return Err(Error::InTheFuture { shard: self.shard.clone(), head: self.head(), wanted: sequence });
         }
-        let batch = match self.recent(sequence) {
-            Some(batch) => batch,
-            None => self.stored(sequence, 0).await?,
+        let (batch, skip) = match self.recent(sequence) {
+            Some(found) => found,
+            None => (self.stored(sequence, 0).await?, 0),
         };
-        Ok(batch[0].clone())
+        Ok(batch[skip].clone())
     }
 
     /// Entries of some numbers, sorted and unique; each stored segment is read once.
@@ -138,7 +159,7 @@ impl Tail {
             let held = batch.first().zip(batch.last()).is_some_and(|(first, last)| (first.0.sequence..=last.0.sequence).contains(sequence));
             if !held {
                 batch = match self.recent(*sequence) {
-                    Some(batch) => batch,
+                    Some((batch, _)) => batch,
                     None => self.stored(*sequence, 0).await?,
                 };
             }
