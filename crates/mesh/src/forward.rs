@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header, request::Parts};
 use paymesh_contract::Fault;
 use paymesh_types::RegionName;
 use tokio::time::Instant;
@@ -15,6 +15,7 @@ use crate::{
     body::{self, FromPeer},
     call::{self, Call, HOPS_MAX, TIMEOUT_HEADER},
     layers::{deadline, trace},
+    methods::Method,
     peer::{Peer, Unanswered},
 };
 
@@ -33,9 +34,10 @@ pub(crate) async fn forward(own: &RegionName, peer: &Peer, call: &Call, parts: P
             Ok(request) => request,
             Err(fault) => return body::reply(fault),
         };
+        let streaming = call.method.is_some_and(Method::is_streaming);
         let retry_is_safe = call.method.is_some_and(|method| method.policy.idempotent);
         let region = peer.region().clone();
-        match peer.send(request).await {
+        match peer.send(request, streaming).await {
             Ok(answer) => answer.map(|inner| {
                 let broken = move |status: Status| unanswered(&region, Unanswered::Broken(status.message().to_owned()), retry_is_safe);
                 FromPeer::body(inner, broken)
@@ -73,7 +75,7 @@ fn outgoing(own: &RegionName, peer: &Peer, call: &Call, parts: Parts, body: Body
     call.write_headers(own, &mut headers);
     trace::pass_on(&parts.headers, &mut headers);
     let mut request = Request::new(body);
-    *request.method_mut() = Method::POST;
+    *request.method_mut() = http::Method::POST;
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = parts.uri;
     *request.headers_mut() = headers;
@@ -83,6 +85,11 @@ fn outgoing(own: &RegionName, peer: &Peer, call: &Call, parts: Parts, body: Body
 fn unanswered(region: &RegionName, problem: Unanswered, retry_is_safe: bool) -> Fault {
     let (message, retry) = match problem {
         Unanswered::Timeout => return deadline::exceeded(),
+        Unanswered::Full(max) => {
+            let message = format!("{max} calls or streams to region {region} are in progress, the most there may be");
+            let fault = Fault::unavailable("PEER_OVERLOADED", message, Duration::from_millis(RETRY_AFTER_MS));
+            return fault.with_metadata("region", region.as_str());
+        }
         Unanswered::NotSent(cause) => (format!("region {region} cannot be reached: {cause}"), true),
         Unanswered::Broken(cause) => (format!("the connection to region {region} broke before its answer: {cause}"), retry_is_safe),
     };
