@@ -9,15 +9,12 @@ use std::{
 
 use http::{Request, Response};
 use tokio::net::TcpListener;
-use tonic::{
-    body::Body,
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{body::Body, service::Routes, transport::Server};
 use tower::{Service, ServiceBuilder};
 
 use crate::{
     Error,
+    incoming::incoming,
     layers::{Answering, arrival::Arrival, deadline::Deadline, metrics::Metrics, shed::Shed, trace::Trace},
     mesh::Mesh,
     peer::{CONNECTION_CALLS_MAX, CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
@@ -32,6 +29,12 @@ const STREAMS_MAX: usize = 1_024;
 
 /// Health checks and reflections in progress at most: balancers watch by them.
 const PROBES_MAX: usize = 256;
+
+/// Connections at most.
+const CONNECTIONS_MAX: usize = 4_096;
+
+/// How long a connection may take to say that it speaks HTTP/2.
+const PREFACE_WAIT_MAX_MS: u64 = 5_000;
 
 /// How long a call's first message may take to arrive: the largest at 3 Mbit/s.
 const FIRST_MESSAGE_WAIT_MAX_MS: u64 = 10_000;
@@ -62,6 +65,10 @@ pub struct Limits {
     pub probes_max: usize,
     /// Calls of any kind in progress on one connection at most: more wait at the caller's side. Peers count on the default.
     pub connection_calls_max: u32,
+    /// Connections at most: more are closed as they come.
+    pub connections_max: usize,
+    /// How long a connection may take to say that it speaks HTTP/2; then it is closed.
+    pub preface_wait: Duration,
     /// How long a call's first message may take to be whole: then the call ends with DEADLINE_EXCEEDED `REQUEST_STALLED`.
     pub first_message_wait: Duration,
     /// How long the calls in progress get to end when the node stops.
@@ -75,6 +82,8 @@ impl Default for Limits {
             streams_max: STREAMS_MAX,
             probes_max: PROBES_MAX,
             connection_calls_max: CONNECTION_CALLS_MAX,
+            connections_max: CONNECTIONS_MAX,
+            preface_wait: Duration::from_millis(PREFACE_WAIT_MAX_MS),
             first_message_wait: Duration::from_millis(FIRST_MESSAGE_WAIT_MAX_MS),
             drain_wait: Duration::from_millis(DRAIN_WAIT_MAX_MS),
         }
@@ -156,13 +165,12 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let stop = mesh.stop().clone();
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let draining = stop.draining.clone();
     let signal = async move {
         shutdown.await;
         draining.cancel();
     };
-    let serving = server(limits).serve_with_incoming_shutdown(edge, incoming, signal);
+    let serving = server(limits).serve_with_incoming_shutdown(edge, incoming(listener, limits), signal);
     let out_of_time = async {
         stop.draining.cancelled().await;
         tokio::time::sleep(limits.drain_wait).await;

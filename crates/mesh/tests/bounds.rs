@@ -1,4 +1,4 @@
-//! Callers who hold streams and places on purpose: what they can hold is bounded, and others are served beside them.
+//! Callers who hold connections, streams and places on purpose: what they can hold is bounded, and others are served beside them.
 
 mod common;
 
@@ -13,6 +13,10 @@ use hyper::body::Incoming;
 use paymesh_contract::{events::v1::SubscribeRequest, wallet::v1::GetBalanceRequest};
 use paymesh_mesh::Limits;
 use prost::Message;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tonic::{Code, body::Body};
 
 const SUBSCRIBE: &str = "/paymesh.events.v1.EventService/Subscribe";
@@ -122,4 +126,33 @@ async fn one_stream_too_many_to_another_region_is_refused_at_once() {
         }
     };
     soon(again).await;
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_are_closed_and_make_room() {
+    let limits = Limits { connections_max: 3, preface_wait: Duration::from_millis(500), ..Limits::default() };
+    let ((us_listener, us_port), (_eu_listener, eu_port)) = (listener().await, listener().await);
+    let topology = topology([us_port, eu_port], false);
+    let us_node = Node::start_with(&topology, "us_east", us_listener, Wallet::new("us_east", Manner::Answer), limits);
+    let client = us_node.client().await;
+    assert_eq!(send(&client, GET_BALANCE, &[], balance_of(8)).await.fault.code, Code::Ok);
+    let connect = async || TcpStream::connect(("127.0.0.1", us_port)).await.expect("a connection");
+    let (mut silent, mut slow) = (connect().await, connect().await);
+    let mut many = connect().await;
+    // To its end, or until the connection breaks.
+    let closed = async |stream: &mut TcpStream| drop(stream.read_to_end(&mut Vec::new()).await);
+    soon(closed(&mut many)).await;
+    let trickle = async {
+        for byte in b"PRI * HTTP/2.0" {
+            if slow.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        closed(&mut slow).await;
+    };
+    soon(async { tokio::join!(closed(&mut silent), trickle) }).await;
+    let other = us_node.client().await;
+    assert_eq!(soon(send(&other, GET_BALANCE, &[], balance_of(8))).await.fault.code, Code::Ok, "there is room again");
+    assert_eq!(send(&client, GET_BALANCE, &[], balance_of(8)).await.fault.code, Code::Ok, "a connection without calls may stay");
 }
