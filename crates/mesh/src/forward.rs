@@ -1,10 +1,14 @@
 //! Sends a call on to the region where it belongs, as the bytes it came in, and its answer back.
 //!
+//! A stream's answers come back as they come; any other answer comes back whole.
+//!
 //! Only headers that gRPC needs go with it, and ours, written anew: what else a caller sends stays at the entry.
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response, Version, header, request::Parts};
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, Limited};
 use paymesh_contract::Fault;
 use paymesh_types::RegionName;
 use tokio::time::Instant;
@@ -22,6 +26,9 @@ use crate::{
 /// When to try again: about the time of a connection attempt that is answered.
 const RETRY_AFTER_MS: u64 = 200;
 
+/// Bytes of an answer at most that is not a stream: a batch's, each of whose payments failed with many words.
+const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// A caller's headers that go with the call: how its messages are written, and how its answers may be.
 const PASSED_HEADERS: [header::HeaderName; 3] =
     [header::CONTENT_TYPE, header::HeaderName::from_static("grpc-encoding"), header::HeaderName::from_static("grpc-accept-encoding")];
@@ -38,10 +45,10 @@ pub(crate) async fn forward(own: &RegionName, peer: &Peer, call: &Call, parts: P
         let retry_is_safe = call.method.is_some_and(|method| method.policy.idempotent);
         let region = peer.region().clone();
         match peer.send(request, streaming).await {
-            Ok(answer) => answer.map(|inner| {
+            Ok(answer) => {
                 let broken = move |status: Status| unanswered(&region, Unanswered::Broken(status.message().to_owned()), retry_is_safe);
-                FromPeer::body(inner, broken)
-            }),
+                if streaming { answer.map(|inner| FromPeer::body(inner, broken)) } else { whole(answer, broken).await }
+            }
             Err(problem) => {
                 tracing::debug!(%region, ?problem, "a forwarded call got no answer");
                 body::reply(unanswered(&region, problem, retry_is_safe))
@@ -50,6 +57,19 @@ pub(crate) async fn forward(own: &RegionName, peer: &Peer, call: &Call, parts: P
     }
     .instrument(span)
     .await
+}
+
+/// An answer that has come to its end. Then its part of the connection is free, also when the caller takes nothing of it:
+/// some that wait to be taken would hold up all answers that share the connection.
+async fn whole(answer: Response<Body>, broken: impl FnOnce(Status) -> Fault) -> Response<Body> {
+    let (parts, body) = answer.into_parts();
+    if body.is_end_stream() {
+        return Response::from_parts(parts, body);
+    }
+    match Limited::new(body, ANSWER_BYTES_MAX).collect().await {
+        Ok(whole) => Response::from_parts(parts, Body::new(whole)),
+        Err(error) => body::reply(broken(Status::from_error(error))),
+    }
 }
 
 fn outgoing(own: &RegionName, peer: &Peer, call: &Call, parts: Parts, body: Body) -> Result<Request<Body>, Fault> {

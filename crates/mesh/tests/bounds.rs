@@ -129,6 +129,21 @@ async fn one_stream_too_many_to_another_region_is_refused_at_once() {
 }
 
 #[tokio::test]
+async fn answers_that_nobody_takes_do_not_hold_up_those_of_others() {
+    let (us, eu) = (Wallet::new("us_east", Manner::Answer), Wallet::new("eu_west", Manner::AnswerMuch));
+    let [us_node, _eu_node] = two_nodes_with(&us, &eu, Limits::default()).await;
+    let idle = us_node.client_that_takes(1_000).await;
+    // More than both connections to the peer may have in flight.
+    let ask = || open(&idle, GET_BALANCE, &[], Body::new(Full::new(balance_of(7))));
+    let untaken = soon(join_all((0..128).map(|_| ask()))).await;
+    for _ in 0..4 {
+        let answer = soon(send(&us_node.client().await, GET_BALANCE, &[("grpc-timeout", "3S")], balance_of(7))).await;
+        assert_eq!((answer.fault.code, answer.bytes.len()), (Code::Ok, 300_005), "{}", answer.fault);
+    }
+    drop(untaken);
+}
+
+#[tokio::test]
 async fn connections_that_say_nothing_are_closed_and_make_room() {
     let limits = Limits { connections_max: 3, preface_wait: Duration::from_millis(500), ..Limits::default() };
     let ((us_listener, us_port), (_eu_listener, eu_port)) = (listener().await, listener().await);

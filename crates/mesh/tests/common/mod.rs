@@ -72,6 +72,8 @@ pub enum Manner {
     Answer,
     /// Never answers.
     Hang,
+    /// Answers a message of 300,000 bytes.
+    AnswerMuch,
     /// Begins to answer and breaks off.
     Break,
 }
@@ -122,6 +124,7 @@ impl Service<Request<Body>> for Wallet {
             let frames = match wallet.manner {
                 Manner::Hang => std::future::pending().await,
                 Manner::Answer => vec![message, Ok(Frame::trailers(trailers))],
+                Manner::AnswerMuch => vec![Ok(Frame::data(framed(&[b'x'; 300_000]))), Ok(Frame::trailers(trailers))],
                 Manner::Break => vec![message, Err(Status::internal("broken on purpose"))],
             };
             let mut response = Response::new(Body::new(StreamBody::new(futures::stream::iter(frames))));
@@ -232,9 +235,15 @@ impl Node {
 
     /// A client without a timer of its own: tonic's would race the node's.
     pub async fn client(&self) -> Client {
+        self.client_that_takes(1 << 20).await
+    }
+
+    /// The same, but no more than so many bytes of each answer are sent before it is read.
+    pub async fn client_that_takes(&self, bytes: u32) -> Client {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await.expect("a node");
         stream.set_nodelay(true).expect("a socket");
-        let (client, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let (client, connection) = builder.initial_stream_window_size(bytes).handshake(TokioIo::new(stream)).await.expect("HTTP/2");
         tokio::spawn(connection);
         client
     }
