@@ -36,7 +36,7 @@ const CONNECTIONS_MAX: usize = 4_096;
 /// How long a connection may take to say that it speaks HTTP/2.
 const PREFACE_WAIT_MAX_MS: u64 = 5_000;
 
-/// How long a call's first message may take to arrive: the largest at 3 Mbit/s.
+/// How long a call's first message may take to arrive: the largest at 4 Mbit/s.
 const FIRST_MESSAGE_WAIT_MAX_MS: u64 = 10_000;
 
 /// How long the calls in progress get to end when the node stops.
