@@ -1,6 +1,6 @@
 //! Journals, tailed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use paymesh_contract::events::v1::{Event, SubscribeRequest, SubscribeResponse, entry_open::Body};
 use paymesh_types::{Sequence, ShardRef};
@@ -56,10 +56,16 @@ async fn a_subscriber_that_takes_nothing_holds_a_part_of_a_batch_and_not_all_of_
     assert!(first < 4_000, "{first}");
     let batch = tail.next(Sequence(4)).await.expect("the payments");
     assert_eq!(batch.len(), 4_000, "one commit");
-    // The tail's own and this one.
-    assert_eq!(Arc::strong_count(&batch), 2, "the subscriber holds the whole batch");
-    let held = batch.iter().filter(|(_, entry)| Arc::strong_count(entry) > 1).count();
-    assert!(held <= 2_048, "{held} entries are held");
+    // Held by the tail, by this test, and by readers that go on: they let go of it.
+    let held = || (Arc::strong_count(&batch), batch.iter().filter(|(_, entry)| Arc::strong_count(entry) > 1).count());
+    for _ in 0..500 {
+        if matches!(held(), (2, ..=2_048)) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (holders, entries) = held();
+    assert!(holders == 2 && entries <= 2_048, "the batch has {holders} holders, {entries} of its entries have others");
     drop(stream);
     node.close().await;
 }
