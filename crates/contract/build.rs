@@ -44,6 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("debug_table.rs"), debug_table(&pool)?)?;
 
     tonic_prost_build::configure()
+        .codec_path("crate::codec::Counted")
         .skip_debug(sensitive.iter().map(|message| format!(".{}", message.descriptor.full_name())))
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())

@@ -14,6 +14,9 @@ const KEY_PATH_FIELDS_MAX: usize = 8;
 /// Bytes of an encoded 64-bit varint at most.
 const VARINT_BYTES_MAX: usize = 10;
 
+/// Bytes of an encoded field at least: a tag, and a value or its length.
+const FIELD_BYTES_MIN: usize = 2;
+
 /// Where a request's key is: the numbers of the fields that lead to it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyPath {
@@ -177,6 +180,24 @@ const WIRE_LEN: u8 = 2;
 const WIRE_GROUP_START: u8 = 3;
 const WIRE_GROUP_END: u8 = 4;
 const WIRE_32_BIT: u8 = 5;
+
+/// Whether an encoded message has more fields than so many, each element of a list that is not packed being one.
+///
+/// # Errors
+/// The bytes are no message as far as they were read: what is not understood cannot be counted.
+pub(crate) fn has_more_fields(message: &[u8], fields_max: usize) -> Result<bool, KeyError> {
+    // No field has less than two bytes, and most messages are small.
+    if message.len() / FIELD_BYTES_MIN <= fields_max {
+        return Ok(false);
+    }
+    let (mut bytes, mut fields) = (Wire(message), 0);
+    while !bytes.0.is_empty() && fields <= fields_max {
+        let (_, wire_type) = bytes.tag()?;
+        bytes.skip(wire_type)?;
+        fields += 1;
+    }
+    Ok(fields > fields_max)
+}
 
 /// What is left to read. Every step takes at least one byte or fails.
 struct Wire<'a>(&'a [u8]);

@@ -1,11 +1,13 @@
 //! The contract: generated stubs, the descriptor set, and what its annotations say.
 //!
 //! The `.proto` files are the only policy. This crate promises that every method has a route and scopes, that every field
-//! has a class, that messages with sensitive fields do not print them, and that one [`Fault`] is the shape of every error
-//! that leaves a node. Enforcing routes and scopes is left to `paymesh-mesh`.
+//! has a class, that messages with sensitive fields do not print them, that no message is decoded that would take far more
+//! memory than its bytes, and that one [`Fault`] is the shape of every error that leaves a node. Enforcing routes and scopes
+//! is left to `paymesh-mesh`.
 
 #![forbid(unsafe_code)]
 
+pub mod codec;
 mod convert;
 mod fault;
 mod key;

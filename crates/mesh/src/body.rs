@@ -4,6 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Code, Status, body::Body};
 
-use crate::layers;
+use crate::{frame, layers};
 
 /// The header or trailer that holds a call's outcome.
 const STATUS_HEADER: &str = "grpc-status";
@@ -74,6 +75,63 @@ impl http_body::Body for Replay {
             hint.set_upper(upper);
         }
         hint
+    }
+}
+
+/// A request's body whose first message must be whole in time.
+pub(crate) struct Prompt {
+    inner: Body,
+    /// None once there is nothing to wait for.
+    awaited: Option<Awaited>,
+}
+
+struct Awaited {
+    progress: frame::Progress,
+    wait: Duration,
+    until: Instant,
+    /// Made at the first wait: most requests are whole when they begin.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Prompt {
+    pub(crate) fn body(inner: Body, wait: Duration) -> Body {
+        if inner.is_end_stream() {
+            return inner;
+        }
+        let awaited = Awaited { progress: frame::Progress::default(), wait, until: Instant::now() + wait, sleep: None };
+        Body::new(Self { inner, awaited: Some(awaited) })
+    }
+}
+
+impl http_body::Body for Prompt {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let polled = Pin::new(&mut this.inner).poll_frame(cx);
+        let Some(awaited) = &mut this.awaited else { return polled };
+        let Poll::Ready(frame) = polled else {
+            let sleep = awaited.sleep.get_or_insert_with(|| Box::pin(sleep_until(awaited.until)));
+            ready!(sleep.as_mut().poll(cx));
+            let fault = layers::arrival::stalled(awaited.wait);
+            this.awaited = None;
+            this.inner = Body::empty();
+            return Poll::Ready(Some(Err(fault.into())));
+        };
+        let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
+        if data.is_none_or(|data| awaited.progress.add(data)) {
+            this.awaited = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 

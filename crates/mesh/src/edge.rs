@@ -9,26 +9,35 @@ use std::{
 
 use http::{Request, Response};
 use tokio::net::TcpListener;
-use tonic::{
-    body::Body,
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{body::Body, service::Routes, transport::Server};
 use tower::{Service, ServiceBuilder};
 
 use crate::{
     Error,
-    layers::{Answering, deadline::Deadline, metrics::Metrics, shed::Shed, trace::Trace},
+    incoming::incoming,
+    layers::{Answering, arrival::Arrival, deadline::Deadline, metrics::Metrics, shed::Shed, trace::Trace},
     mesh::Mesh,
-    peer::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
+    peer::{CONNECTION_CALLS_MAX, CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
     router::{Entry, Router},
 };
 
-/// Calls in progress at most, streams among them.
+/// Calls in progress at most that are no streams.
 const CALLS_MAX: usize = 8_192;
 
-/// Calls in progress on one connection at most. A peer has two connections for all that its callers send here.
-const CONNECTION_CALLS_MAX: u32 = 2_048;
+/// Streams in progress at most: more than those that three peers may send here. A slow one may hold some megabytes.
+const STREAMS_MAX: usize = 1_024;
+
+/// Health checks and reflections in progress at most: balancers watch by them.
+const PROBES_MAX: usize = 256;
+
+/// Connections at most.
+const CONNECTIONS_MAX: usize = 4_096;
+
+/// How long a connection may take to say that it speaks HTTP/2.
+const PREFACE_WAIT_MAX_MS: u64 = 5_000;
+
+/// How long a call's first message may take to arrive: the largest at 4 Mbit/s.
+const FIRST_MESSAGE_WAIT_MAX_MS: u64 = 10_000;
 
 /// How long the calls in progress get to end when the node stops.
 const DRAIN_WAIT_MAX_MS: u64 = 10_000;
@@ -48,15 +57,36 @@ const HEADERS_BYTES_MAX: u32 = 16 * 1024;
 /// Bounds that an operator may want to change.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Calls in progress at most: more are refused with UNAVAILABLE `NODE_OVERLOADED`.
+    /// Calls in progress at most that are no streams: more are refused with UNAVAILABLE `NODE_OVERLOADED`.
     pub calls_max: usize,
+    /// Streams in progress at most: more are refused in the same way.
+    pub streams_max: usize,
+    /// Health checks and reflections in progress at most: more are refused in the same way.
+    pub probes_max: usize,
+    /// Calls of any kind in progress on one connection at most: more wait at the caller's side. Peers count on the default.
+    pub connection_calls_max: u32,
+    /// Connections at most: more are closed as they come.
+    pub connections_max: usize,
+    /// How long a connection may take to say that it speaks HTTP/2; then it is closed.
+    pub preface_wait: Duration,
+    /// How long a call's first message may take to be whole: then the call ends with DEADLINE_EXCEEDED `REQUEST_STALLED`.
+    pub first_message_wait: Duration,
     /// How long the calls in progress get to end when the node stops.
     pub drain_wait: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { calls_max: CALLS_MAX, drain_wait: Duration::from_millis(DRAIN_WAIT_MAX_MS) }
+        Self {
+            calls_max: CALLS_MAX,
+            streams_max: STREAMS_MAX,
+            probes_max: PROBES_MAX,
+            connection_calls_max: CONNECTION_CALLS_MAX,
+            connections_max: CONNECTIONS_MAX,
+            preface_wait: Duration::from_millis(PREFACE_WAIT_MAX_MS),
+            first_message_wait: Duration::from_millis(FIRST_MESSAGE_WAIT_MAX_MS),
+            drain_wait: Duration::from_millis(DRAIN_WAIT_MAX_MS),
+        }
     }
 }
 
@@ -66,7 +96,7 @@ pub struct Edge {
     stack: Stack,
 }
 
-type Stack = Trace<Metrics<Deadline<Shed<Router>>>>;
+type Stack = Trace<Metrics<Deadline<Shed<Arrival<Router>>>>>;
 
 /// The stack, top to bottom.
 fn stack(mesh: Mesh, local: Routes, limits: Limits) -> Stack {
@@ -81,7 +111,9 @@ fn stack(mesh: Mesh, local: Routes, limits: Limits) -> Stack {
         .layer_fn(move |inner| Deadline::new(stop.clone(), inner))
         // Before a byte of the body is read: what is refused costs nothing. Below the deadline, so that a place is free again
         // when a call ends there.
-        .layer_fn(move |inner| Shed::new(limits.calls_max, inner))
+        .layer_fn(move |inner| Shed::new(limits, inner))
+        // Above all that reads the body. Below the places, which are few: they are what it frees.
+        .layer_fn(move |inner| Arrival::new(limits.first_message_wait, inner))
         // The services here, or the node of another region.
         .service(Router::new(mesh, Some(local), Entry::Edge))
 }
@@ -113,11 +145,11 @@ impl std::fmt::Debug for Edge {
 }
 
 /// HTTP/2 as the edge wants it: HTTP/1 and anything else on the port is closed by hyper.
-fn server() -> Server {
+fn server(limits: Limits) -> Server {
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(CONNECTION_CALLS_MAX)
+        .max_concurrent_streams(limits.connection_calls_max)
         .http2_keepalive_interval(Some(Duration::from_millis(KEEPALIVE_EVERY_MS)))
         .http2_keepalive_timeout(Some(Duration::from_millis(KEEPALIVE_WAIT_MAX_MS)))
         .http2_max_header_list_size(HEADERS_BYTES_MAX)
@@ -133,13 +165,12 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let stop = mesh.stop().clone();
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let draining = stop.draining.clone();
     let signal = async move {
         shutdown.await;
         draining.cancel();
     };
-    let serving = server().serve_with_incoming_shutdown(edge, incoming, signal);
+    let serving = server(limits).serve_with_incoming_shutdown(edge, incoming(listener, limits), signal);
     let out_of_time = async {
         stop.draining.cancelled().await;
         tokio::time::sleep(limits.drain_wait).await;

@@ -1,10 +1,14 @@
 //! Sends a call on to the region where it belongs, as the bytes it came in, and its answer back.
 //!
+//! A stream's answers come back as they come; any other answer comes back whole.
+//!
 //! Only headers that gRPC needs go with it, and ours, written anew: what else a caller sends stays at the entry.
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header, request::Parts};
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, Limited};
 use paymesh_contract::Fault;
 use paymesh_types::RegionName;
 use tokio::time::Instant;
@@ -15,11 +19,15 @@ use crate::{
     body::{self, FromPeer},
     call::{self, Call, HOPS_MAX, TIMEOUT_HEADER},
     layers::{deadline, trace},
+    methods::Method,
     peer::{Peer, Unanswered},
 };
 
 /// When to try again: about the time of a connection attempt that is answered.
 const RETRY_AFTER_MS: u64 = 200;
+
+/// Bytes of an answer at most that is not a stream: a batch's, each of whose payments failed with many words.
+const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// A caller's headers that go with the call: how its messages are written, and how its answers may be.
 const PASSED_HEADERS: [header::HeaderName; 3] =
@@ -33,13 +41,14 @@ pub(crate) async fn forward(own: &RegionName, peer: &Peer, call: &Call, parts: P
             Ok(request) => request,
             Err(fault) => return body::reply(fault),
         };
+        let streaming = call.method.is_some_and(Method::is_streaming);
         let retry_is_safe = call.method.is_some_and(|method| method.policy.idempotent);
         let region = peer.region().clone();
-        match peer.send(request).await {
-            Ok(answer) => answer.map(|inner| {
+        match peer.send(request, streaming).await {
+            Ok(answer) => {
                 let broken = move |status: Status| unanswered(&region, Unanswered::Broken(status.message().to_owned()), retry_is_safe);
-                FromPeer::body(inner, broken)
-            }),
+                if streaming { answer.map(|inner| FromPeer::body(inner, broken)) } else { whole(answer, broken).await }
+            }
             Err(problem) => {
                 tracing::debug!(%region, ?problem, "a forwarded call got no answer");
                 body::reply(unanswered(&region, problem, retry_is_safe))
@@ -48,6 +57,19 @@ pub(crate) async fn forward(own: &RegionName, peer: &Peer, call: &Call, parts: P
     }
     .instrument(span)
     .await
+}
+
+/// An answer that has come to its end. Then its part of the connection is free, also when the caller takes nothing of it:
+/// some that wait to be taken would hold up all answers that share the connection.
+async fn whole(answer: Response<Body>, broken: impl FnOnce(Status) -> Fault) -> Response<Body> {
+    let (parts, body) = answer.into_parts();
+    if body.is_end_stream() {
+        return Response::from_parts(parts, body);
+    }
+    match Limited::new(body, ANSWER_BYTES_MAX).collect().await {
+        Ok(whole) => Response::from_parts(parts, Body::new(whole)),
+        Err(error) => body::reply(broken(Status::from_error(error))),
+    }
 }
 
 fn outgoing(own: &RegionName, peer: &Peer, call: &Call, parts: Parts, body: Body) -> Result<Request<Body>, Fault> {
@@ -73,7 +95,7 @@ fn outgoing(own: &RegionName, peer: &Peer, call: &Call, parts: Parts, body: Body
     call.write_headers(own, &mut headers);
     trace::pass_on(&parts.headers, &mut headers);
     let mut request = Request::new(body);
-    *request.method_mut() = Method::POST;
+    *request.method_mut() = http::Method::POST;
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = parts.uri;
     *request.headers_mut() = headers;
@@ -83,6 +105,11 @@ fn outgoing(own: &RegionName, peer: &Peer, call: &Call, parts: Parts, body: Body
 fn unanswered(region: &RegionName, problem: Unanswered, retry_is_safe: bool) -> Fault {
     let (message, retry) = match problem {
         Unanswered::Timeout => return deadline::exceeded(),
+        Unanswered::Full(max) => {
+            let message = format!("{max} calls or streams to region {region} are in progress, the most there may be");
+            let fault = Fault::unavailable("PEER_OVERLOADED", message, Duration::from_millis(RETRY_AFTER_MS));
+            return fault.with_metadata("region", region.as_str());
+        }
         Unanswered::NotSent(cause) => (format!("region {region} cannot be reached: {cause}"), true),
         Unanswered::Broken(cause) => (format!("the connection to region {region} broke before its answer: {cause}"), retry_is_safe),
     };

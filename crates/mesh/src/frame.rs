@@ -42,6 +42,25 @@ pub fn first_message(bytes: &[u8]) -> Result<Option<&[u8]>, Fault> {
     Ok(rest.get(..length))
 }
 
+/// How far the first message of bytes that come in pieces has come.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    prefix: [u8; PREFIX_BYTES],
+    bytes: usize,
+}
+
+impl Progress {
+    /// Takes note of the next piece. True: the message is whole.
+    pub(crate) fn add(&mut self, piece: &[u8]) -> bool {
+        for (place, byte) in self.prefix.iter_mut().skip(self.bytes).zip(piece) {
+            *place = *byte;
+        }
+        self.bytes = self.bytes.saturating_add(piece.len());
+        let [_, length @ ..] = self.prefix;
+        self.bytes.checked_sub(PREFIX_BYTES).is_some_and(|bytes| bytes >= u32::from_be_bytes(length) as usize)
+    }
+}
+
 /// The request ended before its first message did.
 pub(crate) fn truncated() -> Fault {
     malformed("the request ends before its message does")
@@ -76,6 +95,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_message_in_pieces_is_whole_when_it_is_whole_in_one(length in 0..9u8, rest in 0..20usize, piece in 1..9usize) {
+            let mut bytes = vec![0, 0, 0, 0, length];
+            bytes.resize(PREFIX_BYTES + rest, 7);
+            let (mut progress, mut end) = (Progress::default(), 0);
+            for piece in bytes.chunks(piece) {
+                end += piece.len();
+                prop_assert_eq!(progress.add(piece), first_message(&bytes[..end]).expect("plain").is_some());
+            }
+        }
+
         #[test]
         fn any_bytes_give_a_part_of_themselves_or_a_fault(bytes: Vec<u8>) {
             if let Ok(Some(message)) = first_message(&bytes) {

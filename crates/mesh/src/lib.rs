@@ -5,8 +5,9 @@
 //! the same road for calls that start inside: a transport for any generated client. A call that belongs elsewhere is sent
 //! on as the bytes it came in; no message is decoded and none is encoded again.
 //!
-//! Promised: every call ends by its deadline, with an answer that says why; a call is forwarded twice at most; the mesh
-//! keeps nothing of a request's content in logs, spans or metrics.
+//! Promised: every call ends by its deadline, with an answer that says why; a call is forwarded twice at most; calls,
+//! streams and connections are bounded, each apart from the others ([`Limits`]); the mesh keeps nothing of a request's content
+//! in logs, spans or metrics.
 //!
 //! Left to others: what the services answer; who the caller is. Until nodes have credentials, anyone who reaches the
 //! listener can set the headers by which nodes speak to each other (see [`Call`]); the binary listens on loopback only.
@@ -20,10 +21,12 @@ mod directory;
 mod edge;
 mod forward;
 pub mod frame;
+mod incoming;
 mod layers;
 mod mesh;
 mod methods;
 mod peer;
+mod places;
 pub mod route;
 mod router;
 mod zone_cache;

@@ -23,7 +23,7 @@ use tower::Service;
 use crate::{
     Call, Directory, Edge, Error, Limits, RouteCount, ZoneSource,
     counts::RouteCounts,
-    directory, edge,
+    directory, edge, incoming,
     layers::{
         Answering,
         deadline::{Deadline, Stop},
@@ -241,6 +241,7 @@ pub fn describe_metrics() {
     metrics::describe_counter!(CALLS, "Calls that ended, by method, sender and gRPC code");
     metrics::describe_histogram!(CALL_SECONDS, metrics::Unit::Seconds, "From a call's headers to the last byte of its answer");
     metrics::describe_counter!(SHED, "Calls refused because too many were in progress");
+    metrics::describe_counter!(incoming::REFUSED, "Connections that were closed or not accepted, by why: limit, preface, accept");
     metrics::describe_counter!(directory::MISSES, "Users whose zone had to be asked for at the directory's home");
 }
 

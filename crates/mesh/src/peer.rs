@@ -2,6 +2,9 @@
 //!
 //! They are made when first needed and again when lost. A node that cannot be reached costs each caller one connection
 //! attempt, never a queue of them: when an attempt fails, every call that still waits to be sent fails with it.
+//!
+//! Streams go over a connection of their own, because those who hold many, or do not read theirs, would hold up the calls
+//! beside them. No connection carries more than the other side takes: a call that finds all full is refused, and does not wait.
 
 use std::{
     error::Error as StdError,
@@ -30,10 +33,20 @@ use tonic::{
 };
 use tower::{Service, ServiceExt};
 
-use crate::Error;
+use crate::{
+    Error, body,
+    places::{Place, Places},
+};
 
-/// Connections to each region: two, so that one core's worth of encryption or one lost packet does not hold up everything.
+/// Connections to each region for calls: two, so that one core's worth of encryption or one lost packet does not hold up
+/// everything. Streams have a third.
 const CONNECTIONS: usize = 2;
+
+/// Calls in progress on one connection at most, on both sides.
+pub(crate) const CONNECTION_CALLS_MAX: u32 = 2_048;
+
+/// Streams to each region in progress at most.
+const STREAMS_MAX: u32 = 256;
 
 /// How long a connection may take to be made: an ocean's round trips, twice over.
 const CONNECT_WAIT_MAX_MS: u64 = 1_000;
@@ -50,11 +63,16 @@ pub(crate) const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// The same for one connection.
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
+/// What a stream of answers may have in flight before its caller must take it: some messages, over an ocean.
+const ANSWERS_WINDOW_BYTES: u32 = 256 * 1024;
+
 /// Why a call got no answer from a peer.
 #[derive(Debug)]
 pub(crate) enum Unanswered {
     /// Its time was over.
     Timeout,
+    /// It never left: so many calls of its kind are in progress, the most there may be.
+    Full(usize),
     /// It never left: the node could not be reached.
     NotSent(String),
     /// The connection broke. The call may have had its effect.
@@ -64,12 +82,14 @@ pub(crate) enum Unanswered {
 /// Another region's node.
 pub(crate) struct Peer {
     region: RegionName,
-    connections: [Connection; CONNECTIONS],
+    calls: [Connection; CONNECTIONS],
+    streams: Connection,
     next: AtomicUsize,
 }
 
 struct Connection {
     channel: Channel,
+    places: Places,
     /// Told when an attempt to connect has failed.
     unreachable: Notify,
 }
@@ -85,11 +105,18 @@ impl Peer {
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_millis(KEEPALIVE_EVERY_MS))
             .keep_alive_timeout(Duration::from_millis(KEEPALIVE_WAIT_MAX_MS))
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-        let connections = std::array::from_fn(|_| Connection { channel: endpoint.connect_lazy(), unreachable: Notify::new() });
-        Ok(Self { region: region.name.clone(), connections, next: AtomicUsize::new(0) })
+            .keep_alive_while_idle(true);
+        let connection = |places: u32, stream_window_bytes: u32, window_bytes: u32| {
+            let endpoint = endpoint.clone().initial_stream_window_size(stream_window_bytes).initial_connection_window_size(window_bytes);
+            Connection { channel: endpoint.connect_lazy(), places: Places::new(places as usize), unreachable: Notify::new() }
+        };
+        Ok(Self {
+            region: region.name.clone(),
+            calls: std::array::from_fn(|_| connection(CONNECTION_CALLS_MAX, STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES)),
+            // Room for every stream's whole window: none that is not read takes another's.
+            streams: connection(STREAMS_MAX, ANSWERS_WINDOW_BYTES, STREAMS_MAX * ANSWERS_WINDOW_BYTES),
+            next: AtomicUsize::new(0),
+        })
     }
 
     /// The region.
@@ -97,9 +124,20 @@ impl Peer {
         &self.region
     }
 
-    /// Sends a request and waits for the beginning of its answer, as long as the caller keeps waiting.
-    pub(crate) async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Unanswered> {
-        let connection = &self.connections[self.next.fetch_add(1, Relaxed) % CONNECTIONS];
+    /// A connection that has a place left, and the place.
+    fn place(&self, streaming: bool) -> Result<(&Connection, Place), Unanswered> {
+        let connections = if streaming { std::slice::from_ref(&self.streams) } else { &self.calls };
+        let first = self.next.fetch_add(1, Relaxed) % connections.len();
+        let in_turn = connections[first..].iter().chain(&connections[..first]);
+        let found =
+            in_turn.map(|connection| (connection, connection.places.take())).find_map(|(connection, place)| Some((connection, place?)));
+        found.ok_or_else(|| Unanswered::Full(connections.iter().map(|connection| connection.places.max()).sum()))
+    }
+
+    /// Sends a request and waits for the beginning of its answer, as long as the caller keeps waiting. `streaming`: the call
+    /// lasts as long as its caller wants.
+    pub(crate) async fn send(&self, request: Request<Body>, streaming: bool) -> Result<Response<Body>, Unanswered> {
+        let (connection, place) = self.place(streaming)?;
         // Made before the request is handed over: it hears of every failure from here on.
         let unreachable = connection.unreachable.notified();
         let sent = Arc::new(AtomicBool::new(false));
@@ -115,7 +153,7 @@ impl Peer {
                 return Err(Unanswered::NotSent("the connection could not be made".to_owned()));
             },
         };
-        answered.map_err(|error| {
+        let answer = answered.map_err(|error| {
             let chain = chain(&error);
             if chain.iter().any(|error| error.is::<TimeoutExpired>()) {
                 return Unanswered::Timeout;
@@ -126,7 +164,8 @@ impl Peer {
                 return Unanswered::NotSent(cause);
             }
             Unanswered::Broken(cause)
-        })
+        })?;
+        Ok(body::observe(answer, move |_| drop(place)))
     }
 }
 
@@ -174,5 +213,24 @@ impl http_body::Body for Sent {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn calls_fill_both_connections_and_streams_theirs_and_then_there_is_no_place() {
+        let topology = crate::mesh::tests::topology(&[1, 2]);
+        let peer = Peer::new(topology.region(&"eu_west".parse().expect("a name")).expect("a region")).expect("a peer");
+        for (streaming, max) in [(false, 4_096), (true, 256)] {
+            let mut held: Vec<_> = (0..max).map(|_| peer.place(streaming).expect("a place")).collect();
+            assert!(matches!(peer.place(streaming), Err(Unanswered::Full(full)) if full == max));
+            held.pop();
+            held.push(peer.place(streaming).expect("a place that is free again"));
+            // The other kind has its own.
+            drop(peer.place(!streaming).expect("a place"));
+        }
     }
 }

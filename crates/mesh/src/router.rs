@@ -12,7 +12,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use paymesh_contract::{Fault, MethodPolicy, Target};
 use paymesh_types::RegionName;
-use tonic::{Code, body::Body, service::Routes};
+use tonic::{Code, Status, body::Body, service::Routes};
 use tower::Service;
 
 use crate::{
@@ -24,9 +24,6 @@ use crate::{
     mesh::Mesh,
     route::{self, Plan},
 };
-
-/// How long the first message of a stream without a deadline may take to arrive.
-const FIRST_MESSAGE_WAIT_MAX_MS: u64 = 10_000;
 
 /// When to try again on a node that comes up.
 const RETRY_AFTER_MS: u64 = 500;
@@ -105,11 +102,7 @@ async fn destination(mesh: &Mesh, entry: &Entry, call: &Call, mut body: Body) ->
     let Some(method) = call.method.filter(|method| method.policy.target != Target::Local) else {
         return Ok((mesh.region().clone(), body));
     };
-    let wait = Duration::from_millis(FIRST_MESSAGE_WAIT_MAX_MS);
-    let read = match call.deadline {
-        Some(_) => read_first(&mut body).await?,
-        None => tokio::time::timeout(wait, read_first(&mut body)).await.map_err(|_| crate::layers::deadline::exceeded())??,
-    };
+    let read = read_first(&mut body).await?;
     let region = home(mesh, method.policy, &read).await?;
     Ok((region, Replay::body(read, body)))
 }
@@ -132,8 +125,7 @@ async fn read_first(body: &mut Body) -> Result<Bytes, Fault> {
     let mut read = Bytes::new();
     loop {
         let Some(frame) = body.frame().await else { return Err(frame::truncated()) };
-        let frame =
-            frame.map_err(|status| Fault::new(Code::Cancelled, "CANCELLED", format!("the request broke off: {}", status.message())))?;
+        let frame = frame.map_err(|status| broken_off(&status))?;
         let Ok(data) = frame.into_data() else { return Err(frame::truncated()) };
         read = if read.is_empty() {
             data
@@ -150,4 +142,12 @@ async fn read_first(body: &mut Body) -> Result<Bytes, Fault> {
             return Err(frame::truncated());
         }
     }
+}
+
+fn broken_off(status: &Status) -> Fault {
+    // A layer above that ends a request says why; a connection that breaks has no details.
+    if !status.details().is_empty() {
+        return Fault::from_status(status);
+    }
+    Fault::new(Code::Cancelled, "CANCELLED", format!("the request broke off: {}", status.message()))
 }

@@ -13,8 +13,10 @@ use crate::Error;
 
 /// Entries kept in memory for readers that keep up.
 const RING_ENTRIES_MAX: u64 = 65_536;
-/// Payload bytes that a reader that lags takes from storage at once.
+/// Payload bytes that a reader that lags takes from storage at once. Decoded, they take some thirty times as much.
 const READ_BYTES: usize = 1 << 20;
+/// The same for a reader that keeps a few entries only.
+const READ_FEW_BYTES: usize = 1 << 16;
 
 /// Entries in their order.
 pub(crate) type Batch = Arc<Vec<Committed>>;
@@ -109,6 +111,21 @@ impl Tail {
         }
     }
 
+    /// The same, but at most so many entries, and no others kept in memory for as long as these are: for readers that may take
+    /// long over them. A large segment is read again for each part of it.
+    ///
+    /// # Errors
+    /// As of [`Self::next`].
+    pub async fn next_few(&self, from: Sequence, entries_max: usize) -> Result<Vec<Committed>, Error> {
+        let from = from.max(Sequence(1));
+        self.reached(from).await;
+        let (entries, before) = match self.in_memory(from) {
+            Some((_, entries, before)) => (entries, before),
+            None => (self.stored(from, READ_FEW_BYTES).await?.entries, 0),
+        };
+        Ok(entries[before..].iter().take(entries_max).cloned().collect())
+    }
+
     /// Segments from the one that holds `from` on, as they are stored, until about `bytes_max` of payload; waits until there
     /// is one.
     ///
@@ -159,11 +176,17 @@ impl Tail {
 
     /// What is in memory of what was committed with `from`, cut to begin there.
     fn recent(&self, from: Sequence) -> Option<Run> {
+        let (last, entries, before) = self.in_memory(from)?;
+        let entries = if before == 0 { entries } else { Arc::new(entries[before..].to_vec()) };
+        Some(Run { last, entries })
+    }
+
+    /// The last entry of what was committed with `from`, what is held of it, and how many of these are before `from`.
+    fn in_memory(&self, from: Sequence) -> Option<(Sequence, Batch, usize)> {
         let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         let piece = &ring.pieces[ring.index(from)?];
         let before = piece.entries.partition_point(|(position, _)| position.sequence < from);
-        let entries = if before == 0 { piece.entries.clone() } else { Arc::new(piece.entries[before..].to_vec()) };
-        Some(Run { last: piece.segment.last(), entries })
+        Some((piece.segment.last(), piece.entries.clone(), before))
     }
 
     /// One entry.

@@ -382,3 +382,20 @@ async fn the_payers_words_are_on_the_payers_statement_and_not_on_the_payees() {
         assert_eq!(newest(2).await, (30, String::new()));
     }
 }
+
+#[tokio::test]
+async fn a_reader_that_wants_few_entries_gets_few_from_memory_and_from_storage() {
+    for disk in Disk::each() {
+        let shard = disk.open(&eu(0)).await;
+        all(&shard, [enrol(1)]).await;
+        all(&shard, (0..3_000).map(|_| deposit(1, 1))).await;
+        let from_memory = shard.tail().next_few(Sequence(2), 100).await.expect("entries");
+        shard.close().await;
+        let shard = disk.open(&eu(0)).await;
+        let from_storage = shard.tail().next_few(Sequence(2), 100).await.expect("entries");
+        assert_eq!(from_memory, from_storage);
+        assert_eq!(from_memory.iter().map(|(position, _)| position.sequence.0).collect::<Vec<_>>(), (2..102).collect::<Vec<_>>());
+        assert_eq!(shard.tail().next_few(Sequence(3_001), 100).await.expect("the last").len(), 1);
+        shard.close().await;
+    }
+}

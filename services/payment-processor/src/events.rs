@@ -1,9 +1,10 @@
 //! EventService: tails a shard's journal, each subscriber at its own pace.
 //!
-//! Nothing is read before the subscriber has room for it. A subscriber that entered the mesh in another zone gets the open
+//! Nothing is read before the subscriber has room for it, and little before it has taken what was read: those that take
+//! nothing may be many. A subscriber that entered the mesh in another zone gets the open
 //! parts only.
 
-use std::sync::Arc;
+use std::{sync::Arc, vec};
 
 use futures::{StreamExt as _, stream, stream::BoxStream};
 use paymesh_contract::{
@@ -20,6 +21,10 @@ use crate::{answer, error, homes::Homes};
 
 /// Events of one message at most.
 const MESSAGE_EVENTS_MAX: usize = 512;
+
+/// Entries that a subscriber keeps in memory at most, some 2 MiB: fewer, and a journal of large segments would be read again
+/// more often.
+const READ_ENTRIES_MAX: usize = 2_048;
 
 /// The service.
 #[derive(Debug)]
@@ -56,7 +61,7 @@ impl EventService for Events {
             return Err(error::failed(Error::InTheFuture { shard: name, head, wanted: from }).into());
         }
         let unseal = self.may_unseal(Call::of(&request), &name);
-        let reader = Reader { shard, unseal, next: from, batch: Arc::default(), taken: 0, ended: false };
+        let reader = Reader { shard, unseal, next: from, read: Vec::new().into_iter(), ended: false };
         Ok(Response::new(stream::unfold(reader, Reader::step).boxed()))
     }
 }
@@ -64,11 +69,10 @@ impl EventService for Events {
 struct Reader {
     shard: Shard,
     unseal: bool,
-    /// The entry to be read after those of `batch`.
+    /// The entry to be read after those of `read`.
     next: Sequence,
-    batch: Arc<Vec<Committed>>,
-    /// Entries of `batch` that were sent.
-    taken: usize,
+    /// What was read and not sent yet.
+    read: vec::IntoIter<Committed>,
     ended: bool,
 }
 
@@ -83,18 +87,16 @@ impl Reader {
     }
 
     async fn message(&mut self) -> Result<SubscribeResponse, Fault> {
-        if self.taken == self.batch.len() {
+        if self.read.len() == 0 {
             let entries = tokio::select! {
-                entries = self.shard.tail().next(self.next) => entries,
+                entries = self.shard.tail().next_few(self.next, READ_ENTRIES_MAX) => entries,
                 why = self.shard.stopped() => Err(Error::NotServing { shard: self.shard.reference().clone(), why }),
             };
-            self.batch = entries.map_err(error::failed)?.entries;
-            self.taken = 0;
-            self.next = self.batch.last().map_or(self.next, |(last, _)| last.sequence.next());
+            let entries = entries.map_err(error::failed)?;
+            self.next = entries.last().map_or(self.next, |(last, _)| last.sequence.next());
+            self.read = entries.into_iter();
         }
-        let end = self.batch.len().min(self.taken + MESSAGE_EVENTS_MAX);
-        let events = self.batch[self.taken..end].iter().map(|committed| event(committed, self.unseal)).collect();
-        self.taken = end;
+        let events = self.read.by_ref().take(MESSAGE_EVENTS_MAX).map(|committed| event(&committed, self.unseal)).collect();
         Ok(SubscribeResponse { events, head_sequence: self.shard.tail().head().0 })
     }
 }

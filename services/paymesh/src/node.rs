@@ -105,7 +105,8 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
         .add_service(reflection_v1alpha);
 
     node.healthy();
-    tracing::info!(region = %args.region, grpc = %region.grpc, http = %region.http, "serving");
+    let limits = limits();
+    tracing::info!(region = %args.region, grpc = %region.grpc, http = %region.http, connections_max = limits.connections_max, "serving");
     let leaving = {
         let (health, reporter) = (health.clone(), reporter.clone());
         async move {
@@ -116,7 +117,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
         }
     };
     let served = tokio::select! {
-        served = mesh.serve(routes, listeners.grpc, Limits::default(), leaving) => served.context("the gRPC listener"),
+        served = mesh.serve(routes, listeners.grpc, limits, leaving) => served.context("the gRPC listener"),
         Some(ended) = tasks.join_next() => match ended {
             Ok(Ok(())) => Err(anyhow::anyhow!("a task of the node ended before the node")),
             Ok(Err(error)) => Err(error),
@@ -133,6 +134,13 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
     }
     tracing::info!("left");
     served
+}
+
+/// The listener's bounds. At least half of the files that the process may open are left to its journals and its health.
+fn limits() -> Limits {
+    let default = Limits::default();
+    let connections_max = machine::open_files_max().map_or(default.connections_max, |files| default.connections_max.min(files / 2));
+    Limits { connections_max, ..default }
 }
 
 /// Opens the shards that the region leads, all at once. One that cannot be opened is refused, and the others serve.

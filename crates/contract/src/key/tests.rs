@@ -243,3 +243,12 @@ fn paths_that_name_no_scalar_are_refused() {
         assert_eq!(path(message, key).err(), Some(problem), "{message} {key}");
     }
 }
+
+#[test]
+fn fields_are_counted_up_to_a_bound_and_what_cannot_be_read_is_an_error() {
+    assert_eq!(has_more_fields(&[10, 0].repeat(3), 3), Ok(false));
+    assert_eq!(has_more_fields(&[10, 0].repeat(4), 3), Ok(true));
+    // Decoders step over a group, and any number of fields may come after it.
+    let hidden = [&[0x0b, 0x0c][..], &[10, 0].repeat(4)].concat();
+    assert_eq!(has_more_fields(&hidden, 3), Err(KeyError::Group));
+}

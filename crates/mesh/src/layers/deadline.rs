@@ -26,6 +26,9 @@ use crate::{
 /// The time for a call whose caller gives none. Streams have none then.
 pub const DEADLINE_DEFAULT_MS: u64 = 30_000;
 
+/// The most time that a caller can ask for. What a call holds is free again by then; streams are bounded by their number.
+const DEADLINE_MAX_MS: u64 = 300_000;
+
 /// How much earlier than the caller's own timer ours goes off, so that our answer still gets there: a quarter of short ones.
 const DEADLINE_MARGIN_MS: u64 = 20;
 
@@ -112,7 +115,11 @@ impl<S: Answer> Service<Request<Body>> for Deadline<S> {
 /// When a call ends: by its caller's word, or else by what its method is.
 fn deadline(now: Instant, timeout: Option<Duration>, method: Option<&Method>) -> Option<Instant> {
     let timeout = match (timeout, method) {
-        (Some(timeout), _) => timeout - (timeout / 4).min(Duration::from_millis(DEADLINE_MARGIN_MS)),
+        (Some(timeout), _) => {
+            let timeout = timeout - (timeout / 4).min(Duration::from_millis(DEADLINE_MARGIN_MS));
+            let lasting = method.is_none_or(Method::is_streaming);
+            if lasting { timeout } else { timeout.min(Duration::from_millis(DEADLINE_MAX_MS)) }
+        }
         // Health's Watch and reflection are streams too, as far as is known here.
         (None, None) => return None,
         (None, Some(method)) if method.is_streaming() => return None,
@@ -155,6 +162,17 @@ mod tests {
         assert_eq!(began.elapsed().as_secs(), DEADLINE_DEFAULT_MS / 1_000);
         let hours = Duration::from_secs(3_600);
         assert!(tokio::time::timeout(hours, layer.call(mock::request(STREAM))).await.is_err(), "the stream still waits");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_gets_five_minutes_at_most_and_a_stream_what_it_asks_for() {
+        let mut layer = Deadline::new(Stop::default(), mock::service(|_| pending()));
+        let began = Instant::now();
+        let fault = mock::fault(layer.call(with_timeout(mock::request(UNARY), "99999999H")).await).await;
+        assert_eq!((fault.code, began.elapsed().as_secs()), (Code::DeadlineExceeded, DEADLINE_MAX_MS / 1_000));
+        let began = Instant::now();
+        mock::fault(layer.call(with_timeout(mock::request(STREAM), "2H")).await).await;
+        assert_eq!(began.elapsed().as_secs(), 7_199);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,11 +1,10 @@
 //! Refuses calls when too many are in progress: a queue that only grows helps nobody.
+//!
+//! Calls that end by themselves, streams that last as long as their callers want, and what tells whether the node lives
+//! have places of their own, so that none of them crowds out another.
 
 use std::{
     convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,7 +15,7 @@ use tonic::body::Body;
 use tower::Service;
 
 use super::{Answer, Answering};
-use crate::{body, call::Call};
+use crate::{Limits, body, call::Call, places::Places};
 
 pub(crate) const SHED: &str = "paymesh_calls_shed_total";
 
@@ -24,27 +23,33 @@ pub(crate) const SHED: &str = "paymesh_calls_shed_total";
 const RETRY_AFTER_MS: u64 = 100;
 
 /// Bounds the calls in progress, each until its answer's last byte.
-///
-/// gRPC's own health and reflection pass: an overloaded node must still be able to say that it lives.
 #[derive(Clone)]
 pub(crate) struct Shed<S> {
-    calls_max: usize,
-    calls: Arc<AtomicUsize>,
+    calls: Places,
+    streams: Places,
+    /// For what the contract does not have, gRPC's own health and reflection: an overloaded node must still be able to say
+    /// that it lives.
+    probes: Places,
     inner: S,
 }
 
 impl<S> Shed<S> {
-    pub(crate) fn new(calls_max: usize, inner: S) -> Self {
-        Self { calls_max, calls: Arc::default(), inner }
+    pub(crate) fn new(limits: Limits, inner: S) -> Self {
+        Self {
+            calls: Places::new(limits.calls_max),
+            streams: Places::new(limits.streams_max),
+            probes: Places::new(limits.probes_max),
+            inner,
+        }
     }
-}
 
-/// A place among the calls in progress.
-struct Place(Arc<AtomicUsize>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+    /// The places for calls such as this one, and what to call those that hold them.
+    fn places(&self, request: &Request<Body>) -> (&Places, &'static str) {
+        match request.extensions().get::<Call>().and_then(|call| call.method) {
+            None => (&self.probes, "health checks and reflections"),
+            Some(method) if method.is_streaming() => (&self.streams, "streams"),
+            Some(_) => (&self.calls, "calls"),
+        }
     }
 }
 
@@ -58,20 +63,16 @@ impl<S: Answer> Service<Request<Body>> for Shed<S> {
     }
 
     fn call(&mut self, request: Request<Body>) -> Answering {
-        if request.extensions().get::<Call>().is_none_or(|call| call.method.is_none()) {
-            return Box::pin(self.inner.call(request));
-        }
-        let before = self.calls.fetch_add(1, Relaxed);
-        let place = Place(Arc::clone(&self.calls));
-        if before >= self.calls_max {
+        let (places, kind) = self.places(&request);
+        let Some(place) = places.take() else {
             metrics::counter!(SHED).increment(1);
             let fault = Fault::unavailable(
                 "NODE_OVERLOADED",
-                format!("the node has {} calls in progress, its most", self.calls_max),
+                format!("the node has {} {kind} in progress, its most", places.max()),
                 Duration::from_millis(RETRY_AFTER_MS),
             );
             return Box::pin(async { Ok(body::reply(fault)) });
-        }
+        };
         let answer = self.inner.call(request);
         Box::pin(async move {
             let place = place;
@@ -89,10 +90,18 @@ mod tests {
     use crate::layers::mock;
 
     const PATH: &str = "/paymesh.wallet.v1.WalletService/GetBalance";
+    const STREAM: &str = "/paymesh.events.v1.EventService/Subscribe";
+    const HEALTH: &str = "/grpc.health.v1.Health/Check";
+
+    /// A node with so many places for calls, streams and health checks.
+    fn shed(calls_max: usize, streams_max: usize, probes_max: usize) -> Shed<mock::Mock> {
+        let limits = Limits { calls_max, streams_max, probes_max, ..Limits::default() };
+        Shed::new(limits, mock::answering(|_| mock::ok(b"answer")))
+    }
 
     #[tokio::test]
     async fn one_call_too_many_is_refused_with_retry_info_and_a_finished_one_makes_room() {
-        let mut layer = Shed::new(1, mock::answering(|_| mock::ok(b"answer")));
+        let mut layer = shed(1, 1, 1);
         let first = layer.call(mock::request(PATH)).await.expect("infallible");
         let fault = mock::fault(layer.call(mock::request(PATH)).await).await;
         assert_eq!((fault.code, fault.reason.as_ref()), (Code::Unavailable, "NODE_OVERLOADED"));
@@ -103,16 +112,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_its_caller_gives_up_makes_room() {
-        let mut layer = Shed::new(1, mock::answering(|_| mock::ok(b"answer")));
+        let mut layer = shed(1, 1, 1);
         drop(layer.call(mock::request(PATH)));
         drop(layer.call(mock::request(PATH)).await);
         assert_eq!(mock::fault(layer.call(mock::request(PATH)).await).await.code, Code::Ok);
     }
 
     #[tokio::test]
-    async fn health_checks_pass_an_overloaded_node() {
-        let mut layer = Shed::new(0, mock::answering(|_| mock::ok(b"answer")));
-        assert_eq!(mock::fault(layer.call(mock::request("/grpc.health.v1.Health/Check")).await).await.code, Code::Ok);
-        assert_eq!(mock::fault(layer.call(mock::request(PATH)).await).await.code, Code::Unavailable);
+    async fn calls_streams_and_health_checks_do_not_take_each_others_places() {
+        let paths = [PATH, STREAM, HEALTH];
+        for full in paths {
+            let mut layer = shed(1, 1, 1);
+            let _held = layer.call(mock::request(full)).await;
+            for path in paths {
+                let wanted = if path == full { Code::Unavailable } else { Code::Ok };
+                assert_eq!(mock::fault(layer.call(mock::request(path)).await).await.code, wanted, "{path} beside {full}");
+            }
+        }
     }
 }

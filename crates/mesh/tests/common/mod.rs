@@ -15,7 +15,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::client::conn::http2::{self, SendRequest};
+use hyper::{
+    body::Incoming,
+    client::conn::http2::{self, SendRequest},
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use paymesh_contract::{
     Fault,
@@ -69,6 +72,8 @@ pub enum Manner {
     Answer,
     /// Never answers.
     Hang,
+    /// Answers a message of 300,000 bytes.
+    AnswerMuch,
     /// Begins to answer and breaks off.
     Break,
 }
@@ -119,6 +124,7 @@ impl Service<Request<Body>> for Wallet {
             let frames = match wallet.manner {
                 Manner::Hang => std::future::pending().await,
                 Manner::Answer => vec![message, Ok(Frame::trailers(trailers))],
+                Manner::AnswerMuch => vec![Ok(Frame::data(framed(&[b'x'; 300_000]))), Ok(Frame::trailers(trailers))],
                 Manner::Break => vec![message, Err(Status::internal("broken on purpose"))],
             };
             let mut response = Response::new(Body::new(StreamBody::new(futures::stream::iter(frames))));
@@ -126,6 +132,37 @@ impl Service<Request<Body>> for Wallet {
             Ok(response)
         })
     }
+}
+
+/// Has nothing to tell, and goes on.
+#[derive(Clone)]
+pub struct Events;
+
+impl NamedService for Events {
+    const NAME: &'static str = "paymesh.events.v1.EventService";
+}
+
+impl Service<Request<Body>> for Events {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Body>) -> Answering {
+        Box::pin(async {
+            let mut response = Response::new(silent());
+            response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+            Ok(response)
+        })
+    }
+}
+
+/// A body that never goes on.
+pub fn silent() -> Body {
+    Body::new(StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, Status>>()))
 }
 
 /// Knows users 1 to 9,999: the even ones are of zone global, the odd ones of zone eu.
@@ -173,14 +210,18 @@ pub struct Node {
 
 impl Node {
     pub fn start(topology: &Topology, region: &str, listener: TcpListener, wallet: Wallet) -> Self {
+        Self::start_with(topology, region, listener, wallet, Limits::default())
+    }
+
+    pub fn start_with(topology: &Topology, region: &str, listener: TcpListener, wallet: Wallet, limits: Limits) -> Self {
         let port = listener.local_addr().expect("an address").port();
         let mesh = Mesh::new(Arc::new(topology.clone()), region.parse().expect("a region")).expect("a mesh");
         let (stop, stopped) = oneshot::channel::<()>();
-        let services = Routes::new(wallet).add_service(Directory);
+        let services = Routes::new(wallet).add_service(Directory).add_service(Events);
         mesh.attach(services.clone());
         let task = tokio::spawn({
             let mesh = mesh.clone();
-            let limits = Limits { drain_wait: Duration::from_millis(500), ..Limits::default() };
+            let limits = Limits { drain_wait: Duration::from_millis(500), ..limits };
             async move { mesh.serve(services, listener, limits, async { stopped.await.unwrap_or_default() }).await }
         });
         Self { mesh, port, stop: Some(stop), task }
@@ -194,22 +235,36 @@ impl Node {
 
     /// A client without a timer of its own: tonic's would race the node's.
     pub async fn client(&self) -> Client {
+        self.client_that_takes(1 << 20).await
+    }
+
+    /// The same, but no more than so many bytes of each answer are sent before it is read.
+    pub async fn client_that_takes(&self, bytes: u32) -> Client {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await.expect("a node");
         stream.set_nodelay(true).expect("a socket");
-        let (client, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let (client, connection) = builder.initial_stream_window_size(bytes).handshake(TokioIo::new(stream)).await.expect("HTTP/2");
         tokio::spawn(connection);
         client
     }
 }
 
 /// A connection to a node.
-pub type Client = SendRequest<Full<Bytes>>;
+pub type Client = SendRequest<Body>;
 
 /// us_east and eu_west.
 pub async fn two_nodes(us: &Wallet, eu: &Wallet) -> [Node; 2] {
+    two_nodes_with(us, eu, Limits::default()).await
+}
+
+/// The same, both with these limits.
+pub async fn two_nodes_with(us: &Wallet, eu: &Wallet, limits: Limits) -> [Node; 2] {
     let ((us_listener, us_port), (eu_listener, eu_port)) = (listener().await, listener().await);
     let topology = topology([us_port, eu_port], false);
-    [Node::start(&topology, "us_east", us_listener, us.clone()), Node::start(&topology, "eu_west", eu_listener, eu.clone())]
+    [
+        Node::start_with(&topology, "us_east", us_listener, us.clone(), limits),
+        Node::start_with(&topology, "eu_west", eu_listener, eu.clone(), limits),
+    ]
 }
 
 /// A message behind its prefix.
@@ -230,14 +285,23 @@ pub struct Answer {
 
 /// Sends raw bytes as a call's body.
 pub async fn send(client: &Client, path: &str, headers: &[(&'static str, &str)], body: Bytes) -> Answer {
+    read(open(client, path, headers, Body::new(Full::new(body))).await).await
+}
+
+/// The beginning of a call's answer.
+pub async fn open(client: &Client, path: &str, headers: &[(&'static str, &str)], body: Body) -> Response<Incoming> {
     let uri = format!("http://node{path}");
-    let mut request = Request::post(uri).version(http::Version::HTTP_2).body(Full::new(body)).expect("a request");
+    let mut request = Request::post(uri).version(http::Version::HTTP_2).body(body).expect("a request");
     request.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
     request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
     for (name, value) in headers {
         request.headers_mut().insert(*name, HeaderValue::from_str(value).expect("a value"));
     }
-    let response = client.clone().send_request(request).await.expect("an answer");
+    client.clone().send_request(request).await.expect("an answer")
+}
+
+/// An answer, read to its end.
+pub async fn read(response: Response<Incoming>) -> Answer {
     let (parts, body) = response.into_parts();
     let collected = body.collect().await.expect("a whole answer");
     let trailers = collected.trailers().cloned().unwrap_or_default();

@@ -1,17 +1,22 @@
 //! Many payments at once.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use paymesh_contract::{
     common::v1::ItemError,
     payments::v1::{
         CreatePaymentRequest, CreatePaymentsRequest, PaymentOutcome, PaymentReceipt, PaymentStatus, StreamPaymentsRequest,
-        payment_outcome::Outcome,
+        payment_outcome::Outcome, payment_service_client::PaymentServiceClient,
     },
 };
+use paymesh_mesh::Limits;
+use paymesh_payment_processor::services;
 use paymesh_shard::Options;
 use tokio_stream::StreamExt as _;
 use tonic::Code;
@@ -151,6 +156,20 @@ async fn a_stream_answers_every_batch_in_order() {
         answered.push((answer.batch_id, answer.outcomes.len()));
     }
     assert_eq!(answered, sizes);
+    node.close().await;
+}
+
+#[tokio::test]
+async fn a_stream_whose_first_batch_does_not_come_is_ended() {
+    let node = Node::start().await;
+    let limits = Limits { first_message_wait: Duration::from_millis(100), ..Limits::default() };
+    let edge = node.mesh.edge(services(node.shards.clone(), node.mesh.clone()), limits);
+    let answer = async {
+        let mut answers = PaymentServiceClient::new(edge).stream_payments(tokio_stream::pending()).await?.into_inner();
+        answers.message().await
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(5), answer).await.expect("it hangs");
+    assert_eq!(refused(answer), refusal(Code::DeadlineExceeded, "REQUEST_STALLED", ""));
     node.close().await;
 }
 

@@ -1,5 +1,7 @@
 //! Whatever the bytes: every method answers with a clean error or an answer, and the node goes on.
 
+use std::time::Duration;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
@@ -31,7 +33,7 @@ async fn call(node: &Node, path: &str, body: Bytes) -> Status {
     }
     let mut body = response.into_body();
     loop {
-        let frame = tokio::time::timeout(std::time::Duration::from_secs(5), body.frame()).await;
+        let frame = tokio::time::timeout(Duration::from_secs(5), body.frame()).await;
         let Ok(frame) = frame else { return Status::ok("it goes on") };
         let frame = frame.expect("an answer ends with its trailers").expect("frames");
         if let Some(trailers) = frame.trailers_ref() {
@@ -92,6 +94,29 @@ async fn an_empty_request_is_refused_where_anything_is_needed() {
         let nothing_needed = matches!(policy.method.as_str(), "GetTopology" | "GetStatus");
         let wanted = if nothing_needed { Code::Ok } else { Code::InvalidArgument };
         assert_eq!(status.code(), wanted, "{}: {status:?}", policy.path);
+    }
+    node.close().await;
+}
+
+/// A message of 70,000 empty items of its list `field`, which does not decode at its end.
+fn empty_items(field: u8) -> Bytes {
+    let mut message = [field << 3 | 2, 0].repeat(70_000);
+    message.extend([field << 3 | 2, 1, 0xff]);
+    framed(&message)
+}
+
+#[tokio::test]
+async fn the_items_of_a_message_are_counted_before_it_is_decoded() {
+    let node = Node::start().await;
+    for (path, field) in [
+        ("/paymesh.payments.v1.PaymentService/CreatePayments", 1),
+        ("/paymesh.payments.v1.PaymentService/StreamPayments", 2),
+        ("/paymesh.directory.v1.DirectoryService/EnrollUser", 4),
+        ("/paymesh.mesh.v1.MeshService/VerifyShard", 2),
+    ] {
+        let status = call(&node, path, empty_items(field)).await;
+        assert_eq!(Fault::from_status(&status).reason, "TOO_MANY_ITEMS", "{path}: {status:?}");
+        assert_eq!(status.code(), Code::InvalidArgument);
     }
     node.close().await;
 }

@@ -1,7 +1,9 @@
 //! Journals, tailed.
 
+use std::{sync::Arc, time::Duration};
+
 use paymesh_contract::events::v1::{Event, SubscribeRequest, SubscribeResponse, entry_open::Body};
-use paymesh_types::ShardRef;
+use paymesh_types::{Sequence, ShardRef};
 use tonic::{Code, Streaming};
 
 use crate::support::{Node, deposit, pay, refusal, refused};
@@ -38,6 +40,33 @@ async fn a_subscriber_gets_every_entry_once_and_in_order_and_then_what_comes() {
     assert_eq!(sequences(&take(&mut stream, 1).await), [1_204]);
     let mut later = node.events().subscribe(subscribe("eu", 0, 1_203)).await.expect("a stream").into_inner();
     assert_eq!(sequences(&take(&mut later, 2).await), [1_203, 1_204]);
+    node.close().await;
+}
+
+#[tokio::test]
+async fn a_subscriber_that_takes_nothing_holds_a_part_of_a_batch_and_not_all_of_it() {
+    let node = Node::start().await;
+    node.users(&[(3, 100_000), (6, 0)]).await;
+    let payments: Vec<_> = (0..4_000).map(|_| pay(3, 6, 1)).collect();
+    node.payments().create_payments(paymesh_contract::payments::v1::CreatePaymentsRequest { payments }).await.expect("payments");
+    let shard = ShardRef { zone: "eu".parse().expect("a zone"), index: 0 };
+    let tail = node.shards.get(&shard).expect("it serves").tail();
+    let mut stream = node.events().subscribe(subscribe("eu", 0, 4)).await.expect("a stream").into_inner();
+    let first = stream.message().await.expect("events").expect("events").events.len();
+    assert!(first < 4_000, "{first}");
+    let batch = tail.next(Sequence(4)).await.expect("the payments").entries;
+    assert_eq!(batch.len(), 4_000, "one commit");
+    // Held by the tail, by this test, and by readers that go on: they let go of it.
+    let held = || (Arc::strong_count(&batch), batch.iter().filter(|(_, entry)| Arc::strong_count(entry) > 1).count());
+    for _ in 0..500 {
+        if matches!(held(), (2, ..=2_048)) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (holders, entries) = held();
+    assert!(holders == 2 && entries <= 2_048, "the batch has {holders} holders, {entries} of its entries have others");
+    drop(stream);
     node.close().await;
 }
 

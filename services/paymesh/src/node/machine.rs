@@ -81,6 +81,14 @@ impl DataDirectory {
     }
 }
 
+/// Files and sockets that this process may have open at once. None: the system does not say.
+pub(super) fn open_files_max() -> Option<usize> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    // The soft limit; the hard one comes after it.
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// The node's two ports.
 pub(super) struct Listeners {
     pub(super) grpc: TcpListener,

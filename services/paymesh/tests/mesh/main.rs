@@ -7,6 +7,7 @@
 
 mod canary;
 mod corruption;
+mod crowd;
 mod disk;
 mod forwarding;
 mod kill;
