@@ -113,7 +113,8 @@ impl ReplicationService for Replication {
     async fn follow(&self, request: Request<Streaming<FollowRequest>>) -> Result<Response<Self::FollowStream>, Status> {
         let mut said = request.into_inner();
         let first = tokio::time::timeout(START_WAIT_MAX, said.message()).await;
-        let first = first.map_err(|_| Status::from(wire::invalid("start", "nothing was said")))??;
+        let first = first.map_err(|_| Status::from(wire::invalid("start", "nothing was said")))?;
+        let first = first.map_err(|status| Status::from(wire::invalid("start", status.message())))?;
         let Some(FollowRequest { message: Some(Message::Start(start)) }) = first else {
             return Err(wire::invalid("start", "the first message says what is followed").into());
         };

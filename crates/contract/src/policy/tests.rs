@@ -29,7 +29,7 @@ impl FileResolver for Edited {
 }
 
 /// Every file with a service; they import the rest.
-const DOMAINS: [&str; 5] = ["directory", "events", "mesh", "payments", "wallet"];
+const DOMAINS: [&str; 6] = ["directory", "events", "mesh", "payments", "replication", "wallet"];
 
 /// Reads the policies of some of the real contract's domains after replacing `old` with `new` in `file`.
 fn read_edited(domains: &[&str], file: &'static str, old: &'static str, new: &'static str) -> Result<Policies, Error> {
