@@ -145,15 +145,17 @@ impl File {
         const SQLITE_CORRUPT: i32 = 11;
         const SQLITE_FULL: i32 = 13;
         const SQLITE_NOTADB: i32 = 26;
+        // The index of the write-ahead log gets its whole size when a file is opened.
+        const SQLITE_IOERR_SHMSIZE: i32 = 4874;
         let source = source.into();
-        let primary =
-            source.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff);
+        let code = source.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok());
+        let primary = code.map(|code| code & 0xff);
         // A column of another type than the table has: the file is not what was written.
         let unreadable = matches!(*source, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_));
-        match primary {
-            Some(SQLITE_FULL) => Error::Full { place: self.place.clone() },
-            Some(SQLITE_CORRUPT | SQLITE_NOTADB) => self.corrupt(shard, &source.to_string()),
-            None if unreadable => self.corrupt(shard, &source.to_string()),
+        match (primary, code) {
+            (Some(SQLITE_FULL), _) | (_, Some(SQLITE_IOERR_SHMSIZE)) => Error::Full { place: self.place.clone() },
+            (Some(SQLITE_CORRUPT | SQLITE_NOTADB), _) => self.corrupt(shard, &source.to_string()),
+            (None, _) if unreadable => self.corrupt(shard, &source.to_string()),
             _ => Error::Engine { place: self.place.clone(), source: Box::new(source) },
         }
     }

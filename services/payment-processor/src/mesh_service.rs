@@ -74,7 +74,7 @@ impl MeshService for MeshOperations {
         for (name, shard) in self.homes.shards().iter() {
             shards.push(match shard {
                 Ok(shard) => status(shard).await,
-                Err(refusal) => refusing(name, refusal.why.clone()),
+                Err(refusal) => refusing(name, refusal.why),
             });
         }
         let routes = self.homes.mesh().route_counts().into_iter();
