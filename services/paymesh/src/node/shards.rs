@@ -55,7 +55,7 @@ impl Opener {
                     opener.try_again(&shards, &name, &component).await;
                 }
                 if let Ok(shard) = shards.get(&name) {
-                    component.unhealthy(shard.stopped().await);
+                    watch(shard, &component).await;
                 }
                 // A handle that is dropped reads as a death, so it is kept.
                 std::future::pending().await
@@ -111,6 +111,22 @@ impl Opener {
         let failed = |source| Error::Storage { shard: name.clone(), source };
         let store = self.storage.store(&identity).await.map_err(failed)?;
         Shard::open(&identity, store, self.options.clone(), self.clock.clone()).await
+    }
+}
+
+/// Keeps the health of an open shard's component true until the shard stops.
+async fn watch(shard: &Shard, component: &Component) {
+    let mut degraded = shard.degraded();
+    loop {
+        match &*degraded.borrow_and_update() {
+            Some(why) => component.unhealthy(why.as_str()),
+            None => component.healthy(),
+        }
+        tokio::select! {
+            // The shard holds the sender, so this cannot fail.
+            _ = degraded.changed() => {}
+            why = shard.stopped() => return component.unhealthy(why),
+        }
     }
 }
 
