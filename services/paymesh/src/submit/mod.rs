@@ -36,6 +36,7 @@ use crate::{
     exit::{self, Exit},
     note, output, place,
     progress::Progress,
+    up::Interrupts,
 };
 
 /// Lines between the first unfinished one and the last one scheduled, at most.
@@ -182,7 +183,7 @@ struct Player {
 
 impl Player {
     async fn play(&mut self, mut reader: mpsc::Receiver<anyhow::Result<Line>>) -> anyhow::Result<Ending> {
-        let mut interrupted = std::pin::pin!(crate::up::interrupted());
+        let mut interrupts = Interrupts::new();
         let mut ticks = tokio::time::interval(NOTE_INTERVAL);
         let mut reading = true;
         let mut ending = Ending::Finished;
@@ -206,7 +207,7 @@ impl Player {
                     self.schedule.finish(ticket, (outcome, place));
                 }
                 _ = ticks.tick() => self.note()?,
-                () = &mut interrupted, if matches!(ending, Ending::Finished) => {
+                () = interrupts.next(), if matches!(ending, Ending::Finished) => {
                     // What is in flight is heard out; what waits is not begun.
                     ending = Ending::Interrupted;
                     reading = false;

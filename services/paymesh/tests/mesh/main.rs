@@ -10,6 +10,7 @@ mod corruption;
 mod disk;
 mod forwarding;
 mod kill;
+mod logs;
 mod refusals;
 mod stock;
 mod submit;
