@@ -22,7 +22,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("paymesh-topology", &["paymesh-types"]),
     ("paymesh-ledger", &["paymesh-types"]),
     ("paymesh-journal", &["paymesh-types", "paymesh-contract", "paymesh-ledger"]),
-    ("paymesh-shard", &["paymesh-types", "paymesh-contract", "paymesh-topology", "paymesh-ledger", "paymesh-journal"]),
+    ("paymesh-shard", &["paymesh-types", "paymesh-contract", "paymesh-ledger", "paymesh-journal"]),
     // The mesh carries bytes: it knows the contract and the map, and nothing of books.
     ("paymesh-mesh", &["paymesh-types", "paymesh-contract", "paymesh-topology"]),
 ];

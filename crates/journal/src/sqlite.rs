@@ -21,7 +21,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use crate::{Corrupt, Error, Identity, Store};
+use crate::{Corrupt, Error, Identity, Journal, Store};
 use journal::Journals;
 pub use journal::SqliteJournal;
 pub use tables::SqliteTables;
@@ -44,6 +44,14 @@ impl Engine {
     /// Storage in `directory`. Nothing is opened yet.
     pub fn new(directory: &Path) -> Self {
         Self { directory: directory.to_owned(), journals: Arc::new(Journals::new(directory)) }
+    }
+
+    /// Opens, and makes where it is missing, the journal of a shard whose tables are not kept here.
+    ///
+    /// # Errors
+    /// The file cannot be opened or made, or belongs to something else.
+    pub async fn journal(&self, identity: &Identity) -> Result<Arc<dyn Journal>, Error> {
+        Ok(Arc::new(SqliteJournal::open(self.journals.clone(), identity).await?))
     }
 
     /// Opens, and makes where it is missing, the storage of a shard.
@@ -145,15 +153,17 @@ impl File {
         const SQLITE_CORRUPT: i32 = 11;
         const SQLITE_FULL: i32 = 13;
         const SQLITE_NOTADB: i32 = 26;
+        // The index of the write-ahead log gets its whole size when a file is opened.
+        const SQLITE_IOERR_SHMSIZE: i32 = 4874;
         let source = source.into();
-        let primary =
-            source.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff);
+        let code = source.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok());
+        let primary = code.map(|code| code & 0xff);
         // A column of another type than the table has: the file is not what was written.
         let unreadable = matches!(*source, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_));
-        match primary {
-            Some(SQLITE_FULL) => Error::Full { place: self.place.clone() },
-            Some(SQLITE_CORRUPT | SQLITE_NOTADB) => self.corrupt(shard, &source.to_string()),
-            None if unreadable => self.corrupt(shard, &source.to_string()),
+        match (primary, code) {
+            (Some(SQLITE_FULL), _) | (_, Some(SQLITE_IOERR_SHMSIZE)) => Error::Full { place: self.place.clone() },
+            (Some(SQLITE_CORRUPT | SQLITE_NOTADB), _) => self.corrupt(shard, &source.to_string()),
+            (None, _) if unreadable => self.corrupt(shard, &source.to_string()),
             _ => Error::Engine { place: self.place.clone(), source: Box::new(source) },
         }
     }

@@ -114,7 +114,12 @@ async fn home(mesh: &Mesh, policy: &MethodPolicy, read: &Bytes) -> Result<Region
         Plan::User(user) => mesh.directory().zone_of(user).await?,
         _ => None,
     };
-    match route::shard(mesh.topology(), &plan, zone.as_ref())? {
+    let named = |fault: Fault| match (&plan, &policy.key) {
+        // Only here is it known in which of the message's fields the user stands.
+        (Plan::User(_), Some(key)) => fault.with_field(key.as_str()),
+        _ => fault,
+    };
+    match route::shard(mesh.topology(), &plan, zone.as_ref()).map_err(named)? {
         Some(shard) => route::leader(mesh.topology(), &shard).cloned(),
         None => Ok(mesh.region().clone()),
     }

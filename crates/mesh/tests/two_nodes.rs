@@ -80,7 +80,7 @@ async fn an_unknown_user_is_not_found_and_a_missing_key_is_named() {
     let [_us_node, eu_node] = two_nodes(&us, &eu).await;
     let client = eu_node.client().await;
     let fault = send(&client, GET_BALANCE, &[], balance_of(10_001)).await.fault;
-    assert_eq!((fault.code, fault.reason.as_ref()), (Code::NotFound, "USER_NOT_FOUND"));
+    assert_eq!((fault.code, fault.reason.as_ref(), fault.field.as_deref()), (Code::NotFound, "USER_NOT_FOUND", Some("user_id")));
     let fault = send(&client, GET_BALANCE, &[], balance_of(0)).await.fault;
     assert_eq!((fault.code, fault.field.as_deref()), (Code::InvalidArgument, Some("user_id")));
     let fault = send(&client, "/made.up/Method", &[], balance_of(7)).await.fault;

@@ -27,8 +27,21 @@ const NOTE_EVERY: Duration = Duration::from_millis(100);
 /// Between tries when either side's storage fails.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
+/// The journal that an inbox reads.
+#[derive(Debug)]
+pub enum Source {
+    /// Of a shard that this process leads.
+    Led(Tail),
+    /// Of a shard that another region leads, as far as it came here.
+    Followed(Tail),
+}
+
 /// Follows `source` for `shard` until one of them stops for good, and says why.
-pub async fn follow(source: Tail, shard: Shard) -> String {
+pub async fn follow(source: Source, shard: Shard) -> String {
+    let (source, led) = match source {
+        Source::Led(tail) => (tail, true),
+        Source::Followed(tail) => (tail, false),
+    };
     let read = loop {
         match cursor(&source, &shard).await {
             Ok(read) => break read,
@@ -40,7 +53,8 @@ pub async fn follow(source: Tail, shard: Shard) -> String {
         }
     };
     let head = source.head();
-    if read > head {
+    // A copy may have been made anew, and comes to where this shard was by and by; its leader vouches for it being the same.
+    if led && read > head {
         let why = format!(
             "the journal of {} ends at {head}, and {} has taken in entries up to {read}: the journal has lost its end",
             source.shard(),

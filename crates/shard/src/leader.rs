@@ -75,9 +75,11 @@ impl Leader {
                 if final_for_us {
                     return error.to_string();
                 }
+                self.inner.set_degraded(Some(no_writes(&error)));
                 if let Err(error) = self.recover(&mut callers, &mut internal).await {
                     return error.to_string();
                 }
+                self.inner.set_degraded(None);
             }
             self.inner.base.projected.wait_within(self.head, self.inner.options.projection_lag_entries_max).await;
         }
@@ -142,6 +144,7 @@ impl Leader {
                 }
                 Err(Error::Storage { shard, source }) if source.is_retryable() => {
                     tracing::warn!(%shard, %source, "storage still fails");
+                    inner.set_degraded(Some(no_writes(&source)));
                     while let Ok(work) = callers.try_recv().or_else(|_| internal.try_recv()) {
                         let _ = work.reply.send(Err(Error::NotServing { shard: shard.clone(), why: source.to_string() }));
                     }
@@ -281,6 +284,10 @@ impl Leader {
 
 fn fresh((position, entry): &Committed) -> Answer {
     Answer { position: position.clone(), entry: entry.clone(), replayed: false }
+}
+
+fn no_writes(error: &impl std::fmt::Display) -> String {
+    format!("it takes no writes until its storage works again: {error}")
 }
 
 /// Whether a refusal of the shard's own work only says that it is done already.

@@ -23,6 +23,7 @@ mod verify;
 
 pub use counts::describe_metrics;
 pub use error::Error;
+pub use inbox::Source;
 pub use read::{Page, PaymentView};
 pub use replica::{AddError, End, Replica};
 pub use set::{Refusal, Shards};

@@ -76,6 +76,8 @@ pub struct Answer {
 pub struct Status {
     /// `None` while it serves; otherwise why it does not.
     pub problem: Option<String>,
+    /// Why it takes no writes for now, if it does not: its storage fails, and is tried until it works again.
+    pub degraded: Option<String>,
     /// The term of leadership.
     pub epoch: Epoch,
     /// The last committed entry.
@@ -104,6 +106,7 @@ pub(crate) struct Inner {
     /// When the last entry was committed.
     pub(crate) last_at: AtomicU64,
     problem: watch::Sender<Option<String>>,
+    degraded: watch::Sender<Option<String>>,
     /// The watchdog of the shard's tasks.
     owner: Mutex<Option<JoinHandle<()>>>,
 }
@@ -111,6 +114,13 @@ pub(crate) struct Inner {
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shard").field("shard", &self.base.shard).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// Says why writes are refused, or, with `None`, that they are taken again.
+    pub(crate) fn set_degraded(&self, why: Option<String>) {
+        self.degraded.send_if_modified(|now| std::mem::replace(now, why.clone()) != why);
     }
 }
 
@@ -136,6 +146,7 @@ impl Shard {
             epoch: AtomicU64::new(recovered.epoch.0),
             last_at: AtomicU64::new(recovered.last_at.0),
             problem: watch::Sender::new(None),
+            degraded: watch::Sender::new(None),
             owner: Mutex::new(None),
             options,
         });
@@ -204,6 +215,7 @@ impl Shard {
         let inner = &self.inner;
         Status {
             problem: inner.problem.borrow().clone(),
+            degraded: inner.degraded.borrow().clone(),
             epoch: Epoch(inner.epoch.load(Ordering::Relaxed)),
             head: inner.base.tail.head(),
             projected: inner.base.projected.get(),
@@ -218,6 +230,11 @@ impl Shard {
             Ok(problem) => problem.clone().unwrap_or_default(),
             Err(_) => "it is gone".to_owned(),
         }
+    }
+
+    /// Why it takes no writes for now, as it changes: [`Status::degraded`].
+    pub fn degraded(&self) -> watch::Receiver<Option<String>> {
+        self.inner.degraded.subscribe()
     }
 
     /// Has one command decided and committed.

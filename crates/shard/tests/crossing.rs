@@ -130,6 +130,30 @@ async fn however_much_waits_in_the_other_journal_it_is_taken_in() {
     assert_eq!(balance(&payees, 5).await, 40_000);
 }
 
+#[tokio::test]
+async fn a_journal_that_has_lost_its_end_is_not_followed_and_named() {
+    let (disk, other) = (Disk::memory(&eu(0)), Disk::memory(&eu(1)));
+    let (payers, payees) = (disk.open(&eu(0)).await, other.open(&eu(1)).await);
+    all(&payers, [enrol(4), deposit(4, 1_000), pay_to(4, 5, Some(eu(1)), 100, 0)]).await;
+    all(&payees, [enrol(5)]).await;
+    let inboxes = follow(&[&payers, &payees]);
+    settle(&payers, &payees).await;
+    drop(inboxes);
+    let read = clearing(&payees).await.1[&eu(0)];
+    // What was put back ends before what the payee's shard has taken in: entries of the same numbers would be passed over.
+    let put_back = Disk::memory(&eu(0)).open(&eu(0)).await;
+    all(&put_back, [enrol(4), deposit(4, 1_000)]).await;
+    let mut inboxes = follow(&[&put_back, &payees]);
+    let stopped = tokio::time::timeout(Duration::from_secs(20), inboxes.join_next()).await.expect("an inbox stops");
+    let (from, to, why) = stopped.expect("there are two").expect("it did not die");
+    assert_eq!((from, to), (eu(0), eu(1)));
+    let said = format!("the journal of eu/0 ends at 2, and eu/1 has taken in entries up to {read}: the journal has lost its end");
+    assert_eq!(why, said);
+    all(&put_back, (0..10).map(|_| pay_to(4, 5, Some(eu(1)), 10, 0))).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(balance(&payees, 5).await, 100, "nothing more is taken in from it");
+}
+
 /// A journal in which `extra` follows what an honest leader of eu/0 wrote, and honest entries follow that.
 async fn poisoned(extra: Entry) -> (Disk, Sequence) {
     let disk = Disk::memory(&eu(0));

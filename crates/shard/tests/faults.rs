@@ -119,6 +119,7 @@ async fn while_the_storage_is_full_callers_are_told_and_afterwards_it_serves() {
         let requests = (1..=10).map(|number| ask(number, deposit(1, 1))).collect();
         let why = not_serving(shard.submit_all(requests).await);
         assert!(why.contains("is full"), "round {round}: {why}");
+        assert!(shard.status().degraded.is_some_and(|why| why.contains("is full")), "round {round}");
         // It stands by: reads go on once it has found out where its storage is.
         assert_eq!(balance(&shard, 1).await, 1_000, "round {round}");
     }
@@ -126,6 +127,7 @@ async fn while_the_storage_is_full_callers_are_told_and_afterwards_it_serves() {
     let requests: Vec<Request> = (1..=10).map(|number| ask(number, deposit(1, 1))).collect();
     for (answer, replayed) in [(shard.submit_all(requests.clone()).await, false), (shard.submit_all(requests).await, true)] {
         assert!(answer.expect("it serves again").into_iter().all(|answer| answer.expect("it is accepted").replayed == replayed));
+        assert_eq!(shard.status().degraded, None);
     }
     assert_eq!(balance(&shard, 1).await, 1_010);
     assert_eq!(effects(&journal(shard.store(), &eu(0)).await.1).len(), 10);

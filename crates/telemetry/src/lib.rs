@@ -8,12 +8,14 @@
 
 mod health;
 mod http;
+mod lines;
 mod logs;
 mod metrics;
 
 pub use crate::{
     health::{Component, Health, Report, Status},
     http::serve_http,
+    lines::Lines,
     logs::{Config, Guard, init},
     metrics::Metrics,
 };
@@ -40,6 +42,9 @@ pub enum Error {
     /// Traces are exported by tasks of a tokio runtime, and there is none.
     #[error("traces can only be exported from within a tokio runtime")]
     NoRuntime,
+    /// The thread that writes the logs could not be started.
+    #[error("logs cannot be written: {0}")]
+    Logs(std::io::Error),
     /// Something else in this process has set up logs or metrics before.
     #[error("{what} are set up already in this process")]
     AlreadySetUp {

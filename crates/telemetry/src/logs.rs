@@ -1,7 +1,8 @@
 //! Logs to standard error, and traces to an OpenTelemetry collector when one is configured.
 //!
-//! Logs go to standard error so that a command's answer on standard output stays clean. Spans are exported in batches in the
-//! background; a collector that is slow or gone costs spans, never a payment.
+//! Logs go to standard error so that a command's answer on standard output stays clean; a reader of it that is slow or hangs
+//! costs lines (see `lines`). Spans are exported in batches in the background; a collector that is slow or gone costs spans.
+//! Neither ever costs a payment.
 
 use std::{io::IsTerminal, sync::mpsc, time::Duration};
 
@@ -13,7 +14,7 @@ use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter::Targets, fmt::MakeWriter, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
 };
 
-use crate::Error;
+use crate::{Error, Lines};
 
 /// How long the end of the process waits for the last spans to reach the collector.
 const FLUSH_WAIT_MAX_MS: u64 = 2_000;
@@ -40,11 +41,13 @@ pub struct Config {
     pub filter: String,
 }
 
-/// Keeps the export of traces going. Dropping it sends what is left, for two seconds at most.
+/// Keeps the export of traces going. Dropping it sends the traces that are left, for two seconds at most, and writes the
+/// lines of the log that are left, for one.
 #[derive(Debug)]
 #[must_use = "traces are exported until the guard is dropped"]
 pub struct Guard {
     provider: Option<SdkTracerProvider>,
+    lines: Option<Lines>,
 }
 
 impl Guard {
@@ -56,25 +59,38 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let Some(provider) = self.provider.take() else { return };
-        let wait = Duration::from_millis(FLUSH_WAIT_MAX_MS);
-        let (done, ended) = mpsc::sync_channel(1);
-        // On a thread of its own: an exporter that hangs must not hold the process past the wait.
-        std::thread::spawn(move || {
-            let _ = done.send(provider.shutdown_with_timeout(wait));
-        });
-        if !matches!(ended.recv_timeout(wait), Ok(Ok(()))) {
-            tracing::warn!("the last traces may not have reached the collector");
+        if let Some(provider) = self.provider.take() {
+            shut_down(provider);
         }
+        if let Some(lines) = &self.lines {
+            lines.flush();
+        }
+    }
+}
+
+fn shut_down(provider: SdkTracerProvider) {
+    let wait = Duration::from_millis(FLUSH_WAIT_MAX_MS);
+    let (done, ended) = mpsc::sync_channel(1);
+    // On a thread of its own: an exporter that hangs must not hold the process past the wait.
+    std::thread::spawn(move || {
+        let _ = done.send(provider.shutdown_with_timeout(wait));
+    });
+    if !matches!(ended.recv_timeout(wait), Ok(Ok(()))) {
+        tracing::warn!("the last traces may not have reached the collector");
     }
 }
 
 /// Sets up logs and traces for this process, and W3C trace context as the way to carry a trace to other nodes.
 ///
 /// # Errors
-/// When the filter or the endpoint is not understood, when there is no tokio runtime to export from, or the second time.
+/// When the filter or the endpoint is not understood, when there is no tokio runtime to export from, when no thread can be
+/// started, or the second time.
 pub fn init(config: &Config) -> Result<Guard, Error> {
-    let (subscriber, guard) = subscriber(config, std::io::stderr, colours())?;
+    let tell = |_: &Lines, dropped| tracing::warn!(dropped, "lines of the log were dropped so far: nobody read them");
+    let lines = Lines::to(std::io::stderr(), tell).map_err(Error::Logs)?;
+    let writer = lines.clone();
+    let (subscriber, mut guard) = subscriber(config, move || writer.clone(), colours())?;
+    guard.lines = Some(lines);
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     subscriber.try_init().map_err(|_| Error::AlreadySetUp { what: "logs" })?;
     Ok(guard)
@@ -115,7 +131,7 @@ where
 {
     let from_environment = || std::env::var(ENDPOINT_VARIABLE).ok().filter(|endpoint| !endpoint.is_empty());
     let Some(endpoint) = config.otlp_endpoint.clone().or_else(from_environment) else {
-        return Ok((None, Guard { provider: None }));
+        return Ok((None, Guard { provider: None, lines: None }));
     };
     tokio::runtime::Handle::try_current().map_err(|_| Error::NoRuntime)?;
     let exporter = SpanExporter::builder()
@@ -137,7 +153,7 @@ where
         .with_tracked_inactivity(false)
         // Our own spans only: the exporter's transport makes spans too, and exporting those would never end.
         .with_filter(Targets::new().with_target("paymesh", LevelFilter::DEBUG));
-    Ok((Some(layer), Guard { provider: Some(provider) }))
+    Ok((Some(layer), Guard { provider: Some(provider), lines: None }))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use crate::Error;
+use crate::{Error, lines};
 
 /// From a commit on an idle machine to the default deadline.
 const SECONDS_BUCKETS: [f64; 17] =
@@ -31,6 +31,7 @@ impl Metrics {
     pub fn install(region: &str) -> Result<Self, Error> {
         let (recorder, metrics) = Self::recorder(region)?;
         ::metrics::set_global_recorder(recorder).map_err(|_| Error::AlreadySetUp { what: "metrics" })?;
+        ::metrics::describe_counter!(lines::DROPPED, "Lines of the log that were dropped because nobody read it");
         Ok(metrics)
     }
 

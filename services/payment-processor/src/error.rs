@@ -42,6 +42,8 @@ pub(crate) fn rejected(rejection: Rejection) -> Fault {
     let fault = Fault::new(code, reason, message);
     match rejection {
         Rejection::RequestIdReused { field } => fault.with_field(field),
+        // The ledger misses a user only where an account is opened; elsewhere it is the account that is not there.
+        Rejection::UserNotFound { .. } => fault.with_field("user_id"),
         Rejection::ExceedsAuthorization { .. } | Rejection::ExceedsCapture { .. } => fault.with_field("amount_minor_units"),
         _ => fault,
     }

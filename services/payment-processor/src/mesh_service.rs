@@ -74,7 +74,7 @@ impl MeshService for MeshOperations {
         for (name, shard) in self.homes.shards().iter() {
             shards.push(match shard {
                 Ok(shard) => status(shard).await,
-                Err(refusal) => refusing(name, refusal.why.clone()),
+                Err(refusal) => refusing(name, refusal.why),
             });
         }
         let routes = self.homes.mesh().route_counts().into_iter();
@@ -109,10 +109,11 @@ async fn status(shard: &Shard) -> ShardStatus {
     // As projected: a look at the state waits for nobody. Where the tables cannot be read, `problem` is about to say so.
     let books = shard.store().tables.books().await.unwrap_or_default();
     let inbox = books.inbox.iter().map(|(source, sequence)| cursor(source, *sequence)).collect();
+    let problem = status.problem.or(status.degraded);
     ShardStatus {
         shard: Some(shard.reference().into()),
-        state: if status.problem.is_some() { ShardState::Refusing } else { ShardState::Serving }.into(),
-        problem: status.problem.unwrap_or_default(),
+        state: if problem.is_some() { ShardState::Refusing } else { ShardState::Serving }.into(),
+        problem: problem.unwrap_or_default(),
         epoch: status.epoch.0,
         head_sequence: status.head.0,
         projected_sequence: status.projected.0,

@@ -46,15 +46,30 @@ pub(crate) enum Command {
     /// The node listens where the configuration says, leads the shards that it gives to the region, and serves until
     /// SIGTERM or Ctrl-C, when it stops taking calls, finishes those in hand and leaves with code 0. It refuses to listen on
     /// anything but loopback: callers are not authenticated yet.
-    #[command(after_long_help = "Example:\n  paymesh node --region eu_west --data ./data/eu_west")]
+    #[command(after_long_help = "\
+Example:
+  paymesh node --region eu_west --data ./data/eu_west
+
+Exit codes:
+  0  it was asked to leave, and has drained
+  1  it failed
+  2  the command line, the configuration, the data directory or a port cannot be used")]
     Node(NodeArgs),
 
     /// Runs every region of the configuration on this machine, a process each
     ///
     /// Prints the nodes' logs with the region's name before each line, says where to call once all are ready, and restarts a
     /// node that dies (with growing pauses, a few times at most). Ctrl-C drains: each node finishes its calls in hand; what
-    /// is still running after 10 seconds is killed. The nodes end with this process even if it is killed.
-    #[command(after_long_help = "Example:\n  paymesh up --data ./data")]
+    /// is still running after 20 seconds is killed. The nodes end with this process even if it is killed. Nodes never wait for
+    /// whoever reads this output: what is not read is dropped, and its lines are counted.
+    #[command(after_long_help = "\
+Example:
+  paymesh up --data ./data
+
+Exit codes:
+  0  Ctrl-C or SIGTERM, and every node drained
+  1  a node was given up or did not drain, or a port is taken
+  2  the command line or the configuration cannot be used")]
     Up(UpArgs),
 
     /// Plays a CSV file of enrolments, deposits, withdrawals, payments and transfers into the mesh
@@ -81,11 +96,12 @@ pub(crate) enum Command {
     ///
     /// Lines that touch the same user take effect in the file's order; others run
     /// at the same time. A bad line is reported with its number and reason, and the
-    /// rest goes on. The request id of a line is derived from its id and the
+    /// rest goes on; so are the first 20 declined lines at the end. The request id of a line is derived from its id and the
     /// namespace, and from nothing else: submitting the same file again, from
     /// wherever, changes nothing for as long as the mesh keeps outcomes (7 days by
     /// default). A file that was interrupted goes on where it was when it is
-    /// submitted again; a file that is done starts again from its first line.
+    /// submitted again to the same mesh; a file that is done starts again from its
+    /// first line.
     #[command(
         verbatim_doc_comment,
         after_long_help = "\
@@ -96,7 +112,8 @@ Examples:
 
 Exit codes:
   0  every line was accepted, or declined without --strict
-  1  a line failed, or the run was interrupted
+  1  a line failed, or the run was interrupted (a second Ctrl-C does not wait
+     for lines in flight)
   2  the file's header or an option cannot be used; nothing was sent
   3  the mesh does not answer; the file goes on when submitted again"
     )]
@@ -222,7 +239,7 @@ pub(crate) struct SubmitArgs {
     #[arg(long)]
     pub(crate) no_progress_file: bool,
 
-    /// Writes the summary and the first 1,000 failures to a JSON file as well
+    /// Writes the summary, the first 1,000 failures and the first 1,000 declined lines to a JSON file as well
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }

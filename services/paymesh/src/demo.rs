@@ -77,19 +77,20 @@ pub(crate) async fn run(config: &Path, args: DemoArgs) -> anyhow::Result<Exit> {
     let file = scratch.path.join("payments.csv");
     fs::write(&file, first_payments(PAYMENTS_CSV, args.payments))?;
 
+    let mut interrupts = up::Interrupts::new();
     let mut nodes = start(&mesh, &config, &scratch.path)?;
     let exit = tokio::select! {
         played = play(&mesh, &mut nodes, &file, args.json.as_deref()) => played,
-        () = up::interrupted() => Err(anyhow::anyhow!("interrupted")),
+        () = interrupts.next() => Err(anyhow::anyhow!("interrupted")),
     };
     if exit.is_err() {
         show_logs(&mut nodes, &scratch.path);
     }
     let stopped = futures::future::join_all(nodes.into_iter().map(async |node| (node.region.clone(), node.stop().await))).await;
     let mut exit = exit?;
-    for (region, status) in stopped {
-        if !status.success() {
-            say!("WRONG  the node of {region} did not drain: {status}");
+    for (region, stopped) in stopped {
+        if let Err(why) = stopped {
+            say!("WRONG  the node of {region} did not drain: {why}");
             exit = exit.max(Exit::Failed);
         }
     }

@@ -5,27 +5,30 @@
 //! brought up to date before the first call is taken.
 
 mod machine;
+mod replicas;
+mod shards;
 
 use std::{
-    collections::BTreeMap,
     process::ExitCode,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
-use futures::future::join_all;
-use paymesh_journal::{Holding, Identity, sqlite::Engine};
+use paymesh_journal::sqlite::Engine;
 use paymesh_mesh::{Limits, Mesh};
-use paymesh_shard::{Clock, Options, Refusal, Shard, Shards};
-use paymesh_telemetry::{Component, Health, Metrics};
-use paymesh_topology::{DIRECTORY_SHARDS, DIRECTORY_ZONE, Topology};
+use paymesh_replication::{Replicas, Replication};
+use paymesh_shard::{Options, Shards};
+use paymesh_telemetry::{Health, Metrics};
+use paymesh_topology::{DIRECTORY_ZONE, Topology};
 use paymesh_types::{ShardRef, Timestamp};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 use crate::{args::NodeArgs, exit::Exit, exit::unusable};
 use machine::{DataDirectory, Listeners};
+use replicas::Keeper;
+use shards::Opener;
 
 /// Where `RUST_LOG` is not set.
 const LOG_FILTER: &str = "info";
@@ -67,6 +70,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
     paymesh_mesh::describe_metrics();
     paymesh_payment_processor::describe_metrics();
     paymesh_shard::describe_metrics();
+    paymesh_replication::describe_metrics();
     metrics::describe_gauge!(BUILD_INFO, "Always 1; the label says which version runs");
     metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     let region = topology.region(&args.region).context("the region was found before")?;
@@ -84,9 +88,25 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
     tasks.spawn(async move { http.await.context("the http listener") });
 
     let mesh = Mesh::new(topology.clone(), args.region.clone())?;
-    let (shards, components) = open_shards(&topology, args, data, &health).await;
-    watch_shards(&shards, components, &mut tasks);
-    let inboxes = shards.follow_each_other();
+    let led = topology.led_by(&args.region);
+    let shards = led.len().max(1);
+    let storage = Engine::new(data.path());
+    let opener = Opener {
+        topology: topology.clone(),
+        storage: storage.clone(),
+        options: Options {
+            outcome_retention: topology.outcome_retention(),
+            records_max: RECORDS_MAX / shards,
+            projection_lag_entries_max: PROJECTION_LAG_MAX / shards as u64,
+            ..Options::default()
+        },
+        clock: Arc::new(system_time),
+    };
+    let shards = Arc::new(opener).open_all(led, &health, &mut tasks).await;
+    let keeper = Keeper { topology: topology.clone(), storage, mesh: mesh.clone() };
+    let replicas = keeper.keep(paymesh_replication::plan(&topology, &args.region), &health, &mut tasks);
+    let mut inboxes = shards.follow_each_other();
+    follow_others(&shards, &replicas, &mut inboxes);
     tasks.spawn(watch_inboxes(inboxes, health.clone()));
 
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
@@ -100,6 +120,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
     // Many stock clients ask in the older words only.
     let reflection_v1alpha = reflection().build_v1alpha().context("the contract's descriptor set")?;
     let routes: Routes = paymesh_payment_processor::services(shards.clone(), mesh.clone())
+        .add_service(Replication::new(mesh.clone(), shards.clone(), replicas).server())
         .add_service(grpc_health)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha);
@@ -143,71 +164,17 @@ fn limits() -> Limits {
     Limits { connections_max, ..default }
 }
 
-/// Opens the shards that the region leads, all at once. One that cannot be opened is refused, and the others serve.
-async fn open_shards(topology: &Topology, args: &NodeArgs, data: &DataDirectory, health: &Health) -> (Shards, Vec<(ShardRef, Component)>) {
-    let led = topology.led_by(&args.region);
-    let clock: Clock = Arc::new(system_time);
-    let storage = &Engine::new(data.path());
-    let shards = led.len().max(1);
-    let options = Options {
-        outcome_retention: topology.outcome_retention(),
-        records_max: RECORDS_MAX / shards,
-        projection_lag_entries_max: PROJECTION_LAG_MAX / shards as u64,
-        ..Options::default()
-    };
-    let opening = led.into_iter().map(|shard| {
-        let (options, clock) = (options.clone(), clock.clone());
-        let component = health.component(format!("shard {shard}"));
-        async move {
-            component.starting();
-            let opened = open(topology, &shard, storage, options, clock).await;
-            match &opened {
-                Ok(open) => {
-                    tracing::info!(%shard, head = %open.status().head, epoch = %open.epoch(), "shard serves");
-                    component.healthy();
-                }
-                Err(error) => {
-                    tracing::error!(%shard, %error, "shard refuses to serve");
-                    component.unhealthy(error.to_string());
-                }
-            }
-            ((shard.clone(), opened.map_err(|error| Refusal { why: error.to_string() })), (shard, component))
+/// Starts the inboxes of the led shards for the shards of other regions.
+fn follow_others(shards: &Shards, replicas: &Replicas, inboxes: &mut JoinSet<(ShardRef, ShardRef, String)>) {
+    for following in replicas.iter() {
+        for (to, _) in shards.iter().filter(|(name, _)| name.zone.as_str() != DIRECTORY_ZONE) {
+            let (shards, following, to) = (shards.clone(), following.clone(), to.clone());
+            inboxes.spawn(async move {
+                let replica = following.opened().await.clone();
+                let why = shards.follow(replica, &to).await;
+                (following.followed().shard.clone(), to, why)
+            });
         }
-    });
-    let (shards, components): (BTreeMap<_, _>, Vec<_>) = join_all(opening).await.into_iter().unzip();
-    (Shards::new(shards), components)
-}
-
-async fn open(
-    topology: &Topology,
-    shard: &ShardRef,
-    storage: &Engine,
-    options: Options,
-    clock: Clock,
-) -> Result<Shard, paymesh_shard::Error> {
-    let shards = match topology.zone(&shard.zone) {
-        Some(zone) => zone.shards,
-        None => {
-            debug_assert_eq!(shard.zone.as_str(), DIRECTORY_ZONE);
-            DIRECTORY_SHARDS
-        }
-    };
-    let identity = Identity { mesh: topology.mesh().to_string(), shard: shard.clone(), shards, holding: Holding::Whole };
-    let failed = |source| paymesh_shard::Error::Storage { shard: shard.clone(), source };
-    let store = storage.store(&identity).await.map_err(failed)?;
-    Shard::open(&identity, store, options, clock).await
-}
-
-/// A shard that stops serving shows in the node's health. A handle that is dropped reads as a death, so each is kept.
-fn watch_shards(shards: &Shards, components: Vec<(ShardRef, Component)>, tasks: &mut JoinSet<anyhow::Result<()>>) {
-    for (name, component) in components {
-        let shard = shards.get(&name).ok().cloned();
-        tasks.spawn(async move {
-            if let Some(shard) = shard {
-                component.unhealthy(shard.stopped().await);
-            }
-            std::future::pending().await
-        });
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use paymesh_telemetry::Lines;
 use paymesh_types::Currency;
 use rust_decimal::Decimal;
 use serde::Serialize;
@@ -36,6 +37,39 @@ pub(crate) fn stdout(text: fmt::Arguments<'_>) {
 pub(crate) fn stderr(text: fmt::Arguments<'_>) {
     // In one write: standard error has no buffer, and others write to the same terminal.
     let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
+}
+
+/// Standard output and standard error of a program that goes on when nobody reads them: lines that find no room are dropped,
+/// and their number is shown once they are read again. Not for results. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Terminal {
+    out: Lines,
+    err: Lines,
+}
+
+impl Terminal {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let tell =
+            |lines: &Lines, dropped| lines.push(format!("paymesh: {dropped} lines are not shown so far: nobody read them\n").as_bytes());
+        let started = || Ok::<_, io::Error>(Self { out: Lines::to(io::stdout(), tell)?, err: Lines::to(io::stderr(), tell)? });
+        started().context("cannot start the threads that print")
+    }
+
+    /// As [`say!`], without waiting for the reader.
+    pub(crate) fn say(&self, line: impl fmt::Display) {
+        self.out.push(format!("{line}\n").as_bytes());
+    }
+
+    /// As [`note!`], without waiting for the reader.
+    pub(crate) fn note(&self, line: impl fmt::Display) {
+        self.err.push(format!("{line}\n").as_bytes());
+    }
+
+    /// Waits until all of it is printed, or nobody seems to read it.
+    pub(crate) fn flush(&self) {
+        self.out.flush();
+        self.err.flush();
+    }
 }
 
 /// Prints a value as JSON.

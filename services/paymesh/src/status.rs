@@ -63,7 +63,7 @@ pub(crate) struct InTransit {
     pub(crate) to: String,
     pub(crate) currency: String,
     pub(crate) sent_minor_units: i64,
-    /// Absent when the receiving shard's region does not answer.
+    /// Absent when one of the two was not asked.
     pub(crate) in_transit_minor_units: Option<i128>,
 }
 
@@ -190,10 +190,14 @@ fn say(topology: &Topology, report: &Report) {
 ///
 /// `partial`: not every shard was asked.
 pub(crate) fn say_in_transit(topology: &Topology, ways: &[InTransit], partial: bool) {
+    say!("\n{}", in_transit_text(topology, ways, partial));
+}
+
+fn in_transit_text(topology: &Topology, ways: &[InTransit], partial: bool) -> String {
     let open: Vec<_> = ways.iter().filter(|way| way.in_transit_minor_units != Some(0)).collect();
     if open.is_empty() {
-        say!("\n  {}", if partial { "no money is known to be in transit; not every shard was asked" } else { "no money in transit" });
-        return;
+        let known = if partial { "no money is known to be in transit; not every shard was asked" } else { "no money in transit" };
+        return format!("  {known}");
     }
     let leaders: BTreeMap<String, String> = topology
         .shards()
@@ -210,13 +214,17 @@ pub(crate) fn say_in_transit(topology: &Topology, ways: &[InTransit], partial: b
     }
     let mut table = Table::new(["from", "to", "sent so far", "in transit"]);
     for ((from, to, currency), (sent, in_transit)) in sums {
-        let in_transit = in_transit.map_or_else(|| "unknown: the receiver does not answer".to_owned(), |minor| money(minor, currency));
+        let in_transit = in_transit.map_or_else(|| "unknown: not both were asked".to_owned(), |minor| money(minor, currency));
         table.row([from, to, money(sent, currency), in_transit]);
     }
-    say!("\n{table}");
+    let mut text = table.to_string();
     if by_region {
-        say!("  (summed up by region; --json has every pair of shards)");
+        text.push_str("\n  (summed up by region; --json has every pair of shards)");
     }
+    if partial {
+        text.push_str("\n  (not every shard was asked: there may be more)");
+    }
+    text
 }
 
 fn state_name(state: ShardState) -> &'static str {
@@ -225,5 +233,50 @@ fn state_name(state: ShardState) -> &'static str {
         ShardState::Starting => "starting",
         ShardState::Serving => "serving",
         ShardState::Refusing => "refusing",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use paymesh_contract::common::v1 as common;
+
+    use super::*;
+    use crate::clearing::tests::{clearing, shard};
+
+    fn serving(name: &str, clearing: Vec<paymesh_contract::mesh::v1::Clearing>) -> ShardStatus {
+        ShardStatus {
+            shard: Some(common::ShardRef::from(&shard(name))),
+            state: ShardState::Serving.into(),
+            clearing,
+            ..ShardStatus::default()
+        }
+    }
+
+    #[test]
+    fn money_is_said_to_be_in_transit_only_where_both_shards_were_asked() {
+        let yaml = "
+mesh: test
+regions:
+  eu_west: {primary: true, services: [payment_processor], database: primary_master}
+zones:
+  eu: {shards: 3, regions: [eu_west], countries: [DE]}
+endpoints:
+  eu_west: {grpc: '127.0.0.1:7101', http: '127.0.0.1:7201'}
+";
+        let topology = Topology::parse("test", yaml).unwrap_or_else(|errors| panic!("{errors}"));
+        let text = |shards: Vec<ShardStatus>, partial| {
+            let answer = GetStatusResponse { shards, ..GetStatusResponse::default() };
+            in_transit_text(&topology, &in_transit([&answer].into_iter()).expect("valid"), partial)
+        };
+        let (sender, receiver) = (clearing("eu/1", 150, 0), clearing("eu/0", 0, 100));
+        let both = text(vec![serving("eu/0", vec![sender.clone()]), serving("eu/1", vec![receiver.clone()])], false);
+        assert!(both.contains("0.50 EUR") && !both.contains("asked"), "{both}");
+        let sender_only = text(vec![serving("eu/0", vec![sender])], true);
+        assert!(sender_only.contains("1.50 EUR") && sender_only.contains("unknown: not both were asked"), "{sender_only}");
+        assert!(sender_only.contains("not every shard was asked: there may be more"), "{sender_only}");
+        let receiver_only = text(vec![serving("eu/1", vec![receiver])], true);
+        assert!(receiver_only.contains("unknown: not both were asked"), "{receiver_only}");
+        assert_eq!(text(vec![serving("eu/0", vec![])], true), "  no money is known to be in transit; not every shard was asked");
+        assert_eq!(text(vec![serving("eu/0", vec![])], false), "  no money in transit");
     }
 }

@@ -23,10 +23,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{note, say};
+use crate::output::Terminal;
 
-/// How long a node may take to drain before it is killed.
-pub(crate) const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a node may take to drain before it is killed. Longer than the node gives itself: 10 s for its calls
+/// (`paymesh_mesh::Limits::drain_wait`), 1 s for streams that are cut off, 2 s for the last traces, 1 s for the last lines of
+/// its log, and half a second for what still runs.
+pub(crate) const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 /// Between two looks at whether a node is ready.
 const READY_POLL: Duration = Duration::from_millis(50);
 /// How long one such look may take.
@@ -53,7 +55,7 @@ pub(crate) struct Spec {
 #[derive(Debug, Clone)]
 pub(crate) enum Logs {
     /// To this program's standard output, each line after a prefix.
-    Terminal { prefix: String },
+    Terminal { terminal: Terminal, prefix: String },
     /// To a file.
     File(PathBuf),
 }
@@ -94,13 +96,13 @@ impl Spec {
             }
         }
         let mut child = command.spawn().with_context(|| format!("cannot start the node of {}", self.region))?;
-        if let Logs::Terminal { prefix } = &self.logs {
+        if let Logs::Terminal { terminal, prefix } = &self.logs {
             // These end with the pipes, that is with the node.
             if let Some(pipe) = child.stdout.take() {
-                tokio::spawn(relay(pipe, prefix.clone()));
+                tokio::spawn(relay(pipe, terminal.clone(), prefix.clone()));
             }
             if let Some(pipe) = child.stderr.take() {
-                tokio::spawn(relay(pipe, prefix.clone()));
+                tokio::spawn(relay(pipe, terminal.clone(), prefix.clone()));
             }
         }
         let lifeline = child.stdin.take();
@@ -132,21 +134,24 @@ impl Node {
         self.child.try_wait().expect("a child process of ours can be waited for")
     }
 
-    /// Asks the node to drain, and kills it when it takes longer than [`DRAIN_TIME_MAX`].
-    pub(crate) async fn stop(mut self) -> ExitStatus {
+    /// Asks the node to drain, and kills it when it takes longer than [`DRAIN_TIME_MAX`]. The error says how it ended instead.
+    pub(crate) async fn stop(mut self) -> Result<(), String> {
         self.lifeline = None;
-        if let Ok(status) = timeout(DRAIN_TIME_MAX, self.ended()).await {
-            return status;
+        match timeout(DRAIN_TIME_MAX, self.ended()).await {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("it ended with {status}")),
+            Err(_) => {
+                // It fails only when the node has ended meanwhile.
+                let _ = self.child.start_kill();
+                self.ended().await;
+                Err(format!("it was still running after {} s and was killed", DRAIN_TIME_MAX.as_secs()))
+            }
         }
-        note!("paymesh: {} is still running after {} s and is killed", self.region, DRAIN_TIME_MAX.as_secs());
-        // It fails only when the node has ended meanwhile.
-        let _ = self.child.start_kill();
-        self.ended().await
     }
 }
 
-/// Copies a node's log, line by line.
-async fn relay(pipe: impl AsyncRead + Unpin, prefix: String) {
+/// Copies a node's log, line by line. The node is read whether or not this program is.
+async fn relay(pipe: impl AsyncRead + Unpin, terminal: Terminal, prefix: String) {
     let mut reader = BufReader::new(pipe);
     let mut line = Vec::new();
     loop {
@@ -155,7 +160,7 @@ async fn relay(pipe: impl AsyncRead + Unpin, prefix: String) {
             Ok(0) | Err(_) => return,
             Ok(_) => {
                 let text = line.strip_suffix(b"\n").unwrap_or(&line);
-                say!("{prefix}{}", String::from_utf8_lossy(text));
+                terminal.say(format_args!("{prefix}{}", String::from_utf8_lossy(text)));
             }
         }
     }
@@ -207,4 +212,15 @@ pub(crate) async fn all_ready(nodes: &mut [Node], limit: Duration) -> anyhow::Re
 /// Where the storage of a region's node is, in a directory for all of them.
 pub(crate) fn data_of(region: &Region, data: &Path) -> PathBuf {
     data.join(region.name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_not_killed_while_it_drains_within_its_own_bounds() {
+        let others = Duration::from_secs(1 + 2 + 1) + Duration::from_millis(500);
+        assert!(DRAIN_TIME_MAX > paymesh_mesh::Limits::default().drain_wait + others);
+    }
 }

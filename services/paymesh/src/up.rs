@@ -1,7 +1,8 @@
 //! `paymesh up`: every region of the configuration on this machine, supervised, in one terminal.
 //!
 //! One task owns each node: it starts it, says when it is ready, notices its death and starts it again after a pause that
-//! grows, until it has died too often. A region that is given up does not take the others with it.
+//! grows, until it has died too often. A region that is given up does not take the others with it. Nothing here waits for
+//! whoever reads this program's output.
 
 use std::{
     io::{IsTerminal as _, stdout},
@@ -10,7 +11,7 @@ use std::{
 };
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::JoinSet,
     time::sleep,
@@ -20,7 +21,7 @@ use crate::{
     args::UpArgs,
     client,
     exit::Exit,
-    note, say,
+    output::Terminal,
     supervisor::{self, Logs, Node, Spec},
 };
 
@@ -41,6 +42,7 @@ const COLOURS: [u8; 10] = [36, 33, 35, 32, 34, 96, 93, 95, 92, 94];
 pub(crate) async fn run(config: &Path, args: UpArgs) -> anyhow::Result<Exit> {
     let topology = client::load(config)?;
     supervisor::check_ports(&topology)?;
+    let terminal = Terminal::new()?;
     let (stop, stopping) = watch::channel(false);
     let (ready, mut all_ready) = watch::channel(0_usize);
     let width = topology.regions().map(|region| region.name.as_str().len()).max().unwrap_or(0);
@@ -54,28 +56,28 @@ pub(crate) async fn run(config: &Path, args: UpArgs) -> anyhow::Result<Exit> {
             data: supervisor::data_of(region, &args.data),
             json_logs: args.json_logs,
             otlp: args.otlp.clone(),
-            logs: Logs::Terminal { prefix },
+            logs: Logs::Terminal { terminal: terminal.clone(), prefix },
         };
-        nodes.spawn(supervise(spec, stopping.clone(), ready.clone()));
+        nodes.spawn(supervise(spec, terminal.clone(), stopping.clone(), ready.clone()));
     }
     drop(ready);
 
     let mut good = true;
     let mut announced = false;
-    let mut interrupted = std::pin::pin!(interrupted());
+    let mut interrupts = Interrupts::new();
     loop {
         tokio::select! {
             Some(ended) = nodes.join_next() => good &= ended?,
             Ok(()) = all_ready.changed(), if !announced => if *all_ready.borrow_and_update() == topology.regions().len() {
                 announced = true;
-                say!("mesh `{}` is up; call any region:", topology.mesh());
+                terminal.say(format_args!("mesh `{}` is up; call any region:", topology.mesh()));
                 for region in topology.regions() {
-                    say!("  {:<width$}  grpc {}   http://{}/metrics", region.name.as_str(), region.grpc, region.http);
+                    terminal.say(format_args!("  {:<width$}  grpc {}   http://{}/metrics", region.name.as_str(), region.grpc, region.http));
                 }
-                say!("Ctrl-C drains and stops it");
+                terminal.say("Ctrl-C drains and stops it");
             },
-            () = &mut interrupted, if !*stop.borrow() => {
-                note!("paymesh: draining");
+            () = interrupts.next(), if !*stop.borrow() => {
+                terminal.note("paymesh: draining");
                 stop.send_replace(true);
             }
             else => break,
@@ -84,11 +86,12 @@ pub(crate) async fn run(config: &Path, args: UpArgs) -> anyhow::Result<Exit> {
             break;
         }
     }
+    terminal.flush();
     Ok(if good { Exit::Good } else { Exit::Failed })
 }
 
 /// Keeps one node running until `stopping`. The result says whether it ended well.
-async fn supervise(spec: Spec, mut stopping: watch::Receiver<bool>, ready: watch::Sender<usize>) -> bool {
+async fn supervise(spec: Spec, terminal: Terminal, mut stopping: watch::Receiver<bool>, ready: watch::Sender<usize>) -> bool {
     let mut deaths = 0;
     let mut counted = false;
     loop {
@@ -96,12 +99,12 @@ async fn supervise(spec: Spec, mut stopping: watch::Receiver<bool>, ready: watch
         let mut node = match spec.start() {
             Ok(node) => node,
             Err(error) => {
-                note!("paymesh: {error:#}");
+                terminal.note(format_args!("paymesh: {error:#}"));
                 return false;
             }
         };
         let on_ready = || {
-            note!("paymesh: {} is ready after {} ms", spec.region, started.elapsed().as_millis());
+            terminal.note(format_args!("paymesh: {} is ready after {} ms", spec.region, started.elapsed().as_millis()));
             if !std::mem::replace(&mut counted, true) {
                 ready.send_modify(|count| *count += 1);
             }
@@ -115,26 +118,29 @@ async fn supervise(spec: Spec, mut stopping: watch::Receiver<bool>, ready: watch
             () = asked_to_stop => None,
         };
         let Some(ended) = ended else {
-            let status = node.stop().await;
-            if !status.success() {
-                note!("paymesh: {} ended with {status}", spec.region);
+            let stopped = node.stop().await;
+            if let Err(why) = &stopped {
+                terminal.note(format_args!("paymesh: {} did not drain: {why}", spec.region));
             }
-            return status.success();
+            return stopped.is_ok();
         };
         if started.elapsed() >= STEADY_RUN {
             deaths = 0;
         }
         deaths += 1;
         if ended.code() == Some(EXIT_UNUSABLE) {
-            note!("paymesh: {} cannot run with this configuration and is not started again", spec.region);
+            terminal.note(format_args!("paymesh: {} cannot run with this configuration and is not started again", spec.region));
             return false;
         }
         if deaths >= DEATHS_MAX {
-            note!("paymesh: {} died ({ended}) for the {deaths}th time in a row and is given up; the other regions go on", spec.region);
+            terminal.note(format_args!(
+                "paymesh: {} died ({ended}) for the {deaths}th time in a row and is given up; the other regions go on",
+                spec.region
+            ));
             return false;
         }
         let pause = RESTART_PAUSE_FIRST.saturating_mul(1 << (deaths - 1).min(16)).min(RESTART_PAUSE_LAST);
-        note!("paymesh: {} died ({ended}); it is started again in {} ms", spec.region, pause.as_millis());
+        terminal.note(format_args!("paymesh: {} died ({ended}); it is started again in {} ms", spec.region, pause.as_millis()));
         tokio::select! {
             () = sleep(pause) => {}
             _ = stopping.wait_for(|stop| *stop) => return true,
@@ -153,15 +159,25 @@ async fn watch_node(node: &mut Node, on_ready: impl FnOnce()) -> std::process::E
     }
 }
 
-/// Ends when the operator presses Ctrl-C or the process is asked to terminate.
-pub(crate) async fn interrupted() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
-        // Without handlers the default action stands: the process ends at once.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// Each Ctrl-C of the operator, and each request to terminate.
+pub(crate) struct Interrupts {
+    /// Without handlers the default action stands: the process ends at once.
+    signals: Option<(Signal, Signal)>,
+}
+
+impl Interrupts {
+    /// From now on.
+    pub(crate) fn new() -> Self {
+        Self { signals: signal(SignalKind::interrupt()).ok().zip(signal(SignalKind::terminate()).ok()) }
+    }
+
+    /// Waits for the next.
+    pub(crate) async fn next(&mut self) {
+        let Some((interrupt, terminate)) = &mut self.signals else { return std::future::pending().await };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
     }
 }
 

@@ -17,10 +17,10 @@ use paymesh_journal::{Holding, SEGMENT_BYTES_MAX};
 use paymesh_mesh::Mesh;
 use paymesh_shard::{AddError, Replica};
 use paymesh_types::{RegionName, Sequence, ShardRef};
-use tokio::sync::mpsc;
+use tokio::sync::{SetOnce, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::{counts, serving::IDLE_EVERY, wire};
+use crate::{Followed, counts, serving::IDLE_EVERY, wire};
 
 /// A leader that says nothing for so long is gone.
 const SILENCE_MAX: Duration = IDLE_EVERY.saturating_mul(10);
@@ -32,16 +32,23 @@ const ACKNOWLEDGEMENTS_MAX: usize = 4;
 /// Bytes of a message at most: one segment of the largest, and what is around it.
 const MESSAGE_BYTES_MAX: usize = SEGMENT_BYTES_MAX + (1 << 20);
 
-/// A replica and the stream that feeds it. Cheap to clone.
+/// A followed shard: its replica, once that is open, and the stream that feeds it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Following {
-    replica: Replica,
-    leader: RegionName,
-    progress: Arc<Mutex<Progress>>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    followed: Followed,
+    replica: SetOnce<Replica>,
+    progress: Mutex<Progress>,
 }
 
 #[derive(Debug, Default)]
 struct Progress {
+    /// Why the replica is not open; empty once it is.
+    refusal: String,
     connected: bool,
     /// The leader's last entry, as far as is known.
     head: Sequence,
@@ -80,29 +87,43 @@ impl Replicas {
 }
 
 impl Following {
-    /// A replica of a shard that `leader` leads.
-    pub fn new(replica: Replica, leader: RegionName) -> Self {
-        Self { replica, leader, progress: Arc::default() }
+    /// A shard to be followed. Its replica is not open yet.
+    pub fn new(followed: Followed) -> Self {
+        Self { inner: Arc::new(Inner { followed, replica: SetOnce::new(), progress: Mutex::default() }) }
     }
 
-    /// The replica.
-    pub fn replica(&self) -> &Replica {
-        &self.replica
+    /// What is followed.
+    pub fn followed(&self) -> &Followed {
+        &self.inner.followed
     }
 
-    /// The shard.
-    pub fn shard(&self) -> &ShardRef {
-        self.replica.reference()
+    fn shard(&self) -> &ShardRef {
+        &self.inner.followed.shard
+    }
+
+    fn leader(&self) -> &RegionName {
+        &self.inner.followed.leader
+    }
+
+    /// The replica, once it is open.
+    pub async fn opened(&self) -> &Replica {
+        self.inner.replica.wait().await
+    }
+
+    /// Says why the replica is not open.
+    pub fn refuse(&self, why: String) {
+        self.progress().refusal = why;
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn message(&self) -> pb::Replica {
-        let stored = self.replica.tail().head();
-        let problem = self.replica.problem().unwrap_or_default();
+        let replica = self.inner.replica.get();
+        let stored = replica.map_or(Sequence(0), |replica| replica.tail().head());
         let progress = self.progress();
+        let problem = replica.and_then(Replica::problem).unwrap_or_else(|| progress.refusal.clone());
         let state = match (problem.is_empty(), progress.connected, progress.head > stored) {
             (false, _, _) => ReplicaState::Stopped,
             (true, false, _) => ReplicaState::Connecting,
@@ -111,38 +132,41 @@ impl Following {
         };
         pb::Replica {
             shard: Some(common::ShardRef::from(self.shard())),
-            leader: self.leader.to_string(),
-            whole: *self.replica.holding() == Holding::Whole,
+            leader: self.leader().to_string(),
+            whole: self.inner.followed.holding == Holding::Whole,
             state: state.into(),
             problem,
             stored_sequence: stored.0,
-            projected_sequence: self.replica.projected().map(|sequence| sequence.0),
+            projected_sequence: replica.and_then(Replica::projected).map(|sequence| sequence.0),
             head_sequence: progress.head.max(stored).0,
             age_ms: progress.current_at.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
         }
     }
 
-    /// Keeps the replica at its leader's journal until that is no longer possible, and says why.
-    pub async fn run(self, mesh: Mesh) -> String {
+    /// Keeps the replica, now that it is open, at its leader's journal until that is no longer possible, and says why.
+    pub async fn run(&self, replica: Replica, mesh: &Mesh) -> String {
+        self.refuse(String::new());
+        // Whoever waits for it has it from now on.
+        let _ = self.inner.replica.set(replica.clone());
         let mut pause = RETRY_FIRST;
         loop {
             let ended = tokio::select! {
-                ended = self.session(&mesh) => ended,
-                why = self.replica.stopped() => return why,
+                ended = self.session(&replica, mesh) => ended,
+                why = replica.stopped() => return why,
             };
             self.progress().connected = false;
             match ended {
                 End::Stopped(why) => {
-                    tracing::error!(shard = %self.shard(), leader = %self.leader, %why, "a replica stopped: an operator must look");
+                    tracing::error!(shard = %self.shard(), leader = %self.leader(), %why, "a replica stopped: an operator must look");
                     metrics::gauge!(counts::STOPPED, "shard" => self.shard().to_string()).set(1.0);
-                    self.replica.refuse(why.clone());
+                    replica.refuse(why.clone());
                     return why;
                 }
                 End::Lost { why, useful } => {
                     if useful {
                         pause = RETRY_FIRST;
                     }
-                    tracing::debug!(shard = %self.shard(), leader = %self.leader, %why, ?pause, "a replica's stream ended and is made again");
+                    tracing::debug!(shard = %self.shard(), leader = %self.leader(), %why, ?pause, "a replica's stream ended and is made again");
                     metrics::counter!(counts::RECONNECTS, "shard" => self.shard().to_string()).increment(1);
                 }
             }
@@ -152,10 +176,10 @@ impl Following {
     }
 
     /// One stream, to its end.
-    async fn session(&self, mesh: &Mesh) -> End {
+    async fn session(&self, replica: &Replica, mesh: &Mesh) -> End {
         let lost = |why: String| End::Lost { why, useful: false };
-        let Some(channel) = mesh.to_region(&self.leader) else { return End::Stopped(format!("there is no region {}", self.leader)) };
-        let end = self.replica.end().await;
+        let Some(channel) = mesh.to_region(self.leader()) else { return End::Stopped(format!("there is no region {}", self.leader())) };
+        let end = replica.end().await;
         let (say, said) = mpsc::channel(ACKNOWLEDGEMENTS_MAX);
         let start = FollowStart {
             shard: Some(common::ShardRef::from(self.shard())),
@@ -184,7 +208,7 @@ impl Following {
                 Ok(Err(status)) => return End::Lost { why: status.message().to_owned(), useful },
                 Err(_) => return End::Lost { why: format!("the leader was silent for {SILENCE_MAX:?}"), useful },
             };
-            match self.take(message).await {
+            match self.take(replica, message).await {
                 Ok(stored) => {
                     useful = true;
                     let stored_sequence = stored.0;
@@ -197,16 +221,16 @@ impl Following {
     }
 
     /// Stores what came, and says how far the copy is then.
-    async fn take(&self, message: FollowResponse) -> Result<Sequence, String> {
+    async fn take(&self, replica: &Replica, message: FollowResponse) -> Result<Sequence, String> {
         let FollowResponse { segments, head_sequence, sent_at_us: _ } = message;
-        let holding = self.replica.holding();
-        let mut stored = self.replica.tail().head();
+        let holding = replica.holding();
+        let mut stored = replica.tail().head();
         if !segments.is_empty() {
             let (count, bytes) = (segments.len(), segments.iter().map(payload_bytes).sum::<usize>());
             let committed_at = segments.last().map_or(0, |last| last.committed_at_us);
             let decoded: Result<Vec<_>, String> = segments.into_iter().map(|segment| wire::segment(segment, holding)).collect();
             let decoded = decoded.map_err(|what| format!("a segment after entry {stored} is refused: {what}"))?;
-            match self.replica.add(decoded).await {
+            match replica.add(decoded).await {
                 Ok(end) => stored = end.sequence,
                 Err(AddError::BadSegment(corrupt)) => return Err(format!("what was sent is refused: {corrupt}")),
                 Err(AddError::Storage(error)) => return Err(error.to_string()),

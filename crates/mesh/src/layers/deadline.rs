@@ -90,10 +90,10 @@ impl<S: Answer> Service<Request<Body>> for Deadline<S> {
             deadline = [deadline, call.deadline].into_iter().flatten().min();
             call.deadline = deadline;
         }
-        let stop = method.and_then(|method| match (method.policy.client_streaming, method.policy.server_streaming) {
-            (false, false) => None,
-            (false, true) => Some(self.stop.draining.clone().cancelled_owned()),
-            (true, _) => Some(self.stop.stopped.clone().cancelled_owned()),
+        let stop = method.filter(|method| method.is_streaming()).map(|method| {
+            // Who only tells can be asked again elsewhere or later.
+            let stop = if method.policy.read_only { &self.stop.draining } else { &self.stop.stopped };
+            stop.clone().cancelled_owned()
         });
         if deadline.is_some_and(|deadline| deadline <= now) {
             return Box::pin(async { Ok(body::reply(exceeded())) });

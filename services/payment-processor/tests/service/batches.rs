@@ -9,6 +9,7 @@ use std::{
 };
 
 use paymesh_contract::{
+    Fault,
     common::v1::ItemError,
     payments::v1::{
         CreatePaymentRequest, CreatePaymentsRequest, PaymentOutcome, PaymentReceipt, PaymentStatus, StreamPaymentsRequest,
@@ -16,12 +17,17 @@ use paymesh_contract::{
     },
 };
 use paymesh_mesh::Limits;
-use paymesh_payment_processor::services;
+use paymesh_payment_processor::{MESSAGE_BYTES_MAX, services};
 use paymesh_shard::Options;
+use paymesh_types::AMOUNT_MINOR_MAX;
+use prost::Message as _;
 use tokio_stream::StreamExt as _;
 use tonic::Code;
 
-use crate::support::{Node, hold, one_region, pay, refusal, refused};
+use crate::support::{Node, hold, id, one_region, pay, refusal, refused};
+
+/// The largest user id.
+const USER_ID_MAX: u64 = i64::MAX as u64;
 
 fn receipt(outcome: &PaymentOutcome) -> &PaymentReceipt {
     match outcome.outcome.as_ref().expect("set") {
@@ -103,6 +109,31 @@ async fn a_batch_has_1_to_8192_payments() {
     let outcomes = create(&node, (0..8_192).map(|_| pay(3, 6, 1)).collect()).await;
     assert!(outcomes.iter().all(|outcome| receipt(outcome).status() == PaymentStatus::Completed));
     assert_eq!(node.balance(6).await, (8_192, 0));
+    node.close().await;
+}
+
+#[tokio::test]
+async fn the_largest_batch_of_the_longest_payments_fits_in_a_message_and_more_bytes_are_refused_by_their_number() {
+    let node = Node::start().await;
+    let mut longest = hold(1, 1, AMOUNT_MINOR_MAX);
+    longest.payer_id = USER_ID_MAX;
+    longest.payee_id = USER_ID_MAX - 3;
+    longest.reference = "x".repeat(140);
+    longest.hold_duration = Some(prost_types::Duration { seconds: 2_678_400, nanos: 0 });
+    node.users(&[(USER_ID_MAX, 0), (USER_ID_MAX - 3, 0)]).await;
+    let payments = (0..8_192).map(|_| CreatePaymentRequest { request_id: id(), ..longest.clone() }).collect();
+    let mut batch = CreatePaymentsRequest { payments };
+    assert!(batch.encoded_len() < MESSAGE_BYTES_MAX / 2, "{}", batch.encoded_len());
+    let outcomes = create(&node, batch.payments.clone()).await;
+    assert!(outcomes.iter().all(|outcome| receipt(outcome).reason == "INSUFFICIENT_FUNDS"), "{:?}", outcomes[0]);
+
+    let too_long = MESSAGE_BYTES_MAX - batch.encoded_len();
+    batch.payments[0].reference.push_str(&"x".repeat(too_long));
+    let size = batch.encoded_len();
+    assert!(size > MESSAGE_BYTES_MAX);
+    let fault = Fault::from_status(&node.payments().create_payments(batch).await.expect_err("it is too large"));
+    assert_eq!((fault.code, fault.reason.as_ref()), (Code::ResourceExhausted, "MESSAGE_TOO_LARGE"), "{fault}");
+    assert!(fault.message.contains(&MESSAGE_BYTES_MAX.to_string()), "{fault}");
     node.close().await;
 }
 

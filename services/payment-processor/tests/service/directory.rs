@@ -1,10 +1,13 @@
 //! Enrolment, claims and look-ups.
 
-use paymesh_contract::directory::v1::{ClaimUserRequest, LookUpUsersRequest};
+use paymesh_contract::{
+    directory::v1::{ClaimUserRequest, LookUpUsersRequest},
+    wallet::v1::{GetBalanceRequest, OpenAccountRequest},
+};
 use prost::Message as _;
 use tonic::Code;
 
-use crate::support::{Node, enrolment, refusal, refused};
+use crate::support::{Node, enrolment, id, refusal, refused};
 
 fn claim(user_id: u64, zone: &str) -> ClaimUserRequest {
     ClaimUserRequest { user_id, zone: zone.to_owned() }
@@ -55,8 +58,10 @@ async fn a_claim_can_be_made_again_and_an_unfinished_enrolment_goes_on_from_it()
     assert!(again.sequence >= first.sequence);
     assert_eq!(refused(directory.claim_user(claim(9, "mars")).await), refusal(Code::InvalidArgument, "INVALID_FIELD", "zone"));
     // Claimed, not enrolled: there is no such user yet.
-    let balance = node.wallets().get_balance(paymesh_contract::wallet::v1::GetBalanceRequest { user_id: 9 }).await;
+    let balance = node.wallets().get_balance(GetBalanceRequest { user_id: 9 }).await;
     assert_eq!(refused(balance), refusal(Code::NotFound, "USER_NOT_FOUND", "user_id"));
+    let open = OpenAccountRequest { request_id: id(), user_id: 9, currency_code: "EUR".to_owned() };
+    assert_eq!(refused(node.wallets().open_account(open).await), refusal(Code::NotFound, "USER_NOT_FOUND", "user_id"));
     directory.enroll_user(enrolment(9, "DE")).await.expect("an enrolment");
     assert_eq!(node.balance(9).await, (0, 0));
     node.close().await;

@@ -217,7 +217,7 @@ async fn who_or_what_does_not_exist_is_named() {
     let mut payments = node.payments();
     let unknown = |reason: &str, field: &str| refusal(Code::NotFound, reason, field);
     assert_eq!(refused(payments.create_payment(pay(3, 99, 1)).await), unknown("USER_NOT_FOUND", "payee_id"));
-    assert_eq!(refused(payments.create_payment(pay(99, 3, 1)).await).1, "USER_NOT_FOUND");
+    assert_eq!(refused(payments.create_payment(pay(99, 3, 1)).await), unknown("USER_NOT_FOUND", "payer_id"));
     let mut yen = pay(3, 99, 1);
     yen.amount.as_mut().expect("set").currency_code = "JPY".to_owned();
     node.users(&[(99, 0)]).await;

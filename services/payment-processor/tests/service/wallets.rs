@@ -70,8 +70,9 @@ async fn what_cannot_be_booked_says_why() {
     let mut yen = deposit(5, 1);
     yen.amount.as_mut().expect("set").currency_code = "JPY".to_owned();
     assert_eq!(refused(wallets.deposit(yen).await), refusal(Code::NotFound, "ACCOUNT_NOT_FOUND", ""));
-    assert_eq!(refused(wallets.deposit(deposit(99, 1)).await).1, "USER_NOT_FOUND");
-    assert_eq!(refused(wallets.get_balance(GetBalanceRequest { user_id: 99 }).await).1, "USER_NOT_FOUND");
+    let unknown = refusal(Code::NotFound, "USER_NOT_FOUND", "user_id");
+    assert_eq!(refused(wallets.deposit(deposit(99, 1)).await), unknown);
+    assert_eq!(refused(wallets.get_balance(GetBalanceRequest { user_id: 99 }).await), unknown);
     node.close().await;
 }
 

@@ -58,19 +58,21 @@ impl DataDirectory {
         }
         let owner = format!("mesh {mesh} region {region}\n");
         let owner_file = path.join("owner");
-        match fs::read_to_string(&owner_file) {
-            Ok(found) if found == owner => {}
-            Ok(found) => {
-                let (found, wanted) = (found.trim_end(), owner.trim_end());
-                return Err(unusable(format!("the data directory {} belongs to {found}, not to {wanted}", path.display())));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Whole or not at all: half a name would be another's.
-                let new = path.join("owner.new");
-                let written = File::create(&new).and_then(|mut file| file.write_all(owner.as_bytes()).and_then(|()| file.sync_all()));
-                written.and_then(|()| fs::rename(&new, &owner_file)).map_err(|error| cannot("cannot be written to", error))?;
-            }
+        let found = match fs::read_to_string(&owner_file) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(cannot("cannot be read", error)),
+        };
+        // A name ends with its line. One that does not was being written when its node ended; the journals say whose they are too.
+        if !owner.starts_with(&found) {
+            let (found, wanted) = (found.trim_end(), owner.trim_end());
+            return Err(unusable(format!("the data directory {} belongs to {found}, not to {wanted}", path.display())));
+        }
+        if found != owner {
+            // Whole or not at all: half a name would be another's.
+            let new = path.join("owner.new");
+            let written = File::create(&new).and_then(|mut file| file.write_all(owner.as_bytes()).and_then(|()| file.sync_all()));
+            written.and_then(|()| fs::rename(&new, &owner_file)).map_err(|error| cannot("cannot be written to", error))?;
         }
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(|error| cannot("cannot be written to", error))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
@@ -146,4 +148,35 @@ async fn end_of_input() {
         let _ = ended.send(());
     });
     let _ = end.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_that_was_not_written_to_its_end_is_written_again_and_another_is_refused() {
+        let region: RegionName = "eu_west".parse().expect("a region's name");
+        for (found, taken) in [
+            (None, true),
+            (Some(""), true),
+            (Some("mesh test reg"), true),
+            (Some("mesh test region eu_west"), true),
+            (Some("mesh test region eu_west\n"), true),
+            // Whole, and the beginning of ours only by its letters.
+            (Some("mesh test region eu\n"), false),
+            (Some("mesh other region eu_west\n"), false),
+            (Some("mesh othe"), false),
+        ] {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let owner = directory.path().join("owner");
+            if let Some(found) = found {
+                fs::write(&owner, found).expect("it can be written");
+            }
+            let took = DataDirectory::take(directory.path(), "test", &region);
+            assert_eq!(took.is_ok(), taken, "{found:?}: {:?}", took.err());
+            let left = fs::read_to_string(&owner).expect("there is an owner");
+            assert_eq!(left, if taken { "mesh test region eu_west\n" } else { found.unwrap_or_default() }, "{found:?}");
+        }
+    }
 }

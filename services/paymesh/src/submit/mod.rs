@@ -24,11 +24,11 @@ use tokio::{sync::mpsc, task::JoinSet};
 pub(crate) use self::report::Report;
 use self::{
     line::Instruction,
-    reader::Line,
+    reader::{Line, Reader},
     report::{Counts, End, Outcome, Tally},
-    resume::{Place, Resume},
+    resume::{Heads, Place, Resume},
     schedule::{Schedule, Ticket},
-    send::Sender,
+    send::{LINE_TIME_MAX, Sender},
 };
 use crate::{
     args::SubmitArgs,
@@ -36,6 +36,7 @@ use crate::{
     exit::{self, Exit},
     note, output, place,
     progress::Progress,
+    up::Interrupts,
 };
 
 /// Lines between the first unfinished one and the last one scheduled, at most.
@@ -82,6 +83,7 @@ pub(crate) async fn run(config: &Path, args: SubmitArgs) -> anyhow::Result<Exit>
     let job = Job { file: args.file, namespace: args.namespace, in_flight: usize::from(args.in_flight), progress };
     let (report, ending) = play(&mesh, &job).await?;
     report.say();
+    report.say_declined();
     if let Some(path) = &args.json {
         output::write_json(path, &report)?;
     }
@@ -106,24 +108,25 @@ pub(crate) async fn play_all(mesh: &Mesh, job: &Job) -> anyhow::Result<Report> {
 
 async fn play(mesh: &Mesh, job: &Job) -> anyhow::Result<(Report, Ending)> {
     let (identity, lines) = reader::identify(&job.file)?;
-    let resume = Resume::new(job.progress.clone(), identity, job.namespace.clone());
-    let (start, before) = match resume.load() {
+    // The header is checked before anything is asked of the mesh.
+    let reader = Reader::new(&job.file)?;
+    let heads = heads(mesh).await?;
+    let resume = Resume::new(job.progress.clone(), identity, job.namespace.clone(), mesh.topology.mesh().to_owned());
+    let (start, before, booked) = match resume.load(&heads) {
         Ok(Some(note)) => {
             note!("goes on after line {}, where an earlier run of this file ended", note.done.line);
-            (note.done, note.tally)
+            (note.done, note.tally, note.heads)
         }
-        Ok(None) => (Place::default(), Tally::default()),
+        Ok(None) => Default::default(),
         Err(why) => {
             note!("starts from the first line: {why}");
-            (Place::default(), Tally::default())
+            Default::default()
         }
     };
     let regions: Vec<_> = mesh.regions().cloned().collect();
-    // The header is checked before anything is asked of the mesh.
-    let reader = reader::read(&job.file, start, job.namespace.clone(), regions.clone())?;
-    let heads = heads(mesh).await?;
+    let reader = reader.read(start, job.namespace.clone(), regions.clone())?;
     // Before the first line is sent, so that not being able to write the note stops a run that has changed nothing.
-    resume.save(start, &before)?;
+    resume.save(start, &before, &booked)?;
 
     let mut player = Player {
         sender: Sender::new(mesh, heads),
@@ -132,6 +135,7 @@ async fn play(mesh: &Mesh, job: &Job) -> anyhow::Result<(Report, Ending)> {
         in_flight_max: job.in_flight,
         counts: Counts::new(before.clone(), regions.into_iter()),
         checkpoint: (start, before),
+        booked,
         unanswered: 0,
         progress: Progress::new("submit", lines.saturating_sub(1)),
         resume,
@@ -144,7 +148,7 @@ async fn play(mesh: &Mesh, job: &Job) -> anyhow::Result<(Report, Ending)> {
     Ok((player.counts.report(finished, started.elapsed()), ending))
 }
 
-/// The head of every shard that answers. None at all: the mesh is not there.
+/// The head of every shard that is open and answers. None at all: the mesh is not there.
 async fn heads(mesh: &Mesh) -> anyhow::Result<BTreeMap<paymesh_types::ShardRef, u64>> {
     let mut heads = BTreeMap::new();
     let (mut reached, mut reason) = (false, String::new());
@@ -152,7 +156,8 @@ async fn heads(mesh: &Mesh) -> anyhow::Result<BTreeMap<paymesh_types::ShardRef, 
         match status {
             Ok(status) => {
                 reached = true;
-                for shard in status.shards {
+                // A shard that could not be opened does not know its head.
+                for shard in status.shards.into_iter().filter(|shard| shard.epoch > 0) {
                     heads.insert(place::shard(shard.shard.as_ref())?, shard.head_sequence);
                 }
             }
@@ -174,6 +179,8 @@ struct Player {
     counts: Counts,
     /// How far the file is done, lines that got no answer excepted: those are to be tried again.
     checkpoint: (Place, Tally),
+    /// The last position of each shard that a line was answered with.
+    booked: Heads,
     /// Lines in a row that got no answer.
     unanswered: u64,
     progress: Progress,
@@ -182,7 +189,8 @@ struct Player {
 
 impl Player {
     async fn play(&mut self, mut reader: mpsc::Receiver<anyhow::Result<Line>>) -> anyhow::Result<Ending> {
-        let mut interrupted = std::pin::pin!(crate::up::interrupted());
+        let mut interrupts = Interrupts::new();
+        let mut interrupted = false;
         let mut ticks = tokio::time::interval(NOTE_INTERVAL);
         let mut reading = true;
         let mut ending = Ending::Finished;
@@ -206,10 +214,16 @@ impl Player {
                     self.schedule.finish(ticket, (outcome, place));
                 }
                 _ = ticks.tick() => self.note()?,
-                () = &mut interrupted, if matches!(ending, Ending::Finished) => {
-                    // What is in flight is heard out; what waits is not begun.
-                    ending = Ending::Interrupted;
-                    reading = false;
+                () = interrupts.next() => {
+                    if matches!(ending, Ending::Finished) {
+                        ending = Ending::Interrupted;
+                        reading = false;
+                    }
+                    // What is in flight is heard out, once; what waits is not begun.
+                    if std::mem::replace(&mut interrupted, true) {
+                        break;
+                    }
+                    self.say_awaited();
                 }
             }
             while let Some((outcome, place)) = self.schedule.pop_done() {
@@ -250,9 +264,24 @@ impl Player {
         }
     }
 
+    /// Says what an interrupted run waits for.
+    fn say_awaited(&self) {
+        let (lines, limit) = (self.in_flight.len(), LINE_TIME_MAX.as_secs());
+        if lines > 0 {
+            self.progress.note(&format!(
+                "paymesh: interrupted; waiting for the answers to {lines} lines in flight, {limit} s at most; Ctrl-C again ends at once, \
+                 and changes nothing about where the file goes on"
+            ));
+        }
+    }
+
     /// Counts a line whose predecessors are all counted.
     fn count(&mut self, outcome: &Outcome, place: Place) {
         self.counts.add(place.line, outcome);
+        if let Some(position) = &outcome.position {
+            let booked = self.booked.entry(position.shard.to_string()).or_default();
+            *booked = position.sequence.0.max(*booked);
+        }
         if let End::Failed { reason, unreachable } = &outcome.end {
             self.progress.note(&format!("line {}: {reason}", place.line));
             if *unreachable {
@@ -269,6 +298,6 @@ impl Player {
         let overall = self.counts.overall();
         let remark = if overall.failed > 0 { format!("{} failed", overall.failed) } else { String::new() };
         self.progress.set_done(overall.lines(), &remark);
-        self.resume.save(self.checkpoint.0, &self.checkpoint.1)
+        self.resume.save(self.checkpoint.0, &self.checkpoint.1, &self.booked)
     }
 }

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{self, BufRead, BufReader, Seek as _, SeekFrom},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
@@ -57,56 +57,69 @@ pub(crate) fn identify(path: &Path) -> anyhow::Result<(Identity, u64)> {
     Ok((Identity { bytes, blake3: hasher.finalize().to_hex().to_string() }, lines + unended))
 }
 
-/// Reads the header, and then the lines from `start` on through the channel that is returned. The thread ends with the
-/// file or when the receiver is dropped; what cannot be read ends it with an error, sent last.
-pub(crate) fn read(
-    path: &Path,
-    start: Place,
-    namespace: String,
-    regions: Vec<RegionName>,
-) -> anyhow::Result<mpsc::Receiver<anyhow::Result<Line>>> {
-    let mut lines = Lines::new(BufReader::with_capacity(READ_BUFFER_BYTES, open(path)?));
-    let unusable = |reason: String| exit::unusable(format!("{}: line 1: {reason}", path.display()));
-    let columns = match lines.next().with_context(|| format!("cannot read {}", path.display()))? {
-        None => return Err(unusable("the file is empty; its first line must be the header".to_owned())),
-        Some(Err(reason)) => return Err(unusable(reason)),
-        Some(Ok(header)) => Columns::from_header(header.strip_prefix(BYTE_ORDER_MARK).unwrap_or(header)).map_err(unusable)?,
-    };
-    if start.line > 0 {
-        lines.skip_to(start).with_context(|| format!("cannot read {}", path.display()))?;
+/// A file whose header is understood.
+pub(crate) struct Reader {
+    path: PathBuf,
+    lines: Lines<BufReader<File>>,
+    columns: Columns,
+}
+
+impl Reader {
+    /// Reads the header.
+    pub(crate) fn new(path: &Path) -> anyhow::Result<Self> {
+        let mut lines = Lines::new(BufReader::with_capacity(READ_BUFFER_BYTES, open(path)?));
+        let unusable = |reason: String| exit::unusable(format!("{}: line 1: {reason}", path.display()));
+        let columns = match lines.next().with_context(|| format!("cannot read {}", path.display()))? {
+            None => return Err(unusable("the file is empty; its first line must be the header".to_owned())),
+            Some(Err(reason)) => return Err(unusable(reason)),
+            Some(Ok(header)) => Columns::from_header(header.strip_prefix(BYTE_ORDER_MARK).unwrap_or(header)).map_err(unusable)?,
+        };
+        Ok(Self { path: path.to_owned(), lines, columns })
     }
 
-    let (sender, receiver) = mpsc::channel(READ_AHEAD_LINES_MAX);
-    let path = path.to_owned();
-    std::thread::Builder::new().name("submit-reader".to_owned()).spawn(move || {
-        let mut ids = HashMap::new();
-        loop {
-            let instruction = match lines.next() {
-                Ok(None) => return,
-                Ok(Some(Ok(b""))) => continue,
-                Ok(Some(Ok(text))) => columns.parse(text, &namespace, |region| regions.contains(region)),
-                Ok(Some(Err(reason))) => Err(reason),
-                Err(error) => {
-                    let error = anyhow::Error::new(error).context(format!("cannot read {} after line {}", path.display(), lines.end.line));
-                    let _ = sender.blocking_send(Err(error));
+    /// Reads the lines from `start` on through the channel that is returned. The thread ends with the file or when the
+    /// receiver is dropped; what cannot be read ends it with an error, sent last.
+    pub(crate) fn read(
+        self,
+        start: Place,
+        namespace: String,
+        regions: Vec<RegionName>,
+    ) -> anyhow::Result<mpsc::Receiver<anyhow::Result<Line>>> {
+        let Self { path, mut lines, columns } = self;
+        if start.line > 0 {
+            lines.skip_to(start).with_context(|| format!("cannot read {}", path.display()))?;
+        }
+        let (sender, receiver) = mpsc::channel(READ_AHEAD_LINES_MAX);
+        std::thread::Builder::new().name("submit-reader".to_owned()).spawn(move || {
+            let mut ids = HashMap::new();
+            loop {
+                let instruction = match lines.next() {
+                    Ok(None) => return,
+                    Ok(Some(Ok(b""))) => continue,
+                    Ok(Some(Ok(text))) => columns.parse(text, &namespace, |region| regions.contains(region)),
+                    Ok(Some(Err(reason))) => Err(reason),
+                    Err(error) => {
+                        let what = format!("cannot read {} after line {}", path.display(), lines.end.line);
+                        let _ = sender.blocking_send(Err(anyhow::Error::new(error).context(what)));
+                        return;
+                    }
+                };
+                let instruction = instruction.and_then(|instruction| match ids.get(&instruction.request_id) {
+                    Some(first) => Err(format!("its id is that of line {first}")),
+                    None => {
+                        if ids.len() < IDS_REMEMBERED_MAX {
+                            ids.insert(instruction.request_id, lines.end.line);
+                        }
+                        Ok(instruction)
+                    }
+                });
+                if sender.blocking_send(Ok(Line { end: lines.end, instruction })).is_err() {
                     return;
                 }
-            };
-            let instruction = instruction.and_then(|instruction| match ids.get(&instruction.request_id) {
-                Some(first) => Err(format!("its id is that of line {first}")),
-                None => {
-                    if ids.len() < IDS_REMEMBERED_MAX {
-                        ids.insert(instruction.request_id, lines.end.line);
-                    }
-                    Ok(instruction)
-                }
-            });
-            if sender.blocking_send(Ok(Line { end: lines.end, instruction })).is_err() {
-                return;
             }
-        }
-    })?;
-    Ok(receiver)
+        })?;
+        Ok(receiver)
+    }
 }
 
 fn open(path: &Path) -> anyhow::Result<File> {
@@ -206,5 +219,23 @@ mod tests {
         let all = lines(&text, 100);
         assert!(all[0].2.as_ref().is_err_and(|reason| reason.contains("at most")));
         assert_eq!((all[1].0, &all[1].2), (2, &Ok(b"next".to_vec())));
+    }
+
+    #[test]
+    fn a_line_whose_id_an_earlier_line_has_is_reported_with_that_lines_number() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("file.csv");
+        let text = "id,kind,user,counterparty,amount,currency,country,via,reference\n\
+                    a,deposit,7,,1,EUR,,,\nb,gift,7,,1,EUR,,,\nb,deposit,7,,1,EUR,,,\n\na,withdrawal,7,,1,EUR,,,\nc,deposit,7,,1,EUR,,,\n";
+        std::fs::write(&path, text).expect("it can be written");
+        let mut lines = Reader::new(&path).and_then(|reader| reader.read(Place::default(), String::new(), Vec::new())).expect("a reader");
+        let mut reasons = Vec::new();
+        while let Some(line) = lines.blocking_recv() {
+            let line = line.expect("a file can be read");
+            reasons.push((line.end.line, line.instruction.err().unwrap_or_default()));
+        }
+        // The id of a line that was not understood is free.
+        assert_eq!(reasons[3], (6, "its id is that of line 2".to_owned()));
+        assert_eq!(reasons.iter().filter(|(_, reason)| !reason.is_empty()).count(), 2, "{reasons:?}");
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use hdrhistogram::Histogram;
-use paymesh_types::RegionName;
+use paymesh_types::{Position, RegionName};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -11,8 +11,10 @@ use crate::{
     say,
 };
 
-/// Failures that a JSON report lists at most; all are counted, and printed as they happen.
-const FAILURES_LISTED_MAX: usize = 1_000;
+/// Failures, and declined lines, that a JSON report lists at most. All are counted; failures are printed as they happen.
+const LINES_LISTED_MAX: usize = 1_000;
+/// Declined lines that are printed at most.
+const DECLINED_SHOWN_MAX: usize = 20;
 /// The longest time that the histograms tell apart: 10 minutes.
 const LATENCY_US_MAX: u64 = 600_000_000;
 
@@ -28,6 +30,8 @@ pub(crate) struct Outcome {
     pub(crate) kind: Option<&'static str>,
     /// What it adds to the mesh's money if it was accepted: currency and minor units.
     pub(crate) moved: Option<(&'static str, i64)>,
+    /// Where its answer is booked, if there is one.
+    pub(crate) position: Option<Position>,
 }
 
 /// How a line ended.
@@ -43,7 +47,8 @@ pub(crate) enum End {
 impl Outcome {
     /// Of a line that could not be understood.
     pub(crate) fn bad_line(reason: String) -> Self {
-        Self { region: None, end: End::Failed { reason, unreachable: false }, took: Duration::ZERO, kind: None, moved: None }
+        let end = End::Failed { reason, unreachable: false };
+        Self { region: None, end, took: Duration::ZERO, kind: None, moved: None, position: None }
     }
 }
 
@@ -66,9 +71,9 @@ impl Tally {
     }
 }
 
-/// A line that failed.
+/// A line that failed or was declined.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Failure {
+pub(crate) struct ListedLine {
     pub(crate) line: u64,
     pub(crate) reason: String,
 }
@@ -106,9 +111,10 @@ pub(crate) struct Counts {
     pub(crate) declines: BTreeMap<String, u64>,
     pub(crate) kinds: BTreeMap<&'static str, u64>,
     pub(crate) declined_payments: u64,
+    pub(crate) declined_lines: Vec<ListedLine>,
     /// Accepted deposits less accepted withdrawals, by currency, in minor units; repeated ones included.
     pub(crate) money_in: BTreeMap<&'static str, i128>,
-    pub(crate) failures: Vec<Failure>,
+    pub(crate) failures: Vec<ListedLine>,
     all: Histogram<u64>,
     by_region: BTreeMap<RegionName, Histogram<u64>>,
 }
@@ -121,6 +127,7 @@ impl Counts {
             declines: BTreeMap::new(),
             kinds: BTreeMap::new(),
             declined_payments: 0,
+            declined_lines: Vec::new(),
             money_in: BTreeMap::new(),
             failures: Vec::new(),
             all: histogram(),
@@ -152,11 +159,14 @@ impl Counts {
                 }
                 *self.declines.entry(reason.clone()).or_default() += 1;
                 self.declined_payments += u64::from(outcome.kind == Some("payment"));
+                if self.declined_lines.len() < LINES_LISTED_MAX {
+                    self.declined_lines.push(ListedLine { line, reason: reason.clone() });
+                }
             }
             End::Failed { reason, .. } => {
                 self.tally.failed += 1;
-                if self.failures.len() < FAILURES_LISTED_MAX {
-                    self.failures.push(Failure { line, reason: reason.clone() });
+                if self.failures.len() < LINES_LISTED_MAX {
+                    self.failures.push(ListedLine { line, reason: reason.clone() });
                 }
             }
         }
@@ -194,6 +204,8 @@ impl Counts {
                 .iter()
                 .map(|(region, histogram)| (region.clone(), EntryReport { lines: histogram.len(), latency: Latency::of(histogram) }))
                 .collect(),
+            declined_lines_not_listed: self.declines.values().sum::<u64>().saturating_sub(self.declined_lines.len() as u64),
+            declined_lines: self.declined_lines,
             declines: self.declines,
             kinds: self.kinds,
             declined_payments: self.declined_payments,
@@ -226,12 +238,15 @@ pub(crate) struct Report {
     pub(crate) declined_payments: u64,
     /// Declined lines of this run by reason.
     pub(crate) declines: BTreeMap<String, u64>,
+    /// The first of them.
+    pub(crate) declined_lines: Vec<ListedLine>,
+    pub(crate) declined_lines_not_listed: u64,
     pub(crate) elapsed_ms: u64,
     /// Lines sent by this run for each second.
     pub(crate) rate_per_second: u64,
     pub(crate) latency: Latency,
     pub(crate) by_region: BTreeMap<RegionName, EntryReport>,
-    pub(crate) failures: Vec<Failure>,
+    pub(crate) failures: Vec<ListedLine>,
     pub(crate) failures_not_listed: u64,
     /// See [`Counts::money_in`]; the demo compares it with the books.
     #[serde(skip)]
@@ -259,5 +274,16 @@ impl Report {
         let lines = self.by_region.values().map(|entry| entry.lines).sum::<u64>();
         table.row(["all".to_owned(), lines.to_string(), micros(p50_us), micros(p95_us), micros(p99_us), micros(max_us)]);
         say!("{table}");
+    }
+
+    /// Prints the first declined lines.
+    pub(crate) fn say_declined(&self) {
+        for ListedLine { line, reason } in self.declined_lines.iter().take(DECLINED_SHOWN_MAX) {
+            say!("line {line}: declined for {reason}");
+        }
+        let more = self.declines.values().sum::<u64>().saturating_sub(DECLINED_SHOWN_MAX as u64);
+        if more > 0 {
+            say!("and {more} more declined lines; --json lists up to {LINES_LISTED_MAX}");
+        }
     }
 }

@@ -18,7 +18,7 @@ use paymesh_contract::{
     payments::v1::{CaptureMode, CreatePaymentRequest, PaymentStatus, payment_service_client::PaymentServiceClient},
     wallet::v1::{DepositRequest, WithdrawRequest, WithdrawalStatus, wallet_service_client::WalletServiceClient},
 };
-use paymesh_types::{RegionName, ShardRef};
+use paymesh_types::{Position, RegionName, ShardRef};
 use tonic::{Status, transport::Channel};
 
 use super::{
@@ -33,6 +33,8 @@ const TRY_DEADLINE: Duration = Duration::from_secs(10);
 const TRIES_MAX: u32 = 10;
 /// No other try begins after a line has been at it for so long.
 const RETRY_TIME_MAX: Duration = Duration::from_secs(30);
+/// What a line takes at most, give or take: the last try may begin just before its time is over.
+pub(super) const LINE_TIME_MAX: Duration = Duration::from_secs(RETRY_TIME_MAX.as_secs() + TRY_DEADLINE.as_secs());
 /// The first pause; each is twice the one before, up to the last.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 /// The longest pause.
@@ -74,9 +76,11 @@ impl Sender {
         loop {
             tries += 1;
             let (region, channel) = &self.channels[place];
-            let end = match self.attempt(&instruction, channel.clone()).await {
+            let (end, position) = match self.attempt(&instruction, channel.clone()).await {
                 Ok(answer) => self.accept(answer),
-                Err(status) if !client::is_retryable(&status) => End::Failed { reason: client::explain(&status), unreachable: false },
+                Err(status) if !client::is_retryable(&status) => {
+                    (End::Failed { reason: client::explain(&status), unreachable: false }, None)
+                }
                 Err(status) => {
                     let pause = self.pause(tries, client::retry_after(&status));
                     if tries < TRIES_MAX && started.elapsed() + pause < RETRY_TIME_MAX {
@@ -87,11 +91,11 @@ impl Sender {
                         continue;
                     }
                     let reason = format!("gave up after {tries} tries; last at {region}: {}", client::explain(&status));
-                    End::Failed { reason, unreachable: true }
+                    (End::Failed { reason, unreachable: true }, None)
                 }
             };
             let (kind, moved) = (Some(kind(&instruction.action)), moved(&instruction.action));
-            return Outcome { region: Some(region.clone()), end, took: started.elapsed(), kind, moved };
+            return Outcome { region: Some(region.clone()), end, took: started.elapsed(), kind, moved, position };
         }
     }
 
@@ -142,20 +146,18 @@ impl Sender {
         }
     }
 
-    /// What an answer means. One whose position is not past the head of its shard at the beginning of the run repeats what
+    /// What an answer means, and where it is booked. One whose position is not past the head of its shard at the beginning of the run repeats what
     /// an earlier run had recorded.
-    fn accept(&self, answer: Answer) -> End {
-        let Some(position) = answer.position else {
-            return End::Failed { reason: "the node's answer has no position".to_owned(), unreachable: false };
-        };
-        let Ok(position) = paymesh_types::Position::try_from(&position) else {
-            return End::Failed { reason: "the node's answer has no valid position".to_owned(), unreachable: false };
-        };
+    fn accept(&self, answer: Answer) -> (End, Option<Position>) {
+        let failed = |reason: &str| (End::Failed { reason: reason.to_owned(), unreachable: false }, None);
+        let Some(position) = answer.position else { return failed("the node's answer has no position") };
+        let Ok(position) = Position::try_from(&position) else { return failed("the node's answer has no valid position") };
         let replay = self.heads.get(&position.shard).is_some_and(|head| position.sequence.0 <= *head);
-        match answer.declined {
+        let end = match answer.declined {
             Some(reason) => End::Declined { reason, replay },
             None => End::Accepted { replay },
-        }
+        };
+        (end, Some(position))
     }
 
     /// The pause before the next try: what the node asks for, or the doubled one; half of it by chance.

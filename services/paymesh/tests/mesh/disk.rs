@@ -17,11 +17,11 @@ const REGION: &str = "eu_west";
 /// How long a node may take to notice that there is room again: it tries every second.
 const NOTICE_MAX: Duration = Duration::from_secs(30);
 
-/// Runs a program in a mount namespace of its own, in which a small disk is mounted at `$0`.
-fn on_a_disk(options: &str) -> Command {
+/// Runs a program in a mount namespace of its own, in which a small disk is mounted at `$0`, once `first` is done there.
+fn on_a_disk(options: &str, first: &str) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--map-root-user", "--", "sh", "-c"]);
-    command.arg(format!("mount -t tmpfs -o {options} paymesh-test \"$0\" && exec \"$@\""));
+    command.arg(format!("mount -t tmpfs -o {options} paymesh-test \"$0\" && {first} && exec \"$@\""));
     command
 }
 
@@ -29,7 +29,8 @@ fn on_a_disk(options: &str) -> Command {
 #[allow(clippy::print_stderr, reason = "a test that did not happen says so")]
 fn can_mount() -> bool {
     let directory = tempfile::tempdir().unwrap();
-    let can = on_a_disk("size=1m").arg(directory.path()).arg("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    let can =
+        on_a_disk("size=1m", "true").arg(directory.path()).arg("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success());
     if !can {
         eprintln!("skipped: this machine gives no mount namespace, so there is no small disk to fill");
     }
@@ -68,7 +69,7 @@ async fn a_full_disk_refuses_payments_loses_none_and_serves_again_when_there_is_
     let mut mesh = TestMesh::new(ONE_REGION);
     let data = mesh.data(REGION);
     fs::create_dir(&data).unwrap();
-    let mut command = on_a_disk("size=32m");
+    let mut command = on_a_disk("size=32m", "true");
     command.env("PAYMESH_CONFIG", mesh.config()).env_remove("RUST_LOG");
     command.arg(&data).arg(PAYMESH).args(["node", "--supervised", "--region", REGION, "--data"]).arg(&data);
     mesh.spawn_command(REGION, command);
@@ -102,6 +103,21 @@ async fn a_full_disk_refuses_payments_loses_none_and_serves_again_when_there_is_
         let status = answer.expect("an answer").expect_err("the disk is full");
         assert_eq!(status.code(), Code::Unavailable, "{status}");
     }
+    // A small write may find a little room yet, and the shard is well for as long as that takes.
+    let deadline = Instant::now() + NOTICE_MAX;
+    loop {
+        let _ = mesh.payments(REGION).create_payment(payment(1, 2, 1)).await;
+        let (code, health) = mesh.http(REGION, "/health").unwrap();
+        let status = mesh.run(&["status"]);
+        let why = "shard eu/1\":{\"status\":\"unhealthy\",\"error\":\"it takes no writes until its storage works again";
+        if code == 503 && health.contains(why) && health.contains("is full") && status.stdout.contains("takes no writes") {
+            assert_eq!(status.code, 1, "{status:?}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "payments are refused: {health} {status:?}\n{}", mesh.logs(REGION));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(mesh.http(REGION, "/ready").unwrap().0, 200, "it reads and forwards");
 
     ballast.drop_it();
     let deadline = Instant::now() + NOTICE_MAX;
@@ -109,6 +125,10 @@ async fn a_full_disk_refuses_payments_loses_none_and_serves_again_when_there_is_
     while let Err(status) = mesh.payments(REGION).create_payment(refused.clone()).await {
         assert_eq!(status.code(), Code::Unavailable, "{status}");
         assert!(Instant::now() < deadline, "still refused {NOTICE_MAX:?} after there is room: {status}\n{}", mesh.logs(REGION));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    while mesh.http(REGION, "/health").unwrap().0 != 200 {
+        assert!(Instant::now() < deadline, "it is not healthy again\n{}", mesh.logs(REGION));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     for request in &paid {
@@ -125,6 +145,52 @@ async fn a_full_disk_refuses_payments_loses_none_and_serves_again_when_there_is_
     assert!(mesh.stop(REGION).success(), "{}", mesh.logs(REGION));
 }
 
+/// A node whose disk is full before it has made its files.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_starts_on_a_full_disk_serves_once_there_is_room() {
+    if !can_mount() {
+        return;
+    }
+    let mut mesh = TestMesh::new(ONE_REGION);
+    let data = mesh.data(REGION);
+    fs::create_dir(&data).unwrap();
+    // Four pages are left: for the files that say whose the directory is, not for the storage.
+    let fill = format!("head -c {} /dev/zero > \"$0/ballast\"", (32 << 20) - (4 << 12));
+    let mut command = on_a_disk("size=32m", &fill);
+    command.env("PAYMESH_CONFIG", mesh.config()).env_remove("RUST_LOG");
+    command.arg(&data).arg(PAYMESH).args(["node", "--supervised", "--region", REGION, "--data"]).arg(&data);
+    mesh.spawn_command(REGION, command);
+    mesh.wait_ready(REGION);
+    let (status, health) = mesh.http(REGION, "/health").unwrap();
+    assert_eq!(status, 503, "{health}");
+    for shard in ["eu/0", "eu/1", "directory/0"] {
+        let why = serde_json::from_str::<serde_json::Value>(&health).unwrap()["checks"][format!("shard {shard}")]["error"].clone();
+        assert!(why.as_str().is_some_and(|why| why.contains("is full; it is tried again")), "{shard}: {health}");
+    }
+    let refused = Fault::from_status(&mesh.payments(REGION).create_payment(payment(1, 2, 1)).await.unwrap_err());
+    assert_eq!((refused.code, refused.reason.as_ref()), (Code::Unavailable, "SHARD_NOT_SERVING"), "{refused}");
+
+    fs::remove_file(mesh.outside(REGION, &data.join("ballast"))).unwrap();
+    let deadline = Instant::now() + NOTICE_MAX;
+    while mesh.http(REGION, "/health").unwrap().0 != 200 {
+        assert!(Instant::now() < deadline, "still refused {NOTICE_MAX:?} after there is room\n{}", mesh.logs(REGION));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for user in [1, 2] {
+        mesh.enrol(REGION, user, "DE", 1_000).await;
+    }
+    // Of two shards: each follows the other from when both are open.
+    mesh.payments(REGION).create_payment(payment(1, 2, 100)).await.unwrap();
+    mesh.payments(REGION).create_payment(payment(2, 1, 300)).await.unwrap();
+    let deadline = Instant::now() + NOTICE_MAX;
+    while (mesh.balance(REGION, 1).await, mesh.balance(REGION, 2).await) != (1_200, 800) {
+        assert!(Instant::now() < deadline, "the money does not arrive\n{}", mesh.logs(REGION));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    mesh.assert_books();
+    assert!(mesh.stop(REGION).success(), "{}", mesh.logs(REGION));
+}
+
 #[test]
 fn a_read_only_disk_ends_the_node_naming_the_directory() {
     if !can_mount() {
@@ -133,7 +199,7 @@ fn a_read_only_disk_ends_the_node_naming_the_directory() {
     let mesh = TestMesh::new(ONE_REGION);
     let data = mesh.data(REGION);
     fs::create_dir(&data).unwrap();
-    let mut command = on_a_disk("size=1m,ro");
+    let mut command = on_a_disk("size=1m,ro", "true");
     command.env("PAYMESH_CONFIG", mesh.config()).arg(&data).arg(PAYMESH).args(["node", "--region", REGION, "--data"]).arg(&data);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let run: Run = wait_within(child, Duration::from_secs(30));

@@ -11,6 +11,7 @@ mod crowd;
 mod disk;
 mod forwarding;
 mod kill;
+mod logs;
 mod refusals;
 mod stock;
 mod submit;

@@ -96,6 +96,28 @@ fn a_data_directory_of_another_region_or_mesh_is_refused() {
     mesh.start("eu_west");
 }
 
+/// The zone's users are at the shards that their number gave them when they came.
+#[test]
+fn a_zone_whose_number_of_shards_was_changed_under_its_data_is_refused_its_new_shard_too() {
+    let mut mesh = TestMesh::started(ONE_REGION);
+    assert!(mesh.stop("eu_west").success());
+    rewrite(&mesh, |text| text.replacen("shards: 2", "shards: 3", 1));
+    mesh.start("eu_west");
+    let (status, health) = mesh.http("eu_west", "/health").unwrap();
+    assert_eq!(status, 503, "{health}");
+    let health: serde_json::Value = serde_json::from_str(&health).unwrap();
+    for index in 0..3 {
+        let why = health["checks"][format!("shard eu/{index}")]["error"].as_str().unwrap_or_default().to_owned();
+        let said = why.contains("of 2, not to mesh test shard ") && why.contains(&format!("eu/{index} of 3"));
+        assert!(said && !why.contains("tried again"), "eu/{index}: {health}");
+    }
+    assert_eq!(health["checks"]["shard directory/0"]["status"], "healthy", "{health}");
+    assert!(mesh.stop("eu_west").success());
+    rewrite(&mesh, |text| text.replacen("shards: 3", "shards: 2", 1));
+    mesh.start("eu_west");
+    assert_eq!(mesh.http("eu_west", "/health").unwrap().0, 200, "nothing was made of the third");
+}
+
 #[test]
 fn a_supervised_node_leaves_gracefully_when_its_standard_input_closes() {
     let mut mesh = TestMesh::started(ONE_REGION);

@@ -2,7 +2,9 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     process::Stdio,
+    sync::mpsc::{Receiver, channel},
     time::{Duration, Instant},
 };
 
@@ -107,8 +109,13 @@ fn a_declined_payment_is_counted_and_fails_the_run_only_when_strict() {
     let run = mesh.run(&["submit", file.to_str().unwrap()]);
     assert_eq!(run.code, 0, "{run:?}");
     assert!(run.stdout.contains("1 declined") && run.stdout.contains("INSUFFICIENT_FUNDS: 1"), "{run:?}");
-    let run = mesh.run(&["submit", "--strict", file.to_str().unwrap()]);
+    assert!(run.stdout.lines().any(|line| line == "line 4: declined for INSUFFICIENT_FUNDS"), "{run:?}");
+    let json = file.with_extension("json");
+    let run = mesh.run(&["submit", "--strict", "--json", json.to_str().unwrap(), file.to_str().unwrap()]);
     assert_eq!(run.code, 1, "{run:?}");
+    let report = report(&mesh, "declined.json");
+    assert_eq!(report["declined_lines"], serde_json::json!([{"line": 4, "reason": "INSUFFICIENT_FUNDS"}]), "{report}");
+    assert_eq!(report["declined_lines_not_listed"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,4 +163,62 @@ async fn an_interrupted_file_goes_on_where_it_was_and_keeps_each_users_order() {
     assert_eq!(lines.len(), 2 * rounds, "each line happened once");
     assert!(lines.iter().rev().enumerate().all(|(index, line)| line.balance_minor_units == if index % 2 == 0 { 100 } else { 0 }));
     mesh.assert_books();
+}
+
+/// Whether standard error has a line with these words, as soon as it has.
+fn says(lines: &Receiver<String>, words: &str) -> String {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let line = lines.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        let line = line.unwrap_or_else(|error| panic!("nothing says `{words}`: {error}"));
+        if line.contains(words) {
+            return line;
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_run_says_what_it_waits_for_and_a_second_ctrl_c_does_not_wait() {
+    let mut mesh = TestMesh::started(ONE_REGION);
+    let mut text = format!("{HEADER}e,enrol,10,,,EUR,DE,,\n");
+    for line in 0..20_000 {
+        text.push_str(&format!("d{line},deposit,10,,1.00,EUR,,,\n"));
+    }
+    let file = mesh.file("long.csv", text);
+    let progress = file.with_extension("csv.progress");
+    let mut child = mesh.command(&["submit", file.to_str().unwrap()]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (say, lines) = channel();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    std::thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| drop(say.send(line))));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let noted = || fs::read(&progress).ok().and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+    while noted().is_none_or(|note| note["done"]["line"].as_u64() <= Some(1)) {
+        assert!(Instant::now() < deadline, "no progress was noted");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    mesh.signal("eu_west", "STOP");
+    // Until the line in flight is one that is not answered.
+    std::thread::sleep(Duration::from_millis(200));
+    signal(child.id(), "INT");
+    let said = says(&lines, "waiting for the answers to");
+    assert!(said.contains("Ctrl-C again ends at once"), "{said}");
+    signal(child.id(), "INT");
+    let run = wait_within(child, Duration::from_secs(5));
+    mesh.signal("eu_west", "CONT");
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(run.stdout.contains("0 failed"), "what was not answered is not a failure: {run:?}");
+    let done = noted().expect("the progress is kept")["done"]["line"].as_u64().unwrap();
+    assert!(done > 1, "{done}");
+
+    // Another mesh, or this one with its data made anew, has none of what is done.
+    let fresh = TestMesh::started(ONE_REGION);
+    let copy = fresh.file("long.csv", fs::read(&file).unwrap());
+    fs::copy(&progress, copy.with_extension("csv.progress")).unwrap();
+    let child = fresh.command(&["submit", copy.to_str().unwrap()]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.unwrap();
+    let first = BufReader::new(child.stderr.take().unwrap()).lines().next().unwrap().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(first.starts_with("starts from the first line: ") && first.contains("is of another mesh"), "{first}");
+    assert!(mesh.stop("eu_west").success());
 }

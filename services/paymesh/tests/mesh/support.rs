@@ -6,7 +6,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Output, Stdio},
+    process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
@@ -137,6 +137,16 @@ impl TestMesh {
         let mut command = self.node_command(region);
         command.env("RUST_LOG", filter);
         self.spawn_command(region, command);
+    }
+
+    /// Starts a node whose log goes to a pipe: the end that nobody reads yet.
+    pub(crate) fn spawn_unread(&mut self, region: &str, filter: &str) -> ChildStderr {
+        let mut command = self.node_command(region);
+        let child = command.env("RUST_LOG", filter).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let mut child = child.unwrap();
+        let unread = child.stderr.take().unwrap();
+        self.nodes.insert(region.to_owned(), child);
+        unread
     }
 
     /// Starts a node and does not wait.
