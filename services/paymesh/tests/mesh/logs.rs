@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::{Child, Stdio},
-    sync::mpsc::channel,
+    sync::mpsc::sync_channel,
     time::{Duration, Instant},
 };
 
@@ -23,18 +23,20 @@ fn dropped(mesh: &TestMesh) -> u64 {
     line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
 }
 
-/// Pays until lines of the log are dropped: the pipe is full, and so is what may wait.
-async fn fill_up(mesh: &TestMesh) {
+/// A program that waits for its reader answers nobody: that must not hold the test.
+async fn answered<T>(calls: impl Future<Output = T>) -> T {
+    tokio::time::timeout(ANSWER_TIME_MAX, calls).await.expect("an answer")
+}
+
+async fn enrol(mesh: &TestMesh) {
     for user in [1, 2] {
-        mesh.enrol(REGION, user, "DE", 1_000_000).await;
+        answered(mesh.enrol(REGION, user, "DE", 1_000_000)).await;
     }
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while dropped(mesh) == 0 {
-        assert!(Instant::now() < deadline, "the node does not drop lines");
-        for _ in 0..50 {
-            let paid = tokio::time::timeout(ANSWER_TIME_MAX, mesh.payments(REGION).create_payment(payment(1, 2, 1))).await;
-            paid.expect("an answer").unwrap();
-        }
+}
+
+async fn pay(mesh: &TestMesh, times: u32) {
+    for _ in 0..times {
+        answered(mesh.payments(REGION).create_payment(payment(1, 2, 1))).await.unwrap();
     }
 }
 
@@ -43,15 +45,21 @@ async fn a_node_whose_log_nobody_reads_serves_and_says_later_how_many_lines_it_d
     let mut mesh = TestMesh::new(ONE_REGION);
     let unread = mesh.spawn_unread(REGION, "trace");
     mesh.wait_ready(REGION);
-    fill_up(&mesh).await;
+    enrol(&mesh).await;
+    let deadline = Instant::now() + Duration::from_secs(120);
+    // The pipe is full then, and so is what may wait.
+    while dropped(&mesh) == 0 {
+        assert!(Instant::now() < deadline, "the node does not drop lines");
+        pay(&mesh, 50).await;
+    }
     assert_eq!(mesh.http(REGION, "/health").unwrap().0, 200);
     mesh.assert_books();
 
-    let (say, said) = channel();
+    let (say, said) = sync_channel(1);
     std::thread::spawn(move || {
         for line in BufReader::new(unread).lines().map_while(Result::ok) {
             if line.contains("lines of the log were dropped so far") {
-                let _ = say.send(line);
+                let _ = say.try_send(line);
             }
         }
     });
@@ -88,14 +96,9 @@ fn up(mesh: &TestMesh, filter: &str) -> Up {
 async fn up_goes_on_reading_its_nodes_and_hears_ctrl_c_when_nobody_reads_it() {
     let mesh = TestMesh::new(ONE_REGION);
     let mut up = up(&mesh, "trace");
-    for user in [1, 2] {
-        mesh.enrol(REGION, user, "DE", 1_000_000).await;
-    }
+    enrol(&mesh).await;
     // Far more than the pipes and all that may wait on the way hold.
-    for _ in 0..1_500 {
-        let paid = tokio::time::timeout(ANSWER_TIME_MAX, mesh.payments(REGION).create_payment(payment(1, 2, 1))).await;
-        paid.expect("an answer").unwrap();
-    }
+    pay(&mesh, 1_500).await;
     assert_eq!(dropped(&mesh), 0, "the node is read, whoever reads its supervisor");
     let child = up.0.take().unwrap();
     signal(child.id(), "INT");
@@ -108,13 +111,12 @@ async fn up_goes_on_reading_its_nodes_and_hears_ctrl_c_when_nobody_reads_it() {
 async fn up_does_not_kill_a_node_that_drains_for_as_long_as_a_node_may() {
     let mesh = TestMesh::new(ONE_REGION);
     let mut up = up(&mesh, "info");
-    for user in [1, 2] {
-        mesh.enrol(REGION, user, "DE", 1_000).await;
-    }
+    enrol(&mesh).await;
     let batch = StreamPaymentsRequest { batch_id: 1, payments: vec![payment(1, 2, 1)] };
     let batches = stream::iter([batch]).chain(stream::pending());
-    let mut answers = mesh.payments(REGION).stream_payments(batches).await.unwrap().into_inner();
-    assert!(answers.message().await.unwrap().is_some());
+    let mut client = mesh.payments(REGION);
+    let mut answers = answered(client.stream_payments(batches)).await.unwrap().into_inner();
+    assert!(answered(answers.message()).await.unwrap().is_some());
     let child = up.0.take().unwrap();
     signal(child.id(), "INT");
     let run = wait_within(child, Duration::from_secs(40));

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     process::Stdio,
-    sync::mpsc::{Receiver, channel},
+    sync::mpsc::{Receiver, sync_channel},
     time::{Duration, Instant},
 };
 
@@ -187,9 +187,9 @@ fn an_interrupted_run_says_what_it_waits_for_and_a_second_ctrl_c_does_not_wait()
     let file = mesh.file("long.csv", text);
     let progress = file.with_extension("csv.progress");
     let mut child = mesh.command(&["submit", file.to_str().unwrap()]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let (say, lines) = channel();
+    let (say, lines) = sync_channel(1_024);
     let stderr = BufReader::new(child.stderr.take().unwrap());
-    std::thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| drop(say.send(line))));
+    std::thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| drop(say.try_send(line))));
     let deadline = Instant::now() + Duration::from_secs(60);
     let noted = || fs::read(&progress).ok().and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
     while noted().is_none_or(|note| note["done"]["line"].as_u64() <= Some(1)) {
