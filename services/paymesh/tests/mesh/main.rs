@@ -12,6 +12,7 @@ mod disk;
 mod forwarding;
 mod kill;
 mod logs;
+mod oceans;
 mod refusals;
 mod stock;
 mod submit;
