@@ -57,6 +57,8 @@ async fn personal_data_is_in_no_log_and_no_metric() {
         let (status, metrics) = mesh.http(&region, "/metrics").unwrap();
         assert_eq!(status, 200);
         assert!(!metrics.is_empty(), "{region} has metrics");
+        // With its last lines.
+        assert!(mesh.stop(&region).success());
         let logs = mesh.logs(&region);
         assert!(!logs.is_empty(), "{region} has a log");
         for canary in [CANARY, CANARY_COUNTRY] {

@@ -59,7 +59,7 @@ async fn a_flipped_byte_makes_its_shard_refuse_naming_shard_and_sequence_and_oth
     assert!(problem.contains("eu/1"), "{problem}");
     let named = (first..=last).any(|sequence| problem.split(|c: char| !c.is_ascii_digit()).any(|number| number == sequence.to_string()));
     assert!(named, "{problem} names a sequence number of {first} to {last}");
-    assert!(mesh.logs(REGION).contains("eu/1"), "the log says so too");
+    mesh.wait_logged(REGION, "eu/1");
     assert_eq!(shard("eu/0")["state"], "serving", "{report}");
 
     let refused = mesh.wallet(REGION).get_balance(GetBalanceRequest { user_id: 11 }).await.unwrap_err();

@@ -96,7 +96,7 @@ async fn a_full_disk_refuses_payments_loses_none_and_serves_again_when_there_is_
         assert!(paid.len() < 20_000, "the disk does not fill up");
     };
     assert!(!paid.is_empty(), "nothing was paid before the disk was full");
-    assert!(mesh.logs(REGION).contains("is full"), "{}", mesh.logs(REGION));
+    mesh.wait_logged(REGION, "is full");
     // It goes on refusing, at once, and does not end.
     for _ in 0..5 {
         let answer = tokio::time::timeout(Duration::from_secs(20), mesh.payments(REGION).create_payment(payment(1, 2, 1))).await;

@@ -25,6 +25,8 @@ use uuid::Uuid;
 pub(crate) const PAYMESH: &str = env!("CARGO_BIN_EXE_paymesh");
 /// How long a node may take to be ready, on a machine that is busy with other tests.
 const READY_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a line of a node's log may take to be written, likewise.
+const LOG_TIME_MAX: Duration = Duration::from_secs(10);
 /// Below the ports that the system gives to outgoing connections, so that none of those takes one between choice and use.
 const PORTS: std::ops::Range<u32> = 10_000..30_000;
 
@@ -206,6 +208,15 @@ impl TestMesh {
     /// What a node has logged so far.
     pub(crate) fn logs(&self, region: &str) -> String {
         String::from_utf8_lossy(&fs::read(self.log_path(region)).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until a node's log has these words: lines are written a moment after what they tell of.
+    pub(crate) fn wait_logged(&self, region: &str, words: &str) {
+        let deadline = Instant::now() + LOG_TIME_MAX;
+        while !self.logs(region).contains(words) {
+            assert!(Instant::now() < deadline, "the log of {region} does not say `{words}`:\n{}", self.logs(region));
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn log_path(&self, region: &str) -> PathBuf {
