@@ -135,10 +135,9 @@ async fn play(mesh: &Mesh, nodes: &mut [Node], file: &Path, json: Option<&Path>)
     say!("\nVERIFY");
     let verify = verify::verify(mesh).await?;
     verify.say(mesh);
-    say_known_limit(mesh, &verify.in_transit);
 
     let mut problems = against_file(&submit, &verify);
-    problems.extend(left.iter().map(|way| format!("money from {} to {} has not arrived, and both are of one region", way.from, way.to)));
+    problems.extend(left.iter().map(|way| format!("money from {} to {} has not arrived", way.from, way.to)));
     for node in nodes {
         if let Some(status) = node.has_ended() {
             problems.push(format!("the node of {} died: {status}", node.region));
@@ -182,40 +181,17 @@ fn say_routes(mesh: &Mesh, routes: &BTreeMap<RegionName, BTreeMap<String, u64>>)
     say!("{table}");
 }
 
-/// Waits until no money is in transit between shards of one region; returns what still is when the time is up.
+/// Waits until no money is in transit; returns what still is when the time is up.
 async fn settle(mesh: &Mesh) -> anyhow::Result<Vec<InTransit>> {
     let deadline = Instant::now() + SETTLE_TIME_MAX;
     loop {
         let statuses = mesh.statuses().await;
         let ways = status::in_transit(statuses.values().flatten())?;
-        let left: Vec<_> = ways.into_iter().filter(|way| within_region(mesh, way) && way.in_transit_minor_units != Some(0)).collect();
+        let left: Vec<_> = ways.into_iter().filter(|way| way.in_transit_minor_units != Some(0)).collect();
         if left.is_empty() || Instant::now() >= deadline {
             return Ok(left);
         }
         sleep(SETTLE_POLL).await;
-    }
-}
-
-/// Whether both shards of a way are led by one region.
-fn within_region(mesh: &Mesh, way: &InTransit) -> bool {
-    let leader = |name: &str| {
-        mesh.topology.shards().into_iter().find(|shard| shard.to_string() == name).and_then(|shard| mesh.topology.leader(&shard).cloned())
-    };
-    leader(&way.from) == leader(&way.to)
-}
-
-fn say_known_limit(mesh: &Mesh, ways: &[InTransit]) {
-    let mut sums: BTreeMap<&str, i128> = BTreeMap::new();
-    for way in ways.iter().filter(|way| !within_region(mesh, way)) {
-        *sums.entry(&way.currency).or_default() += way.in_transit_minor_units.unwrap_or(0);
-    }
-    let sums: Vec<_> = sums.into_iter().filter(|(_, minor)| *minor != 0).map(|(code, minor)| money(minor, code)).collect();
-    if !sums.is_empty() {
-        say!(
-            "\nKnown limit: payments to a user who is at home in another region stay in transit, because the stream between\n\
-             regions is not part of this version. Their money is accounted for: {} in transit.",
-            sums.join(", ")
-        );
     }
 }
 
