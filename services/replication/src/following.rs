@@ -170,7 +170,7 @@ impl Following {
                     metrics::counter!(counts::RECONNECTS, "shard" => self.shard().to_string()).increment(1);
                 }
             }
-            tokio::time::sleep(pause.mul_f64(1.0 - rand::random::<f64>() / 2.0)).await;
+            tokio::time::sleep(rand::random_range(pause / 2..=pause)).await;
             pause = (pause * 2).min(RETRY_MAX);
         }
     }
