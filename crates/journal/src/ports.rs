@@ -185,6 +185,9 @@ pub trait Tables: Send + Sync + std::fmt::Debug {
     /// The engine failed.
     async fn purge_requests(&self, before: Timestamp, limit: u32) -> Result<u64, Error>;
 
+    /// Lets go of whatever is open, once what is being asked is answered. Nothing can be asked afterwards.
+    async fn close(&self);
+
     /// All rows as of now.
     ///
     /// # Errors

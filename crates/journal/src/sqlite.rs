@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use paymesh_types::ShardRef;
+use paymesh_types::{ShardRef, Timestamp};
 use sqlx::{
     SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -63,6 +63,29 @@ impl Engine {
             journal: Arc::new(SqliteJournal::open(self.journals.clone(), identity).await?),
             tables: Arc::new(SqliteTables::open(&self.directory, identity).await?),
         })
+    }
+}
+
+impl Engine {
+    /// Sets a copy of a shard's storage aside, which nobody has open: it is kept, the tables' file under a name that says when, and
+    /// the next to open the shard's storage begins anew.
+    ///
+    /// # Errors
+    /// The journals' file cannot be written, or the tables' file not renamed.
+    pub async fn set_aside(&self, shard: &ShardRef, at: Timestamp) -> Result<(), Error> {
+        self.journals.set_aside(shard, at).await?;
+        let tables = SqliteTables::path(&self.directory, shard);
+        for suffix in ["", "-wal", "-shm"] {
+            let with = |middle: &str| PathBuf::from(format!("{}{middle}{suffix}", tables.display()));
+            let (from, to) = (with(""), with(&format!(".aside-{}", at.0)));
+            match std::fs::rename(&from, &to) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::Engine { place: from.display().to_string(), source: Box::new(source) });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -123,6 +146,13 @@ impl File {
             writer: pool(1, options),
             readers: pool(purpose.readers_max, reading.clone()),
             look_ups: pool(1, reading),
+        }
+    }
+
+    /// Closes every connection, and waits for those that are in use.
+    async fn close(&self) {
+        for pool in [&self.writer, &self.readers, &self.look_ups] {
+            pool.close().await;
         }
     }
 

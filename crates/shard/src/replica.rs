@@ -182,12 +182,15 @@ impl Replica {
         self.inner.base.as_ref().map(|base| base.projected.get())
     }
 
-    /// Ends its tasks.
+    /// Ends its tasks and lets go of its tables.
     pub async fn close(&self) {
         self.refuse("it was closed".to_owned());
         let owner = self.inner.owner.lock().await.take();
         if let Some(owner) = owner {
             let _ = owner.await;
+        }
+        if let Some(base) = &self.inner.base {
+            base.store.tables.close().await;
         }
     }
 }

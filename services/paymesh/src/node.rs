@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use paymesh_journal::sqlite::Engine;
 use paymesh_mesh::{Limits, Mesh};
 use paymesh_replication::{Replicas, Replication};
-use paymesh_shard::{Options, Shards};
+use paymesh_shard::{Clock, Options, Shards};
 use paymesh_telemetry::{Health, Metrics};
 use paymesh_topology::{DIRECTORY_ZONE, Topology};
 use paymesh_types::{ShardRef, Timestamp};
@@ -27,7 +27,7 @@ use tonic::service::Routes;
 
 use crate::{args::NodeArgs, exit::Exit, exit::unusable};
 use machine::{DataDirectory, Listeners};
-use replicas::Keeper;
+use replicas::{Keeper, SET_ASIDE};
 use shards::Opener;
 
 /// Where `RUST_LOG` is not set.
@@ -71,6 +71,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
     paymesh_payment_processor::describe_metrics();
     paymesh_shard::describe_metrics();
     paymesh_replication::describe_metrics();
+    metrics::describe_counter!(SET_ASIDE, "Copies of other regions' shards that were damaged or had diverged, and are made anew");
     metrics::describe_gauge!(BUILD_INFO, "Always 1; the label says which version runs");
     metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     let region = topology.region(&args.region).context("the region was found before")?;
@@ -103,7 +104,9 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
         clock: Arc::new(system_time),
     };
     let shards = Arc::new(opener).open_all(led, &health, &mut tasks).await;
-    let keeper = Keeper { topology: topology.clone(), storage, mesh: mesh.clone() };
+    let clock: Clock = Arc::new(system_time);
+    let takes_money = topology.led_by(&args.region).iter().any(|shard| shard.zone.as_str() != DIRECTORY_ZONE);
+    let keeper = Keeper { topology: topology.clone(), storage, mesh: mesh.clone(), takes_money, clock };
     let replicas = keeper.keep(paymesh_replication::plan(&topology, &args.region), &health, &mut tasks);
     let mut inboxes = shards.follow_each_other();
     follow_others(&shards, &replicas, &mut inboxes);
@@ -170,7 +173,7 @@ fn follow_others(shards: &Shards, replicas: &Replicas, inboxes: &mut JoinSet<(Sh
         for (to, _) in shards.iter().filter(|(name, _)| name.zone.as_str() != DIRECTORY_ZONE) {
             let (shards, following, to) = (shards.clone(), following.clone(), to.clone());
             inboxes.spawn(async move {
-                let replica = following.opened().await.clone();
+                let replica = following.opened().await;
                 let why = shards.follow(replica, &to).await;
                 (following.followed().shard.clone(), to, why)
             });

@@ -17,7 +17,7 @@ use paymesh_journal::{Holding, SEGMENT_BYTES_MAX};
 use paymesh_mesh::Mesh;
 use paymesh_shard::{AddError, Replica};
 use paymesh_types::{RegionName, Sequence, ShardRef};
-use tokio::sync::{SetOnce, mpsc};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{Followed, counts, serving::IDLE_EVERY, wire};
@@ -41,7 +41,7 @@ pub struct Following {
 #[derive(Debug)]
 struct Inner {
     followed: Followed,
-    replica: SetOnce<Replica>,
+    replica: watch::Sender<Option<Replica>>,
     progress: Mutex<Progress>,
 }
 
@@ -56,12 +56,21 @@ struct Progress {
     current_at: Option<Instant>,
 }
 
+/// Why a replica is fed no longer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It is not, or no longer, a copy of its leader's journal.
+    Diverged(String),
+    /// Something that does not pass by itself.
+    Stopped(String),
+}
+
 /// Why a stream ended.
 enum End {
     /// It may be made again; whether anything came of it.
     Lost { why: String, useful: bool },
-    /// An operator must look.
-    Stopped(String),
+    /// It is no use to make it again.
+    ForGood(Ended),
 }
 
 /// The replicas that a region keeps. Cheap to clone.
@@ -89,7 +98,7 @@ impl Replicas {
 impl Following {
     /// A shard to be followed. Its replica is not open yet.
     pub fn new(followed: Followed) -> Self {
-        Self { inner: Arc::new(Inner { followed, replica: SetOnce::new(), progress: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { followed, replica: watch::Sender::new(None), progress: Mutex::default() }) }
     }
 
     /// What is followed.
@@ -106,8 +115,11 @@ impl Following {
     }
 
     /// The replica, once it is open.
-    pub async fn opened(&self) -> &Replica {
-        self.inner.replica.wait().await
+    pub async fn opened(&self) -> Replica {
+        let mut replica = self.inner.replica.subscribe();
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let open = replica.wait_for(Option::is_some).await.ok().and_then(|open| open.clone());
+        open.expect("it was waited for")
     }
 
     /// Says why the replica is not open.
@@ -120,10 +132,10 @@ impl Following {
     }
 
     fn message(&self) -> pb::Replica {
-        let replica = self.inner.replica.get();
-        let stored = replica.map_or(Sequence(0), |replica| replica.tail().head());
+        let replica = self.inner.replica.borrow().clone();
+        let stored = replica.as_ref().map_or(Sequence(0), |replica| replica.tail().head());
         let progress = self.progress();
-        let problem = replica.and_then(Replica::problem).unwrap_or_else(|| progress.refusal.clone());
+        let problem = replica.as_ref().and_then(Replica::problem).unwrap_or_else(|| progress.refusal.clone());
         let state = match (problem.is_empty(), progress.connected, progress.head > stored) {
             (false, _, _) => ReplicaState::Stopped,
             (true, false, _) => ReplicaState::Connecting,
@@ -137,30 +149,31 @@ impl Following {
             state: state.into(),
             problem,
             stored_sequence: stored.0,
-            projected_sequence: replica.and_then(Replica::projected).map(|sequence| sequence.0),
+            projected_sequence: replica.as_ref().and_then(Replica::projected).map(|sequence| sequence.0),
             head_sequence: progress.head.max(stored).0,
             age_ms: progress.current_at.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
         }
     }
 
-    /// Keeps the replica, now that it is open, at its leader's journal until that is no longer possible, and says why.
-    pub async fn run(&self, replica: Replica, mesh: &Mesh) -> String {
+    /// Keeps the replica, now that it is open, at its leader's journal until that is no longer possible, and says why. Whoever
+    /// waits for it has it from now on.
+    pub async fn run(&self, replica: Replica, mesh: &Mesh) -> Ended {
         self.refuse(String::new());
-        // Whoever waits for it has it from now on.
-        let _ = self.inner.replica.set(replica.clone());
+        self.inner.replica.send_replace(Some(replica.clone()));
         let mut pause = RETRY_FIRST;
         loop {
             let ended = tokio::select! {
                 ended = self.session(&replica, mesh) => ended,
-                why = replica.stopped() => return why,
+                why = replica.stopped() => return Ended::Stopped(why),
             };
             self.progress().connected = false;
             match ended {
-                End::Stopped(why) => {
-                    tracing::error!(shard = %self.shard(), leader = %self.leader(), %why, "a replica stopped: an operator must look");
+                End::ForGood(ended) => {
+                    let (Ended::Diverged(why) | Ended::Stopped(why)) = &ended;
+                    tracing::error!(shard = %self.shard(), leader = %self.leader(), %why, "a replica takes in nothing more");
                     metrics::gauge!(counts::STOPPED, "shard" => self.shard().to_string()).set(1.0);
                     replica.refuse(why.clone());
-                    return why;
+                    return ended;
                 }
                 End::Lost { why, useful } => {
                     if useful {
@@ -175,10 +188,20 @@ impl Following {
         }
     }
 
+    /// The replica is of no use any more, and another will be opened: nobody gets this one from now on.
+    pub fn withdraw(&self, why: String) {
+        self.inner.replica.send_replace(None);
+        let mut progress = self.progress();
+        (progress.refusal, progress.current_at) = (why, None);
+        metrics::gauge!(counts::STOPPED, "shard" => self.shard().to_string()).set(0.0);
+    }
+
     /// One stream, to its end.
     async fn session(&self, replica: &Replica, mesh: &Mesh) -> End {
         let lost = |why: String| End::Lost { why, useful: false };
-        let Some(channel) = mesh.to_region(self.leader()) else { return End::Stopped(format!("there is no region {}", self.leader())) };
+        let Some(channel) = mesh.to_region(self.leader()) else {
+            return End::ForGood(Ended::Stopped(format!("there is no region {}", self.leader())));
+        };
         let end = replica.end().await;
         let (say, said) = mpsc::channel(ACKNOWLEDGEMENTS_MAX);
         let start = FollowStart {
@@ -195,7 +218,7 @@ impl Following {
             Ok(Ok(answers)) => answers.into_inner(),
             Ok(Err(status)) => {
                 let fault = Fault::from_status(&status);
-                return if fault.reason == "REPLICA_DIVERGED" { End::Stopped(fault.message) } else { lost(fault.message) };
+                return if fault.reason == "REPLICA_DIVERGED" { End::ForGood(Ended::Diverged(fault.message)) } else { lost(fault.message) };
             }
             Err(_) => return lost(format!("the leader did not answer within {SILENCE_MAX:?}")),
         };
@@ -215,7 +238,7 @@ impl Following {
                     let _ =
                         say.try_send(FollowRequest { message: Some(Message::Acknowledgement(FollowAcknowledgement { stored_sequence })) });
                 }
-                Err(why) => return End::Stopped(why),
+                Err(why) => return End::ForGood(Ended::Stopped(why)),
             }
         }
     }

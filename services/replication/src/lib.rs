@@ -15,6 +15,6 @@ mod serving;
 mod wire;
 
 pub use counts::describe_metrics;
-pub use following::{Following, Replicas};
+pub use following::{Ended, Following, Replicas};
 pub use plan::{Followed, plan};
 pub use serving::Replication;

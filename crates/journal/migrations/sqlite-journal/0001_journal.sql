@@ -7,8 +7,9 @@ CREATE TABLE shards (
     shards INTEGER NOT NULL, -- of its zone
     held_for TEXT, -- the zone that may have only what concerns it, and no sealed part; NULL: all is held
     epoch  INTEGER NOT NULL,
-    UNIQUE (zone, shard)
+    set_aside_at INTEGER -- microseconds since 1970 UTC: a copy that was damaged or had diverged, kept and not used
 ) STRICT;
+CREATE UNIQUE INDEX shards_used ON shards (zone, shard) WHERE set_aside_at IS NULL;
 
 -- The ordered entries of each shard. Rows are only ever added, in the order of their commits.
 CREATE TABLE segments (

@@ -346,6 +346,8 @@ impl Tables for MemoryTables {
         Ok(due.len() as u64)
     }
 
+    async fn close(&self) {}
+
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, Error> {
         let books = self.books().await?;
         let rows = self.machine.reading()?.tables.rows.clone();

@@ -15,6 +15,7 @@ use sqlx::{
 use super::{
     File, Purpose,
     group::{Offer, Outcome, Unwritten},
+    stored,
     tables::rows::{held_for, holding},
     wanted,
 };
@@ -43,6 +44,16 @@ pub(super) struct Journals {
 }
 
 impl Journals {
+    /// Sets what is held of a shard aside: it stays in the file, and the next to open the shard's journal finds it empty.
+    pub(super) async fn set_aside(&self, shard: &ShardRef, at: Timestamp) -> Result<(), Error> {
+        let aside = sqlx::query("UPDATE shards SET set_aside_at = ? WHERE zone = ? AND shard = ? AND set_aside_at IS NULL")
+            .bind(stored(at.0))
+            .bind(shard.zone.as_str())
+            .bind(i64::from(shard.index))
+            .execute(&self.file.writer);
+        aside.await.map(drop).map_err(|source| self.file.failed(shard, source))
+    }
+
     pub(super) fn new(directory: &Path) -> Self {
         Self { file: File::new(&directory.join("journal.sqlite"), PURPOSE), offers: Mutex::default(), turn: Arc::default() }
     }
@@ -67,13 +78,15 @@ impl SqliteJournal {
         file.migrate(shard, &MIGRATIONS).await?;
         let failed = |source| file.failed(shard, source);
         // Also where this shard is new: the zone's users would be looked for at other shards than they were booked at.
-        let other = sqlx::query("SELECT mesh, shard, shards FROM shards WHERE mesh != ?1 OR (zone = ?2 AND shards != ?3) LIMIT 1")
-            .bind(&identity.mesh)
-            .bind(shard.zone.as_str())
-            .bind(i64::from(identity.shards))
-            .fetch_optional(&file.writer)
-            .await
-            .map_err(failed)?;
+        let other = sqlx::query(
+            "SELECT mesh, shard, shards FROM shards WHERE set_aside_at IS NULL AND (mesh != ?1 OR (zone = ?2 AND shards != ?3)) LIMIT 1",
+        )
+        .bind(&identity.mesh)
+        .bind(shard.zone.as_str())
+        .bind(i64::from(identity.shards))
+        .fetch_optional(&file.writer)
+        .await
+        .map_err(failed)?;
         if let Some(row) = other {
             let (mesh, index, shards): (String, i64, i64) =
                 (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?, row.try_get(2).map_err(failed)?);
@@ -89,7 +102,7 @@ impl SqliteJournal {
             .execute(&file.writer)
             .await
             .map_err(failed)?;
-        let row = sqlx::query("SELECT slot, mesh, shards, held_for FROM shards WHERE zone = ? AND shard = ?")
+        let row = sqlx::query("SELECT slot, mesh, shards, held_for FROM shards WHERE zone = ? AND shard = ? AND set_aside_at IS NULL")
             .bind(shard.zone.as_str())
             .bind(i64::from(shard.index))
             .fetch_one(&file.writer)

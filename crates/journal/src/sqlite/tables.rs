@@ -3,7 +3,7 @@
 pub(super) mod rows;
 mod snapshot;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use paymesh_ledger::{Account, LineId, Missing, Records, Wallet};
@@ -50,11 +50,16 @@ impl SqliteTables {
             checkpoint_pages: CHECKPOINT_PAGES,
             readers_max: READERS_MAX,
         };
-        let file = File::new(&directory.join(format!("{}-{}.tables.sqlite", shard.zone, shard.index)), purpose);
+        let file = File::new(&Self::path(directory, &shard), purpose);
         let this = Self { shard, file };
         this.file.migrate(&this.shard, &MIGRATIONS).await?;
         this.identify(identity).await?;
         Ok(this)
+    }
+
+    /// The file of a shard's tables.
+    pub(super) fn path(directory: &Path, shard: &ShardRef) -> PathBuf {
+        directory.join(format!("{}-{}.tables.sqlite", shard.zone, shard.index))
     }
 
     async fn identify(&self, wanted: &Identity) -> Result<(), Error> {
@@ -534,6 +539,10 @@ impl Tables for SqliteTables {
         .await
         .map_err(|error| self.failed(error))?;
         Ok(purged.rows_affected())
+    }
+
+    async fn close(&self) {
+        self.file.close().await;
     }
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, Error> {

@@ -2,15 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use paymesh_journal::{Holding, sqlite::Engine};
+use paymesh_journal::{Error as JournalError, Holding, sqlite::Engine};
 use paymesh_mesh::Mesh;
-use paymesh_replication::{Followed, Following, Replicas};
-use paymesh_shard::{Error, Replica};
+use paymesh_replication::{Ended, Followed, Following, Replicas};
+use paymesh_shard::{Clock, Error, Replica};
 use paymesh_telemetry::{Component, Health};
 use paymesh_topology::Topology;
 use tokio::task::JoinSet;
 
 use super::shards::identity;
+
+/// Replicas that were set aside.
+pub(super) const SET_ASIDE: &str = "paymesh_replica_set_aside_total";
 
 /// The pause before a replica that could not be opened is tried again; each is twice the one before, up to the last.
 const RETRY_PAUSE_FIRST: Duration = Duration::from_secs(1);
@@ -22,6 +25,9 @@ pub(super) struct Keeper {
     pub(super) topology: Arc<Topology>,
     pub(super) storage: Engine,
     pub(super) mesh: Mesh,
+    /// Whether shards that this region leads take money from what it follows.
+    pub(super) takes_money: bool,
+    pub(super) clock: Clock,
 }
 
 impl Keeper {
@@ -34,27 +40,52 @@ impl Keeper {
             let (keeper, following) = (keeper.clone(), following.clone());
             let component = health.component(format!("replica {}", following.followed().shard));
             tasks.spawn(async move {
-                component.starting();
-                if let Some(replica) = keeper.opened(&following, &component).await {
-                    component.healthy();
-                    component.unhealthy(following.run(replica, &keeper.mesh).await);
-                }
+                keeper.keep_one(&following, &component).await;
                 std::future::pending().await
             });
         }
         Replicas::new(all)
     }
 
-    /// Opens a replica, however often it takes; `None` when what is wrong with it does not pass.
+    /// Keeps a replica until that is no longer possible.
+    async fn keep_one(&self, following: &Following, component: &Component) {
+        component.starting();
+        while let Some(replica) = self.opened(following, component).await {
+            component.healthy();
+            let why = match following.run(replica.clone(), &self.mesh).await {
+                // Who has taken money from one history must not go on with another. A copy that nobody takes money from is
+                // made anew.
+                Ended::Diverged(why) if !self.takes_money => why,
+                Ended::Diverged(why) | Ended::Stopped(why) => return component.unhealthy(why),
+            };
+            component.unhealthy(why.clone());
+            following.withdraw(why);
+            replica.close().await;
+            if let Err(error) = self.set_aside(following.followed()).await {
+                return component.unhealthy(error.to_string());
+            }
+        }
+    }
+
+    /// Opens a replica, however often it takes; `None` when what is wrong with it does not pass. One that is damaged is set
+    /// aside, and made anew from its leader.
     async fn opened(&self, following: &Following, component: &Component) -> Option<Replica> {
         let mut pause = RETRY_PAUSE_FIRST;
         loop {
-            let error = match self.open(following.followed()).await {
+            let mut error = match self.open(following.followed()).await {
                 Ok(replica) => return Some(replica),
                 Err(error) => error,
             };
+            let shard = &following.followed().shard;
+            if matches!(&error, Error::Storage { source: JournalError::Corrupt(_), .. }) {
+                tracing::error!(%shard, %error, "a replica is damaged");
+                match self.set_aside(following.followed()).await {
+                    Ok(()) => continue,
+                    Err(failed) => error = failed,
+                }
+            }
             let may_pass = matches!(&error, Error::Storage { source, .. } if source.is_retryable());
-            tracing::error!(shard = %following.followed().shard, %error, tried_again = may_pass, "a replica does not open");
+            tracing::error!(%shard, %error, tried_again = may_pass, "a replica does not open");
             component.unhealthy(error.to_string());
             following.refuse(error.to_string());
             if !may_pass {
@@ -65,13 +96,26 @@ impl Keeper {
         }
     }
 
+    async fn set_aside(&self, followed: &Followed) -> Result<(), Error> {
+        let shard = &followed.shard;
+        self.storage.set_aside(shard, (self.clock)()).await.map_err(|source| Error::Storage { shard: shard.clone(), source })?;
+        tracing::warn!(%shard, leader = %followed.leader, "a replica was set aside, and is made anew from its leader");
+        metrics::counter!(SET_ASIDE, "shard" => shard.to_string()).increment(1);
+        Ok(())
+    }
+
     async fn open(&self, followed: &Followed) -> Result<Replica, Error> {
         let identity = identity(&self.topology, &followed.shard, followed.holding.clone());
         let failed = |source| Error::Storage { shard: followed.shard.clone(), source };
         match followed.holding {
             Holding::Whole => {
                 let store = self.storage.store(&identity).await.map_err(failed)?;
-                Replica::open(&identity, store.journal, Some(store.tables)).await
+                let opened = Replica::open(&identity, store.journal, Some(store.tables.clone())).await;
+                if opened.is_err() {
+                    // What is set aside must not be open any more.
+                    store.tables.close().await;
+                }
+                opened
             }
             // What concerns this zone is taken in by its inboxes; there is nothing to query.
             Holding::For(_) => Replica::open(&identity, self.storage.journal(&identity).await.map_err(failed)?, None).await,

@@ -14,6 +14,7 @@ mod kill;
 mod logs;
 mod oceans;
 mod refusals;
+mod replicas;
 mod stock;
 mod submit;
 mod support;

@@ -1,0 +1,158 @@
+//! Copies of other regions' shards: kept up, made anew when they are damaged, and never taken from a history that is another.
+
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use paymesh_contract::{
+    payments::v1::PaymentStatus,
+    replication::v1::{GetReplicationRequest, Replica, ReplicaState, replication_service_client::ReplicationServiceClient},
+};
+use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
+
+use crate::support::{FOUR_REGIONS, TestMesh, payment};
+
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+async fn replicas(mesh: &TestMesh, region: &str) -> Vec<Replica> {
+    let mut client = ReplicationServiceClient::new(mesh.channel(region));
+    client.get_replication(GetReplicationRequest {}).await.unwrap().into_inner().replicas
+}
+
+fn named(replica: &Replica) -> String {
+    replica.shard.as_ref().map(|shard| format!("{}/{}", shard.zone, shard.shard)).unwrap()
+}
+
+/// Waits until the region's copy of the shard is as that says.
+async fn wait_for(mesh: &TestMesh, region: &str, shard: &str, wanted: impl Fn(&Replica) -> bool) -> Replica {
+    let deadline = Instant::now() + WAIT_MAX;
+    loop {
+        let all = replicas(mesh, region).await;
+        let replica = all.iter().find(|replica| named(replica) == shard).unwrap();
+        if wanted(replica) {
+            return replica.clone();
+        }
+        assert!(Instant::now() < deadline, "{region}: {replica:?}\n{}", mesh.logs(region));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn is_current(head: u64) -> impl Fn(&Replica) -> bool {
+    move |replica| {
+        let projected = !replica.whole || replica.projected_sequence == Some(head);
+        replica.state() == ReplicaState::Streaming && replica.stored_sequence == head && projected
+    }
+}
+
+/// Everything that a region has stored of a shard, as bytes.
+async fn stored(mesh: &TestMesh, region: &str, shard: (&str, i64)) -> Vec<(i64, Vec<u8>, Vec<u8>)> {
+    let mut file = open(&mesh.data(region)).await;
+    let rows = sqlx::query_as(
+        "SELECT first, hash, payload FROM segments JOIN shards USING (slot)
+         WHERE zone = ? AND shard = ? AND set_aside_at IS NULL ORDER BY first",
+    );
+    rows.bind(shard.0).bind(shard.1).fetch_all(&mut file).await.unwrap()
+}
+
+async fn open(data: &Path) -> SqliteConnection {
+    SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(data.join("journal.sqlite"))).await.unwrap()
+}
+
+async fn pay_some(mesh: &TestMesh, count: usize) {
+    for _ in 0..count {
+        mesh.payments("us_west").create_payment(payment(10, 12, 1)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_keeps_whole_copies_of_its_zone_and_makes_a_damaged_one_anew() {
+    let mut mesh = TestMesh::started(FOUR_REGIONS);
+    for user in [10, 12] {
+        mesh.enrol("us_east", user, "US", 1_000).await;
+    }
+    pay_some(&mesh, 20).await;
+    let head = mesh.heads()["global/0"];
+    for region in ["us_west", "asia_pacific"] {
+        wait_for(&mesh, region, "global/0", is_current(head)).await;
+        assert_eq!(stored(&mesh, region, ("global", 0)).await, stored(&mesh, "us_east", ("global", 0)).await);
+        // Nothing of the other zone: nobody here takes money from it.
+        assert!(replicas(&mesh, region).await.iter().all(|replica| replica.whole && named(replica).starts_with("global/")));
+    }
+    let of_the_other_zone = replicas(&mesh, "eu_west").await;
+    assert_eq!(
+        of_the_other_zone.iter().map(|replica| (named(replica), replica.whole)).collect::<Vec<_>>(),
+        [("global/0".to_owned(), false), ("global/1".to_owned(), false)]
+    );
+
+    // A byte of the copy, the tables of it, and then what was committed meanwhile.
+    assert!(mesh.stop("us_west").success());
+    let mut file = open(&mesh.data("us_west")).await;
+    let damage = "UPDATE segments SET payload = zeroblob(length(payload)) WHERE first = 3 AND slot =
+                  (SELECT slot FROM shards WHERE zone = 'global' AND shard = 0)";
+    assert_eq!(sqlx::query(damage).execute(&mut file).await.unwrap().rows_affected(), 1);
+    file.close().await.unwrap();
+    for _ in 0..5 {
+        mesh.payments("eu_west").create_payment(payment(10, 12, 1)).await.unwrap();
+    }
+    mesh.start("us_west");
+    let head = mesh.heads()["global/0"];
+    wait_for(&mesh, "us_west", "global/0", is_current(head)).await;
+    assert_eq!(stored(&mesh, "us_west", ("global", 0)).await, stored(&mesh, "us_east", ("global", 0)).await);
+    mesh.wait_logged("us_west", "a replica was set aside");
+    // It is kept.
+    let mut file = open(&mesh.data("us_west")).await;
+    let aside = "SELECT count(*) FROM segments JOIN shards USING (slot) WHERE set_aside_at IS NOT NULL";
+    let aside: i64 = sqlx::query_scalar(aside).fetch_one(&mut file).await.unwrap();
+    assert!(aside > 5, "{aside}");
+    let kept = fs::read_dir(mesh.data("us_west"))
+        .unwrap()
+        .filter(|file| file.as_ref().unwrap().file_name().to_string_lossy().starts_with("global-0.tables.sqlite.aside-"));
+    assert!(kept.count() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_put_back_is_not_followed_by_who_took_money_from_it() {
+    let mut mesh = TestMesh::started(FOUR_REGIONS);
+    for (user, country) in [(10, "US"), (12, "US"), (20, "DE")] {
+        mesh.enrol("us_east", user, country, 1_000).await;
+    }
+    assert!(mesh.stop("us_east").success());
+    let (data, backup) = (mesh.data("us_east"), mesh.data("backup"));
+    let copy = |from: &Path, to: &Path| {
+        let _ = fs::remove_dir_all(to);
+        assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+    };
+    copy(&data, &backup);
+    mesh.start("us_east");
+    let made = mesh.payments("us_east").create_payment(payment(10, 20, 100)).await.unwrap().into_inner().payment.unwrap();
+    let deadline = Instant::now() + WAIT_MAX;
+    while mesh.balance("us_east", 20).await != 1_100 {
+        assert!(Instant::now() < deadline, "the money does not arrive");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_ne!(made.status(), PaymentStatus::Declined);
+    let head = mesh.heads()["global/0"];
+    wait_for(&mesh, "us_west", "global/0", is_current(head)).await;
+
+    // The payment of 100 never happened there now, and its number is another's.
+    assert!(mesh.stop("us_east").success());
+    copy(&backup, &data);
+    mesh.start("us_east");
+    for _ in 0..20 {
+        mesh.payments("us_east").create_payment(payment(10, 20, 7)).await.unwrap();
+    }
+    let stopped = wait_for(&mesh, "eu_west", "global/0", |replica| replica.state() == ReplicaState::Stopped).await;
+    assert!(stopped.problem.contains("not a copy of this journal"), "{stopped:?}");
+    let (status, health) = mesh.http("eu_west", "/health").unwrap();
+    assert!(status == 503 && health.contains("global/0"), "{status} {health}");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(mesh.balance("eu_west", 20).await, 1_100, "nothing is taken from the other history");
+    // The other shards go on, and so does who only reads.
+    wait_for(&mesh, "eu_west", "global/1", |replica| replica.state() == ReplicaState::Streaming).await;
+    let head = mesh.heads()["global/0"];
+    wait_for(&mesh, "us_west", "global/0", is_current(head)).await;
+    assert_eq!(stored(&mesh, "us_west", ("global", 0)).await, stored(&mesh, "us_east", ("global", 0)).await);
+}
