@@ -12,6 +12,7 @@ use std::{
 use paymesh_contract::{
     Fault,
     mesh::v1::{GetStatusRequest, GetStatusResponse, mesh_service_client::MeshServiceClient},
+    replication::v1::{GetReplicationRequest, GetReplicationResponse, replication_service_client::ReplicationServiceClient},
 };
 use paymesh_topology::Topology;
 use paymesh_types::RegionName;
@@ -75,6 +76,16 @@ impl Mesh {
         let asked = self.regions().map(async |region| {
             let mut client = self.operator(region);
             let answer = call(STATUS_DEADLINE, GetStatusRequest {}, async |request| client.get_status(request).await).await;
+            (region.clone(), answer)
+        });
+        futures::future::join_all(asked).await.into_iter().collect()
+    }
+
+    /// Asks every region how its copies and its followers are, all at the same time.
+    pub(crate) async fn replications(&self) -> BTreeMap<RegionName, Result<GetReplicationResponse, Status>> {
+        let asked = self.regions().map(async |region| {
+            let mut client = ReplicationServiceClient::new(self.channel(region));
+            let answer = call(STATUS_DEADLINE, GetReplicationRequest {}, async |request| client.get_replication(request).await).await;
             (region.clone(), answer)
         });
         futures::future::join_all(asked).await.into_iter().collect()

@@ -3,9 +3,14 @@
 //! Regions are asked at the same time; one that does not answer is shown as down, with the reason. Money in transit is
 //! paired from answers given at slightly different moments, so under load it is about right; `verify` is exact.
 
+mod replicas;
+
 use std::{collections::BTreeMap, path::Path};
 
-use paymesh_contract::mesh::v1::{GetStatusResponse, ShardState, ShardStatus};
+use paymesh_contract::{
+    mesh::v1::{GetStatusResponse, ShardState, ShardStatus},
+    replication::v1::GetReplicationResponse,
+};
 use paymesh_topology::Topology;
 use paymesh_types::{RegionName, ShardRef};
 use serde::Serialize;
@@ -19,6 +24,7 @@ use crate::{
     output::{self, Table, money},
     place, say,
 };
+use replicas::ReplicaReport;
 
 /// Ways with money on them that are shown one by one.
 const WAYS_SHOWN_MAX: usize = 16;
@@ -29,6 +35,7 @@ struct Report {
     mesh: String,
     regions: Vec<RegionReport>,
     shards: Vec<ShardReport>,
+    replicas: Vec<ReplicaReport>,
     in_transit: Vec<InTransit>,
 }
 
@@ -71,7 +78,8 @@ pub(crate) struct InTransit {
 pub(crate) async fn run(config: &Path, args: StatusArgs) -> anyhow::Result<Exit> {
     let mesh = Mesh::open(config)?;
     let answers = mesh.statuses().await;
-    let report = report(&mesh, &answers)?;
+    let copies = mesh.replications().await;
+    let report = report(&mesh, &answers, &copies)?;
     if args.json {
         output::say_json(&report)?;
     } else {
@@ -81,10 +89,15 @@ pub(crate) async fn run(config: &Path, args: StatusArgs) -> anyhow::Result<Exit>
         return Ok(Exit::Unreachable);
     }
     let serving = report.shards.iter().all(|shard| shard.state == state_name(ShardState::Serving));
-    Ok(if serving { Exit::Good } else { Exit::Failed })
+    let stopped = report.replicas.iter().any(ReplicaReport::is_stopped);
+    Ok(if serving && !stopped { Exit::Good } else { Exit::Failed })
 }
 
-fn report(mesh: &Mesh, answers: &BTreeMap<RegionName, Result<GetStatusResponse, Status>>) -> anyhow::Result<Report> {
+fn report(
+    mesh: &Mesh,
+    answers: &BTreeMap<RegionName, Result<GetStatusResponse, Status>>,
+    copies: &BTreeMap<RegionName, Result<GetReplicationResponse, Status>>,
+) -> anyhow::Result<Report> {
     let mut states: BTreeMap<ShardRef, &ShardStatus> = BTreeMap::new();
     for status in answers.values().flatten() {
         for shard in &status.shards {
@@ -115,9 +128,11 @@ fn report(mesh: &Mesh, answers: &BTreeMap<RegionName, Result<GetStatusResponse, 
             shard: shard.to_string(),
         }
     });
+    let heads = states.iter().map(|(shard, status)| (shard.clone(), status.head_sequence)).collect();
     Ok(Report {
         mesh: mesh.topology.mesh().to_owned(),
         regions: regions.collect(),
+        replicas: replicas::report(copies, &heads)?,
         shards: shards.collect(),
         in_transit: in_transit(answers.values().flatten())?,
     })
@@ -181,6 +196,7 @@ fn say(topology: &Topology, report: &Report) {
         }
     }
 
+    replicas::say(&report.replicas);
     if report.regions.iter().any(|region| region.up) {
         say_in_transit(topology, &report.in_transit, report.shards.iter().any(|shard| shard.state != "serving"));
     }

@@ -7,13 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::StreamExt as _;
 use paymesh_contract::{
-    payments::v1::PaymentStatus,
+    payments::v1::{CreatePaymentRequest, PaymentStatus},
     replication::v1::{GetReplicationRequest, Replica, ReplicaState, replication_service_client::ReplicationServiceClient},
+    wallet::v1::DepositRequest,
 };
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
+use uuid::Uuid;
 
-use crate::support::{FOUR_REGIONS, TestMesh, payment};
+use crate::support::{FOUR_REGIONS, TestMesh, euro, payment};
 
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -155,4 +158,83 @@ async fn a_leader_that_was_put_back_is_not_followed_by_who_took_money_from_it() 
     let head = mesh.heads()["global/0"];
     wait_for(&mesh, "us_west", "global/0", is_current(head)).await;
     assert_eq!(stored(&mesh, "us_west", ("global", 0)).await, stored(&mesh, "us_east", ("global", 0)).await);
+}
+
+/// A value that occurs nowhere else.
+const CANARY: &str = "canary-91d7";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_personal_of_a_thousand_users_reaches_a_region_of_another_zone() {
+    let mut mesh = TestMesh::new(FOUR_REGIONS);
+    for region in mesh.regions() {
+        mesh.spawn_logging(&region, "debug");
+    }
+    for region in mesh.regions() {
+        mesh.wait_ready(&region);
+    }
+    mesh.enrol("us_east", 5_000, "US", 0).await;
+    mesh.enrol("us_east", 5_001, "US", 0).await;
+    // Each user's words are on a deposit, on a payment within the zone, and on one that leaves it.
+    futures::stream::iter(1..=1_000_u64)
+        .for_each_concurrent(32, async |user| {
+            mesh.enrol("eu_west", user, "FR", 0).await;
+            let reference = format!("{CANARY}-{user}");
+            let request = DepositRequest {
+                request_id: Uuid::now_v7().to_string(),
+                user_id: user,
+                amount: Some(euro(100)),
+                reference: reference.clone(),
+            };
+            mesh.wallet("eu_west").deposit(request).await.unwrap();
+            for payee in [if user == 1 { 2 } else { 1 }, 5_000 + user % 2] {
+                let request = CreatePaymentRequest { reference: reference.clone(), ..payment(user, payee, 1) };
+                // The payee may not be enrolled yet.
+                while let Err(status) = mesh.payments("eu_west").create_payment(request.clone()).await {
+                    assert_eq!(status.code(), tonic::Code::NotFound, "{status}");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        })
+        .await;
+    let heads = mesh.heads();
+    for shard in ["eu/0", "eu/1"] {
+        wait_for(&mesh, "us_east", shard, is_current(heads[shard])).await;
+    }
+    assert_eq!(mesh.balance("us_west", 5_000).await + mesh.balance("us_west", 5_001).await, 1_000, "all that left has arrived");
+
+    let words = |bytes: &[u8]| bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes());
+    let mut seen_at_home = false;
+    for region in mesh.regions() {
+        let metrics = mesh.http(&region, "/metrics").unwrap().1;
+        assert!(mesh.stop(&region).success());
+        let home = region == "eu_west";
+        assert!(!words(metrics.as_bytes()), "in the metrics of {region}");
+        assert!(!words(mesh.logs(&region).as_bytes()), "in the log of {region}");
+        for file in fs::read_dir(mesh.data(&region)).unwrap() {
+            let path = file.unwrap().path();
+            let found = words(&fs::read(&path).unwrap());
+            assert!(home || !found, "in {}", path.display());
+            seen_at_home |= found;
+        }
+        // What is compressed too.
+        let mut file = open(&mesh.data(&region)).await;
+        let payloads: Vec<(String, Vec<u8>)> =
+            sqlx::query_as("SELECT zone, payload FROM segments JOIN shards USING (slot) WHERE payload != x''")
+                .fetch_all(&mut file)
+                .await
+                .unwrap();
+        let mut of_eu = 0;
+        for (zone, payload) in payloads {
+            of_eu += usize::from(zone == "eu");
+            let found = words(&zstd::bulk::decompress(&payload, 64 << 20).unwrap());
+            assert!(home || !found, "in a segment of {zone} at {region}");
+            seen_at_home |= found;
+        }
+        assert_eq!(
+            of_eu > 0,
+            matches!(region.as_str(), "eu_west" | "us_east"),
+            "{region} holds {of_eu} segments of eu with something in them"
+        );
+    }
+    assert!(seen_at_home, "the search finds what is there");
 }
