@@ -1,0 +1,365 @@
+//! Streams between two nodes over loopback: what a follower gets, what it is refused, and leaders that lie.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::{StreamExt as _, stream::BoxStream};
+use paymesh_contract::{
+    Fault,
+    common::v1 as common,
+    replication::v1::{
+        FollowAcknowledgement, FollowRequest, FollowResponse, FollowStart, GetReplicationRequest, GetReplicationResponse, ReplicaState,
+        follow_request::Message,
+        replication_service_client::ReplicationServiceClient,
+        replication_service_server::{ReplicationService, ReplicationServiceServer},
+    },
+};
+use paymesh_journal::{Holding, Identity, memory::MemoryStore};
+use paymesh_ledger::{Command, CreatePayment, Request as LedgerRequest};
+use paymesh_mesh::{Limits, Mesh};
+use paymesh_replication::{Ended, Followed, Following, Replicas, Replication, plan};
+use paymesh_shard::{Options, Replica, Shard, Shards};
+use paymesh_topology::Topology;
+use paymesh_types::{Currency, Money, RegionName, Sequence, ShardRef, Timestamp, UserId};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tonic::{Code, Request, Response, Status, Streaming, service::Routes};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// us_east leads zone global, eu_west zone eu; us_west is of zone global too.
+fn topology(ports: [u16; 2]) -> Arc<Topology> {
+    let [us, eu] = ports;
+    let yaml = format!(
+        "
+mesh: test
+regions:
+  us_east: {{primary: true, services: [payment_processor], database: primary_master}}
+  us_west: {{primary: false, services: [payment_processor], database: read_replica}}
+  eu_west: {{primary: false, services: [payment_processor], database: regional_master}}
+zones:
+  global: {{shards: 2, regions: [us_east, us_west], countries: [US]}}
+  eu: {{shards: 1, regions: [eu_west], countries: [DE]}}
+endpoints:
+  us_east: {{grpc: '127.0.0.1:{us}', http: '127.0.0.2:{us}'}}
+  us_west: {{grpc: '127.0.0.4:{us}', http: '127.0.0.5:{us}'}}
+  eu_west: {{grpc: '127.0.0.1:{eu}', http: '127.0.0.3:{eu}'}}
+"
+    );
+    Arc::new(Topology::parse("test", &yaml).unwrap_or_else(|errors| panic!("{errors}")))
+}
+
+fn region(name: &str) -> RegionName {
+    name.parse().expect("a region's name")
+}
+
+fn shard(zone: &str, index: u16) -> ShardRef {
+    ShardRef { zone: zone.parse().expect("a zone's name"), index }
+}
+
+fn user(number: u64) -> UserId {
+    UserId::try_from(number).expect("counted from one")
+}
+
+fn identity(shard: &ShardRef, holding: Holding) -> Identity {
+    Identity { mesh: "test".to_owned(), shard: shard.clone(), shards: 1, holding }
+}
+
+async fn listener() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    (listener, port)
+}
+
+/// The leader of eu/0, and what it serves with.
+struct Leader {
+    shard: Shard,
+    stop: Option<oneshot::Sender<()>>,
+    serving: JoinHandle<()>,
+}
+
+impl Leader {
+    async fn start(topology: &Arc<Topology>, listener: TcpListener, store: &MemoryStore) -> Self {
+        let name = shard("eu", 0);
+        let identity = identity(&name, Holding::Whole);
+        let opened = Shard::open(&identity, store.open(&identity).expect("it opens"), Options::default(), Arc::new(|| Timestamp(1)));
+        let opened = opened.await.expect("the shard opens");
+        let mesh = Mesh::new(topology.clone(), region("eu_west")).expect("a mesh");
+        let shards = Shards::new(BTreeMap::from([(name, Ok(opened.clone()))]));
+        let service = Replication::new(mesh.clone(), shards, Replicas::default());
+        let (stop, serving) = serve(&mesh, Routes::new(service.server()), listener);
+        Self { shard: opened, stop: Some(stop), serving }
+    }
+
+    async fn submit(&self, commands: impl IntoIterator<Item = Command>) {
+        let requests = commands.into_iter().map(|command| LedgerRequest { id: None, command }).collect();
+        for answer in self.shard.submit_all(requests).await.expect("it serves") {
+            answer.expect("it is accepted");
+        }
+    }
+
+    /// Users 1 and 2, and payments to global/1.
+    async fn fill(&self, payments: usize) {
+        let euro = Currency::from_code("EUR").expect("EUR");
+        let money = |minor| Money::new(minor, euro).expect("within the bounds");
+        let enrol = |number| Command::EnrollUser {
+            user: user(number),
+            country: "DE".parse().expect("a country"),
+            currencies: std::iter::once(euro).collect(),
+        };
+        let deposit = Command::Deposit { user: user(1), money: money(1_000_000), reference: "words".to_owned() };
+        if self.shard.status().head == Sequence(0) {
+            self.submit([enrol(1), enrol(2), deposit]).await;
+        }
+        let pay = || {
+            Command::CreatePayment(CreatePayment {
+                payer: user(1),
+                payee: user(7),
+                payee_shard: Some(shard("global", 1)),
+                money: money(1),
+                hold_s: 0,
+                reference: "words".to_owned(),
+            })
+        };
+        for _ in 0..payments {
+            self.submit([pay()]).await;
+        }
+    }
+
+    async fn stop(mut self) {
+        drop(self.stop.take());
+        self.serving.await.expect("it ends");
+        self.shard.close().await;
+    }
+}
+
+fn serve(mesh: &Mesh, routes: Routes, listener: TcpListener) -> (oneshot::Sender<()>, JoinHandle<()>) {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mesh = mesh.clone();
+    let serving = tokio::spawn(async move {
+        let shutdown = async {
+            let _ = stopped.await;
+        };
+        mesh.serve(routes, listener, Limits::default(), shutdown).await.expect("it serves");
+    });
+    (stop, serving)
+}
+
+/// us_east's copy of eu/0, and the task that keeps it.
+async fn follow(topology: &Arc<Topology>, store: &MemoryStore) -> (Replicas, Replica, JoinHandle<Ended>, Mesh) {
+    let holding = Holding::For("global".parse().expect("a zone's name"));
+    let identity = identity(&shard("eu", 0), holding.clone());
+    let journal = store.open(&identity).expect("it opens").journal;
+    let replica = Replica::open(&identity, journal, None).await.expect("the replica opens");
+    let mesh = Mesh::new(topology.clone(), region("us_east")).expect("a mesh");
+    let following = Following::new(Followed { shard: shard("eu", 0), leader: region("eu_west"), holding });
+    let replicas = Replicas::new(vec![following.clone()]);
+    let (kept, at) = (replica.clone(), mesh.clone());
+    (replicas, replica, tokio::spawn(async move { following.run(kept, &at).await }), mesh)
+}
+
+fn copy_store() -> MemoryStore {
+    MemoryStore::new(&identity(&shard("eu", 0), Holding::For("global".parse().expect("a zone's name"))))
+}
+
+async fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "{what}");
+}
+
+async fn replication(mesh: &Mesh, of: &str) -> GetReplicationResponse {
+    let channel = mesh.to_region(&region(of)).expect("a region");
+    ReplicationServiceClient::new(channel).get_replication(GetReplicationRequest {}).await.expect("an answer").into_inner()
+}
+
+#[test]
+fn a_region_follows_its_zone_and_who_pays_it() {
+    let topology = topology([7101, 7102]);
+    let planned = |name: &str| -> Vec<_> {
+        plan(&topology, &region(name)).into_iter().map(|each| (each.shard.to_string(), each.leader.to_string(), each.holding)).collect()
+    };
+    let for_zone = |name: &str| Holding::For(name.parse().expect("a zone's name"));
+    assert_eq!(planned("us_east"), [("eu/0".to_owned(), "eu_west".to_owned(), for_zone("global"))]);
+    // It leads nothing that could be paid.
+    let whole = |index: u16| (format!("global/{index}"), "us_east".to_owned(), Holding::Whole);
+    assert_eq!(planned("us_west"), [whole(0), whole(1)]);
+    let concerning = |index: u16| (format!("global/{index}"), "us_east".to_owned(), for_zone("eu"));
+    assert_eq!(planned("eu_west"), [concerning(0), concerning(1)]);
+    assert_eq!(planned("nowhere"), []);
+}
+
+#[tokio::test]
+async fn a_follower_gets_what_was_and_what_comes_and_goes_on_after_the_leaders_restart() {
+    let (listens, port) = listener().await;
+    let topology = topology([1, port]);
+    let (store, copy) = (MemoryStore::new(&identity(&shard("eu", 0), Holding::Whole)), copy_store());
+    let leader = Leader::start(&topology, listens, &store).await;
+    leader.fill(40).await;
+    let (_, replica, keeping, mesh) = follow(&topology, &copy).await;
+    until("it catches up", || replica.tail().head() == leader.shard.status().head).await;
+    // As it is committed: far sooner than the half second after which a leader that has nothing to say says so.
+    for _ in 0..20 {
+        leader.fill(1).await;
+        let committed = std::time::Instant::now();
+        until("it is told", || replica.tail().head() == leader.shard.status().head).await;
+        assert!(committed.elapsed() < Duration::from_millis(400), "{:?}", committed.elapsed());
+    }
+    let head = leader.shard.status().head;
+    let waited = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let followers = replication(&mesh, "eu_west").await.followers;
+            assert_eq!((followers.len(), &*followers[0].region, followers[0].connected), (1, "us_east", true));
+            if followers[0].stored_sequence == head.0 {
+                break;
+            }
+        }
+    });
+    waited.await.expect("the leader hears how far its follower is");
+
+    leader.stop().await;
+    let listens = TcpListener::bind(("127.0.0.1", port)).await.expect("the port is free again");
+    let leader = Leader::start(&topology, listens, &store).await;
+    leader.fill(5).await;
+    until("it goes on where it was", || replica.tail().head().0 == head.0 + 5).await;
+    let followers = replication(&mesh, "eu_west").await.followers;
+    assert_eq!(followers.len(), 1, "{followers:?}");
+    assert!(!keeping.is_finished());
+    // The chain is the leader's.
+    let theirs = leader.shard.store().journal.head().await.expect("it is read");
+    let ours = replica.end().await;
+    assert_eq!((Some(ours.hash), ours.sequence), (theirs.hash, theirs.sequence));
+    keeping.abort();
+    leader.stop().await;
+}
+
+#[tokio::test]
+async fn who_may_not_follow_or_has_another_journal_is_told_so() {
+    let (listens, port) = listener().await;
+    let topology = topology([1, port]);
+    let store = MemoryStore::new(&identity(&shard("eu", 0), Holding::Whole));
+    let leader = Leader::start(&topology, listens, &store).await;
+    leader.fill(3).await;
+    let mesh = Mesh::new(topology.clone(), region("us_east")).expect("a mesh");
+    let hash = leader.shard.store().journal.head().await.expect("it is read").hash.expect("there is one").to_vec();
+    let head = leader.shard.status().head.0;
+    let start = |zone: &str, name: &str, after_sequence: u64, after_hash: &[u8]| FollowStart {
+        shard: Some(common::ShardRef { zone: zone.to_owned(), shard: 0 }),
+        region: name.to_owned(),
+        after_sequence,
+        after_hash: after_hash.to_vec(),
+    };
+    let said = Message::Acknowledgement(FollowAcknowledgement { stored_sequence: 1 });
+    let cases = [
+        (Message::Start(start("global", "us_east", 0, &[])), Code::NotFound, "SHARD_NOT_FOUND"),
+        (Message::Start(start("eu", "eu_west", 0, &[])), Code::InvalidArgument, "INVALID_FIELD"),
+        (Message::Start(start("eu", "atlantis", 0, &[])), Code::InvalidArgument, "INVALID_FIELD"),
+        (Message::Start(start("eu", "", 0, &[])), Code::InvalidArgument, "INVALID_FIELD"),
+        (Message::Start(FollowStart { shard: None, ..start("eu", "us_east", 0, &[]) }), Code::InvalidArgument, "INVALID_FIELD"),
+        (said.clone(), Code::InvalidArgument, "INVALID_FIELD"),
+        (Message::Start(start("eu", "us_east", head + 1, &hash)), Code::FailedPrecondition, "REPLICA_DIVERGED"),
+        (Message::Start(start("eu", "us_east", head, &[7; 32])), Code::FailedPrecondition, "REPLICA_DIVERGED"),
+        (Message::Start(start("eu", "us_east", head, &[])), Code::FailedPrecondition, "REPLICA_DIVERGED"),
+        // In the middle of the first segment.
+        (Message::Start(start("eu", "us_east", 2, &hash)), Code::FailedPrecondition, "REPLICA_DIVERGED"),
+    ];
+    for (message, code, reason) in cases {
+        let channel = mesh.to_region(&region("eu_west")).expect("a region");
+        let first = FollowRequest { message: Some(message.clone()) };
+        let refused = ReplicationServiceClient::new(channel).follow(futures::stream::iter([first]).chain(futures::stream::pending())).await;
+        let refused = refused.expect_err(reason);
+        assert_eq!((refused.code(), &*Fault::from_status(&refused).reason), (code, reason), "{message:?}: {refused:?}");
+    }
+    leader.stop().await;
+}
+
+/// A leader of eu/0 that answers every follower with the same messages.
+struct Liar {
+    messages: Mutex<Vec<FollowResponse>>,
+}
+
+#[tonic::async_trait]
+impl ReplicationService for Liar {
+    type FollowStream = BoxStream<'static, Result<FollowResponse, Status>>;
+
+    async fn follow(&self, _: Request<Streaming<FollowRequest>>) -> Result<Response<Self::FollowStream>, Status> {
+        let messages = self.messages.lock().expect("the lock").clone();
+        Ok(Response::new(futures::stream::iter(messages.into_iter().map(Ok)).chain(futures::stream::pending()).boxed()))
+    }
+
+    async fn get_replication(&self, _: Request<GetReplicationRequest>) -> Result<Response<GetReplicationResponse>, Status> {
+        Err(Status::unimplemented("not asked"))
+    }
+}
+
+#[tokio::test]
+async fn a_leader_that_lies_is_not_believed_and_what_it_says_not_stored() {
+    // What an honest one says to a follower of either zone.
+    let (listens, port) = listener().await;
+    let honest = topology([1, port]);
+    let store = MemoryStore::new(&identity(&shard("eu", 0), Holding::Whole));
+    let leader = Leader::start(&honest, listens, &store).await;
+    leader.fill(4).await;
+    let mesh = Mesh::new(honest.clone(), region("us_east")).expect("a mesh");
+    let channel = mesh.to_region(&region("eu_west")).expect("a region");
+    let start = FollowStart {
+        shard: Some(common::ShardRef { zone: "eu".to_owned(), shard: 0 }),
+        region: "us_east".to_owned(),
+        ..FollowStart::default()
+    };
+    let first = FollowRequest { message: Some(Message::Start(start)) };
+    let told = ReplicationServiceClient::new(channel).follow(futures::stream::iter([first]).chain(futures::stream::pending())).await;
+    let reduced = told.expect("a stream").into_inner().message().await.expect("a message").expect("segments");
+    assert_eq!(reduced.segments.len(), 5);
+    assert!(reduced.segments.iter().all(|segment| segment.whole.is_none() && segment.reduced.is_some()));
+    let stored = leader.shard.tail().segments(Sequence(1), usize::MAX).await.expect("they are read");
+    leader.stop().await;
+
+    let lie = |change: &dyn Fn(&mut FollowResponse)| {
+        let mut lie = reduced.clone();
+        change(&mut lie);
+        lie
+    };
+    let lies: [(&str, FollowResponse); 6] = [
+        ("a segment is left out", lie(&|said| drop(said.segments.remove(1)))),
+        ("a whole segment", lie(&|said| (said.segments[2].whole, said.segments[2].reduced) = (Some(stored[2].payload.clone()), None))),
+        ("a whole segment, said to be reduced", {
+            lie(&|said| {
+                said.segments[2].reduced = Some(stored[2].payload.clone());
+                said.segments[2].checksum = stored[2].checksum.to_vec();
+            })
+        }),
+        ("both", lie(&|said| said.segments[2].whole = Some(stored[2].payload.clone()))),
+        ("a hash that is none", lie(&|said| said.segments[0].hash.truncate(31))),
+        (
+            "a payload of another segment",
+            lie(&|said| {
+                (said.segments[3].reduced, said.segments[3].checksum) =
+                    (said.segments[2].reduced.clone(), said.segments[2].checksum.clone());
+            }),
+        ),
+    ];
+    for (what, lie) in lies {
+        let (listens, port) = listener().await;
+        let topology = topology([1, port]);
+        let liar = Liar { messages: Mutex::new(vec![lie]) };
+        let at = Mesh::new(topology.clone(), region("eu_west")).expect("a mesh");
+        let (stop, serving) = serve(&at, Routes::new(ReplicationServiceServer::new(liar)), listens);
+        let (replicas, replica, keeping, _mesh) = follow(&topology, &copy_store()).await;
+        let ended = tokio::time::timeout(PATIENCE, keeping).await.expect("it ends").expect("it does not die");
+        assert!(matches!(&ended, Ended::Stopped(why) if why.contains("refused") || why.contains("segment")), "{what}: {ended:?}");
+        assert_eq!(replica.end().await.sequence, Sequence(0), "{what}: something was stored");
+        assert!(replica.problem().is_some(), "{what}");
+        let service = Replication::new(at.clone(), Shards::default(), replicas);
+        let said = service.get_replication(Request::new(GetReplicationRequest {})).await.expect("an answer").into_inner();
+        assert_eq!(said.replicas[0].state(), ReplicaState::Stopped, "{what}");
+        assert!(!said.replicas[0].problem.is_empty(), "{what}");
+        drop(stop);
+        serving.await.expect("it ends");
+    }
+}
