@@ -3,10 +3,16 @@
 //! What comes is checked before it is stored: that it continues the chain, that every entry has the hash that the leader gave
 //! it, and that there is nothing in it which this region may not hold. What is stored is known to be the leader's.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use paymesh_journal::{Chain, Committed, Corrupt, Hash, Holding, Identity, Journal, Segment, Tables};
-use paymesh_types::{Epoch, Sequence, ShardRef};
+use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
 use tokio::{
     sync::{Mutex, watch},
     task::JoinHandle,
@@ -16,7 +22,7 @@ use crate::{
     Error, Tail,
     base::Base,
     projector::{self, Projected},
-    recovery,
+    recovery, timers,
 };
 
 /// Between tries to use storage that failed.
@@ -59,18 +65,26 @@ struct Inner {
     base: Option<Base>,
     /// Held while segments are added.
     chain: Mutex<Chain>,
+    /// When the last entry was committed.
+    last_at: AtomicU64,
     problem: watch::Sender<Option<String>>,
     owner: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Replica {
-    /// Opens a replica: checks its journal, and brings its tables, where it has any, up to date.
+    /// Opens a replica: checks its journal, and brings its tables, where it has any, up to date. Request ids are forgotten in
+    /// the tables after `outcome_retention`, by the time of the entries.
     ///
     /// # Errors
     /// The storage failed or is corrupt.
-    pub async fn open(identity: &Identity, journal: Arc<dyn Journal>, tables: Option<Arc<dyn Tables>>) -> Result<Self, Error> {
+    pub async fn open(
+        identity: &Identity,
+        journal: Arc<dyn Journal>,
+        tables: Option<Arc<dyn Tables>>,
+        outcome_retention: Duration,
+    ) -> Result<Self, Error> {
         let Identity { shard, holding, .. } = identity.clone();
-        let (chain, _) = recovery::catch_up(&shard, &holding, &journal, tables.as_ref()).await?;
+        let (chain, last_at) = recovery::catch_up(&shard, &holding, &journal, tables.as_ref()).await?;
         let tail = Tail::new(shard.clone(), holding.clone(), journal.clone(), chain.last());
         let base = tables.map(|tables| Base {
             shard,
@@ -84,6 +98,7 @@ impl Replica {
             tail,
             base: base.clone(),
             chain: Mutex::new(chain),
+            last_at: AtomicU64::new(last_at.0),
             problem: watch::Sender::new(None),
             owner: Mutex::new(None),
         };
@@ -93,6 +108,9 @@ impl Replica {
             let owner = tokio::spawn(async move {
                 tokio::select! {
                     why = projector::run(&base) => owned.refuse(format!("the projector: {why}")),
+                    why = timers::run_replica(&base, outcome_retention, || Timestamp(owned.inner.last_at.load(Ordering::Relaxed))) => {
+                        owned.refuse(format!("the timers: {why}"));
+                    }
                     _ = owned.stopped() => {}
                 }
             });
@@ -152,6 +170,9 @@ impl Replica {
             }
         }
         *held = chain;
+        if let Some(last) = segments.last() {
+            self.inner.last_at.store(last.committed_at.0, Ordering::Relaxed);
+        }
         for (segment, entries) in added {
             self.inner.tail.publish(segment, entries);
         }

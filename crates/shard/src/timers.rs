@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use paymesh_ledger::{Command, Request};
 use paymesh_types::Timestamp;
 
-use crate::{Shard, counts};
+use crate::{Shard, base::Base, counts};
 
 /// How often holds are looked at: an expired one is released at most about this much late.
 const EXPIRE_EVERY: Duration = Duration::from_millis(500);
@@ -45,11 +45,28 @@ async fn expire(shard: &Shard) -> Result<(), crate::Error> {
 }
 
 async fn purge(shard: &Shard) -> Result<(), crate::Error> {
-    let retention = u64::try_from(shard.inner.options.outcome_retention.as_micros()).unwrap_or(u64::MAX);
     // By the shard's own time: a clock that leaps ahead while nothing happens forgets nothing.
-    let now = (shard.inner.clock)().0.min(shard.inner.last_at.load(Ordering::Relaxed));
-    let before = Timestamp(now.saturating_sub(retention));
-    let failed = |source| crate::Error::Storage { shard: shard.reference().clone(), source };
-    while shard.inner.base.store.tables.purge_requests(before, PURGED_MAX).await.map_err(failed)? >= u64::from(PURGED_MAX) {}
+    let now = (shard.inner.clock)().min(Timestamp(shard.inner.last_at.load(Ordering::Relaxed)));
+    purge_tables(&shard.inner.base, now, shard.inner.options.outcome_retention).await
+}
+
+/// Forgets request ids that are older than was promised, as of `now`.
+async fn purge_tables(base: &Base, now: Timestamp, retention: Duration) -> Result<(), crate::Error> {
+    let retention = u64::try_from(retention.as_micros()).unwrap_or(u64::MAX);
+    let before = Timestamp(now.0.saturating_sub(retention));
+    let failed = |source| crate::Error::Storage { shard: base.shard.clone(), source };
+    while base.store.tables.purge_requests(before, PURGED_MAX).await.map_err(failed)? >= u64::from(PURGED_MAX) {}
     Ok(())
+}
+
+/// What a replica's tables need by the clock: `now` is the time of its last entry. Runs until it is dropped.
+pub(crate) async fn run_replica(base: &Base, retention: Duration, now: impl Fn() -> Timestamp) -> String {
+    let mut turns = tokio::time::interval(EXPIRE_EVERY * u32::try_from(PURGE_EVERY_TURNS).unwrap_or(u32::MAX));
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        turns.tick().await;
+        if let Err(error) = purge_tables(base, now(), retention).await {
+            tracing::warn!(shard = %base.shard, %error, "cannot purge a replica's request ids yet");
+        }
+    }
 }

@@ -4,7 +4,7 @@ mod support;
 
 use paymesh_journal::{Holding, Identity, Segment, SegmentBuilder, Store};
 use paymesh_ledger::{Body, Entry};
-use paymesh_shard::{AddError, Replica, Shard, Tail};
+use paymesh_shard::{AddError, Options, Replica, Shard, Tail};
 use paymesh_types::{Sequence, ShardRef, ZoneName};
 use support::{Disk, all, balance, deposit, enrol, eu, identity, journal, pay, pay_to};
 
@@ -44,7 +44,9 @@ async fn open(disk: &Disk, holding: Holding, with_tables: bool) -> Replica {
         Disk::Memory(store) => store.open(&identity).expect("it opens"),
         Disk::Sqlite(directory) => paymesh_journal::sqlite::open(directory.path(), &identity).await.expect("it opens"),
     };
-    Replica::open(&identity, journal, with_tables.then_some(tables)).await.expect("the replica opens")
+    Replica::open(&identity, journal, with_tables.then_some(tables), std::time::Duration::from_secs(86_400))
+        .await
+        .expect("the replica opens")
 }
 
 /// Storage for a replica, of each engine.
@@ -87,6 +89,29 @@ async fn a_replica_in_the_zone_is_the_leaders_journal_byte_for_byte_also_after_a
         assert_eq!(store.tables.wallets(support::user(3)).await.expect("they are read")[0].1.balance, balance(&shard, 3).await);
         replica.close().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_forgets_request_ids_when_its_leader_does() {
+    const HOUR: u64 = 3_600;
+    let time = support::Time::new();
+    let disk = Disk::memory(&eu(0));
+    let shard = disk.try_open(&eu(0), Options::default(), &time).await.expect("the shard opens");
+    shard.submit(support::ask(1, enrol(1))).await.expect("it is accepted");
+    let own = Disk::memory(&eu(0));
+    let replica = open(&own, Holding::Whole, true).await;
+    let known = async |number| {
+        tokio::time::sleep(std::time::Duration::from_secs(200)).await;
+        own.store(&eu(0)).await.expect("it opens").tables.request(support::id(number)).await.expect("it is read").is_some()
+    };
+    replica.add(segments(shard.tail(), Sequence(0)).await).await.expect("it is added");
+    time.pass_seconds(25 * HOUR);
+    assert!(known(1).await, "by the time of its entries, not by a clock");
+    shard.submit(support::ask(2, deposit(1, 5))).await.expect("it is accepted");
+    replica.add(segments(shard.tail(), Sequence(1)).await).await.expect("it is added");
+    assert!(!known(1).await);
+    assert!(known(2).await);
+    replica.close().await;
 }
 
 #[tokio::test]

@@ -152,7 +152,7 @@ async fn follow(topology: &Arc<Topology>, store: &MemoryStore) -> (Replicas, Rep
     let holding = Holding::For("global".parse().expect("a zone's name"));
     let identity = identity(&shard("eu", 0), holding.clone());
     let journal = store.open(&identity).expect("it opens").journal;
-    let replica = Replica::open(&identity, journal, None).await.expect("the replica opens");
+    let replica = Replica::open(&identity, journal, None, Duration::from_secs(86_400)).await.expect("the replica opens");
     let mesh = Mesh::new(topology.clone(), region("us_east")).expect("a mesh");
     let following = Following::new(Followed { shard: shard("eu", 0), leader: region("eu_west"), holding });
     let replicas = Replicas::new(vec![following.clone()]);

@@ -107,10 +107,11 @@ impl Keeper {
     async fn open(&self, followed: &Followed) -> Result<Replica, Error> {
         let identity = identity(&self.topology, &followed.shard, followed.holding.clone());
         let failed = |source| Error::Storage { shard: followed.shard.clone(), source };
+        let retention = self.topology.outcome_retention();
         match followed.holding {
             Holding::Whole => {
                 let store = self.storage.store(&identity).await.map_err(failed)?;
-                let opened = Replica::open(&identity, store.journal, Some(store.tables.clone())).await;
+                let opened = Replica::open(&identity, store.journal, Some(store.tables.clone()), retention).await;
                 if opened.is_err() {
                     // What is set aside must not be open any more.
                     store.tables.close().await;
@@ -118,7 +119,7 @@ impl Keeper {
                 opened
             }
             // What concerns this zone is taken in by its inboxes; there is nothing to query.
-            Holding::For(_) => Replica::open(&identity, self.storage.journal(&identity).await.map_err(failed)?, None).await,
+            Holding::For(_) => Replica::open(&identity, self.storage.journal(&identity).await.map_err(failed)?, None, retention).await,
         }
     }
 }
