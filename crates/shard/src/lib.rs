@@ -29,4 +29,4 @@ pub use replica::{AddError, End, Replica};
 pub use set::{Refusal, Shards};
 pub use shard::{Answer, Clock, Options, Shard, Status};
 pub use tail::{Run, Tail};
-pub use verify::{Report, verify};
+pub use verify::{ReplicaReport, Report, verify, verify_replica};

@@ -67,6 +67,7 @@ struct Inner {
     chain: Mutex<Chain>,
     /// When the last entry was committed.
     last_at: AtomicU64,
+    outcome_retention: Duration,
     problem: watch::Sender<Option<String>>,
     owner: Mutex<Option<JoinHandle<()>>>,
 }
@@ -99,6 +100,7 @@ impl Replica {
             base: base.clone(),
             chain: Mutex::new(chain),
             last_at: AtomicU64::new(last_at.0),
+            outcome_retention,
             problem: watch::Sender::new(None),
             owner: Mutex::new(None),
         };
@@ -108,7 +110,7 @@ impl Replica {
             let owner = tokio::spawn(async move {
                 tokio::select! {
                     why = projector::run(&base) => owned.refuse(format!("the projector: {why}")),
-                    why = timers::run_replica(&base, outcome_retention, || Timestamp(owned.inner.last_at.load(Ordering::Relaxed))) => {
+                    why = timers::run_replica(&base, outcome_retention, || owned.last_at()) => {
                         owned.refuse(format!("the timers: {why}"));
                     }
                     _ = owned.stopped() => {}
@@ -196,6 +198,24 @@ impl Replica {
             Ok(problem) => problem.clone().unwrap_or_default(),
             Err(_) => "it is gone".to_owned(),
         }
+    }
+
+    pub(crate) fn journal(&self) -> &Arc<dyn Journal> {
+        &self.inner.journal
+    }
+
+    /// What there is where tables are kept.
+    pub(crate) fn base(&self) -> Option<&Base> {
+        self.inner.base.as_ref()
+    }
+
+    pub(crate) fn outcome_retention(&self) -> Duration {
+        self.inner.outcome_retention
+    }
+
+    /// When the last entry was committed.
+    pub(crate) fn last_at(&self) -> Timestamp {
+        Timestamp(self.inner.last_at.load(Ordering::Relaxed))
     }
 
     /// The last entry that the tables hold; `None` where there are no tables.

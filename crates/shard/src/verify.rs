@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-use paymesh_journal::{Chain, Committed, Hash, Row, Snapshot};
+use paymesh_journal::{Chain, Committed, Corrupt, Hash, Holding, Journal, Row, Segment, Snapshot};
 use paymesh_ledger::{Account, Audit, Wallet};
 use paymesh_types::{Currency, Epoch, Position, Sequence, ShardRef, Timestamp, UserId};
 
-use crate::{Error, Shard};
+use crate::{Error, Replica, Shard, base::Base};
 use rows::Rows;
 
 /// Payload bytes read at once.
@@ -37,6 +37,17 @@ pub struct Report {
     pub sent_by: BTreeMap<(ShardRef, Currency), i64>,
 }
 
+/// What the check of a replica found.
+#[derive(Debug)]
+pub struct ReplicaReport {
+    /// The last entry that was checked.
+    pub sequence: Sequence,
+    /// The hash of the segment that holds the entry asked for; `None` when the replica has not come so far.
+    pub hash_at: Option<Hash>,
+    /// What is wrong; empty when nothing is.
+    pub problems: Vec<String>,
+}
+
 /// Reads the whole journal of a shard, checks its chain, adds its entries up, and compares the tables with the result.
 /// `sent_by` asks for what had been sent to each of those shards by that entry. `progress` hears the last entry read.
 ///
@@ -49,74 +60,158 @@ pub async fn verify(
     sent_by: &[(ShardRef, Sequence)],
     mut progress: impl FnMut(Sequence, Sequence) + Send,
 ) -> Result<Report, Error> {
-    let kept = shard.inner.options.outcome_retention.saturating_sub(CHECK_MAX).as_micros();
-    let recorded_since = shard.inner.last_at.load(Ordering::Relaxed).saturating_sub(u64::try_from(kept).unwrap_or(u64::MAX));
-    let mut reader = Reader {
-        shard,
-        chain: Chain::start(shard.reference().clone()),
-        audit: Audit::default(),
-        rows: Rows::new(Timestamp(recorded_since)),
-        sent_by: BTreeMap::new(),
-        wanted: sent_by.iter().cloned().collect(),
-        problems: Vec::new(),
-    };
-    reader.read_to(shard.tail().head(), &mut progress).await?;
-    // The tables are compared as of an entry that is at least as far as what was read.
-    let read_to = reader.audit.position();
-    tokio::select! {
-        biased;
-        () = shard.inner.base.projected.wait_for(read_to) => {}
-        why = shard.stopped() => {
-            let cursor = shard.inner.base.projected.get();
-            reader.problems.push(format!("the tables stopped at entry {cursor} of {read_to}: {why}"));
-        }
-    }
-    let snapshot = shard.store().tables.snapshot().await.map_err(|source| reader.failed(source))?;
-    reader.read_to(snapshot.cursor(), &mut progress).await?;
-    if reader.problems.is_empty() {
-        reader.compare(snapshot, Rows::new(Timestamp(recorded_since))).await?;
-    }
-    let Reader { chain, audit, sent_by, mut problems, .. } = reader;
-    for (currency, sums) in audit.sums() {
-        let total = sums.wallets + sums.external + sums.clearing;
-        if total != 0 {
-            problems.push(format!("all accounts in {currency} sum to {total} minor units, not to zero"));
-        }
-    }
+    let inner = &shard.inner;
+    let since = recorded_since(Timestamp(inner.last_at.load(Ordering::Relaxed)), inner.options.outcome_retention);
+    let mut reader = Reader::new(shard.reference(), &inner.base.store.journal, since);
+    reader.wanted = sent_by.iter().cloned().collect();
+    reader.prove(&inner.base, shard.stopped(), since, &mut progress).await?;
+    let Reader { chain, audit, sent_by, problems, .. } = reader;
     let position = Position {
         shard: shard.reference().clone(),
         epoch: if chain.epoch() == Epoch(0) { shard.epoch() } else { chain.epoch() },
         sequence: audit.position(),
     };
-    problems.truncate(PROBLEMS_MAX);
     Ok(Report { position, chain_hash: chain.hash(), problems, audit, sent_by })
 }
 
+/// The same for a replica, as far as it holds the entries: where it holds what concerns its zone only, the chain and what is
+/// held are checked. The hash asked for by `at` is what the leader has at the same entry, if it is the leader's journal.
+///
+/// # Errors
+/// The storage failed otherwise than by being corrupt, which is a finding.
+pub async fn verify_replica(
+    replica: &Replica,
+    at: Sequence,
+    mut progress: impl FnMut(Sequence, Sequence) + Send,
+) -> Result<ReplicaReport, Error> {
+    let since = recorded_since(replica.last_at(), replica.outcome_retention());
+    let mut reader = Reader::new(replica.reference(), replica.journal(), since);
+    reader.hash_of = at;
+    match replica.base() {
+        Some(base) => reader.prove(base, replica.stopped(), since, &mut progress).await?,
+        None => reader.check_chain(replica.holding(), replica.tail().head(), &mut progress).await?,
+    }
+    Ok(ReplicaReport { sequence: reader.chain.last(), hash_at: reader.hash_at, problems: reader.problems })
+}
+
+/// Request ids that were recorded from then on are not forgotten before the check ends.
+fn recorded_since(last_at: Timestamp, retention: Duration) -> Timestamp {
+    let kept = u64::try_from(retention.saturating_sub(CHECK_MAX).as_micros()).unwrap_or(u64::MAX);
+    Timestamp(last_at.0.saturating_sub(kept))
+}
+
 struct Reader<'a> {
-    shard: &'a Shard,
+    name: &'a ShardRef,
+    journal: &'a Arc<dyn Journal>,
     chain: Chain,
     audit: Audit,
     /// What the entries come to.
     rows: Rows,
     sent_by: BTreeMap<(ShardRef, Currency), i64>,
     wanted: BTreeMap<ShardRef, Sequence>,
+    /// The entry whose segment's hash is asked for, and the hash.
+    hash_of: Sequence,
+    hash_at: Option<Hash>,
     problems: Vec<String>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(name: &'a ShardRef, journal: &'a Arc<dyn Journal>, recorded_since: Timestamp) -> Self {
+        Self {
+            name,
+            journal,
+            chain: Chain::start(name.clone()),
+            audit: Audit::default(),
+            rows: Rows::new(recorded_since),
+            sent_by: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            hash_of: Sequence(0),
+            hash_at: None,
+            problems: Vec::new(),
+        }
+    }
+
+    /// Reads the journal and compares the tables with it.
+    async fn prove(
+        &mut self,
+        base: &Base,
+        stopped: impl Future<Output = String>,
+        recorded_since: Timestamp,
+        progress: &mut (impl FnMut(Sequence, Sequence) + Send),
+    ) -> Result<(), Error> {
+        self.read_to(base.tail.head(), progress).await?;
+        // The tables are compared as of an entry that is at least as far as what was read.
+        let read_to = self.audit.position();
+        tokio::select! {
+            biased;
+            () = base.projected.wait_for(read_to) => {}
+            why = stopped => {
+                let cursor = base.projected.get();
+                self.problems.push(format!("the tables stopped at entry {cursor} of {read_to}: {why}"));
+            }
+        }
+        let snapshot = base.store.tables.snapshot().await.map_err(|source| self.failed(source))?;
+        self.read_to(snapshot.cursor(), progress).await?;
+        if self.problems.is_empty() {
+            self.compare(snapshot, Rows::new(recorded_since)).await?;
+        }
+        for (currency, sums) in self.audit.sums() {
+            let total = sums.wallets + sums.external + sums.clearing;
+            if total != 0 {
+                self.problems.push(format!("all accounts in {currency} sum to {total} minor units, not to zero"));
+            }
+        }
+        self.problems.truncate(PROBLEMS_MAX);
+        Ok(())
+    }
+
+    /// Checks the chain up to `to`, and that what is held of the entries has the hashes that it gives them.
+    async fn check_chain(
+        &mut self,
+        holding: &Holding,
+        to: Sequence,
+        progress: &mut (impl FnMut(Sequence, Sequence) + Send),
+    ) -> Result<(), Error> {
+        while self.chain.last() < to && self.problems.is_empty() {
+            let segments = self.segments(self.chain.last().next()).await?;
+            for segment in &segments {
+                let checked = self.link(segment).and_then(|()| holding.entries(segment, self.name).map(drop));
+                if let Err(corrupt) = checked {
+                    self.problems.push(corrupt.to_string());
+                    break;
+                }
+            }
+            progress(self.chain.last(), to);
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    async fn segments(&mut self, from: Sequence) -> Result<Vec<Segment>, Error> {
+        let segments = self.journal.read(from, READ_BYTES).await.map_err(|source| self.failed(source))?;
+        if segments.is_empty() {
+            self.problems.push(format!("the journal ends before entry {from}"));
+        }
+        Ok(segments)
+    }
+
+    fn link(&mut self, segment: &Segment) -> Result<(), Corrupt> {
+        self.chain.link(segment)?;
+        if (segment.first..=segment.last()).contains(&self.hash_of) {
+            self.hash_at = Some(segment.hash);
+        }
+        Ok(())
+    }
+
     /// Reads on until `to` is read. Entries of a segment past `to` are left for the next call, which reads it again.
     async fn read_to(&mut self, to: Sequence, progress: &mut (impl FnMut(Sequence, Sequence) + Send)) -> Result<(), Error> {
-        let name = self.shard.reference();
+        let name = self.name;
         while self.audit.position() < to && self.problems.is_empty() {
             let from = self.audit.position().next();
-            let segments = self.shard.store().journal.read(from, READ_BYTES).await;
-            let segments = segments.map_err(|source| self.failed(source))?;
-            if segments.is_empty() {
-                self.problems.push(format!("the journal ends before entry {from}"));
-            }
+            let segments = self.segments(from).await?;
             for segment in &segments {
                 if segment.first > self.chain.last()
-                    && let Err(corrupt) = self.chain.link(segment)
+                    && let Err(corrupt) = self.link(segment)
                 {
                     self.problems.push(corrupt.to_string());
                     break;
@@ -165,7 +260,7 @@ impl Reader<'_> {
     }
 
     fn failed(&self, source: paymesh_journal::Error) -> Error {
-        Error::Storage { shard: self.shard.reference().clone(), source }
+        Error::Storage { shard: self.name.clone(), source }
     }
 
     /// Compares the tables with the entries, row by row or in sums of rows.

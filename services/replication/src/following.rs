@@ -122,6 +122,11 @@ impl Following {
         open.expect("it was waited for")
     }
 
+    /// The replica, if it is open.
+    pub fn replica(&self) -> Option<Replica> {
+        self.inner.replica.borrow().clone()
+    }
+
     /// Says why the replica is not open.
     pub fn refuse(&self, why: String) {
         self.progress().refusal = why;

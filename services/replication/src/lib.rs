@@ -12,6 +12,7 @@ mod followers;
 pub mod following;
 mod plan;
 mod serving;
+mod verifying;
 mod wire;
 
 pub use counts::describe_metrics;

@@ -10,7 +10,8 @@ use paymesh_contract::{
     Fault,
     common::v1 as common,
     replication::v1::{
-        FollowRequest, FollowResponse, FollowStart, Follower, GetReplicationRequest, GetReplicationResponse,
+        FollowRequest, FollowResponse, FollowStart, Follower, GetReplicationRequest, GetReplicationResponse, VerifyReplicaRequest,
+        VerifyReplicaResponse,
         follow_request::Message,
         replication_service_server::{ReplicationService, ReplicationServiceServer},
     },
@@ -19,11 +20,13 @@ use paymesh_journal::{Holding, Segment};
 use paymesh_mesh::Mesh;
 use paymesh_shard::{Shard, Shards};
 use paymesh_types::{RegionName, Sequence, ShardRef};
+use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
     Replicas,
     followers::{Connection, Followers},
+    verifying::{AT_ONCE_MAX, verification},
     wire,
 };
 
@@ -47,12 +50,13 @@ pub struct Replication {
     shards: Shards,
     replicas: Replicas,
     followers: Followers,
+    verifications: Arc<Semaphore>,
 }
 
 impl Replication {
     /// The service over the shards that a region leads and the replicas that it keeps.
     pub fn new(mesh: Mesh, shards: Shards, replicas: Replicas) -> Self {
-        Self { mesh, shards, replicas, followers: Followers::default() }
+        Self { mesh, shards, replicas, followers: Followers::default(), verifications: Arc::new(Semaphore::new(AT_ONCE_MAX)) }
     }
 
     /// For the node's listener.
@@ -108,6 +112,22 @@ fn unavailable(message: String) -> Fault {
 
 #[tonic::async_trait]
 impl ReplicationService for Replication {
+    type VerifyReplicaStream = BoxStream<'static, Result<VerifyReplicaResponse, Status>>;
+
+    async fn verify_replica(&self, request: Request<VerifyReplicaRequest>) -> Result<Response<Self::VerifyReplicaStream>, Status> {
+        let VerifyReplicaRequest { shard, at_sequence } = request.into_inner();
+        let name = shard.as_ref().ok_or_else(|| wire::invalid("shard", "a shard is needed"))?;
+        let name = ShardRef::try_from(name).map_err(|fault| fault.under("shard"))?;
+        let following = self.replicas.iter().find(|following| following.followed().shard == name);
+        let following =
+            following.ok_or_else(|| Fault::not_found("REPLICA_NOT_FOUND", format!("this node keeps no copy of shard {name}")))?;
+        let replica = following
+            .replica()
+            .ok_or_else(|| Fault::unavailable("REPLICA_NOT_OPEN", format!("the copy of shard {name} is not open"), RETRY_AFTER))?;
+        let verification = verification(replica, Sequence(at_sequence), self.verifications.clone());
+        Ok(Response::new(verification.boxed()))
+    }
+
     type FollowStream = BoxStream<'static, Result<FollowResponse, Status>>;
 
     async fn follow(&self, request: Request<Streaming<FollowRequest>>) -> Result<Response<Self::FollowStream>, Status> {

@@ -12,6 +12,7 @@ use paymesh_contract::{
     common::v1 as common,
     replication::v1::{
         FollowAcknowledgement, FollowRequest, FollowResponse, FollowStart, GetReplicationRequest, GetReplicationResponse, ReplicaState,
+        VerifyReplicaRequest, VerifyReplicaResponse,
         follow_request::Message,
         replication_service_client::ReplicationServiceClient,
         replication_service_server::{ReplicationService, ReplicationServiceServer},
@@ -286,6 +287,11 @@ struct Liar {
 #[tonic::async_trait]
 impl ReplicationService for Liar {
     type FollowStream = BoxStream<'static, Result<FollowResponse, Status>>;
+    type VerifyReplicaStream = BoxStream<'static, Result<VerifyReplicaResponse, Status>>;
+
+    async fn verify_replica(&self, _: Request<VerifyReplicaRequest>) -> Result<Response<Self::VerifyReplicaStream>, Status> {
+        Err(Status::unimplemented("not asked"))
+    }
 
     async fn follow(&self, _: Request<Streaming<FollowRequest>>) -> Result<Response<Self::FollowStream>, Status> {
         let messages = self.messages.lock().expect("the lock").clone();

@@ -1,9 +1,11 @@
 //! `paymesh verify`: proves the books of the whole mesh.
 //!
 //! Two passes over every shard, each at the shard's leader; what is compared and why two passes are needed is in `books`.
-//! A shard that cannot be asked is a failure: unknown books are not proven ones.
+//! A shard that cannot be asked is a failure: unknown books are not proven ones. Then every region proves its copies of other
+//! regions' shards (`copies`).
 
 mod books;
+mod copies;
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -17,7 +19,7 @@ use serde::Serialize;
 use tokio::{sync::mpsc, time::timeout};
 use tonic::Code;
 
-use self::books::Reports;
+use self::{books::Reports, copies::CopySummary};
 use crate::{
     args::VerifyArgs,
     client::{self, Mesh},
@@ -45,6 +47,7 @@ pub(crate) struct Report {
     /// Shards that could not be asked, and why.
     pub(crate) unreachable: BTreeMap<String, String>,
     pub(crate) shards: Vec<ShardSummary>,
+    pub(crate) copies: Vec<CopySummary>,
     pub(crate) in_transit: Vec<InTransit>,
 }
 
@@ -117,10 +120,20 @@ pub(crate) async fn verify(mesh: &Mesh) -> anyhow::Result<Report> {
 
     let findings = books::compare(&first, &second)?;
     problems.extend(findings.problems);
+    let copies = copies::compare(mesh, &second).await?;
+    problems.extend(copies.problems);
+    unreachable.extend(copies.unreachable);
     problems.sort();
     problems.dedup();
     let shards = second.iter().map(|(shard, report)| summary(mesh, shard, report)).collect();
-    Ok(Report { good: problems.is_empty() && unreachable.is_empty(), problems, unreachable, shards, in_transit: findings.in_transit })
+    Ok(Report {
+        good: problems.is_empty() && unreachable.is_empty(),
+        problems,
+        unreachable,
+        shards,
+        copies: copies.all,
+        in_transit: findings.in_transit,
+    })
 }
 
 /// Reads the journals of these shards, a few at a time.
@@ -261,6 +274,9 @@ impl Report {
         }
         if self.good {
             say!("\neverything adds up: {} shards, every chain whole, every sum zero, every pair mirrored", self.shards.len());
+            if !self.copies.is_empty() {
+                say!("{} copies in other regions are what their leaders have", self.copies.len());
+            }
         } else {
             say!("\nnot proven: {} found wrong, {} shards could not be asked", self.problems.len(), self.unreachable.len());
         }

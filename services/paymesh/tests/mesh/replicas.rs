@@ -114,6 +114,19 @@ async fn a_region_keeps_whole_copies_of_its_zone_and_makes_a_damaged_one_anew() 
         .unwrap()
         .filter(|file| file.as_ref().unwrap().file_name().to_string_lossy().starts_with("global-0.tables.sqlite.aside-"));
     assert!(kept.count() > 0);
+
+    // And the proof: every copy is what its leader has, until somebody changes a row of one.
+    let report = mesh.assert_books();
+    let copies = report["copies"].as_array().unwrap();
+    assert_eq!(copies.len(), 8, "{report}");
+    assert!(copies.iter().all(|copy| copy["good"] == true), "{report}");
+    assert_eq!(copies.iter().filter(|copy| copy["shard"] == "global/0" && copy["sequence"] == head).count(), 3, "{report}");
+    let tables = mesh.data("us_west").join("global-0.tables.sqlite");
+    let mut file = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(tables)).await.unwrap();
+    sqlx::query("UPDATE wallets SET balance = balance + 1 WHERE user_id = 10").execute(&mut file).await.unwrap();
+    let found = mesh.run(&["verify"]);
+    assert_eq!(found.code, 1, "{found:?}");
+    assert!(found.stdout.contains("WRONG  copy of global/0 in us_west: the tables give user 10"), "{found:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
