@@ -127,7 +127,7 @@ impl Tail {
     }
 
     /// Segments from the one that holds `from` on, as they are stored, until about `bytes_max` of payload; waits until there
-    /// is one.
+    /// is one, and gives at least one.
     ///
     /// # Errors
     /// The storage failed.
@@ -136,13 +136,16 @@ impl Tail {
         {
             let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(index) = ring.index(from) {
+                let mut segments = Vec::new();
                 let mut bytes = 0;
-                let pieces = ring.pieces.range(index..).take_while(|piece| {
-                    let fits = bytes < bytes_max;
+                for piece in ring.pieces.range(index..) {
+                    segments.push(piece.segment.clone());
                     bytes += piece.segment.payload.len();
-                    fits
-                });
-                return Ok(pieces.map(|piece| piece.segment.clone()).collect());
+                    if bytes >= bytes_max {
+                        break;
+                    }
+                }
+                return Ok(segments);
             }
         }
         let segments = self.journal.read(from, bytes_max).await.map_err(|source| self.failed(source))?;

@@ -155,8 +155,8 @@ fn clearing<'a>(accounts: impl Iterator<Item = (&'a Account, Currency, i64)>) ->
     totals.iter().map(clearing).collect()
 }
 
-/// A verification at work. It goes on at its own pace whether its caller reads or not, because the tables stand still for a
-/// part of it; it ends with the stream.
+/// A verification at work. It goes on at its own pace whether its caller reads or not, because it keeps a snapshot of the tables
+/// open for a part of it; it ends with the stream.
 struct Verification {
     progress: mpsc::Receiver<VerifyShardResponse>,
     work: JoinSet<Result<Report, Error>>,

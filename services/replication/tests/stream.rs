@@ -223,6 +223,16 @@ async fn a_follower_gets_what_was_and_what_comes_and_goes_on_after_the_leaders_r
     });
     waited.await.expect("the leader hears how far its follower is");
 
+    // A stream that is cut off, with a leader that goes on.
+    keeping.abort();
+    let _ = keeping.await;
+    leader.fill(3).await;
+    let following = Following::new(Followed { shard: shard("eu", 0), leader: region("eu_west"), holding: replica.holding().clone() });
+    let (kept, at) = (replica.clone(), mesh.clone());
+    let keeping = tokio::spawn(async move { following.run(kept, &at).await });
+    until("it goes on where it was", || replica.tail().head().0 == head.0 + 3).await;
+    let head = replica.tail().head();
+
     leader.stop().await;
     let listens = TcpListener::bind(("127.0.0.1", port)).await.expect("the port is free again");
     let leader = Leader::start(&topology, listens, &store).await;
