@@ -328,6 +328,11 @@ impl Decider<'_> {
             }
             Command::Receive { source, sequence, message } => self.receive(source, *sequence, message),
             Command::Delivered { to, up_to, read_to } => {
+                if *up_to >= self.context.next {
+                    return Err(Rejection::Implausible {
+                        what: "an acknowledgement of an entry that is not there: this journal has lost its end",
+                    });
+                }
                 if *up_to <= self.state.delivered(to) && *read_to <= self.state.inbox(to) {
                     return Err(Rejection::NothingNew);
                 }
@@ -664,6 +669,21 @@ mod tests {
 
     fn user(number: u64) -> UserId {
         UserId::try_from(number).expect("counted from one")
+    }
+
+    /// Another shard took in what this one does not have: it was put back to an earlier day.
+    #[test]
+    fn an_acknowledgement_from_the_future_is_refused() {
+        let state = State::new(shard(0));
+        let context = Context { now: Timestamp(1), epoch: Epoch(1), next: Sequence(9) };
+        let noted = |up_to| {
+            let command = Command::Delivered { to: shard(1), up_to: Sequence(up_to), read_to: Sequence(3) };
+            decide(&state, context, &Request { id: None, command })
+        };
+        assert!(matches!(noted(8), Ok(Decision::New(_))));
+        for up_to in [9, 10, u64::MAX] {
+            assert!(matches!(noted(up_to), Err(Rejection::Implausible { .. })), "{up_to}");
+        }
     }
 
     /// However much was sent, what another shard sends is taken in or sent back: an inbox that may not say no must never

@@ -92,6 +92,7 @@ impl Replica {
             store: paymesh_journal::Store { journal: journal.clone(), tables },
             tail: tail.clone(),
             projected: Projected::new(chain.last()),
+            checks: Arc::default(),
         });
         let inner = Inner {
             holding,

@@ -139,6 +139,7 @@ impl<'a> Reader<'a> {
         recorded_since: Timestamp,
         progress: &mut (impl FnMut(Sequence, Sequence) + Send),
     ) -> Result<(), Error> {
+        let _check = base.check();
         self.read_to(base.tail.head(), progress).await?;
         // The tables are compared as of an entry that is at least as far as what was read.
         let read_to = self.audit.position();

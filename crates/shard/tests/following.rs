@@ -205,6 +205,25 @@ async fn what_is_not_the_leaders_or_more_than_may_be_held_is_refused_and_not_sto
     replica.add(whole.iter().map(to_asia).collect()).await.expect("the hashes alone are added");
 }
 
+/// A bit on the leader's disk must not make an entry one that concerns nobody.
+#[tokio::test]
+async fn a_damaged_segment_is_not_reduced() {
+    let (_disk, shard) = leader().await;
+    let whole = segments(shard.tail(), Sequence(0)).await;
+    let concerns = |segment: &&Segment| !segment.reduced_for(&zone("us"), &eu(0)).expect("it reduces").payload.is_empty();
+    let segment = whole.iter().find(concerns).expect("one concerns us");
+    let raw = zstd::bulk::decompress(&segment.payload, 1 << 20).expect("it unpacks");
+    for at in 32..raw.len() {
+        let mut raw = raw.clone();
+        raw[at] ^= 1;
+        let payload = zstd::bulk::compress(&raw, 1).expect("it packs");
+        let damaged = Segment { payload: payload.clone(), ..segment.clone() };
+        assert!(damaged.reduced_for(&zone("us"), &eu(0)).is_err(), "byte {at}, by its checksum");
+        let damaged = Segment { checksum: *blake3::hash(&payload).as_bytes(), payload, ..segment.clone() };
+        assert!(damaged.reduced_for(&zone("us"), &eu(0)).is_err(), "byte {at}, by the entries' hashes");
+    }
+}
+
 fn other_shard() -> Segment {
     let mut builder = SegmentBuilder::new(eu(1), paymesh_types::Epoch(1), Sequence(1), [0; 32], [1; 32]);
     let body = Body::AccountOpened { user: support::user(1), currency: support::euro() };

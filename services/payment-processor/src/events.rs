@@ -1,8 +1,8 @@
 //! EventService: tails a shard's journal, each subscriber at its own pace.
 //!
 //! Nothing is read before the subscriber has room for it, and little before it has taken what was read: those that take
-//! nothing may be many. A subscriber that entered the mesh in another zone gets the open
-//! parts only.
+//! nothing may be many. A subscriber that entered the mesh in another zone gets the
+//! open parts of the entries that concern that zone, and no others.
 
 use std::{sync::Arc, vec};
 
@@ -11,7 +11,7 @@ use paymesh_contract::{
     Fault,
     events::v1::{Event, SubscribeRequest, SubscribeResponse, event_service_server::EventService},
 };
-use paymesh_journal::{Committed, codec};
+use paymesh_journal::{Committed, Holding, codec};
 use paymesh_mesh::Call;
 use paymesh_shard::{Error, Shard};
 use paymesh_types::{Sequence, ShardRef};
@@ -37,10 +37,11 @@ impl Events {
         Self { homes }
     }
 
-    /// Whether the caller may have what does not leave the shard's zone.
-    fn may_unseal(&self, call: Option<&Call>, shard: &ShardRef) -> bool {
+    /// What of the shard's entries the caller may have, by the zone where it entered the mesh; `None` where there is no such region.
+    fn granted(&self, call: Option<&Call>, shard: &ShardRef) -> Option<Holding> {
         let entered = call.map_or(self.homes.mesh().region(), Call::entry_region);
-        self.homes.topology().region(entered).is_some_and(|region| region.zone == shard.zone)
+        let zone = &self.homes.topology().region(entered)?.zone;
+        Some(if *zone == shard.zone { Holding::Whole } else { Holding::For(zone.clone()) })
     }
 }
 
@@ -60,15 +61,15 @@ impl EventService for Events {
         if from > head.next() {
             return Err(error::failed(Error::InTheFuture { shard: name, head, wanted: from }).into());
         }
-        let unseal = self.may_unseal(Call::of(&request), &name);
-        let reader = Reader { shard, unseal, next: from, read: Vec::new().into_iter(), ended: false };
+        let granted = self.granted(Call::of(&request), &name).ok_or_else(|| error::shard_not_found(&name))?;
+        let reader = Reader { shard, granted, next: from, read: Vec::new().into_iter(), ended: false };
         Ok(Response::new(stream::unfold(reader, Reader::step).boxed()))
     }
 }
 
 struct Reader {
     shard: Shard,
-    unseal: bool,
+    granted: Holding,
     /// The entry to be read after those of `read`.
     next: Sequence,
     /// What was read and not sent yet.
@@ -87,16 +88,21 @@ impl Reader {
     }
 
     async fn message(&mut self) -> Result<SubscribeResponse, Fault> {
-        if self.read.len() == 0 {
+        // Where none of what was read may be told, there is nothing to say.
+        while self.read.len() == 0 {
             let entries = tokio::select! {
                 entries = self.shard.tail().next_few(self.next, READ_ENTRIES_MAX) => entries,
                 why = self.shard.stopped() => Err(Error::NotServing { shard: self.shard.reference().clone(), why }),
             };
-            let entries = entries.map_err(error::failed)?;
+            let mut entries = entries.map_err(error::failed)?;
             self.next = entries.last().map_or(self.next, |(last, _)| last.sequence.next());
+            if let Holding::For(zone) = &self.granted {
+                entries.retain(|(position, entry)| entry.concerns(position, zone));
+            }
             self.read = entries.into_iter();
         }
-        let events = self.read.by_ref().take(MESSAGE_EVENTS_MAX).map(|committed| event(&committed, self.unseal)).collect();
+        let events =
+            self.read.by_ref().take(MESSAGE_EVENTS_MAX).map(|committed| event(&committed, self.granted == Holding::Whole)).collect();
         Ok(SubscribeResponse { events, head_sequence: self.shard.tail().head().0 })
     }
 }

@@ -9,7 +9,7 @@ pub(crate) const RECONNECTS: &str = "paymesh_replica_reconnects_total";
 
 /// Says in `/metrics` what this crate counts. To be called once the recorder is installed.
 pub fn describe_metrics() {
-    metrics::describe_gauge!(LAG_ENTRIES, "Entries that the leader has and this replica has not, as far as is known here");
+    metrics::describe_gauge!(LAG_ENTRIES, "Entries that the leader had when it sent what was stored last, and this replica has not");
     metrics::describe_histogram!(
         LAG_SECONDS,
         metrics::Unit::Seconds,

@@ -2,9 +2,10 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use futures::FutureExt as _;
 use paymesh_contract::Fault;
 use paymesh_contract::{
     common::v1 as common,
@@ -19,6 +20,7 @@ use paymesh_shard::{AddError, Replica};
 use paymesh_types::{RegionName, Sequence, ShardRef};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 
 use crate::{Followed, counts, serving::IDLE_EVERY, wire};
 
@@ -29,6 +31,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Acknowledgements that wait to be sent; what does not fit is left out, the next says more.
 const ACKNOWLEDGEMENTS_MAX: usize = 4;
+/// Payload bytes and segments after which what has come is stored before more is taken.
+const GATHERED_BYTES: usize = 4 << 20;
+const GATHERED_SEGMENTS_MAX: usize = 2_048;
 /// Bytes of a message at most: one segment of the largest, and what is around it.
 const MESSAGE_BYTES_MAX: usize = SEGMENT_BYTES_MAX + (1 << 20);
 
@@ -52,8 +57,10 @@ struct Progress {
     connected: bool,
     /// The leader's last entry, as far as is known.
     head: Sequence,
-    /// When the replica was last known to hold everything.
-    current_at: Option<Instant>,
+    /// Of when, by the leader's clock, it holds everything: microseconds since 1970 UTC.
+    current_at_us: Option<u64>,
+    /// Whether it was said that the leader is lost.
+    lost: bool,
 }
 
 /// Why a replica is fed no longer.
@@ -129,7 +136,12 @@ impl Following {
 
     /// Says why the replica is not open.
     pub fn refuse(&self, why: String) {
+        self.note_stopped(!why.is_empty());
         self.progress().refusal = why;
+    }
+
+    fn note_stopped(&self, stopped: bool) {
+        metrics::gauge!(counts::STOPPED, "shard" => self.shard().to_string()).set(if stopped { 1.0 } else { 0.0 });
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -156,7 +168,7 @@ impl Following {
             stored_sequence: stored.0,
             projected_sequence: replica.as_ref().and_then(Replica::projected).map(|sequence| sequence.0),
             head_sequence: progress.head.max(stored).0,
-            age_ms: progress.current_at.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            age_ms: progress.current_at_us.map(|at| now_us().saturating_sub(at) / 1_000),
         }
     }
 
@@ -169,14 +181,17 @@ impl Following {
         loop {
             let ended = tokio::select! {
                 ended = self.session(&replica, mesh) => ended,
-                why = replica.stopped() => return Ended::Stopped(why),
+                why = replica.stopped() => {
+                    self.note_stopped(true);
+                    return Ended::Stopped(why);
+                }
             };
             self.progress().connected = false;
             match ended {
                 End::ForGood(ended) => {
                     let (Ended::Diverged(why) | Ended::Stopped(why)) = &ended;
                     tracing::error!(shard = %self.shard(), leader = %self.leader(), %why, "a replica takes in nothing more");
-                    metrics::gauge!(counts::STOPPED, "shard" => self.shard().to_string()).set(1.0);
+                    self.note_stopped(true);
                     replica.refuse(why.clone());
                     return ended;
                 }
@@ -184,7 +199,10 @@ impl Following {
                     if useful {
                         pause = RETRY_FIRST;
                     }
-                    tracing::debug!(shard = %self.shard(), leader = %self.leader(), %why, ?pause, "a replica's stream ended and is made again");
+                    // Once for each outage: what is tried again every few seconds says nothing new.
+                    if !std::mem::replace(&mut self.progress().lost, true) {
+                        tracing::warn!(shard = %self.shard(), leader = %self.leader(), %why, "a replica has lost its leader, and tries to reach it again");
+                    }
                     metrics::counter!(counts::RECONNECTS, "shard" => self.shard().to_string()).increment(1);
                 }
             }
@@ -197,8 +215,8 @@ impl Following {
     pub fn withdraw(&self, why: String) {
         self.inner.replica.send_replace(None);
         let mut progress = self.progress();
-        (progress.refusal, progress.current_at) = (why, None);
-        metrics::gauge!(counts::STOPPED, "shard" => self.shard().to_string()).set(0.0);
+        (progress.refusal, progress.current_at_us) = (why, None);
+        self.note_stopped(false);
     }
 
     /// One stream, to its end.
@@ -227,7 +245,14 @@ impl Following {
             }
             Err(_) => return lost(format!("the leader did not answer within {SILENCE_MAX:?}")),
         };
-        self.progress().connected = true;
+        let was_lost = {
+            let mut progress = self.progress();
+            progress.connected = true;
+            std::mem::replace(&mut progress.lost, false)
+        };
+        if was_lost {
+            tracing::info!(shard = %self.shard(), leader = %self.leader(), "a replica follows its leader again");
+        }
         let mut useful = false;
         loop {
             let message = match tokio::time::timeout(SILENCE_MAX, answers.message()).await {
@@ -236,6 +261,7 @@ impl Following {
                 Ok(Err(status)) => return End::Lost { why: status.message().to_owned(), useful },
                 Err(_) => return End::Lost { why: format!("the leader was silent for {SILENCE_MAX:?}"), useful },
             };
+            let (message, ended) = gathered(message, &mut answers);
             match self.take(replica, message).await {
                 Ok(stored) => {
                     useful = true;
@@ -245,12 +271,15 @@ impl Following {
                 }
                 Err(why) => return End::ForGood(Ended::Stopped(why)),
             }
+            if let Some(why) = ended {
+                return End::Lost { why, useful };
+            }
         }
     }
 
     /// Stores what came, and says how far the copy is then.
     async fn take(&self, replica: &Replica, message: FollowResponse) -> Result<Sequence, String> {
-        let FollowResponse { segments, head_sequence, sent_at_us: _ } = message;
+        let FollowResponse { segments, head_sequence, sent_at_us } = message;
         let holding = replica.holding();
         let mut stored = replica.tail().head();
         if !segments.is_empty() {
@@ -267,8 +296,7 @@ impl Following {
             metrics::counter!(counts::SEGMENTS, "shard" => shard.clone()).increment(count as u64);
             metrics::counter!(counts::BYTES, "shard" => shard).increment(bytes as u64);
             if stored.0 >= head_sequence {
-                let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                let lag = since_1970.saturating_sub(Duration::from_micros(committed_at));
+                let lag = Duration::from_micros(now_us().saturating_sub(committed_at));
                 metrics::histogram!(counts::LAG_SECONDS).record(lag.as_secs_f64());
             }
         }
@@ -276,10 +304,35 @@ impl Following {
         let mut progress = self.progress();
         progress.head = Sequence(head_sequence);
         if stored.0 >= head_sequence {
-            progress.current_at = Some(Instant::now());
+            progress.current_at_us = Some(sent_at_us);
         }
         Ok(stored)
     }
+}
+
+fn now_us() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The message with those behind it that have come already: what is stored together is synced once. And why there will be no
+/// more, if that has come too.
+fn gathered(first: FollowResponse, answers: &mut Streaming<FollowResponse>) -> (FollowResponse, Option<String>) {
+    let mut all = first;
+    let mut bytes: usize = all.segments.iter().map(payload_bytes).sum();
+    while bytes < GATHERED_BYTES && all.segments.len() < GATHERED_SEGMENTS_MAX {
+        match answers.message().now_or_never() {
+            None => break,
+            Some(Ok(Some(more))) => {
+                bytes += more.segments.iter().map(payload_bytes).sum::<usize>();
+                all.segments.extend(more.segments);
+                (all.head_sequence, all.sent_at_us) = (more.head_sequence, more.sent_at_us);
+            }
+            Some(Ok(None)) => return (all, Some("the leader ended it".to_owned())),
+            Some(Err(status)) => return (all, Some(status.message().to_owned())),
+        }
+    }
+    (all, None)
 }
 
 fn payload_bytes(segment: &pb::Segment) -> usize {

@@ -228,7 +228,10 @@ impl Feed {
         let reduced = if aside { tokio::task::spawn_blocking(reduce).await } else { Ok(reduce()) };
         match reduced {
             Ok(Ok(reduced)) => Ok(reduced),
-            Ok(Err(corrupt)) => Err(unavailable(corrupt.to_string()).into()),
+            Ok(Err(corrupt)) => {
+                tracing::error!(shard = %self.shard.reference(), %corrupt, "a journal is damaged: its followers get nothing from there on");
+                Err(unavailable(corrupt.to_string()).into())
+            }
             Err(died) => Err(unavailable(format!("reducing a segment died: {died}")).into()),
         }
     }

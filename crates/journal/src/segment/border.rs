@@ -20,19 +20,26 @@ enum Item<'a> {
 }
 
 impl Segment {
-    /// The segment as `zone`, which is not the shard's, may have it.
+    /// The segment as `zone`, which is not the shard's, may have it. What is to be left out is checked first: a damaged entry must
+    /// not become one that concerns nobody.
     ///
     /// # Errors
     /// The payload is not what was written.
     pub fn reduced_for(&self, zone: &ZoneName, shard: &ShardRef) -> Result<Self, Corrupt> {
         let corrupt = |offset: u64, what: String| self.corrupt(shard, offset, what);
+        if blake3::hash(&self.payload).as_bytes() != &self.checksum {
+            return Err(corrupt(0, "the segment's payload does not match its checksum".to_owned()));
+        }
         let raw = unpack(&self.payload).map_err(|what| corrupt(0, what))?;
         let (salt, stored) = split(&raw).map_err(|what| corrupt(0, what))?;
+        let mut root = blake3::Hasher::new();
         let mut reduced = Vec::with_capacity(stored.len() * (1 + HASH_BYTES));
         let mut kept = 0;
         for (offset, parts) in (0u64..).zip(&stored) {
             let position = self.position(shard, offset);
             let sealed = sealed_hash(&salt, position.sequence, parts.sealed);
+            let hash = both_hash(parts.open, &sealed);
+            root.update(&hash);
             let entry = codec::decode_open(parts.open, position.sequence, shard).map_err(|error| corrupt(offset, error.to_string()))?;
             if entry.is_some_and(|entry| entry.concerns(&position, zone)) {
                 kept += 1;
@@ -42,8 +49,11 @@ impl Segment {
                 reduced.extend_from_slice(&sealed);
             } else {
                 reduced.push(HIDDEN);
-                reduced.extend_from_slice(&both_hash(parts.open, &sealed));
+                reduced.extend_from_slice(&hash);
             }
+        }
+        if stored.len() != self.count as usize || root.finalize().as_bytes() != &self.root {
+            return Err(corrupt(0, "the entries do not match the segment's root hash".to_owned()));
         }
         let payload = if kept > 0 { pack(&reduced) } else { Vec::new() };
         Ok(Self { checksum: *blake3::hash(&payload).as_bytes(), payload, ..self.clone_header() })

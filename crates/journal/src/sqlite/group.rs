@@ -5,7 +5,10 @@
 //! waits for nothing, and the busier the node, the more segments share a sync.
 
 use std::{
-    sync::{Arc, LazyLock},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
@@ -47,6 +50,22 @@ pub(super) enum Unwritten {
     Failed(sqlx::Error),
 }
 
+/// One that waits for the turn.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn of(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl From<sqlx::Error> for Unwritten {
     fn from(source: sqlx::Error) -> Self {
         Self::Failed(source)
@@ -56,7 +75,11 @@ impl From<sqlx::Error> for Unwritten {
 impl Journals {
     /// Writes segments of one shard in one transaction, between the commits of the shards that are led here.
     pub(super) async fn extend(self: &Arc<Self>, slot: i64, segments: &[Arc<Segment>]) -> Result<(), Unwritten> {
-        let mut turn = self.turn.clone().lock_owned().await;
+        let mut turn = {
+            // Led shards that always have something to commit would keep the turn for ever.
+            let _waiting = Waiting::of(&self.extending);
+            self.turn.clone().lock_owned().await
+        };
         let (journals, segments) = (self.clone(), segments.to_vec());
         // A task of its own: a caller that goes away must not leave a transaction open.
         let extended = tokio::spawn(async move {
@@ -127,6 +150,10 @@ impl Journals {
                 };
                 // Whoever went away meanwhile reads the journal before it writes again.
                 let _ = offer.reply.send(outcome);
+            }
+            if self.extending.load(Ordering::Relaxed) > 0 {
+                // Each whose offer waits waits for the turn too, behind whoever was there before.
+                break;
             }
         }
         // Whoever offers from here on finds the turn free.

@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicUsize},
 };
 
 use async_trait::async_trait;
@@ -39,6 +39,8 @@ pub(super) struct Journals {
     pub(super) file: File,
     /// Segments that wait for the next commit.
     pub(super) offers: Mutex<Vec<Offer>>,
+    /// How many wait for the turn with segments from elsewhere.
+    pub(super) extending: AtomicUsize,
     /// Held by whoever commits: the connection that commits, once it is open.
     pub(super) turn: Arc<tokio::sync::Mutex<Option<SqliteConnection>>>,
 }
@@ -55,7 +57,12 @@ impl Journals {
     }
 
     pub(super) fn new(directory: &Path) -> Self {
-        Self { file: File::new(&directory.join("journal.sqlite"), PURPOSE), offers: Mutex::default(), turn: Arc::default() }
+        Self {
+            file: File::new(&directory.join("journal.sqlite"), PURPOSE),
+            offers: Mutex::default(),
+            extending: AtomicUsize::new(0),
+            turn: Arc::default(),
+        }
     }
 }
 

@@ -109,17 +109,22 @@ async fn a_batch_is_parted_by_homes_and_a_region_that_is_down_fails_its_items_on
 }
 
 #[tokio::test]
-async fn a_subscriber_in_another_zone_gets_the_open_parts_only() {
+async fn a_subscriber_in_another_zone_gets_the_open_parts_of_what_concerns_it() {
     let [us, eu] = two_regions().await;
     eu.node.directory().enroll_user(enrolment(101, "DE")).await.expect("an enrolment");
     eu.node.wallets().deposit(deposit(101, 7)).await.expect("a deposit");
+    us.node.directory().enroll_user(enrolment(201, "US")).await.expect("an enrolment");
+    eu.node.payments().create_payment(pay(101, 201, 3)).await.expect("a payment to the other zone");
     let request = SubscribeRequest { zone: "eu".to_owned(), shard: 1, from_sequence: 0 };
-    for (node, in_zone) in [(&us, false), (&eu, true)] {
+    // The enrolment and the deposit concern nobody there.
+    for (node, in_zone, first, told) in [(&us, false, 3, 1), (&eu, true, 1, 3)] {
         let mut stream = node.node.events().subscribe(request.clone()).await.expect("a stream").into_inner();
         let mut events = Vec::new();
-        while events.len() < 2 {
-            events.extend(stream.message().await.expect("events").expect("more").events);
+        while events.len() < told {
+            let message = tokio::time::timeout(std::time::Duration::from_secs(20), stream.message()).await.expect("it is told in time");
+            events.extend(message.expect("events").expect("more").events);
         }
+        assert_eq!(events[0].position.as_ref().map(|position| position.sequence), Some(first), "{events:?}");
         assert!(events.iter().all(|event| event.sealed.is_some() == in_zone && event.open.is_some()), "{events:?}");
     }
     us.stop().await.close().await;

@@ -68,7 +68,7 @@ impl Keeper {
     }
 
     /// Opens a replica, however often it takes; `None` when what is wrong with it does not pass. One that is damaged is set
-    /// aside, and made anew from its leader.
+    /// aside, and made anew from its leader, unless money was taken from it: nothing would show that it is the same history.
     async fn opened(&self, following: &Following, component: &Component) -> Option<Replica> {
         let mut pause = RETRY_PAUSE_FIRST;
         loop {
@@ -77,7 +77,7 @@ impl Keeper {
                 Err(error) => error,
             };
             let shard = &following.followed().shard;
-            if matches!(&error, Error::Storage { source: JournalError::Corrupt(_), .. }) {
+            if !self.takes_money && matches!(&error, Error::Storage { source: JournalError::Corrupt(_), .. }) {
                 tracing::error!(%shard, %error, "a replica is damaged");
                 match self.set_aside(following.followed()).await {
                     Ok(()) => continue,

@@ -9,6 +9,7 @@ use std::{
 
 use futures::StreamExt as _;
 use paymesh_contract::{
+    events::v1::{SubscribeRequest, entry_open, event_service_client::EventServiceClient},
     payments::v1::{CreatePaymentRequest, PaymentStatus},
     replication::v1::{GetReplicationRequest, Replica, ReplicaState, replication_service_client::ReplicationServiceClient},
     wallet::v1::DepositRequest,
@@ -214,6 +215,24 @@ async fn nothing_personal_of_a_thousand_users_reaches_a_region_of_another_zone()
         wait_for(&mesh, "us_east", shard, is_current(heads[shard])).await;
     }
     assert_eq!(mesh.balance("us_west", 5_000).await + mesh.balance("us_west", 5_001).await, 1_000, "all that left has arrived");
+
+    // Nor to somebody who subscribes there: the payments that left, and nothing of the others.
+    let mut subscriber = EventServiceClient::new(mesh.channel("us_west")).max_decoding_message_size(64 << 20);
+    let request = SubscribeRequest { zone: "eu".to_owned(), shard: 0, from_sequence: 1 };
+    let mut events = subscriber.subscribe(request).await.unwrap().into_inner();
+    let mut told = 0;
+    while told < 500 {
+        let message = tokio::time::timeout(WAIT_MAX, events.message()).await.expect("more is told").unwrap().unwrap();
+        for event in message.events {
+            assert!(event.sealed.is_none());
+            match event.open.unwrap().body.unwrap() {
+                entry_open::Body::PaymentCreated(payment) => assert_eq!(payment.payee_zone, "global"),
+                other => panic!("{other:?} concerns nobody there"),
+            }
+            told += 1;
+        }
+    }
+    assert!(tokio::time::timeout(Duration::from_millis(300), events.message()).await.is_err(), "there is nothing more to tell");
 
     let words = |bytes: &[u8]| bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes());
     let mut seen_at_home = false;
