@@ -61,6 +61,7 @@ pub async fn verify(
     mut progress: impl FnMut(Sequence, Sequence) + Send,
 ) -> Result<Report, Error> {
     let inner = &shard.inner;
+    let _check = inner.base.check();
     let since = recorded_since(Timestamp(inner.last_at.load(Ordering::Relaxed)), inner.options.outcome_retention);
     let mut reader = Reader::new(shard.reference(), &inner.base.store.journal, since);
     reader.wanted = sent_by.iter().cloned().collect();
@@ -84,6 +85,7 @@ pub async fn verify_replica(
     at: Sequence,
     mut progress: impl FnMut(Sequence, Sequence) + Send,
 ) -> Result<ReplicaReport, Error> {
+    let _check = replica.base().map(Base::check);
     let since = recorded_since(replica.last_at(), replica.outcome_retention());
     let mut reader = Reader::new(replica.reference(), replica.journal(), since);
     reader.hash_of = at;
@@ -94,7 +96,7 @@ pub async fn verify_replica(
     Ok(ReplicaReport { sequence: reader.chain.last(), hash_at: reader.hash_at, problems: reader.problems })
 }
 
-/// Request ids that were recorded from then on are not forgotten before the check ends.
+/// Request ids that were recorded from then on are there: nothing more is forgotten once a check has begun.
 fn recorded_since(last_at: Timestamp, retention: Duration) -> Timestamp {
     let kept = u64::try_from(retention.saturating_sub(CHECK_MAX).as_micros()).unwrap_or(u64::MAX);
     Timestamp(last_at.0.saturating_sub(kept))
@@ -139,7 +141,6 @@ impl<'a> Reader<'a> {
         recorded_since: Timestamp,
         progress: &mut (impl FnMut(Sequence, Sequence) + Send),
     ) -> Result<(), Error> {
-        let _check = base.check();
         self.read_to(base.tail.head(), progress).await?;
         // The tables are compared as of an entry that is at least as far as what was read.
         let read_to = self.audit.position();

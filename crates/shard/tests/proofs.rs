@@ -296,6 +296,7 @@ async fn request_ids_are_kept_for_as_long_as_was_promised_and_no_longer() {
     shard.submit(ask(4, enrol(2))).await.expect("it is accepted");
     tokio::time::sleep(Duration::from_secs(200)).await;
     assert_eq!(known().await, [false, false, true]);
+    proven(&shard).await;
     assert_eq!(balance(&shard, 1).await, 20, "what they did stays");
     shard.close().await;
     // The id is free again; the journal has both uses.

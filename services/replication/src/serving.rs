@@ -66,11 +66,12 @@ impl Replication {
 
     /// The stream that a first message asks for.
     async fn begin(&self, start: FollowStart, said: Streaming<FollowRequest>) -> Result<Feed, Fault> {
-        let name = start.shard.as_ref().ok_or_else(|| wire::invalid("start.shard", "a shard is needed"))?;
+        let name = start.shard.as_ref().ok_or_else(|| Fault::invalid_field("start.shard", "a shard is needed"))?;
         let name = ShardRef::try_from(name).map_err(|fault| fault.under("start.shard"))?;
-        let region: RegionName = start.region.parse().map_err(|error| wire::invalid("start.region", format!("{error}")))?;
+        let region: RegionName = start.region.parse().map_err(|error| Fault::invalid_field("start.region", format!("{error}")))?;
         let follower = self.mesh.topology().region(&region).filter(|_| region != *self.mesh.region());
-        let follower = follower.ok_or_else(|| wire::invalid("start.region", format!("{region} is not another region of this mesh")))?;
+        let follower =
+            follower.ok_or_else(|| Fault::invalid_field("start.region", format!("{region} is not another region of this mesh")))?;
         if self.mesh.topology().leader(&name) != Some(self.mesh.region()) {
             return Err(Fault::not_found("SHARD_NOT_FOUND", format!("this node does not lead shard {name}")));
         }
@@ -116,7 +117,7 @@ impl ReplicationService for Replication {
 
     async fn verify_replica(&self, request: Request<VerifyReplicaRequest>) -> Result<Response<Self::VerifyReplicaStream>, Status> {
         let VerifyReplicaRequest { shard, at_sequence } = request.into_inner();
-        let name = shard.as_ref().ok_or_else(|| wire::invalid("shard", "a shard is needed"))?;
+        let name = shard.as_ref().ok_or_else(|| Fault::invalid_field("shard", "a shard is needed"))?;
         let name = ShardRef::try_from(name).map_err(|fault| fault.under("shard"))?;
         let following = self.replicas.iter().find(|following| following.followed().shard == name);
         let following =
@@ -133,10 +134,10 @@ impl ReplicationService for Replication {
     async fn follow(&self, request: Request<Streaming<FollowRequest>>) -> Result<Response<Self::FollowStream>, Status> {
         let mut said = request.into_inner();
         let first = tokio::time::timeout(START_WAIT_MAX, said.message()).await;
-        let first = first.map_err(|_| Status::from(wire::invalid("start", "nothing was said")))?;
-        let first = first.map_err(|status| Status::from(wire::invalid("start", status.message())))?;
+        let first = first.map_err(|_| Status::from(Fault::invalid_field("start", "nothing was said")))?;
+        let first = first.map_err(|status| Status::from(Fault::invalid_field("start", status.message())))?;
         let Some(FollowRequest { message: Some(Message::Start(start)) }) = first else {
-            return Err(wire::invalid("start", "the first message says what is followed").into());
+            return Err(Fault::invalid_field("start", "the first message says what is followed").into());
         };
         let feed = self.begin(start, said).await?;
         Ok(Response::new(stream::unfold(feed, Feed::step).boxed()))
@@ -185,7 +186,7 @@ impl Feed {
                     Ok(Some(FollowRequest { message: Some(Message::Acknowledgement(said)) })) => {
                         self.connection.note(|progress| progress.stored = progress.stored.max(Sequence(said.stored_sequence)));
                     }
-                    Ok(Some(_)) => return Err(wire::invalid("acknowledgement", "a stream is started once").into()),
+                    Ok(Some(_)) => return Err(Fault::invalid_field("acknowledgement", "a stream is started once").into()),
                     // Gone, or gone wrong: it comes again.
                     Ok(None) | Err(_) => return Ok(None),
                 },

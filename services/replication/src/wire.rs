@@ -1,6 +1,6 @@
 //! Segments as messages.
 
-use paymesh_contract::{Fault, replication::v1 as pb};
+use paymesh_contract::replication::v1 as pb;
 use paymesh_journal::{Hash, Holding, Segment};
 use paymesh_types::{Epoch, Sequence, Timestamp};
 
@@ -48,10 +48,6 @@ pub(crate) fn segment(message: pb::Segment, holding: &Holding) -> Result<Segment
     })
 }
 
-pub(crate) fn hash(bytes: &[u8], what: &str) -> Result<Hash, String> {
+fn hash(bytes: &[u8], what: &str) -> Result<Hash, String> {
     bytes.try_into().map_err(|_| format!("its {what} has {} bytes, not 32", bytes.len()))
-}
-
-pub(crate) fn invalid(field: &'static str, what: impl Into<String>) -> Fault {
-    Fault::invalid_field(field, what.into())
 }
