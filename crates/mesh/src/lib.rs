@@ -29,6 +29,7 @@ mod peer;
 mod places;
 pub mod route;
 mod router;
+mod worded;
 mod zone_cache;
 
 pub use crate::{
@@ -39,6 +40,7 @@ pub use crate::{
     frame::MESSAGE_BYTES_MAX,
     layers::deadline::DEADLINE_DEFAULT_MS,
     mesh::{Mesh, MeshChannel, describe_metrics},
+    worded::{Worded, unreadable},
 };
 
 /// Why a node cannot take part in the mesh.

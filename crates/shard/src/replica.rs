@@ -162,15 +162,15 @@ impl Replica {
         }
         let segments: Vec<Arc<Segment>> = added.iter().map(|(segment, _)| segment.clone()).collect();
         while let Err(error) = self.inner.journal.extend(&segments).await {
+            // The engine may not know whether it did, and does not do it twice; the journal's head tells.
+            if self.inner.journal.head().await.is_ok_and(|head| head.hash == Some(chain.hash())) {
+                break;
+            }
             if !error.is_retryable() {
                 return Err(Error::Storage { shard, source: error }.into());
             }
             tracing::warn!(%shard, %error, "cannot store what the leader sent yet");
             tokio::time::sleep(RETRY_PAUSE).await;
-            // The engine could not say whether it did; the journal's head can.
-            if self.inner.journal.head().await.is_ok_and(|head| head.hash == Some(chain.hash())) {
-                break;
-            }
         }
         *held = chain;
         if let Some(last) = segments.last() {

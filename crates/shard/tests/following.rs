@@ -2,7 +2,10 @@
 
 mod support;
 
-use paymesh_journal::{Holding, Identity, Segment, SegmentBuilder, Store};
+use paymesh_journal::{
+    Holding, Identity, Segment, SegmentBuilder, Store,
+    memory::{Fault, MemoryStore, Operation},
+};
 use paymesh_ledger::{Body, Entry};
 use paymesh_shard::{AddError, Options, Replica, Shard, Tail};
 use paymesh_types::{Sequence, ShardRef, ZoneName};
@@ -52,7 +55,7 @@ async fn open(disk: &Disk, holding: Holding, with_tables: bool) -> Replica {
 /// Storage for a replica, of each engine.
 fn disks(holding: &Holding) -> [Disk; 2] {
     let identity = Identity { holding: holding.clone(), ..identity(&eu(0)) };
-    [Disk::Memory(paymesh_journal::memory::MemoryStore::new(&identity)), Disk::sqlite()]
+    [Disk::Memory(MemoryStore::new(&identity)), Disk::sqlite()]
 }
 
 #[tokio::test]
@@ -203,6 +206,32 @@ async fn what_is_not_the_leaders_or_more_than_may_be_held_is_refused_and_not_sto
     let replica = open(&disk, holding, false).await;
     assert!(matches!(replica.add(reduced.clone()).await, Err(AddError::BadSegment(_))));
     replica.add(whole.iter().map(to_asia).collect()).await.expect("the hashes alone are added");
+}
+
+/// Whatever storage says, what the leader sent is stored once, and known once it is.
+#[tokio::test(start_paused = true)]
+async fn what_storage_fails_to_take_is_offered_again_and_not_twice() {
+    let (_disk, shard) = leader().await;
+    let whole = segments(shard.tail(), Sequence(0)).await;
+    let (first, second) = whole.split_at(whole.len() / 2);
+    for fault in [Fault::Refused, Fault::Full, Fault::Ambiguous] {
+        for blind in [0, 1] {
+            let identity = identity(&eu(0));
+            let store = MemoryStore::new(&identity);
+            let replica = open(&Disk::Memory(store.clone()), Holding::Whole, false).await;
+            replica.add(first.to_vec()).await.expect("it is added");
+            store.fail_next(Operation::Append, fault);
+            for _ in 0..blind {
+                // Nor does it say what it has.
+                store.fail_next(Operation::Read, Fault::Refused);
+            }
+            let end = replica.add(second.to_vec()).await.unwrap_or_else(|error| panic!("{fault:?}, {blind}: {error}"));
+            assert_eq!((end.sequence, replica.tail().head()), (shard.tail().head(), shard.tail().head()), "{fault:?}, {blind}");
+            replica.close().await;
+            let replica = open(&Disk::Memory(store.crash()), Holding::Whole, false).await;
+            assert_eq!(segments(replica.tail(), Sequence(0)).await, whole, "{fault:?}, {blind}");
+        }
+    }
 }
 
 /// A bit on the leader's disk must not make an entry one that concerns nobody.

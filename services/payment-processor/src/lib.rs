@@ -22,7 +22,6 @@ mod page;
 mod payments;
 mod stream;
 mod wallets;
-mod wire;
 
 use std::sync::Arc;
 
@@ -31,12 +30,12 @@ use paymesh_contract::{
     mesh::v1::mesh_service_server::MeshServiceServer, payments::v1::payment_service_server::PaymentServiceServer,
     wallet::v1::wallet_service_server::WalletServiceServer,
 };
-use paymesh_mesh::Mesh;
+use paymesh_mesh::{Mesh, Worded};
 use paymesh_shard::Shards;
 use tonic::service::Routes;
 
 pub use crate::counts::describe_metrics;
-use crate::{homes::Homes, wire::Worded};
+use crate::homes::Homes;
 
 /// Bytes of a request message at most: a batch of 8,192 payments with the longest ids and references, twice over.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;

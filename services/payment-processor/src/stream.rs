@@ -11,10 +11,10 @@ use futures::{
     stream::{self, BoxStream, FuturesOrdered},
 };
 use paymesh_contract::payments::v1::{StreamPaymentsRequest, StreamPaymentsResponse};
-use paymesh_mesh::Call;
+use paymesh_mesh::{Call, unreadable};
 use tonic::{Status, Streaming};
 
-use crate::{batch, homes::Homes, wire};
+use crate::{batch, homes::Homes};
 
 /// Batches of a stream in flight at most.
 pub(crate) const BATCHES_IN_FLIGHT_MAX: usize = 16;
@@ -72,7 +72,7 @@ impl Work {
         let request = match message {
             Ok(Some(request)) => request,
             Ok(None) => return self.input = None,
-            Err(status) => return self.end_with(wire::unreadable(&status)),
+            Err(status) => return self.end_with(unreadable(&status)),
         };
         if let Err(fault) = batch::check_size(&request.payments) {
             return self.end_with(fault.into());

@@ -2,12 +2,12 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use futures::FutureExt as _;
-use paymesh_contract::Fault;
 use paymesh_contract::{
+    Fault,
     common::v1 as common,
     replication::v1::{
         self as pb, FollowAcknowledgement, FollowRequest, FollowResponse, FollowStart, ReplicaState, follow_request::Message,
@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use crate::{Followed, counts, serving::IDLE_EVERY, wire};
+use crate::{Followed, clock::now_us, counts, serving::IDLE_EVERY, wire};
 
 /// A leader that says nothing for so long is gone.
 const SILENCE_MAX: Duration = IDLE_EVERY.saturating_mul(10);
@@ -308,11 +308,6 @@ impl Following {
         }
         Ok(stored)
     }
-}
-
-fn now_us() -> u64 {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The message with those behind it that have come already: what is stored together is synced once. And why there will be no

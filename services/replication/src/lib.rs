@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod clock;
 mod counts;
 mod followers;
 pub mod following;

@@ -1,9 +1,6 @@
 //! The leader's side of a stream, and the service.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream, stream::BoxStream};
 use paymesh_contract::{
@@ -17,7 +14,7 @@ use paymesh_contract::{
     },
 };
 use paymesh_journal::{Holding, Segment};
-use paymesh_mesh::Mesh;
+use paymesh_mesh::{Mesh, Worded, unreadable};
 use paymesh_shard::{Shard, Shards};
 use paymesh_types::{RegionName, Sequence, ShardRef};
 use tokio::sync::Semaphore;
@@ -25,6 +22,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
     Replicas,
+    clock::now_us,
     followers::{Connection, Followers},
     verifying::{AT_ONCE_MAX, verification},
     wire,
@@ -60,8 +58,8 @@ impl Replication {
     }
 
     /// For the node's listener.
-    pub fn server(self) -> ReplicationServiceServer<Self> {
-        ReplicationServiceServer::new(self)
+    pub fn server(self) -> Worded<ReplicationServiceServer<Self>> {
+        Worded(ReplicationServiceServer::new(self))
     }
 
     /// The stream that a first message asks for.
@@ -135,7 +133,7 @@ impl ReplicationService for Replication {
         let mut said = request.into_inner();
         let first = tokio::time::timeout(START_WAIT_MAX, said.message()).await;
         let first = first.map_err(|_| Status::from(Fault::invalid_field("start", "nothing was said")))?;
-        let first = first.map_err(|status| Status::from(Fault::invalid_field("start", status.message())))?;
+        let first = first.map_err(|status| unreadable(&status))?;
         let Some(FollowRequest { message: Some(Message::Start(start)) }) = first else {
             return Err(Fault::invalid_field("start", "the first message says what is followed").into());
         };
@@ -213,12 +211,7 @@ impl Feed {
             self.next = last.last().next();
             self.connection.note(|progress| progress.sent = last.last());
         }
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(FollowResponse {
-            segments: said,
-            head_sequence: self.shard.tail().head().0,
-            sent_at_us: u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX),
-        })
+        Ok(FollowResponse { segments: said, head_sequence: self.shard.tail().head().0, sent_at_us: now_us() })
     }
 
     async fn reduced(&self, segment: &Arc<Segment>) -> Result<Segment, Status> {

@@ -131,3 +131,43 @@ impl Segment {
         Self { payload: Vec::new(), ..*self }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{self, stream::Stream};
+
+    /// The leader of a shard can write what it likes, also what this build's contract does not know.
+    #[test]
+    fn an_open_part_with_an_unknown_field_is_refused_however_well_it_is_hashed() {
+        let (shard, zone) = (conformance::shard(), "us".parse::<ZoneName>().expect("a zone's name"));
+        let mut stream = Stream::with(1, 400);
+        let header = stream.segments()[0].clone_header();
+        let concerning = stream.committed().iter().find(|(position, entry)| entry.concerns(position, &zone));
+        let (position, entry) = concerning.expect("one concerns the zone");
+        let mut scratch = codec::Scratch::default();
+        let open = codec::encode(entry, position.sequence, &mut scratch).open.to_vec();
+        // Field 9,999, with two bytes.
+        let unknown = [0xfa, 0xf0, 0x04, 2, b'h', b'i'];
+        for (open, accepted) in [(open.clone(), true), ([open.as_slice(), &unknown].concat(), false)] {
+            let sealed = [7; HASH_BYTES];
+            let mut raw = vec![KEPT];
+            prost::encoding::encode_varint(open.len() as u64, &mut raw);
+            raw.extend_from_slice(&open);
+            raw.extend_from_slice(&sealed);
+            let payload = pack(&raw);
+            let segment = Segment {
+                epoch: position.epoch,
+                first: position.sequence,
+                count: 1,
+                root: *blake3::hash(&both_hash(&open, &sealed)).as_bytes(),
+                checksum: *blake3::hash(&payload).as_bytes(),
+                payload,
+                ..header.clone_header()
+            };
+            let read = segment.entries_for(&zone, &shard);
+            assert_eq!(read.is_ok(), accepted, "{read:?}");
+            assert!(accepted || read.is_err_and(|error| error.to_string().contains("more than the contract says")));
+        }
+    }
+}

@@ -17,8 +17,8 @@ use tower::Service;
 const STATUS_HEADER: &str = "grpc-status";
 
 /// A generated server whose refusals of requests that do not decode are the contract's.
-#[derive(Clone)]
-pub(crate) struct Worded<S>(pub(crate) S);
+#[derive(Debug, Clone)]
+pub struct Worded<S>(pub S);
 
 impl<S: NamedService> NamedService for Worded<S> {
     const NAME: &'static str = S::NAME;
@@ -57,7 +57,7 @@ fn tonics_own(code: Code) -> bool {
 }
 
 /// What to answer where a request could not be read, `status` being tonic's words for it.
-pub(crate) fn unreadable(status: &Status) -> Status {
+pub fn unreadable(status: &Status) -> Status {
     let fault = match status.code() {
         Code::Internal | Code::Unknown => Fault::new(Code::InvalidArgument, "MALFORMED_REQUEST", status.message()),
         Code::OutOfRange | Code::ResourceExhausted => Fault::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", status.message()),
