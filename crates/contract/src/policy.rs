@@ -67,6 +67,8 @@ pub struct MethodPolicy {
     pub shard_key: Option<KeyPath>,
     /// The scopes a caller needs, all of them. Empty: any authenticated caller.
     pub scopes: Vec<String>,
+    /// Whether only nodes of the mesh call it: its streams do not share places with those of callers.
+    pub nodes_only: bool,
     /// Whether a call may be sent again when its answer was lost (IDEMPOTENT or NO_SIDE_EFFECTS).
     pub idempotent: bool,
     /// Whether it changes nothing (NO_SIDE_EFFECTS).
@@ -279,6 +281,7 @@ fn read_method(method: &MethodDescriptor, route: &ExtensionDescriptor, auth: &Ex
         key,
         shard_key,
         scopes: auth.scopes,
+        nodes_only: auth.nodes_only,
         idempotent: idempotency != IdempotencyLevel::IdempotencyUnknown,
         read_only: idempotency == IdempotencyLevel::NoSideEffects,
         client_streaming: method.is_client_streaming(),

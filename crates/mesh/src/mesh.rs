@@ -70,7 +70,9 @@ impl Mesh {
             return Err(Error::UnknownRegion { region, known });
         }
         let others = topology.regions().filter(|other| other.name != region);
-        let peers = others.map(|other| Ok((other.name.clone(), Peer::new(other)?))).collect::<Result<_, Error>>()?;
+        let peers = others
+            .map(|other| Ok((other.name.clone(), Peer::new(other, topology.led_by(&other.name).len())?)))
+            .collect::<Result<_, Error>>()?;
         let inner = Arc::new_cyclic(|mesh: &Weak<Inner>| Inner {
             directory: Directory::new(Arc::clone(&topology), Arc::new(OverMesh { mesh: mesh.clone() })),
             counts: RouteCounts::new(&topology),

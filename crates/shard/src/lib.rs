@@ -19,6 +19,7 @@ mod set;
 mod shard;
 mod tail;
 mod timers;
+mod transit;
 mod verify;
 
 pub use counts::describe_metrics;
