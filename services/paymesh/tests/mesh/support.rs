@@ -141,6 +141,13 @@ impl TestMesh {
         self.spawn_command(region, command);
     }
 
+    /// The same, with its traces sent to a collector.
+    pub(crate) fn spawn_traced(&mut self, region: &str, filter: &str, collector: &str) {
+        let mut command = self.node_command(region);
+        command.env("RUST_LOG", filter).args(["--otlp", collector]);
+        self.spawn_command(region, command);
+    }
+
     /// Starts a node whose log goes to a pipe: the end that nobody reads yet.
     pub(crate) fn spawn_unread(&mut self, region: &str, filter: &str) -> ChildStderr {
         let mut command = self.node_command(region);
