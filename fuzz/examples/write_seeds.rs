@@ -37,6 +37,12 @@ fn main() -> io::Result<()> {
         segment.push(&entry);
     }
     let segment = segment.finish();
+    let zone = "global".parse().expect("a zone");
+    let reduced = segment.reduced_for(&zone, &shard()).expect("it was just written");
+    let raw = zstd::bulk::decompress(&reduced.payload, paymesh_journal::SEGMENT_BYTES_MAX)?;
+    let count = u16::try_from(segment.count).expect("seeds are small").to_le_bytes();
+    write("border_segment", "all-packed", &[&count[..], &reduced.payload].concat())?;
+    write("border_segment", "all", &[&count[..], &raw].concat())?;
     write_segment("all", &segment.payload, u16::try_from(segment.count).expect("seeds are small"))
 }
 
