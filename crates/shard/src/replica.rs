@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     Error, Tail,
     base::Base,
-    projector::{self, Projected},
+    projector::{self, Linger, Projected},
     recovery, timers,
 };
 
@@ -110,7 +110,7 @@ impl Replica {
             let owned = this.clone();
             let owner = tokio::spawn(async move {
                 tokio::select! {
-                    why = projector::run(&base) => owned.refuse(format!("the projector: {why}")),
+                    why = projector::run(&base, Linger::Short) => owned.refuse(format!("the projector: {why}")),
                     why = timers::run_replica(&base, outcome_retention, || owned.last_at()) => {
                         owned.refuse(format!("the timers: {why}"));
                     }
