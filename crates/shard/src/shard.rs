@@ -166,7 +166,7 @@ impl Shard {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async move { format!("the leader: {}", leader.run(callers, internal).await) });
         let inner = self.inner.clone();
-        tasks.spawn(async move { format!("the projector: {}", projector::run(&inner.base).await) });
+        tasks.spawn(async move { format!("the projector: {}", projector::run(&inner.base, projector::Linger::Long).await) });
         let shard = self.clone();
         tasks.spawn(async move { format!("the timers: {}", timers::run(&shard).await) });
         let shard = self.clone();
