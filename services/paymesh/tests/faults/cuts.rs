@@ -33,7 +33,7 @@ const LEADERS: [(&str, u32, usize); 4] = [("global", 0, 0), ("global", 1, 1), ("
 /// Between two samples at least.
 const APART_MIN: Duration = Duration::from_millis(500);
 /// How long a leader may take to read its journal; one that takes longer is taken to be stopped.
-const PROOF_MAX: Duration = Duration::from_secs(20);
+const PROOF_MAX: Duration = Duration::from_secs(60);
 
 /// What the samples found.
 #[derive(Debug, Default)]

@@ -3,19 +3,26 @@
 //! Every payment that was acknowledged is there once, at the payer and at the payee or back at the payer; every refund too; every
 //! line follows from the one before it; and there is no line that nobody asked for.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use futures::StreamExt as _;
 use paymesh_contract::{
     payments::v1::{ListPaymentsRequest, PaymentStatus, payment_service_client::PaymentServiceClient},
     wallet::v1::{GetBalanceRequest, GetStatementRequest, LineKind, StatementLine, wallet_service_client::WalletServiceClient},
 };
-use tonic::transport::Channel;
+use tokio::time::Instant;
+use tonic::{Response, Status, transport::Channel};
 
-use crate::load::{Paid, Record, User};
+use crate::load::{Paid, Record, User, is_worth_another_try};
 
 /// Lines and payments that are asked for at once.
 const PAGE: u32 = 1_000;
+/// How long a question may go unanswered, and between two tries.
+const ANSWERED_MAX: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_millis(100);
 /// Differences that are told; all are counted.
 const TOLD_MAX: usize = 20;
 
@@ -169,7 +176,7 @@ async fn statement(entry: &Channel, user: User, currency: &str) -> Vec<Statement
     let (mut lines, mut page_token) = (Vec::new(), String::new());
     loop {
         let request = GetStatementRequest { user_id: user.0, currency_code: currency.to_owned(), page_size: PAGE, page_token };
-        let page = client.get_statement(request).await.unwrap().into_inner();
+        let page = ask(async || client.get_statement(request.clone()).await).await;
         lines.extend(page.lines);
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -182,6 +189,19 @@ async fn statement(entry: &Channel, user: User, currency: &str) -> Vec<Statement
 
 async fn balance(entry: &Channel, user: User, currency: &str) -> i64 {
     let request = GetBalanceRequest { user_id: user.0 };
-    let answer = WalletServiceClient::new(entry.clone()).get_balance(request).await.unwrap().into_inner();
+    let mut client = WalletServiceClient::new(entry.clone());
+    let answer = ask(async || client.get_balance(request).await).await;
     answer.balances.iter().find(|balance| balance.currency_code == currency).unwrap().booked_minor_units
+}
+
+/// Asks until it is answered: connections from before may still be given up.
+async fn ask<R>(mut send: impl AsyncFnMut() -> Result<Response<R>, Status>) -> R {
+    let until = Instant::now() + ANSWERED_MAX;
+    loop {
+        match send().await {
+            Ok(answer) => return answer.into_inner(),
+            Err(status) => assert!(is_worth_another_try(status.code()) && Instant::now() < until, "{status}"),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
 }

@@ -39,8 +39,6 @@ const ANSWER_MAX: Duration = Duration::from_secs(3);
 const AGAIN_MS: std::ops::Range<u64> = 10..300;
 /// How long a request may be unanswered, over all its tries.
 pub(crate) const UNANSWERED_MAX: Duration = Duration::from_secs(90);
-/// Payments of a batch at most.
-const BATCH_MAX: usize = 48;
 /// Callers that pay one by one, and those that pay in batches.
 const CALLERS: usize = 24;
 const BATCH_CALLERS: usize = 8;
@@ -173,8 +171,8 @@ pub(crate) async fn enrol(entries: &[Channel]) {
     futures::stream::iter(User::all()).for_each_concurrent(8, enrol).await;
 }
 
-/// Pays and refunds until it is told to stop and everything asked for has been answered.
-pub(crate) async fn run(entries: &[Channel], seed: u64, gauge: &Arc<Gauge>) -> Record {
+/// Pays and refunds until it is told to stop and everything asked for has been answered. `batch_max`: payments of a batch at most.
+pub(crate) async fn run(entries: &[Channel], seed: u64, batch_max: usize, gauge: &Arc<Gauge>) -> Record {
     let mut seeds = StdRng::seed_from_u64(seed);
     let mut callers = tokio::task::JoinSet::new();
     for number in 0..CALLERS + BATCH_CALLERS {
@@ -182,6 +180,7 @@ pub(crate) async fn run(entries: &[Channel], seed: u64, gauge: &Arc<Gauge>) -> R
             entries: entries.to_vec(),
             random: StdRng::seed_from_u64(seeds.random()),
             gauge: gauge.clone(),
+            batch_max,
             record: Record::default(),
         };
         callers.spawn(caller.run(number >= CALLERS));
@@ -197,6 +196,7 @@ struct Caller {
     entries: Vec<Channel>,
     random: StdRng,
     gauge: Arc<Gauge>,
+    batch_max: usize,
     record: Record,
 }
 
@@ -261,7 +261,7 @@ impl Caller {
     }
 
     async fn pay_many(&mut self) {
-        let mut open: Vec<_> = (0..self.random.random_range(1..=BATCH_MAX)).map(|_| self.payment()).collect();
+        let mut open: Vec<_> = (0..self.random.random_range(1..=self.batch_max)).map(|_| self.payment()).collect();
         let until = Instant::now() + UNANSWERED_MAX;
         while !open.is_empty() {
             let payments = open.clone();

@@ -34,6 +34,8 @@ use crate::links::Links;
 
 /// Set in the process that has a network of its own.
 const INSIDE: &str = "PAYMESH_FAULTS_INSIDE";
+/// How a process gets a network of its own, and dies with the one that started it.
+const UNSHARE: [&str; 4] = ["--net", "--mount", "--fork", "--kill-child"];
 /// What sets up what no region has of its own. `/run` is where `ip netns` keeps names, which nobody else is to see.
 const SET_UP: &str = "mount -t tmpfs paymesh /run && ip link set lo up && ip addr add 127.78.0.1/32 dev lo && \
                       ip route del local 127.0.0.0/8 dev lo table local && ip route add local 127.0.0.0/16 dev lo table local";
@@ -61,7 +63,7 @@ pub(crate) fn host(region: usize) -> String {
 /// Whether this machine gives a test networks of its own.
 pub(crate) fn possible() -> bool {
     let try_it = format!("{SET_UP} && ip netns add r && ip -n r link add wan type vxlan id 1 remote 127.78.0.1 dstport {VXLAN_PORT}");
-    let probe = Command::new("unshare").args(["--net", "--mount", "sh", "-c", &try_it]).stdin(Stdio::null()).output();
+    let probe = Command::new("unshare").args(UNSHARE).args(["sh", "-c", &try_it]).stdin(Stdio::null()).output();
     let nsenter = Command::new("nsenter").arg("--version").stdin(Stdio::null()).output();
     [probe, nsenter].iter().all(|output| output.as_ref().is_ok_and(|output| output.status.success()))
 }
@@ -74,9 +76,9 @@ pub(crate) fn inside() -> bool {
 /// Runs a test of this program in a process with a network of its own, and waits until it has passed.
 pub(crate) fn run_inside(test: &str) {
     let program = env::current_exe().unwrap();
-    // What is left when this process dies, dies too.
     let status = Command::new("unshare")
-        .args(["--net", "--mount", "--fork", "--kill-child", "sh", "-c", &format!("{SET_UP} && exec \"$@\""), "sh"])
+        .args(UNSHARE)
+        .args(["sh", "-c", &format!("{SET_UP} && exec \"$@\""), "sh"])
         .arg(program)
         .args(["--exact", test, "--nocapture"])
         .env(INSIDE, "1")
