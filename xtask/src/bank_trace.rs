@@ -8,9 +8,15 @@
 //! A trace is CSV with the header `seq,date,txn_id,account_id,operation,amount_czk,balance_after_czk,bank,counter_account`
 //! (columns in any order). The amount's sign says whether money came or went; the operation's name is only carried along.
 //!
+//! A transfer's row names the account at the other end, which the bank does not keep. Either the row is a deposit or a withdrawal
+//! like all others ([`Trace::write_submit`]), or that account is a user too, who lives in the other zone, and the row a payment
+//! between the two ([`Trace::write_wave`], and [`transfers`] for how).
+//!
 //! Two things a bank's trace may hold and the mesh's wallets do not are bridged by one deposit before an account's first row:
 //! a balance from before the trace began, and a balance below zero later on (the *cover*: as much as the account was ever
 //! overdrawn). The running balances of such an account are higher than the bank's by its cover, by nothing else.
+
+mod transfers;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,6 +25,9 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rust_decimal::Decimal;
+
+pub use transfers::Counter;
+use transfers::{COUNTER_USERS_FROM, Counters};
 
 /// The currency of every trace.
 pub const CURRENCY: &str = "CZK";
@@ -36,7 +45,8 @@ const REFERENCE_BYTES_MAX: usize = 140;
 const TXN_ID_CHARS_MAX: usize = 56;
 
 /// The columns that are read.
-const COLUMNS: [&str; 7] = ["seq", "date", "txn_id", "account_id", "operation", "amount_czk", "balance_after_czk"];
+const COLUMNS: [&str; 9] =
+    ["seq", "date", "txn_id", "account_id", "operation", "amount_czk", "balance_after_czk", "bank", "counter_account"];
 
 /// The operations that the first trace holds. Others are taken too, and counted.
 const OPERATIONS_KNOWN: [&str; 6] =
@@ -65,6 +75,7 @@ pub struct Trace {
     /// Rows whose balance is not the one before plus the amount: the trace contradicts itself there.
     pub contradictions: Vec<Contradiction>,
     movements: Vec<Movement>,
+    counters: Counters,
 }
 
 /// One account of a trace.
@@ -139,6 +150,10 @@ struct Movement {
     txn_id: String,
     amount: i64,
     reference: String,
+    /// The user at the other end of a transfer.
+    counter: Option<u64>,
+    /// What has to have arrived before it: see [`Trace::write_wave`].
+    wave: usize,
 }
 
 /// What is known of an account while its rows are read.
@@ -153,6 +168,8 @@ struct Running {
     gap: i64,
     seq: u64,
     seq_line: u64,
+    /// Transfers that came in so far.
+    wave: usize,
     lines: Vec<(u64, i64, i64)>,
 }
 
@@ -186,6 +203,7 @@ impl Trace {
             unknown_operations: BTreeMap::new(),
             contradictions: Vec::new(),
             movements: Vec::new(),
+            counters: Counters::default(),
         };
         let mut running: BTreeMap<u64, Running> = BTreeMap::new();
         let mut seqs: HashMap<u64, u64> = HashMap::new();
@@ -219,13 +237,12 @@ impl Trace {
         seqs: &mut HashMap<u64, u64>,
         txn_ids: &mut HashMap<String, u64>,
     ) -> Result<()> {
-        let [seq, date, txn_id, account, operation, amount, balance] = fields;
+        let [seq, date, txn_id, account, operation, amount, balance, bank, counter] = fields;
         let seq: u64 = seq.parse().map_err(|_| anyhow!("line {line}, seq: a whole number is needed, not `{seq}`"))?;
-        let account = account
-            .parse()
-            .ok()
-            .filter(|account: &u64| (1..=i64::MAX as u64).contains(account))
-            .ok_or_else(|| anyhow!("line {line}, account_id: a number from 1 to {} is needed, not `{account}`", i64::MAX))?;
+        let account =
+            account.parse().ok().filter(|account: &u64| (1..COUNTER_USERS_FROM).contains(account)).ok_or_else(|| {
+                anyhow!("line {line}, account_id: a number from 1 to {} is needed, not `{account}`", COUNTER_USERS_FROM - 1)
+            })?;
         let amount = minor_units(amount).map_err(|why| anyhow!("line {line}, amount_czk: {why}"))?;
         let balance = minor_units(balance).map_err(|why| anyhow!("line {line}, balance_after_czk: {why}"))?;
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
@@ -247,7 +264,7 @@ impl Trace {
         let state = match running.entry(account) {
             std::collections::btree_map::Entry::Vacant(entry) => {
                 let opening = balance - amount;
-                entry.insert(Running { opening, booked: opening, lowest: opening, gap: 0, seq, seq_line: line, lines: Vec::new() })
+                entry.insert(Running { opening, booked: opening, lowest: opening, gap: 0, seq, seq_line: line, wave: 0, lines: Vec::new() })
             }
             std::collections::btree_map::Entry::Occupied(entry) => {
                 let state = entry.into_mut();
@@ -275,7 +292,15 @@ impl Trace {
             return Ok(());
         }
         state.lines.push((line, amount, state.booked));
-        self.movements.push(Movement { account, txn_id: txn_id.to_owned(), amount, reference: reference(date, operation) });
+        // The trace has a number without a bank, 0, on rows that are no transfers.
+        let is_transfer = !bank.is_empty() && !counter.is_empty();
+        let counter = is_transfer
+            .then(|| self.counters.note(bank, counter, account, -amount))
+            .transpose()
+            .map_err(|why| anyhow!("line {line}, counter_account: {why}"))?;
+        let wave = state.wave;
+        state.wave += usize::from(counter.is_some() && amount > 0);
+        self.movements.push(Movement { account, txn_id: txn_id.to_owned(), amount, reference: reference(date, operation), counter, wave });
         Ok(())
     }
 
@@ -288,22 +313,23 @@ impl Trace {
     pub fn write_submit(&self, output: impl Write) -> Result<()> {
         let mut writer = csv::Writer::from_writer(output);
         writer.write_record(SUBMIT_HEADER)?;
-        for (&id, account) in &self.accounts {
-            let (country, via) = place(id);
-            writer.write_record([&format!("enrol-{id}"), "enrol", &id.to_string(), "", "", CURRENCY, country, via, ""])?;
-            if let Some(opening) = account.opening_deposit() {
-                let reference = if account.cover > 0 { "balance brought forward and cover" } else { "balance brought forward" };
-                let (line, user, amount) = (format!("opening-{id}"), id.to_string(), decimal(opening).to_string());
-                writer.write_record([&line, "deposit", &user, "", &amount, CURRENCY, "", via, reference])?;
-            }
-        }
-        for Movement { account, txn_id, amount, reference } in &self.movements {
-            let (_, via) = place(*account);
-            let kind = if *amount > 0 { "deposit" } else { "withdrawal" };
-            let (line, user, amount) = (format!("txn-{txn_id}"), account.to_string(), decimal(amount.abs()).to_string());
-            writer.write_record([&line, kind, &user, "", &amount, CURRENCY, "", via, reference])?;
+        self.write_accounts(&mut writer)?;
+        for movement in &self.movements {
+            movement.write(&mut writer)?;
         }
         writer.flush().context("the submit file cannot be written")
+    }
+
+    fn write_accounts(&self, writer: &mut csv::Writer<impl Write>) -> Result<()> {
+        for (&id, account) in &self.accounts {
+            let (country, via) = place(id);
+            write_user(writer, id, country, via)?;
+            if let Some(opening) = account.opening_deposit() {
+                let reference = if account.cover > 0 { "balance brought forward and cover" } else { "balance brought forward" };
+                write_opening(writer, id, opening, via, reference)?;
+            }
+        }
+        Ok(())
     }
 
     /// How many lines the submit file has, without the header.
@@ -359,6 +385,26 @@ impl Trace {
     }
 }
 
+impl Movement {
+    /// Writes it as what it is to the account alone.
+    fn write(&self, writer: &mut csv::Writer<impl Write>) -> Result<()> {
+        let Self { account, txn_id, amount, reference, .. } = self;
+        let (_, via) = place(*account);
+        let kind = if *amount > 0 { "deposit" } else { "withdrawal" };
+        let (line, user, amount) = (format!("txn-{txn_id}"), account.to_string(), decimal(amount.abs()).to_string());
+        Ok(writer.write_record([&line, kind, &user, "", &amount, CURRENCY, "", via, reference])?)
+    }
+}
+
+fn write_user(writer: &mut csv::Writer<impl Write>, id: u64, country: &str, via: &str) -> Result<()> {
+    Ok(writer.write_record([&format!("enrol-{id}"), "enrol", &id.to_string(), "", "", CURRENCY, country, via, ""])?)
+}
+
+fn write_opening(writer: &mut csv::Writer<impl Write>, id: u64, minor: i64, via: &str, reference: &str) -> Result<()> {
+    let (line, user, amount) = (format!("opening-{id}"), id.to_string(), decimal(minor).to_string());
+    Ok(writer.write_record([&line, "deposit", &user, "", &amount, CURRENCY, "", via, reference])?)
+}
+
 impl Account {
     /// The deposit before the first row; `None` when none is needed.
     fn opening_deposit(&self) -> Option<i64> {
@@ -385,11 +431,23 @@ impl Running {
 
 /// The country of residence and the entry region of an account.
 fn place(account: u64) -> (&'static str, &'static str) {
-    let hash = mix(account);
-    // Different bits pick the zone, the country and the entry region, so all combinations come up.
-    let pick = |shift: u32, count: usize| usize::try_from(hash >> shift & 0xFFFF).expect("16 bits fit") % count;
-    let countries = COUNTRIES[pick(0, COUNTRIES.len())];
-    (countries[pick(16, countries.len())], ENTRY_REGIONS[pick(32, ENTRY_REGIONS.len())])
+    place_in(zone(account), account)
+}
+
+/// The zone of an account, as a place in [`COUNTRIES`].
+fn zone(account: u64) -> usize {
+    pick(account, 0, COUNTRIES.len())
+}
+
+/// The country of residence and the entry region of a user of this zone.
+fn place_in(zone: usize, user: u64) -> (&'static str, &'static str) {
+    let countries = COUNTRIES[zone];
+    (countries[pick(user, 16, countries.len())], ENTRY_REGIONS[pick(user, 32, ENTRY_REGIONS.len())])
+}
+
+/// Different bits pick the zone, the country and the entry region, so all combinations come up.
+fn pick(user: u64, shift: u32, count: usize) -> usize {
+    usize::try_from(mix(user) >> shift & 0xFFFF).expect("16 bits fit") % count
 }
 
 /// The finalizer of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014): every bit of
@@ -460,163 +518,4 @@ fn describe(error: &csv::Error, lines: &mut LineCounter<'_>) -> anyhow::Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HEADER: &str = "seq,date,txn_id,account_id,operation,amount_czk,balance_after_czk,bank,counter_account\n";
-
-    fn read(rows: &str) -> Result<Trace> {
-        Trace::read(format!("{HEADER}{rows}").as_bytes())
-    }
-
-    fn submit(trace: &Trace) -> String {
-        let mut bytes = Vec::new();
-        trace.write_submit(&mut bytes).expect("memory takes everything");
-        String::from_utf8(bytes).expect("the file is UTF-8")
-    }
-
-    fn lines(trace: &Trace, account: u64) -> Vec<(u64, i64, i64)> {
-        trace.accounts[&account].expected.iter().map(|line| (line.line, line.amount, line.balance)).collect()
-    }
-
-    fn refusal(rows: &str) -> String {
-        format!("{:#}", read(rows).expect_err("the trace is wrong"))
-    }
-
-    #[test]
-    fn the_sign_of_the_amount_says_which_way_money_went() {
-        let trace =
-            read("1,1993-01-01,a1,7,cash_deposit,600.00,600.00,,\n2,1993-01-02,a2,7,robbery,-14.60,585.40,,\n").expect("a good trace");
-        assert_eq!(lines(&trace, 7), [(2, 60_000, 60_000), (3, -1_460, 58_540)]);
-        assert_eq!(trace.unknown_operations.get("robbery"), Some(&1));
-        let (country, via) = place(7);
-        assert_eq!(
-            submit(&trace),
-            format!(
-                "id,kind,user,counterparty,amount,currency,country,via,reference\n\
-                 enrol-7,enrol,7,,,CZK,{country},{via},\n\
-                 txn-a1,deposit,7,,600.00,CZK,,{via},1993-01-01 cash_deposit\n\
-                 txn-a2,withdrawal,7,,14.60,CZK,,{via},1993-01-02 robbery\n"
-            )
-        );
-        assert_eq!(trace.submit_lines(), 3);
-    }
-
-    #[test]
-    fn byte_order_mark_crlf_quotes_and_reordered_columns_are_taken() {
-        let text = "\u{feff}\"account_id\",seq,date,txn_id,operation,amount_czk,balance_after_czk,bank,counter_account\r\n\
-                    7,1,1993-01-01,a1,\"fee, \"\"odd\"\"\r\nindeed\",+1.5,1.50,\"A\",\"\"\r\n\r\n7,2,1993-01-02,a2,fee,1,2.500,,\r\n";
-        let trace = Trace::read(text.as_bytes()).expect("a good trace");
-        assert_eq!(lines(&trace, 7), [(2, 150, 150), (5, 100, 250)]);
-        assert!(submit(&trace).contains("\"1993-01-01 fee, \"\"odd\"\"indeed\""), "{}", submit(&trace));
-    }
-
-    #[test]
-    fn zero_rows_are_left_out_and_counted() {
-        let trace = read("1,,a1,7,x,0.00,0.00,,\n2,,a2,7,x,5.00,5.00,,\n3,,a3,7,x,-0.00,5.00,,\n").expect("a good trace");
-        assert_eq!((trace.rows, trace.zero_rows), (3, 2));
-        assert_eq!(lines(&trace, 7), [(3, 500, 500)]);
-    }
-
-    #[test]
-    fn money_from_before_the_trace_is_carried_forward() {
-        let trace = read("1,,a1,7,x,-5.00,95.00,,\n").expect("a good trace");
-        assert_eq!(lines(&trace, 7), [(0, 10_000, 10_000), (2, -500, 9_500)]);
-        assert!(submit(&trace).contains("\nopening-7,deposit,7,,100.00,CZK,,"));
-    }
-
-    #[test]
-    fn an_overdrawn_account_is_covered_and_its_balances_differ_by_the_cover_alone() {
-        let trace = read("1,,a1,7,x,10.00,10.00,,\n2,,a2,7,x,-30.00,-20.00,,\n3,,a3,7,x,50.00,30.00,,\n").expect("a good trace");
-        assert_eq!(trace.accounts[&7].cover, 2_000);
-        assert_eq!(lines(&trace, 7), [(0, 2_000, 2_000), (2, 1_000, 3_000), (3, -3_000, 0), (4, 5_000, 5_000)]);
-        // In debt from the start: the deposit brings the account to what lets the lowest row pass.
-        let trace = read("1,,a1,7,x,10.00,-40.00,,\n").expect("a good trace");
-        assert_eq!(lines(&trace, 7), [(2, 1_000, 1_000)]);
-        assert_eq!((trace.accounts[&7].opening, trace.accounts[&7].cover), (-5_000, 5_000));
-    }
-
-    #[test]
-    fn a_trace_that_contradicts_itself_is_named_once_for_each_gap() {
-        let trace =
-            read("1,,a1,7,x,10.00,10.00,,\n2,,a2,7,x,5.00,16.00,,\n3,,a3,7,x,1.00,17.00,,\n4,,a4,7,x,1.00,17.00,,\n").expect("readable");
-        let found: Vec<_> = trace.contradictions.iter().map(|gap| (gap.line, gap.gap)).collect();
-        assert_eq!(found, [(3, 100), (5, -100)]);
-        assert_eq!(lines(&trace, 7).last(), Some(&(5, 100, 1_700)));
-    }
-
-    #[test]
-    fn a_wrong_row_is_refused_by_line_and_column() {
-        for (rows, wanted) in [
-            ("x,,a1,7,x,1,1,,\n", "line 2, seq: a whole number is needed, not `x`"),
-            ("1,,a1,0,x,1,1,,\n", "line 2, account_id: "),
-            ("1,,a1,9223372036854775808,x,1,1,,\n", "line 2, account_id: "),
-            ("1,,a1,7,x,1e3,1,,\n", "line 2, amount_czk: a decimal such as -14.60 is needed, not `1e3`"),
-            ("1,,a1,7,x,,1,,\n", "line 2, amount_czk: "),
-            ("1,,a1,7,x,NaN,1,,\n", "line 2, amount_czk: "),
-            ("1,,a1,7,x,1.005,1,,\n", "line 2, amount_czk: CZK has 2 digits after the point"),
-            ("1,,a1,7,x,1,10000000000000.01,,\n", "line 2, balance_after_czk: `10000000000000.01` passes the bound"),
-            ("1,,a1,7,x,1,79228162514264337593543950336,,\n", "line 2, balance_after_czk: "),
-            ("1,,,7,x,1,1,,\n", "line 2, txn_id: "),
-            ("1,,a 1,7,x,1,1,,\n", "line 2, txn_id: "),
-            ("1,,a1,7,x,1,1,,\n1,,a2,8,x,1,1,,\n", "line 3, seq: 1 is also on line 2"),
-            ("1,,a1,7,x,1,1,,\n2,,a1,8,x,1,1,,\n", "line 3, txn_id: a1 is also on line 2"),
-            ("5,,a1,7,x,1,1,,\n4,,a2,7,x,1,2,,\n", "line 3, seq: rows of account 7 are out of order: 4 comes after 5 of line 2"),
-            ("1,,a1,7,x,1,1,,\n2,,a2,7,x,1\n", "line 3: 6 fields, the header has 9"),
-            ("1,,a1,7,x,9000000000000,9000000000000,,\n2,,a2,7,x,9000000000000,0,,\n", "line 3: the balance of account 7 passes"),
-            ("", "the trace has no rows"),
-        ] {
-            let error = refusal(rows);
-            assert!(error.starts_with(wanted), "{rows:?} gave: {error}");
-        }
-        let error = format!("{:#}", Trace::read(&b"seq,date\n"[..]).expect_err("columns are missing"));
-        assert!(error.starts_with("line 1: no column `txn_id`"), "{error}");
-        let mut bytes = HEADER.as_bytes().to_vec();
-        bytes.extend_from_slice(b"1,,a1,7,caf\xe9,1,1,,\n");
-        let error = format!("{:#}", Trace::read(&bytes[..]).expect_err("not UTF-8"));
-        assert_eq!(error, "line 2, operation: not UTF-8");
-    }
-
-    #[test]
-    fn lines_are_counted_right_after_crlf_and_blank_lines() {
-        let error = refusal("1,,a1,7,x,1,1,,\r\n\r\n\n2,,a2,7,x,1,wrong,,\r\n");
-        assert!(error.starts_with("line 5, balance_after_czk: "), "{error}");
-        let error = refusal("1,,a1,7,x,1,1,,\r\n\r\n2,,a2,7,x,1\r\n");
-        assert!(error.starts_with("line 4: 6 fields"), "{error}");
-    }
-
-    #[test]
-    fn rows_of_different_accounts_may_be_grouped() {
-        let trace = read("3,,a3,9,x,1,1,,\n4,,a4,9,x,1,2,,\n1,,a1,7,x,1,1,,\n").expect("each account is in order");
-        assert_eq!(lines(&trace, 9), [(2, 100, 100), (3, 100, 200)]);
-    }
-
-    #[test]
-    fn references_stay_within_the_mesh_bound() {
-        let reference = reference("1993-01-01", &"ž".repeat(200));
-        assert!(reference.len() <= REFERENCE_BYTES_MAX && reference.ends_with('ž'));
-    }
-
-    #[test]
-    fn a_statement_that_differs_is_told_line_by_line() {
-        let trace = read("1,,a1,7,x,10.00,10.00,,\n2,,a2,7,x,-3.00,7.00,,\n").expect("a good trace");
-        assert_eq!(trace.compare(7, &[(1_000, 1_000), (-300, 700)]), []);
-        let wrong = trace.compare(7, &[(1_000, 1_001)]);
-        assert_eq!(wrong.len(), 2);
-        assert_eq!(
-            wrong[0].to_string(),
-            "account 7, statement line 1: trace line 2 has 10.00, balance 10.00; the mesh has 10.00, balance 10.01"
-        );
-        assert_eq!(wrong[1].to_string(), "account 7, statement line 2: trace line 3 has -3.00, balance 7.00; the mesh has no such line");
-        assert_eq!(trace.compare(8, &[(1, 1)]).len(), 1);
-    }
-
-    #[test]
-    fn accounts_spread_over_both_zones_and_all_entry_regions() {
-        for country in COUNTRIES.as_flattened() {
-            for via in ENTRY_REGIONS {
-                assert!((1..=1_000).any(|account| place(account) == (country, via)), "{country} via {via}");
-            }
-        }
-    }
-}
+mod tests;

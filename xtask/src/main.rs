@@ -90,9 +90,11 @@ enum Chore {
 
     /// Play a bank's trace through a fresh mesh and compare every balance
     ///
-    /// Converts the trace (see bank-trace), starts the regions of region-config on free ports with fresh storage, submits the
-    /// file, reads each account's whole statement and compares every running balance, in order, with the bank's. Submits
-    /// the file again and checks that no shard's journal grew. Runs `paymesh verify`. Stops the mesh.
+    /// Converts the trace as bank-trace does, but for transfers: the account at the other end is a user too, who lives in the
+    /// other zone, and the transfer a payment between the two. Starts the regions of region-config on free ports with fresh
+    /// storage, submits the rows, in waves so that money from another region has arrived before the row after it, reads each account's
+    /// whole statement and compares every running balance, in order, with the bank's. Submits all of it again and checks that
+    /// no shard's journal grew. Runs `paymesh verify`, which proves the copies in other regions too. Stops the mesh.
     ///
     /// Exit code: 0 when everything agrees, 1 otherwise.
     PlayTrace {

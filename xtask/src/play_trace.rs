@@ -11,14 +11,15 @@ use std::{
     fs::{self, File},
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitCode, Stdio},
+    process::{Child, Command, ExitCode, Output, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use paymesh_contract::{
-    mesh::v1::{GetStatusRequest, ShardState, mesh_service_client::MeshServiceClient},
+    common::v1::ShardRef,
+    mesh::v1::{GetStatusRequest, ShardState, ShardStatus, mesh_service_client::MeshServiceClient},
     wallet::v1::{GetBalanceRequest, GetStatementRequest, wallet_service_client::WalletServiceClient},
 };
 use paymesh_topology::Topology;
@@ -32,6 +33,8 @@ use xtask::bank_trace::{CURRENCY, Trace};
 const READY_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long the mesh may take to drain before it is killed.
 const STOP_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long money may take to arrive.
+const SETTLED_TIME_MAX: Duration = Duration::from_secs(60);
 /// The deadline of every call.
 const CALL_TIME_MAX: Duration = Duration::from_secs(20);
 /// Between two looks at something that is waited for.
@@ -88,11 +91,14 @@ async fn run(arguments: Arguments) -> Result<()> {
         }
         None => temporary.path().to_owned(),
     };
-    let submit_file = folder.join("trace.submit.csv");
-    trace.write_submit(File::create(&submit_file)?)?;
+    let mut submit_files = Vec::new();
+    for wave in 0..trace.waves() {
+        submit_files.push(folder.join(format!("trace-{wave}.submit.csv")));
+        trace.write_wave(wave, File::create(&submit_files[wave])?)?;
+    }
 
     let mut mesh = Mesh::start(&arguments.paymesh, &arguments.config, &folder)?;
-    let outcome = play(&mut mesh, &trace, &submit_file).await;
+    let outcome = play(&mut mesh, &trace, &submit_files).await;
     let stopped = mesh.stop().await;
     if outcome.is_err() || stopped.is_err() {
         mesh.show_log();
@@ -108,24 +114,42 @@ async fn run(arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-async fn play(mesh: &mut Mesh, trace: &Trace, submit_file: &Path) -> Result<()> {
+async fn play(mesh: &mut Mesh, trace: &Trace, submit_files: &[PathBuf]) -> Result<()> {
     mesh.wait_until_ready().await?;
 
     let begun = Instant::now();
-    mesh.paymesh(["submit", "--strict", "--no-progress-file"], Some(submit_file)).context("the file was not accepted whole")?;
-    println!("submitted {} lines in {:.1?}", trace.submit_lines(), begun.elapsed());
+    submit(mesh, submit_files).await.context("the files were not accepted whole")?;
+    let transfers: usize = trace.counters().values().map(|counter| counter.transfers).sum();
+    println!(
+        "submitted in {} waves in {:.1?}: among them {transfers} transfers, each to or from one of {} users in the other zone",
+        submit_files.len(),
+        begun.elapsed(),
+        trace.counters().len()
+    );
     compare(mesh, trace).await?;
 
-    let before = mesh.heads().await?;
-    mesh.paymesh(["submit", "--strict", "--no-progress-file"], Some(submit_file))
-        .context("the second submission of the same file failed")?;
-    let after = mesh.heads().await?;
+    let before = mesh.settled().await?;
+    submit(mesh, submit_files).await.context("the second submission of the same files failed")?;
+    let after = mesh.settled().await?;
     let grown: Vec<_> = after.iter().filter(|(shard, head)| before.get(*shard) != Some(head)).map(|(shard, _)| shard.as_str()).collect();
-    ensure!(grown.is_empty() && before.len() == after.len(), "the same file changed something the second time: {}", grown.join(", "));
+    ensure!(grown.is_empty() && before.len() == after.len(), "the same files changed something the second time: {}", grown.join(", "));
     println!("submitted again: none of {} journals grew", after.len());
     compare(mesh, trace).await?;
 
-    mesh.paymesh(["verify"], None).context("the books do not add up")
+    // The copies in other regions too: each is proven, its tables among the rest, and is what its leader has.
+    mesh.paymesh(["verify"], None, Shown::Always).await.context("the books do not add up")
+}
+
+/// Submits the waves, each when everything of the one before has arrived.
+async fn submit(mesh: &Mesh, submit_files: &[PathBuf]) -> Result<()> {
+    for (wave, file) in submit_files.iter().enumerate() {
+        // The first is most of it: what is said of the others is shown only if they fail.
+        let shown = if wave == 0 { Shown::Always } else { Shown::OnFailure };
+        let submitted = mesh.paymesh(["submit", "--strict", "--no-progress-file"], Some(file), shown).await;
+        submitted.with_context(|| file.display().to_string())?;
+        mesh.settled().await?;
+    }
+    Ok(())
 }
 
 /// Compares every account's statement and balance with the trace.
@@ -151,6 +175,23 @@ async fn compare(mesh: &Mesh, trace: &Trace) -> Result<()> {
             different += 1;
             if different <= DIFFERENCES_SHOWN_MAX {
                 println!("account {account}: the balance is {balance} minor units, the trace ends at {last}");
+            }
+        }
+    }
+    for (&user, counter) in trace.counters() {
+        let channel = regions.next().context("the mesh has no regions")?;
+        let (statement, _) = statement(channel, user).await.with_context(|| format!("statement of user {user}"))?;
+        let balance = balance(channel, user).await.with_context(|| format!("balance of user {user}"))?;
+        let booked = counter.transfers + usize::from(counter.pays > 0);
+        if balance != counter.gets || statement.len() != booked || statement.last().map(|line| line.1) != Some(balance) {
+            different += 1;
+            if different <= DIFFERENCES_SHOWN_MAX {
+                println!(
+                    "user {user}, the other end of {} transfers: {} lines and a balance of {balance} minor units instead of {booked} and {}",
+                    counter.transfers,
+                    statement.len(),
+                    counter.gets
+                );
             }
         }
     }
@@ -199,6 +240,31 @@ fn refused(status: tonic::Status) -> anyhow::Error {
     anyhow::anyhow!("{:?}: {}", status.code(), status.message())
 }
 
+fn shard_name(shard: &ShardRef) -> String {
+    format!("{}/{}", shard.zone, shard.shard)
+}
+
+/// Whether every shard has received what the others sent it, by tables that hold all of their journals.
+fn nothing_in_transit(shards: &BTreeMap<String, ShardStatus>) -> bool {
+    // From, to, currency: what was sent less what was received.
+    let mut ways: BTreeMap<(String, String, &str), i64> = BTreeMap::new();
+    for (name, shard) in shards {
+        for line in &shard.clearing {
+            let peer = line.peer.as_ref().map(shard_name).unwrap_or_default();
+            *ways.entry((name.clone(), peer.clone(), &line.currency_code)).or_default() += line.sent_minor_units;
+            *ways.entry((peer, name.clone(), &line.currency_code)).or_default() -= line.received_minor_units;
+        }
+    }
+    ways.values().all(|minor| *minor == 0) && shards.values().all(|shard| shard.projected_sequence == shard.head_sequence)
+}
+
+/// When what a command says goes through.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Always,
+    OnFailure,
+}
+
 /// A mesh that this program started.
 struct Mesh {
     program: PathBuf,
@@ -241,13 +307,13 @@ impl Mesh {
                 bail!("the mesh ended before it was ready: {status}");
             }
             let waiting_for = match self.statuses().await {
-                Ok(shards) => match shards.iter().find(|(_, (state, _))| *state != ShardState::Serving) {
+                Ok(shards) => match shards.iter().find(|(_, shard)| shard.state() != ShardState::Serving) {
                     None if !shards.is_empty() => {
                         println!("{} regions with {} shards are ready after {:.1?}", self.channels.len(), shards.len(), begun.elapsed());
                         return Ok(());
                     }
                     None => "there are no shards".to_owned(),
-                    Some((shard, (state, _))) => format!("{shard} is {}", state.as_str_name()),
+                    Some((name, shard)) => format!("{name} is {}", shard.state().as_str_name()),
                 },
                 Err(error) => format!("{error:#}"),
             };
@@ -256,33 +322,53 @@ impl Mesh {
         }
     }
 
-    /// The last committed sequence number of each shard.
-    async fn heads(&self) -> Result<BTreeMap<String, u64>> {
-        Ok(self.statuses().await?.into_iter().map(|(shard, (_, head))| (shard, head)).collect())
+    /// Waits until everything that was sent has arrived and nothing follows from it any more, and says what each shard's last
+    /// sequence number is then.
+    async fn settled(&self) -> Result<BTreeMap<String, u64>> {
+        let begun = Instant::now();
+        let mut last = None;
+        loop {
+            let shards = self.statuses().await?;
+            let heads: BTreeMap<String, u64> = shards.iter().map(|(name, shard)| (name.clone(), shard.head_sequence)).collect();
+            let at_rest = nothing_in_transit(&shards);
+            if at_rest && last.as_ref() == Some(&heads) {
+                return Ok(heads);
+            }
+            ensure!(begun.elapsed() < SETTLED_TIME_MAX, "not everything has arrived after {SETTLED_TIME_MAX:?}: {shards:?}");
+            last = Some(heads);
+            // Longer than shards gather what they tell each other.
+            tokio::time::sleep(POLL * 3).await;
+        }
     }
 
-    /// State and last committed sequence number of each shard, as its leader says.
-    async fn statuses(&self) -> Result<BTreeMap<String, (ShardState, u64)>> {
+    /// Each shard, as its leader says.
+    async fn statuses(&self) -> Result<BTreeMap<String, ShardStatus>> {
         let mut shards = BTreeMap::new();
         for (region, channel) in &self.channels {
             let mut client = MeshServiceClient::new(channel.clone());
             let status = client.get_status(timed(GetStatusRequest {})).await.map_err(refused).with_context(|| region.clone())?;
             for shard in status.into_inner().shards {
-                let name = shard.shard.as_ref().map(|shard| format!("{}/{}", shard.zone, shard.shard)).context("a shard without a name")?;
-                let state = (shard.state(), shard.head_sequence);
-                ensure!(shards.insert(name.clone(), state).is_none(), "shard {name} has two leaders");
+                let name = shard.shard.as_ref().map(shard_name).context("a shard without a name")?;
+                ensure!(shards.insert(name.clone(), shard).is_none(), "shard {name} has two leaders");
             }
         }
         Ok(shards)
     }
 
-    /// Runs a command of the binary against this mesh, its output going through.
-    fn paymesh<const N: usize>(&self, arguments: [&str; N], file: Option<&Path>) -> Result<()> {
-        println!("$ paymesh {}", arguments.join(" "));
+    /// Runs a command of the binary against this mesh. The connections to the mesh live on meanwhile.
+    async fn paymesh<const N: usize>(&self, arguments: [&str; N], file: Option<&Path>, shown: Shown) -> Result<()> {
         let mut command = Command::new(&self.program);
         command.arg("--config").arg(&self.config).args(arguments).args(file).stdin(Stdio::null());
-        let status = command.status().with_context(|| format!("{} cannot be started", self.program.display()))?;
-        ensure!(status.success(), "`paymesh {}` ended with {status}", arguments.first().copied().unwrap_or_default());
+        if shown == Shown::Always {
+            println!("$ paymesh {}", arguments.join(" "));
+            command.stdout(Stdio::inherit()).stderr(Stdio::inherit());
+        }
+        let ended = tokio::task::spawn_blocking(move || command.output()).await.context("the command was not waited for")?;
+        let Output { status, stdout, stderr } = ended.with_context(|| format!("{} cannot be started", self.program.display()))?;
+        if !status.success() {
+            let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+            bail!("`paymesh {}` ended with {status}\n{stdout}{stderr}", arguments.first().copied().unwrap_or_default());
+        }
         Ok(())
     }
 

@@ -136,7 +136,8 @@ Exit codes:
 Exit codes:
   0  everything adds up
   1  something does not, and is listed
-  3  a shard could not be asked; the rest adds up")]
+  3  a shard could not be asked, or a copy in another region has not come
+     as far as its leader; the rest adds up")]
     Verify(VerifyArgs),
 
     /// Starts the whole mesh on this machine, plays 10,500 payments through it, and proves its books

@@ -14,7 +14,7 @@ use paymesh_types::{RegionName, ShardRef};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::{SHARDS_AT_ONCE_MAX, SILENCE_MAX, books::Reports};
+use super::{SHARDS_AT_ONCE_MAX, SILENCE_MAX, Trouble, books::Reports};
 use crate::{
     client::{self, Mesh},
     place,
@@ -36,7 +36,7 @@ pub(crate) struct CopySummary {
 pub(super) struct Copies {
     pub(super) all: Vec<CopySummary>,
     pub(super) problems: Vec<String>,
-    /// Regions that could not be asked, and why.
+    /// Copies that could not be compared, because nobody answered or they have not come so far, and why.
     pub(super) unreachable: BTreeMap<String, String>,
 }
 
@@ -63,36 +63,43 @@ pub(super) async fn compare(mesh: &Mesh, leaders: &Reports) -> anyhow::Result<Co
     });
     let mut proofs = std::pin::pin!(futures::stream::iter(proofs).buffer_unordered(SHARDS_AT_ONCE_MAX));
     while let Some((proof, shard, region, at, leaders_hash)) = proofs.next().await {
+        let copy = format!("copy of {shard} in {region}");
         let mut problems = Vec::new();
         let mut sequence = 0;
         match proof {
             Ok(report) => {
                 sequence = report.sequence;
+                if sequence < at {
+                    copies.unreachable.insert(copy.clone(), format!("it is at entry {sequence}, and did not come to {at} in time"));
+                }
                 if at > 0 && !report.hash_at.is_empty() && report.hash_at != leaders_hash {
                     problems.push(format!("it has another history than its leader at entry {at}"));
                 }
                 problems.extend(report.problems);
             }
-            Err(why) => problems.push(why),
+            Err(Trouble::Refused(why)) => problems.push(why),
+            Err(Trouble::Unreachable(why)) => {
+                copies.unreachable.insert(copy.clone(), why);
+            }
         }
-        let good = problems.is_empty();
-        copies.problems.extend(problems.into_iter().map(|problem| format!("copy of {shard} in {region}: {problem}")));
+        let good = problems.is_empty() && !copies.unreachable.contains_key(&copy);
+        copies.problems.extend(problems.into_iter().map(|problem| format!("{copy}: {problem}")));
         copies.all.push(CopySummary { shard: shard.to_string(), region: region.to_string(), sequence, good });
     }
     copies.all.sort_by(|one, other| (&one.shard, &one.region).cmp(&(&other.shard, &other.region)));
     Ok(copies)
 }
 
-async fn prove(mesh: &Mesh, shard: &ShardRef, region: &RegionName, at_sequence: u64) -> Result<ReplicaReport, String> {
-    let silence = |_| format!("no answer for {} s", SILENCE_MAX.as_secs());
-    let explain = |status: tonic::Status| client::explain(&status);
+async fn prove(mesh: &Mesh, shard: &ShardRef, region: &RegionName, at_sequence: u64) -> Result<ReplicaReport, Trouble> {
+    let silence = |_| Trouble::Unreachable(format!("no answer for {} s", SILENCE_MAX.as_secs()));
     let mut node = ReplicationServiceClient::new(mesh.channel(region));
     let request = VerifyReplicaRequest { shard: Some(common::ShardRef::from(shard)), at_sequence };
-    let mut steps = timeout(SILENCE_MAX, node.verify_replica(request)).await.map_err(silence)?.map_err(explain)?.into_inner();
-    while let Some(step) = timeout(SILENCE_MAX, steps.message()).await.map_err(silence)?.map_err(explain)? {
+    let steps = timeout(SILENCE_MAX, node.verify_replica(request)).await.map_err(silence)?;
+    let mut steps = steps.map_err(|status| Trouble::of(&status))?.into_inner();
+    while let Some(step) = timeout(SILENCE_MAX, steps.message()).await.map_err(silence)?.map_err(|status| Trouble::of(&status))? {
         if let Some(Step::Report(report)) = step.step {
             return Ok(report);
         }
     }
-    Err("the answer ended before its result".to_owned())
+    Err(Trouble::Unreachable("the answer ended before its result".to_owned()))
 }

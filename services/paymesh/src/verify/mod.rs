@@ -14,7 +14,7 @@ use paymesh_contract::{
     Fault,
     mesh::v1::{InboxCursor, ShardReport, VerifyShardRequest, verify_shard_response::Step},
 };
-use paymesh_types::ShardRef;
+use paymesh_types::{RegionName, ShardRef};
 use serde::Serialize;
 use tokio::{sync::mpsc, time::timeout};
 use tonic::Code;
@@ -44,7 +44,7 @@ pub(crate) struct Report {
     pub(crate) good: bool,
     /// What does not.
     pub(crate) problems: Vec<String>,
-    /// Shards that could not be asked, and why.
+    /// Shards that could not be asked and copies that could not be compared, and why.
     pub(crate) unreachable: BTreeMap<String, String>,
     pub(crate) shards: Vec<ShardSummary>,
     pub(crate) copies: Vec<CopySummary>,
@@ -73,12 +73,34 @@ pub(crate) struct CurrencySummary {
     pub(crate) held: i64,
 }
 
-/// Why a shard could not be verified.
+/// Why a shard, or a copy of one, could not be verified.
+#[derive(Debug)]
 enum Trouble {
-    /// Its leader does not answer, or the shard does not serve yet.
+    /// Its node does not answer, or does not serve yet.
     Unreachable(String),
-    /// The leader answered, and the answer is that something is wrong.
+    /// The node answered, and the answer is that something is wrong.
     Refused(String),
+}
+
+impl Trouble {
+    fn of(status: &tonic::Status) -> Self {
+        let why = client::explain(status);
+        if Fault::from_status(status).reason == "SHARD_NOT_SERVING" {
+            return Self::Refused(why);
+        }
+        match status.code() {
+            // The node itself says that something is wrong with what it holds.
+            Code::NotFound | Code::DataLoss | Code::FailedPrecondition | Code::InvalidArgument => Self::Refused(why),
+            _ => Self::Unreachable(why),
+        }
+    }
+
+    fn at(self, region: &RegionName) -> Self {
+        match self {
+            Self::Unreachable(why) => Self::Unreachable(format!("at {region}: {why}")),
+            Self::Refused(why) => Self::Refused(format!("at {region}: {why}")),
+        }
+    }
 }
 
 /// Runs the command.
@@ -178,17 +200,7 @@ async fn pass(mesh: &Mesh, what: &str, shards: Vec<(ShardRef, Vec<InboxCursor>)>
 
 async fn read_shard(mesh: &Mesh, shard: &ShardRef, sent_by: Vec<InboxCursor>, on_step: impl Fn(u64, u64)) -> Result<ShardReport, Trouble> {
     let leader = mesh.topology.leader(shard).expect("every shard of the configuration has a leader");
-    let trouble = |status: tonic::Status| {
-        let why = format!("at {leader}: {}", client::explain(&status));
-        if Fault::from_status(&status).reason == "SHARD_NOT_SERVING" {
-            return Trouble::Refused(why);
-        }
-        match status.code() {
-            // The leader itself says that something is wrong with the shard or with what it holds.
-            Code::NotFound | Code::DataLoss | Code::FailedPrecondition | Code::InvalidArgument => Trouble::Refused(why),
-            _ => Trouble::Unreachable(why),
-        }
-    };
+    let trouble = |status: tonic::Status| Trouble::of(&status).at(leader);
     let silence = || Trouble::Unreachable(format!("at {leader}: no answer for {} s", SILENCE_MAX.as_secs()));
     let request = VerifyShardRequest { shard: Some(shard.into()), sent_by };
     let mut node = mesh.operator(leader);
@@ -278,7 +290,7 @@ impl Report {
                 say!("{} copies in other regions are what their leaders have", self.copies.len());
             }
         } else {
-            say!("\nnot proven: {} found wrong, {} shards could not be asked", self.problems.len(), self.unreachable.len());
+            say!("\nnot proven: {} found wrong, {} could not be asked or compared", self.problems.len(), self.unreachable.len());
         }
     }
 }

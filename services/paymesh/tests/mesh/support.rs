@@ -55,23 +55,46 @@ zones:
 /// A mesh on loopback.
 pub(crate) struct TestMesh {
     directory: TempDir,
-    ports: BTreeMap<String, (u16, u16)>,
+    addresses: BTreeMap<String, Addresses>,
+    /// Nodes that are not started like the others.
+    launches: BTreeMap<String, Launch>,
     nodes: BTreeMap<String, Child>,
+}
+
+/// Where a region's node listens.
+struct Addresses {
+    host: String,
+    grpc: u16,
+    http: u16,
+}
+
+/// How a node is started that is not started like the others.
+#[derive(Default)]
+pub(crate) struct Launch {
+    /// The folder of its own configuration; the mesh's when absent.
+    pub(crate) config: Option<PathBuf>,
+    /// What is put before the program: it must end as that program (exec), so that signals reach it.
+    pub(crate) before: Vec<String>,
 }
 
 impl TestMesh {
     /// The configuration of these regions, with free ports. Nothing runs yet.
     pub(crate) fn new(config: &str) -> Self {
+        Self::on_hosts(config, |_| "127.0.0.1".to_owned())
+    }
+
+    /// The same, each region on the host of its number, counted in the order of the configuration from 0.
+    pub(crate) fn on_hosts(config: &str, host: impl Fn(usize) -> String) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let regions = config.lines().skip_while(|line| *line != "regions:").skip(1).take_while(|line| *line != "zones:");
-        let mut ports = BTreeMap::new();
+        let mut addresses = BTreeMap::new();
         let mut endpoints = String::from("endpoints:\n");
-        for region in regions.map(|line| line.trim().split(':').next().unwrap().to_owned()) {
-            let (grpc, http) = (free_port(), free_port());
-            endpoints.push_str(&format!("  {region}: {{grpc: '127.0.0.1:{grpc}', http: '127.0.0.1:{http}'}}\n"));
-            ports.insert(region, (grpc, http));
+        for (number, region) in regions.map(|line| line.trim().split(':').next().unwrap().to_owned()).enumerate() {
+            let (host, grpc, http) = (host(number), free_port(), free_port());
+            endpoints.push_str(&format!("  {region}: {{grpc: '{host}:{grpc}', http: '{host}:{http}'}}\n"));
+            addresses.insert(region, Addresses { host, grpc, http });
         }
-        let mesh = Self { directory, ports, nodes: BTreeMap::new() };
+        let mesh = Self { directory, addresses, launches: BTreeMap::new(), nodes: BTreeMap::new() };
         fs::create_dir(mesh.config()).unwrap();
         fs::write(mesh.config().join("regions.yaml"), format!("{config}{endpoints}")).unwrap();
         mesh
@@ -100,11 +123,21 @@ impl TestMesh {
     }
 
     pub(crate) fn grpc_port(&self, region: &str) -> u16 {
-        self.ports[region].0
+        self.addresses[region].grpc
+    }
+
+    /// `host:port` where a region's node takes calls.
+    pub(crate) fn grpc_address(&self, region: &str) -> String {
+        format!("{}:{}", self.addresses[region].host, self.addresses[region].grpc)
     }
 
     pub(crate) fn regions(&self) -> Vec<String> {
-        self.ports.keys().cloned().collect()
+        self.addresses.keys().cloned().collect()
+    }
+
+    /// From now on, that node is started so.
+    pub(crate) fn launch(&mut self, region: &str, launch: Launch) {
+        self.launches.insert(region.to_owned(), launch);
     }
 
     /// The program with the mesh's configuration.
@@ -166,7 +199,12 @@ impl TestMesh {
 
     fn node_command(&self, region: &str) -> Command {
         let data = self.data(region);
-        self.command(&["node", "--supervised", "--region", region, "--data", data.to_str().unwrap()])
+        let args = ["node", "--supervised", "--region", region, "--data", data.to_str().unwrap()];
+        let Some(Launch { config, before }) = self.launches.get(region) else { return self.command(&args) };
+        let mut words = before.iter().map(String::as_str).chain([PAYMESH]).chain(args);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).env("PAYMESH_CONFIG", config.clone().unwrap_or_else(|| self.config())).env_remove("RUST_LOG");
+        command
     }
 
     pub(crate) fn spawn_command(&mut self, region: &str, mut command: Command) {
@@ -232,7 +270,7 @@ impl TestMesh {
 
     /// GET of a node's HTTP endpoint: status and body. `None` when it does not answer.
     pub(crate) fn http(&self, region: &str, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.ports[region].1)).ok()?;
+        let mut stream = TcpStream::connect((self.addresses[region].host.as_str(), self.addresses[region].http)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
         let mut answer = Vec::new();
@@ -244,7 +282,7 @@ impl TestMesh {
 
     /// A connection to a region's node, made when first used.
     pub(crate) fn channel(&self, region: &str) -> Channel {
-        Endpoint::from_shared(format!("http://127.0.0.1:{}", self.grpc_port(region))).unwrap().connect_lazy()
+        Endpoint::from_shared(format!("http://{}", self.grpc_address(region))).unwrap().connect_lazy()
     }
 
     pub(crate) fn wallet(&self, region: &str) -> WalletServiceClient<Channel> {
@@ -373,7 +411,8 @@ pub(crate) fn payment(payer: u64, payee: u64, minor: i64) -> CreatePaymentReques
     }
 }
 
-fn free_port() -> u16 {
+/// A port of 127.0.0.1 that nobody has, and that no other test of this program is given.
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let span = PORTS.end - PORTS.start;
     loop {
