@@ -20,7 +20,7 @@ use tonic::Code;
 
 /// A request for a user's balance, with a field at its end that no version of the contract has.
 fn balance_of(user_id: u64) -> Bytes {
-    let mut message = GetBalanceRequest { user_id }.encode_to_vec();
+    let mut message = GetBalanceRequest { user_id, read: None }.encode_to_vec();
     message.extend_from_slice(&[0xfa, 0x7f, 3, b'a', b'b', b'c']);
     framed(&message)
 }
@@ -65,7 +65,7 @@ async fn a_call_for_here_stays_here() {
 async fn a_body_in_many_pieces_is_the_same_body() {
     let (us, eu) = (Wallet::new("us_east", Manner::Answer), Wallet::new("eu_west", Manner::Answer));
     let [us_node, _eu_node] = two_nodes(&us, &eu).await;
-    let mut message = GetBalanceRequest { user_id: 7 }.encode_to_vec();
+    let mut message = GetBalanceRequest { user_id: 7, read: None }.encode_to_vec();
     // 300,000 bytes in an unknown field: some twenty HTTP/2 frames.
     message.extend_from_slice(&[0xfa, 0x7f, 0xe0, 0xa7, 0x12]);
     message.resize(message.len() + 300_000, b'x');
@@ -155,7 +155,7 @@ async fn regions_that_disagree_on_a_leader_do_not_play_ball_with_a_call() {
     let (one, other) = (topology([us_port, eu_port], false), topology([us_port, eu_port], true));
     let us_node = Node::start(&one, "us_east", us_listener, Wallet::new("us_east", Manner::Answer));
     let _eu_node = Node::start(&other, "eu_west", eu_listener, Wallet::new("eu_west", Manner::Answer));
-    let message = GetPaymentRequest { payment_id: "pay_eu_1_1_1".to_owned() }.encode_to_vec();
+    let message = GetPaymentRequest { payment_id: "pay_eu_1_1_1".to_owned(), read: None }.encode_to_vec();
     let fault = send(&us_node.client().await, GET_PAYMENT, &[], framed(&message)).await.fault;
     assert_eq!((fault.code, fault.reason.as_ref()), (Code::FailedPrecondition, "FORWARDING_LOOP"), "{fault}");
     assert!(fault.message.contains("us_east -> eu_west"), "{fault}");
@@ -220,15 +220,15 @@ async fn calls_from_inside_take_the_same_road() {
     let (us, eu) = (Wallet::new("us_east", Manner::Answer), Wallet::new("eu_west", Manner::Answer));
     let [us_node, eu_node] = two_nodes(&us, &eu).await;
     let mut client = WalletServiceClient::new(us_node.mesh.channel());
-    client.get_balance(GetBalanceRequest { user_id: 7 }).await.expect("forwarded");
-    client.get_balance(GetBalanceRequest { user_id: 8 }).await.expect("a function call");
+    client.get_balance(GetBalanceRequest { user_id: 7, read: None }).await.expect("forwarded");
+    client.get_balance(GetBalanceRequest { user_id: 8, read: None }).await.expect("a function call");
     assert_eq!((us.seen().len(), eu.seen().len()), (1, 1));
     assert!(us.seen()[0].0.get(HOPS_HEADER).is_none() && eu.seen()[0].0[HOPS_HEADER] == "us_east");
-    let status = client.get_balance(GetBalanceRequest { user_id: 10_001 }).await.expect_err("nobody");
+    let status = client.get_balance(GetBalanceRequest { user_id: 10_001, read: None }).await.expect_err("nobody");
     assert_eq!(status.code(), Code::NotFound);
     let to_eu = us_node.mesh.to_region(&"eu_west".parse().expect("a region")).expect("a region of the mesh");
     // User 8 is not at home there; who names the region has done the routing. The node there sends it home.
-    WalletServiceClient::new(to_eu).get_balance(GetBalanceRequest { user_id: 8 }).await.expect("forwarded twice");
+    WalletServiceClient::new(to_eu).get_balance(GetBalanceRequest { user_id: 8, read: None }).await.expect("forwarded twice");
     assert_eq!(us.seen()[1].0[HOPS_HEADER], "us_east,eu_west");
     assert!(us_node.mesh.route_counts().iter().all(|count| count.from_peer), "calls from inside did not enter here");
     assert_eq!(eu_node.mesh.route_counts(), [count("us_east", true, 1), count("eu_west", true, 1)]);

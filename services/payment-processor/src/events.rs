@@ -50,7 +50,7 @@ impl EventService for Events {
     type SubscribeStream = BoxStream<'static, Result<SubscribeResponse, Status>>;
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
-        let SubscribeRequest { zone, shard, from_sequence } = request.get_ref();
+        let SubscribeRequest { zone, shard, from_sequence, read: None } = request.get_ref();
         let name = paymesh_contract::common::v1::ShardRef { zone: zone.clone(), shard: *shard };
         let name = ShardRef::try_from(&name)?;
         if self.homes.topology().leader(&name).is_none() {

@@ -129,14 +129,14 @@ impl Node {
 
     /// What a user has in EUR, and what of it is held.
     pub(crate) async fn balance(&self, user: u64) -> (i64, i64) {
-        let answer = self.wallets().get_balance(GetBalanceRequest { user_id: user }).await.expect("a balance").into_inner();
+        let answer = self.wallets().get_balance(GetBalanceRequest { user_id: user, read: None }).await.expect("a balance").into_inner();
         let balance = answer.balances.iter().find(|balance| balance.currency_code == "EUR").expect("an account in EUR");
         assert_eq!(balance.available_minor_units, balance.booked_minor_units - balance.held_minor_units);
         (balance.booked_minor_units, balance.held_minor_units)
     }
 
     pub(crate) async fn payment(&self, id: &str) -> Payment {
-        let request = GetPaymentRequest { payment_id: id.to_owned() };
+        let request = GetPaymentRequest { payment_id: id.to_owned(), read: None };
         self.payments().get_payment(request).await.expect("a payment").into_inner().payment.expect("a payment")
     }
 
