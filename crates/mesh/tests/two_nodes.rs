@@ -250,3 +250,59 @@ async fn a_stopped_node_lets_go_of_its_services() {
     }
     panic!("{} still hold the services", Arc::strong_count(&us.seen) - 1);
 }
+
+/// Copies of eu/1 as us_east has them, and of the directory as eu_west has it: user 7 is in it, and nobody else.
+struct Held {
+    fit: std::sync::atomic::AtomicBool,
+}
+
+#[tonic::async_trait]
+impl paymesh_mesh::Copies for Held {
+    fn can_read(&self, shard: &paymesh_types::ShardRef) -> bool {
+        shard.to_string() == "eu/1" && self.fit.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    async fn zones_of(&self, users: &[paymesh_types::UserId]) -> Vec<(paymesh_types::UserId, paymesh_types::ZoneName)> {
+        users.iter().filter(|user| user.get() == 7).map(|user| (*user, "eu".parse().expect("a zone"))).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_says_so_is_answered_by_a_copy_here_while_it_can_be_read() {
+    use paymesh_contract::common::v1::{ReadLevel, ReadOptions};
+    let (us, eu) = (Wallet::new("us_east", Manner::Answer), Wallet::new("eu_west", Manner::Answer));
+    let [us_node, _eu_node] = two_nodes(&us, &eu).await;
+    let held = Arc::new(Held { fit: true.into() });
+    us_node.mesh.read_from(held.clone());
+    let request = |user_id, level: ReadLevel| {
+        let read = Some(ReadOptions { level: level.into(), ..ReadOptions::default() });
+        framed(&GetBalanceRequest { user_id, read }.encode_to_vec())
+    };
+    let client = us_node.client().await;
+    // 7 is of eu/1, and so is 9; 8 is of global/0.
+    for (fit, user, level, answered_by) in [
+        (true, 7, ReadLevel::Local, "us_east"),
+        (true, 9, ReadLevel::Local, "us_east"),
+        (true, 7, ReadLevel::Home, "eu_west"),
+        (true, 7, ReadLevel::Unspecified, "eu_west"),
+        (true, 8, ReadLevel::Local, "us_east"),
+        (false, 7, ReadLevel::Local, "eu_west"),
+    ] {
+        held.fit.store(fit, std::sync::atomic::Ordering::Relaxed);
+        let answer = send(&client, GET_BALANCE, &[], request(user, level)).await;
+        assert_eq!(answer.fault.code, Code::Ok, "{:?}", answer.fault);
+        assert_eq!(answer.trailers["x-region"], answered_by, "{fit} {user} {level:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_that_the_copy_of_the_directory_knows_is_found_while_its_home_is_away() {
+    let (us, eu) = (Wallet::new("us_east", Manner::Answer), Wallet::new("eu_west", Manner::Answer));
+    let [us_node, eu_node] = two_nodes(&us, &eu).await;
+    us_node.stop().await;
+    eu_node.mesh.read_from(Arc::new(Held { fit: false.into() }));
+    let client = eu_node.client().await;
+    assert_eq!(send(&client, GET_BALANCE, &[], balance_of(7)).await.trailers["x-region"], "eu_west");
+    let fault = send(&client, GET_BALANCE, &[], balance_of(9)).await.fault;
+    assert_eq!((fault.code, fault.reason.as_ref()), (Code::Unavailable, "PEER_UNAVAILABLE"), "it may exist");
+}

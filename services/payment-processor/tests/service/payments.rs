@@ -228,7 +228,10 @@ async fn who_or_what_does_not_exist_is_named() {
         assert_eq!(refused(payments.void_payment(void(id)).await).1, "PAYMENT_NOT_FOUND", "{id}");
     }
     // A deposit's position names no payment.
-    assert_eq!(refused(payments.get_payment(GetPaymentRequest { payment_id: "pay_eu_0_1_2".to_owned(), read: None }).await).1, "PAYMENT_NOT_FOUND");
+    assert_eq!(
+        refused(payments.get_payment(GetPaymentRequest { payment_id: "pay_eu_0_1_2".to_owned(), read: None }).await).1,
+        "PAYMENT_NOT_FOUND"
+    );
     let wrong = payments.get_payment(GetPaymentRequest { payment_id: "pay_eu_00_1_2".to_owned(), read: None }).await;
     assert_eq!(refused(wrong), refusal(Code::InvalidArgument, "INVALID_FIELD", "payment_id"));
     node.close().await;
@@ -270,9 +273,11 @@ async fn a_payers_payments_are_listed_once_newest_first_over_all_currencies() {
         }
         assert_eq!(listed, made, "pages of {page_size}");
     }
-    let wrong = node.payments().list_payments(ListPaymentsRequest { payer_id: 3, page_size: 0, page_token: "x".to_owned(), read: None }).await;
+    let wrong =
+        node.payments().list_payments(ListPaymentsRequest { payer_id: 3, page_size: 0, page_token: "x".to_owned(), read: None }).await;
     assert_eq!(refused(wrong), refusal(Code::InvalidArgument, "INVALID_PAGE_TOKEN", "page_token"));
-    let wrong = node.payments().list_payments(ListPaymentsRequest { payer_id: 3, page_size: 1_001, page_token: String::new(), read: None }).await;
+    let wrong =
+        node.payments().list_payments(ListPaymentsRequest { payer_id: 3, page_size: 1_001, page_token: String::new(), read: None }).await;
     assert_eq!(refused(wrong), refusal(Code::InvalidArgument, "INVALID_FIELD", "page_size"));
     node.close().await;
 }

@@ -23,7 +23,8 @@ fn withdraw(user: u64, cents: i64) -> WithdrawRequest {
 }
 
 async fn statement(node: &Node, user: u64) -> Vec<StatementLine> {
-    let request = GetStatementRequest { user_id: user, currency_code: "EUR".to_owned(), page_size: 1_000, page_token: String::new(), read: None };
+    let request =
+        GetStatementRequest { user_id: user, currency_code: "EUR".to_owned(), page_size: 1_000, page_token: String::new(), read: None };
     node.wallets().get_statement(request).await.expect("a statement").into_inner().lines
 }
 
@@ -147,7 +148,13 @@ async fn a_statement_is_its_accounts_own() {
     for _ in 0..3 {
         node.wallets().deposit(deposit(3, 1)).await.expect("a deposit");
     }
-    let page = |user_id, code: &str, page_token| GetStatementRequest { user_id, currency_code: code.to_owned(), page_size: 1, page_token, read: None };
+    let page = |user_id, code: &str, page_token| GetStatementRequest {
+        user_id,
+        currency_code: code.to_owned(),
+        page_size: 1,
+        page_token,
+        read: None,
+    };
     let token = node.wallets().get_statement(page(3, "EUR", String::new())).await.expect("a page").into_inner().next_page_token;
     assert!(!token.is_empty());
     for wrong in [page(6, "EUR", token), page(3, "EUR", "0".repeat(24)), page(3, "EUR", "ä".to_owned())] {

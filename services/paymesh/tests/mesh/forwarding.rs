@@ -29,7 +29,8 @@ async fn every_region_carries_every_call_home() {
             for other in &regions {
                 let again = mesh.payments(other).create_payment(request.clone()).await.unwrap().into_inner().payment.unwrap();
                 assert_eq!(again.payment_id, paid.payment_id, "the same answer at {other}");
-                let found = mesh.payments(other).get_payment(GetPaymentRequest { payment_id: paid.payment_id.clone(), read: None }).await.unwrap();
+                let found =
+                    mesh.payments(other).get_payment(GetPaymentRequest { payment_id: paid.payment_id.clone(), read: None }).await.unwrap();
                 assert_eq!(found.into_inner().payment.unwrap().payer_id, payer);
             }
         }
