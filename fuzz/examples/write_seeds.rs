@@ -84,7 +84,7 @@ fn requests() -> Vec<(&'static str, Vec<u8>)> {
         ("capture", capture.encode_to_vec()),
         ("look_up", directory::v1::LookUpUsersRequest { user_ids: vec![7, 8, 1 << 62] }.encode_to_vec()),
         ("verify_shard", mesh::v1::VerifyShardRequest { shard: Some(shard), sent_by: Vec::new() }.encode_to_vec()),
-        ("subscribe", events::v1::SubscribeRequest { zone: "eu".into(), shard: 1, from_sequence: 3 }.encode_to_vec()),
+        ("subscribe", events::v1::SubscribeRequest { zone: "eu".into(), shard: 1, from_sequence: 3, read: None }.encode_to_vec()),
         ("empty", Vec::new()),
     ]
 }

@@ -27,12 +27,12 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 }
 
 fn balance_of(user_id: u64) -> Bytes {
-    framed(&GetBalanceRequest { user_id }.encode_to_vec())
+    framed(&GetBalanceRequest { user_id, read: None }.encode_to_vec())
 }
 
 /// A subscription to a journal of eu_west, which begins and then has nothing to say.
 async fn subscribe(client: &Client) -> Response<Incoming> {
-    let request = SubscribeRequest { zone: "eu".to_owned(), shard: 1, from_sequence: 1 };
+    let request = SubscribeRequest { zone: "eu".to_owned(), shard: 1, from_sequence: 1, read: None };
     open(client, SUBSCRIBE, &[], Body::new(Full::new(framed(&request.encode_to_vec())))).await
 }
 

@@ -16,11 +16,13 @@ use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
 use tokio::{
     sync::{Mutex, watch},
     task::JoinHandle,
+    time::Instant,
 };
 
 use crate::{
     Error, Tail,
     base::Base,
+    freshness::Freshness,
     projector::{self, Linger, Projected},
     recovery, timers,
 };
@@ -71,6 +73,7 @@ struct Inner {
     /// When the last entry was committed.
     last_at: AtomicU64,
     outcome_retention: Duration,
+    freshness: Freshness,
     problem: watch::Sender<Option<String>>,
     owner: Mutex<Option<JoinHandle<()>>>,
 }
@@ -97,6 +100,7 @@ impl Replica {
             projected: Projected::new(chain.last()),
             checks: Arc::default(),
         });
+        let epoch = chain.epoch();
         let inner = Inner {
             holding,
             journal,
@@ -104,6 +108,7 @@ impl Replica {
             base: base.clone(),
             chain: Mutex::new(chain),
             last_at: AtomicU64::new(last_at.0),
+            freshness: Freshness::new(epoch),
             outcome_retention,
             problem: watch::Sender::new(None),
             owner: Mutex::new(None),
@@ -181,7 +186,32 @@ impl Replica {
         for (segment, entries) in added {
             self.inner.tail.publish(segment, entries);
         }
+        self.inner.freshness.note_epoch(held.epoch());
         Ok(End { epoch: held.epoch(), sequence: held.last(), hash: held.hash() })
+    }
+
+    /// Takes note of what its leader said: its term, its last entry and, where that answers a question, when the question was put.
+    pub fn heard(&self, epoch: Epoch, head: Sequence, asked_at: Option<Instant>) {
+        self.inner.freshness.note(epoch, head, asked_at, self.readable());
+    }
+
+    /// Waits until a reader wants the leader to be asked how far it is.
+    pub async fn wants_to_know(&self) {
+        self.inner.freshness.wanted().await;
+    }
+
+    /// When it is known to have held everything that its leader had; `None` when that was never so since it was opened.
+    pub fn current_at(&self) -> Option<Instant> {
+        self.inner.freshness.current_at(self.readable())
+    }
+
+    pub(crate) fn freshness(&self) -> &Freshness {
+        &self.inner.freshness
+    }
+
+    /// The last entry that its readers see.
+    fn readable(&self) -> Sequence {
+        self.projected().unwrap_or_else(|| self.inner.tail.head())
     }
 
     /// Why it is of no use any more; `None` while it is.

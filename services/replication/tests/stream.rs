@@ -192,9 +192,11 @@ fn a_region_follows_its_zone_and_who_pays_it() {
     assert_eq!(planned("us_east"), [("eu/0".to_owned(), "eu_west".to_owned(), for_zone("global"))]);
     // It leads nothing that could be paid.
     let whole = |index: u16| (format!("global/{index}"), "us_east".to_owned(), Holding::Whole);
-    assert_eq!(planned("us_west"), [whole(0), whole(1)]);
+    // The directory is everybody's.
+    let directory = || ("directory/0".to_owned(), "us_east".to_owned(), Holding::Whole);
+    assert_eq!(planned("us_west"), [directory(), whole(0), whole(1)]);
     let concerning = |index: u16| (format!("global/{index}"), "us_east".to_owned(), for_zone("eu"));
-    assert_eq!(planned("eu_west"), [concerning(0), concerning(1)]);
+    assert_eq!(planned("eu_west"), [directory(), concerning(0), concerning(1)]);
     assert_eq!(planned("nowhere"), []);
 }
 
@@ -268,7 +270,7 @@ async fn who_may_not_follow_or_has_another_journal_is_told_so() {
         after_sequence,
         after_hash: after_hash.to_vec(),
     };
-    let said = Message::Acknowledgement(FollowAcknowledgement { stored_sequence: 1 });
+    let said = Message::Acknowledgement(FollowAcknowledgement { stored_sequence: 1, question: 0 });
     let cases = [
         (Message::Start(start("global", "us_east", 0, &[])), Code::NotFound, "SHARD_NOT_FOUND"),
         (Message::Start(start("eu", "eu_west", 0, &[])), Code::InvalidArgument, "INVALID_FIELD"),

@@ -14,7 +14,7 @@ use crate::support::{FOUR_REGIONS, TestMesh, payment, signal, wait_within};
 const ARRIVAL_MAX: Duration = Duration::from_secs(30);
 
 async fn get(mesh: &TestMesh, via: &str, payment_id: &str) -> Payment {
-    let request = GetPaymentRequest { payment_id: payment_id.to_owned() };
+    let request = GetPaymentRequest { payment_id: payment_id.to_owned(), read: None };
     mesh.payments(via).get_payment(request).await.unwrap().into_inner().payment.unwrap()
 }
 

@@ -222,7 +222,7 @@ async fn nothing_personal_of_a_thousand_users_reaches_a_region_of_another_zone()
 
     // Nor to somebody who subscribes there: the payments that left, and nothing of the others.
     let mut subscriber = EventServiceClient::new(mesh.channel("us_west")).max_decoding_message_size(64 << 20);
-    let request = SubscribeRequest { zone: "eu".to_owned(), shard: 0, from_sequence: 1 };
+    let request = SubscribeRequest { zone: "eu".to_owned(), shard: 0, from_sequence: 1, read: None };
     let mut events = subscriber.subscribe(request).await.unwrap().into_inner();
     let mut told = 0;
     while told < 500 {

@@ -315,7 +315,7 @@ impl TestMesh {
 
     /// A user's booked balance in EUR, in cents.
     pub(crate) async fn balance(&self, via: &str, user: u64) -> i64 {
-        let answer = self.wallet(via).get_balance(GetBalanceRequest { user_id: user }).await.unwrap().into_inner();
+        let answer = self.wallet(via).get_balance(GetBalanceRequest { user_id: user, read: None }).await.unwrap().into_inner();
         answer.balances.iter().find(|balance| balance.currency_code == "EUR").map_or(0, |balance| balance.booked_minor_units)
     }
 
