@@ -15,7 +15,7 @@ use prost::Message as _;
 
 use crate::{Corrupt, Digest, Error, Hash, Row};
 pub use codec::BadCheckpoint;
-pub use work::{Reader, make, restore};
+pub use work::{Reader, draft, make, restore};
 
 /// Rows of a chunk at most.
 pub const CHUNK_ROWS_MAX: usize = 4_096;

@@ -70,6 +70,14 @@ impl Engine {
 }
 
 impl Engine {
+    /// How many copies of a shard are set aside.
+    ///
+    /// # Errors
+    /// The journals' file cannot be read.
+    pub async fn set_aside_count(&self, shard: &ShardRef) -> Result<u32, Error> {
+        self.journals.set_aside_count(shard).await
+    }
+
     /// Sets a copy of a shard's storage aside, which nobody has open: it is kept, the files of tables and checkpoints under names
     /// that say when, and the next to open the shard's storage begins anew.
     ///

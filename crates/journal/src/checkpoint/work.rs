@@ -10,11 +10,27 @@ use crate::{Corrupt, Digest, Error, Hash, Row, Segment, Snapshot, Tables};
 /// Bytes of rows after which a chunk takes no more: one row has far fewer than are left.
 const CHUNK_BYTES_WANTED: usize = CHUNK_BYTES_MAX / 4;
 
-/// Makes a checkpoint of all rows of a snapshot, whose last entry is the last of `ending`, and gives back what it is.
+/// Makes a checkpoint of all rows of a snapshot, whose last entry is the last of `ending`, and gives back what it is. It is the
+/// latest from its return on.
+///
+/// # Errors
+/// As of [`draft`].
+pub async fn make(
+    shard: &ShardRef,
+    snapshot: Box<dyn Snapshot>,
+    ending: &Segment,
+    checkpoints: &Arc<dyn Checkpoints>,
+) -> Result<Manifest, Error> {
+    let manifest = draft(shard, snapshot, ending, checkpoints).await?;
+    checkpoints.finish(&manifest).await?;
+    Ok(manifest)
+}
+
+/// The same, up to where [`Checkpoints::finish`] makes it the latest.
 ///
 /// # Errors
 /// The storage failed; what was made so far is then no checkpoint. [`Error::NotNext`] when the snapshot is not as of the segment's end.
-pub async fn make(
+pub async fn draft(
     shard: &ShardRef,
     mut snapshot: Box<dyn Snapshot>,
     ending: &Segment,
@@ -36,7 +52,7 @@ pub async fn make(
         tokio::task::yield_now().await;
     }
     chunks.flush().await?;
-    let manifest = Manifest {
+    Ok(Manifest {
         shard: shard.clone(),
         epoch: ending.epoch,
         sequence: ending.last(),
@@ -45,9 +61,7 @@ pub async fn make(
         books: ordered(snapshot.books().clone()),
         digest: chunks.digest,
         chunks: chunks.hashes,
-    };
-    checkpoints.finish(&manifest).await?;
-    Ok(manifest)
+    })
 }
 
 struct Chunks<'a> {

@@ -60,6 +60,13 @@ impl Journals {
         aside.await.map(drop).map_err(|source| self.file.failed(shard, source))
     }
 
+    pub(super) async fn set_aside_count(&self, shard: &ShardRef) -> Result<u32, Error> {
+        let count = sqlx::query_scalar("SELECT count(*) FROM shards WHERE zone = ? AND shard = ? AND set_aside_at IS NOT NULL");
+        let count = count.bind(shard.zone.as_str()).bind(i64::from(shard.index)).fetch_one(&self.file.writer);
+        let count: i64 = count.await.map_err(|source| self.file.failed(shard, source))?;
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
     pub(super) fn new(directory: &Path) -> Self {
         Self {
             file: File::new(&directory.join("journal.sqlite"), PURPOSE),
