@@ -145,8 +145,11 @@ async fn lists(entries: &[Channel], record: &Record, wrong: &mut Vec<String>) {
         let mut client = PaymentServiceClient::new(entries[number % entries.len()].clone());
         let mut page_token = String::new();
         loop {
-            let page =
-                client.list_payments(ListPaymentsRequest { payer_id: user.0, page_size: PAGE, page_token }).await.unwrap().into_inner();
+            let page = client
+                .list_payments(ListPaymentsRequest { payer_id: user.0, page_size: PAGE, page_token, read: None })
+                .await
+                .unwrap()
+                .into_inner();
             for payment in page.payments {
                 let Some(paid) = expected.remove(payment.payment_id.as_str()) else {
                     wrong.push(format!("nobody asked for this, or it is listed twice: {payment:?}"));
@@ -175,7 +178,7 @@ async fn statement(entry: &Channel, user: User, currency: &str) -> Vec<Statement
     let mut client = WalletServiceClient::new(entry.clone());
     let (mut lines, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = GetStatementRequest { user_id: user.0, currency_code: currency.to_owned(), page_size: PAGE, page_token };
+        let request = GetStatementRequest { user_id: user.0, currency_code: currency.to_owned(), page_size: PAGE, page_token, read: None };
         let page = ask(async || client.get_statement(request.clone()).await).await;
         lines.extend(page.lines);
         page_token = page.next_page_token;
@@ -188,9 +191,9 @@ async fn statement(entry: &Channel, user: User, currency: &str) -> Vec<Statement
 }
 
 async fn balance(entry: &Channel, user: User, currency: &str) -> i64 {
-    let request = GetBalanceRequest { user_id: user.0 };
+    let request = GetBalanceRequest { user_id: user.0, read: None };
     let mut client = WalletServiceClient::new(entry.clone());
-    let answer = ask(async || client.get_balance(request).await).await;
+    let answer = ask(async || client.get_balance(request.clone()).await).await;
     answer.balances.iter().find(|balance| balance.currency_code == currency).unwrap().booked_minor_units
 }
 
