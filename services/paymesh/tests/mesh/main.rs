@@ -15,6 +15,7 @@ mod logs;
 mod oceans;
 mod refusals;
 mod replicas;
+mod retention;
 mod stock;
 mod submit;
 mod support;
