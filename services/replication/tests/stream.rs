@@ -418,7 +418,7 @@ async fn a_follower_that_is_outrun_takes_up_its_checkpoint_where_it_was_cut_off(
     submit(vec![enrol(ROWS)]).await;
     until("the leader lets go of it", || opened.tail().kept_after() > Sequence(0)).await;
     let manifest = opened.store().checkpoints.latest().await.expect("it is read").expect("there is one");
-    assert!(manifest.chunks.len() > 5, "{}", manifest.chunks.len());
+    assert!(manifest.chunks.len() >= 5, "{}", manifest.chunks.len());
 
     let mesh = Mesh::new(topology.clone(), region("us_east")).expect("a mesh");
     let shards = || Shards::new(BTreeMap::from([(name.clone(), Ok(opened.clone()))]));
@@ -439,7 +439,7 @@ async fn a_follower_that_is_outrun_takes_up_its_checkpoint_where_it_was_cut_off(
     following.withdraw(Remaking::Bootstrapping(0, 0), String::new());
 
     // The follower's machine stops after some chunks, twice; the leader's journal begins where it did.
-    for (passes, chunks) in [(3, 2), (3, 4)] {
+    for (passes, chunks) in [(3, 2), (2, 4)] {
         copy.fail_after(passes, paymesh_journal::memory::Operation::Checkpoint, paymesh_journal::memory::Fault::PowerCutBefore);
         let store = copy.open(&identity).expect("it opens");
         let cut = tokio::time::timeout(Duration::from_millis(1_500), following.bootstrap(&store.journal, Some(&store.checkpoints), &at));

@@ -122,6 +122,14 @@ fn is_current(head: u64) -> impl Fn(&Replica) -> bool {
     }
 }
 
+/// The last entry that a region has of a shard. Some regions do not run, so that nobody can be asked for all.
+async fn head(mesh: &TestMesh, region: &str, name: &ShardRef) -> u64 {
+    let mut file = file(&mesh.data(region)).await;
+    let head = "SELECT max(last) FROM segments JOIN shards USING (slot) WHERE zone = ? AND shard = ? AND set_aside_at IS NULL";
+    let head: i64 = sqlx::query_scalar(head).bind(name.zone.as_str()).bind(i64::from(name.index)).fetch_one(&mut file).await.unwrap();
+    head.cast_unsigned()
+}
+
 /// Everything that a region has stored of a shard's journal, as bytes.
 async fn stored(mesh: &TestMesh, region: &str, name: &ShardRef) -> Vec<(i64, Vec<u8>, Vec<u8>)> {
     let mut file = file(&mesh.data(region)).await;
@@ -169,7 +177,7 @@ async fn whoever_comes_later_than_what_is_kept_begins_with_a_checkpoint_and_no_m
     // One that was stopped, and one that has nothing, come by themselves to what the leader has.
     mesh.start("us_west");
     mesh.start("asia_pacific");
-    let head = mesh.heads()["global/0"];
+    let head = head(&mesh, "us_east", &home).await;
     for region in ["us_west", "asia_pacific"] {
         wait_for(&mesh, region, "global/0", is_current(head)).await;
         assert_eq!(stored(&mesh, region, &home).await, stored(&mesh, "us_east", &home).await);
