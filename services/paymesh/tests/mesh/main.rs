@@ -17,6 +17,7 @@ mod logs;
 mod oceans;
 mod refusals;
 mod replicas;
+mod retention;
 mod stock;
 mod submit;
 mod support;

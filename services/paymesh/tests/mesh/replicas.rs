@@ -109,6 +109,7 @@ async fn a_region_keeps_whole_copies_of_its_zone_and_makes_a_damaged_one_anew() 
     wait_for(&mesh, "us_west", "global/0", is_current(head)).await;
     assert_eq!(stored(&mesh, "us_west", ("global", 0)).await, stored(&mesh, "us_east", ("global", 0)).await);
     mesh.wait_logged("us_west", "a replica was set aside");
+    wait_for(&mesh, "us_west", "global/0", |replica| replica.set_aside == 1).await;
     // It is kept.
     let mut file = open(&mesh.data("us_west")).await;
     let aside = "SELECT count(*) FROM segments JOIN shards USING (slot) WHERE set_aside_at IS NOT NULL";
