@@ -13,6 +13,7 @@ mod forwarding;
 mod kill;
 mod logs;
 mod oceans;
+mod reads;
 mod refusals;
 mod replicas;
 mod stock;
