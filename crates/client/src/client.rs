@@ -120,12 +120,13 @@ impl Client {
                 Err(status) => Fault::from_status(&status),
             };
             if !may_be_tried_again(&fault) {
-                return Err(Error::Refused(fault));
+                return Err(Error::Refused(Box::new(fault)));
             }
             let behind = fault.reason == "REPLICA_BEHIND";
             let pause = if behind { Duration::ZERO } else { pause(tries, fault.retry_after) };
             let in_time = Instant::now() + pause < deadline && tries < options.tries_max;
             if !in_time || !self.inner.budget.spend() {
+                let fault = Box::new(fault);
                 return Err(match request_id {
                     Some(request_id) => Error::Unknown { request_id, fault },
                     None => Error::Refused(fault),

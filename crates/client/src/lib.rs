@@ -63,13 +63,13 @@ pub enum Error {
     NoEndpoints,
     /// It was refused, and is not to be sent again as it is; or it only reads, and no answer came in time.
     #[error(transparent)]
-    Refused(Fault),
+    Refused(Box<Fault>),
     /// A write may have had its effect, now or until its last deadline has passed. Sending it again with this id is safe.
     #[error("what became of request {request_id} is not known: {fault}")]
     Unknown {
         /// The write's request id.
         request_id: String,
         /// What the last try ended with.
-        fault: Fault,
+        fault: Box<Fault>,
     },
 }

@@ -25,8 +25,11 @@ use tonic::{Code, Request, Response, Status, transport::Server};
 struct Node {
     turns: Arc<Mutex<VecDeque<Turn>>>,
     deposits: Arc<Mutex<Vec<String>>>,
-    reads: Arc<Mutex<Vec<(ReadLevel, Vec<Position>)>>>,
+    reads: Arc<Mutex<Vec<Read>>>,
 }
+
+/// The level that was asked for, and the positions.
+type Read = (ReadLevel, Vec<Position>);
 
 #[derive(Clone)]
 enum Turn {
