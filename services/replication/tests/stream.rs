@@ -578,3 +578,96 @@ async fn a_follower_across_the_border_gets_no_checkpoint() {
     assert!(answers.message().await.expect("it ends").is_none(), "and nothing else");
     leader.stop().await;
 }
+
+#[tokio::test]
+async fn a_copy_knows_of_when_it_is_by_its_own_questions() {
+    let (listens, port) = listener().await;
+    let topology = topology([1, port]);
+    let store = MemoryStore::new(&identity(&shard("eu", 0), Holding::Whole));
+    let leader = Leader::start(&topology, listens, &store).await;
+    leader.fill(3).await;
+    let begun = tokio::time::Instant::now();
+    let (_, replica, keeping, _mesh) = follow(&topology, &copy_store()).await;
+    until("it is current", || replica.current_at().is_some()).await;
+    let mut last = replica.current_at().expect("it was");
+    assert!(last >= begun, "the question was put after it began");
+    // A leader that does nothing is asked all the same.
+    for _ in 0..3 {
+        until("it is asked again", || replica.current_at() > Some(last)).await;
+        last = replica.current_at().expect("it was");
+        assert!(last <= tokio::time::Instant::now());
+    }
+    leader.fill(20).await;
+    let filled = tokio::time::Instant::now();
+    until("it is current again", || replica.current_at() > Some(filled)).await;
+    assert_eq!(replica.tail().head(), leader.shard.status().head);
+    // Without a leader it grows old.
+    leader.stop().await;
+    let stopped = tokio::time::Instant::now();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(replica.current_at().is_some_and(|at| at <= stopped));
+    keeping.abort();
+}
+
+#[tokio::test]
+async fn the_directory_goes_everywhere_whole_and_nothing_sealed_with_it() {
+    let name = shard("directory", 0);
+    let identity = Identity { shard: name.clone(), ..identity(&name, Holding::Whole) };
+    for sealed in [false, true] {
+        let store = MemoryStore::new(&identity).open(&identity).expect("it opens");
+        let directory = Shard::open(&identity, store, Options::default(), Arc::new(|| Timestamp(1))).await.expect("the shard opens");
+        let claim = |number| Command::ClaimUser { user: user(number), zone: "eu".parse().expect("a zone's name") };
+        let enrol = Command::EnrollUser { user: user(9), country: "DE".parse().expect("a country"), currencies: [].into_iter().collect() };
+        let commands = if sealed { vec![claim(1), enrol] } else { vec![claim(1), claim(2)] };
+        let requests = commands.into_iter().map(|command| LedgerRequest { id: None, command }).collect();
+        directory.submit_all(requests).await.expect("it serves");
+        let segments = directory.tail().segments(Sequence(1), usize::MAX).await.expect("they are read");
+
+        // A leader that does not look at what it sends, and an honest one.
+        let message = |segment: &paymesh_journal::Segment| paymesh_contract::replication::v1::Segment {
+            epoch: segment.epoch.0,
+            first_sequence: segment.first.0,
+            count: segment.count,
+            committed_at_us: segment.committed_at.0,
+            previous_hash: segment.previous.to_vec(),
+            root_hash: segment.root.to_vec(),
+            hash: segment.hash.to_vec(),
+            checksum: segment.checksum.to_vec(),
+            whole: Some(segment.payload.clone()),
+            reduced: None,
+        };
+        let said = FollowResponse { segments: segments.iter().map(|segment| message(segment)).collect(), ..FollowResponse::default() };
+        let liar = Routes::new(ReplicationServiceServer::new(Liar { messages: Mutex::new(vec![said]), asked: Arc::default() }));
+        for honest in [false, true] {
+            let (listens, port) = listener().await;
+            let topology = topology([port, 1]);
+            let at = Mesh::new(topology.clone(), region("us_east")).expect("a mesh");
+            let shards = Shards::new(BTreeMap::from([(name.clone(), Ok(directory.clone()))]));
+            let service = Replication::new(at.clone(), shards, Replicas::default());
+            let routes = if honest { Routes::new(service.server()) } else { liar.clone() };
+            let (stop, serving) = serve(&at, routes, listens);
+            let copy = MemoryStore::new(&identity).open(&identity).expect("it opens");
+            let options = ReplicaOptions { outcome_retention: Duration::from_secs(86_400), retention: Retention::default() };
+            let replica = Replica::open(&identity, copy.journal.clone(), Some(copy), options).await.expect("it opens");
+            let following = Following::new(Followed { shard: name.clone(), leader: region("us_east"), holding: Holding::Whole });
+            let (kept, mesh) = (replica.clone(), Mesh::new(topology, region("eu_west")).expect("a mesh"));
+            let keeping = tokio::spawn(async move { following.run(kept, &mesh).await });
+            match (sealed, honest) {
+                (false, _) => until("it is copied", || replica.tail().head() == directory.tail().head()).await,
+                (true, false) => {
+                    let ended = tokio::time::timeout(PATIENCE, keeping).await.expect("it ends").expect("it does not die");
+                    assert!(matches!(&ended, Ended::Stopped(why) if why.contains("sealed part")), "{ended:?}");
+                    assert_eq!(replica.end().await.sequence, Sequence(0), "something was stored");
+                }
+                (true, true) => {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    assert_eq!(replica.end().await.sequence, Sequence(0), "something was sent");
+                    keeping.abort();
+                }
+            }
+            drop(stop);
+            serving.await.expect("it ends");
+        }
+        directory.close().await;
+    }
+}

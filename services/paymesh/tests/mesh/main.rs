@@ -15,6 +15,7 @@ mod forwarding;
 mod kill;
 mod logs;
 mod oceans;
+mod reads;
 mod refusals;
 mod replicas;
 mod retention;
