@@ -76,7 +76,7 @@ async fn no_money_is_lost_or_made_while_links_fail_and_nodes_die() {
     let cuts = cuts.unwrap();
     println!(
         "{:.0?} of faults: {} payments, {} of them between zones, {} refunds, {} requests sent again\n\
-         {} whole cuts and {} partial ones, {} ways in transit in them; `paymesh verify` ran {} times, {} of them over everything",
+         {} whole cuts and {} partial ones, in them {} ways between shards, {} of them with money in transit; `paymesh verify` ran {} times, {} of them over everything",
         suffered,
         record.paid.len(),
         gauge.crossed.load(Relaxed),
@@ -84,6 +84,7 @@ async fn no_money_is_lost_or_made_while_links_fail_and_nodes_die() {
         record.repeated,
         cuts.whole,
         cuts.partial,
+        cuts.ways,
         cuts.ways_in_transit,
         cuts.verified,
         cuts.verified_whole
