@@ -1,6 +1,10 @@
 //! One invocation at work: settings, the folder for the servers' data, and the runs so far.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -65,11 +69,17 @@ impl Lab {
             machine: Machine::look(data.path())?,
             runs: Vec::new(),
             setups: Vec::new(),
+            figures: Vec::new(),
             ratios: Vec::new(),
             bars: Vec::new(),
         };
         eprintln!("seed {}; {}", report.seed, report.machine.line());
         Ok(Self { common, report, data, folders: 0, plans: 0 })
+    }
+
+    /// The folder for all data.
+    pub(crate) fn data(&self) -> &Path {
+        self.data.path()
     }
 
     /// A fresh folder for a server's data.
@@ -164,10 +174,23 @@ impl Lab {
         Ok(run)
     }
 
-    fn plan(&mut self, endpoint: &str, accounts: u64, work: Work) -> Plan {
+    /// Pays at a server for some time, without measuring anything else.
+    pub(crate) async fn pay(&mut self, server: &Server, accounts: u64, mode: Mode, time: Duration) -> anyhow::Result<load::Report> {
+        let measure_ms = u64::try_from(time.as_millis())?;
+        let work = Work::Pay { mode, payees: Payees::Uniform, warm_up_ms: 0, measure_ms };
+        let plan = self.plan(&server.endpoint, accounts, work);
+        load::run(&plan, |_| ()).await.with_context(|| server.log_tail())
+    }
+
+    /// Seeds what is not a client process.
+    pub(crate) fn seed(&mut self) -> u64 {
         self.plans += 1;
+        self.common.seed.wrapping_add(self.plans)
+    }
+
+    fn plan(&mut self, endpoint: &str, accounts: u64, work: Work) -> Plan {
         // Each run has its own payments, and the same number its own again with the same seed.
-        let seed = self.common.seed.wrapping_add(self.plans);
+        let seed = self.seed();
         Plan { endpoint: endpoint.to_owned(), connections: self.common.connections, accounts, seed, work }
     }
 }

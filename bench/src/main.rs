@@ -12,11 +12,13 @@ mod load;
 mod options;
 mod peers;
 mod proto;
+mod proxy;
 mod region;
 mod report;
 mod runs;
 mod sample;
 mod server;
+mod watch;
 
 use std::{future::Future, process::ExitCode};
 
@@ -37,6 +39,9 @@ fn main() -> anyhow::Result<ExitCode> {
         Bench::Node(common) => return measure("node", common, runs::node::run),
         Bench::Naive(common) => return measure("naive", common, runs::naive::run),
         Bench::Forward(common) => return measure("forward", common, runs::forward::run),
+        Bench::Replication(options) => {
+            return measure("replication", options.common.clone(), async |lab| runs::replication::run(lab, &options).await);
+        }
         Bench::Peers(common) => return measure("peers", common, runs::peers::run),
         Bench::All(common) => {
             return measure("all", common, async |lab| {

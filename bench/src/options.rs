@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::TypedValueParser as _};
 
 use crate::load::Mode;
 
@@ -31,9 +31,11 @@ pub(crate) enum Bench {
     Naive(Common),
     /// The hop: at the payer's home, and by way of another region's node
     Forward(Common),
+    /// Followers: what they cost, how late they are, how they catch up; beside PostgreSQL's logical replication
+    Replication(ReplicationOptions),
     /// The peers alone, without a node
     Peers(Common),
-    /// All of them but `peers`, one after the other
+    /// All of them but `peers` and `replication`, one after the other
     All(Common),
     /// (internal) a client process
     #[command(hide = true)]
@@ -111,6 +113,39 @@ pub(crate) struct Common {
     /// Exit with 1 when a bar is missed
     #[arg(long)]
     pub(crate) enforce: bool,
+}
+
+/// What the benchmark `replication` takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ReplicationOptions {
+    /// As of all benchmarks.
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// Followers; each number is measured on its own, 0 among them
+    #[arg(long, value_delimiter = ',', default_value = "0,1,3", value_parser = clap::value_parser!(u8).range(0..8).map(usize::from))]
+    pub(crate) followers: Vec<usize>,
+    /// Entries that the follower is behind which catches up
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) behind: u64,
+    /// Only these parts, and the rates that they are measured against
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) sections: Vec<Section>,
+    /// Leave PostgreSQL out
+    #[arg(long)]
+    pub(crate) without_postgres: bool,
+}
+
+/// A part of the benchmark `replication`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Section {
+    /// How late a follower is.
+    Lag,
+    /// How fast one catches up.
+    CatchUp,
+    /// Bytes on the wire.
+    Wire,
+    /// None of these: the rates alone.
+    Rate,
 }
 
 /// A part of the benchmark `node`.

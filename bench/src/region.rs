@@ -1,4 +1,4 @@
-//! The region-config of a mesh made for measuring: a zone for each region, ports that the system has free.
+//! The region-config of a mesh made for measuring: ports that the system has free, zones as the benchmark wants them.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -11,34 +11,48 @@ use crate::server::free_ports;
 pub(crate) struct Mesh {
     /// Its regions; the first is the primary and leads the directory.
     pub(crate) places: Vec<Place>,
-    shards: u16,
+    /// How many shards each of its zones has.
+    pub(crate) shards: u16,
 }
 
-/// A region with a zone of its own.
-#[derive(Debug)]
+/// A region.
+#[derive(Debug, Clone)]
 pub(crate) struct Place {
     /// Its name.
     pub(crate) region: String,
-    /// The country whose residents have their home there.
+    /// Its zone's name.
+    pub(crate) zone: String,
+    /// The country whose residents have their home in its zone.
     pub(crate) country: &'static str,
     /// The port of gRPC.
     pub(crate) grpc_port: u16,
     http_port: u16,
+    /// Whether it leads its zone's shards; it follows them if not.
+    leads: bool,
 }
 
-/// Countries of residence, one for each zone: as many regions as a mesh for measuring can have.
+/// Countries of residence, one for each zone: as many zones as a mesh for measuring can have.
 const COUNTRIES: [&str; 2] = ["DE", "US"];
 
 impl Mesh {
-    /// One or two regions, `shards` in the zone of each.
+    /// One or two regions with a zone of their own, `shards` in each.
     pub(crate) fn new(regions: usize, shards: u16) -> anyhow::Result<Self> {
-        let ports = free_ports(regions * 2)?;
-        let places = COUNTRIES
-            .iter()
-            .zip(ports.chunks_exact(2))
-            .enumerate()
-            .map(|(index, (country, ports))| Place { region: format!("bench_{index}"), country, grpc_port: ports[0], http_port: ports[1] })
-            .collect();
+        Self::of((0..regions).map(|zone| (zone, true)), shards)
+    }
+
+    /// One zone: a region that leads its `shards`, and so many that follow it.
+    pub(crate) fn followed(followers: usize, shards: u16) -> anyhow::Result<Self> {
+        Self::of((0..followers + 1).map(|index| (0, index == 0)), shards)
+    }
+
+    fn of(regions: impl ExactSizeIterator<Item = (usize, bool)>, shards: u16) -> anyhow::Result<Self> {
+        let ports = free_ports(regions.len() * 2)?;
+        let place = |(index, ((zone, leads), ports)): (usize, ((usize, bool), &[u16]))| {
+            let country = COUNTRIES.get(zone).context("a mesh for measuring has no more zones")?;
+            let (region, zone) = (format!("bench_{index}"), format!("zone{zone}"));
+            Ok(Place { region, zone, country, grpc_port: ports[0], http_port: ports[1], leads })
+        };
+        let places = regions.zip(ports.chunks_exact(2)).enumerate().map(place).collect::<anyhow::Result<_>>()?;
         Ok(Self { places, shards })
     }
 
@@ -48,12 +62,27 @@ impl Mesh {
         fs::write(&path, self.yaml()?).with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// The same mesh, as a node sees it that reaches the first region by way of another port.
+    pub(crate) fn by_way_of(&self, port: u16) -> Self {
+        let mut places = self.places.clone();
+        places[0].grpc_port = port;
+        Self { places, shards: self.shards }
+    }
+
     fn yaml(&self) -> anyhow::Result<String> {
         let (mut regions, mut zones, mut endpoints) = (String::new(), String::new(), String::new());
-        for (index, Place { region, country, grpc_port, http_port }) in self.places.iter().enumerate() {
-            let database = if index == 0 { "primary_master" } else { "regional_master" };
+        for (index, Place { region, zone, country, grpc_port, http_port, leads }) in self.places.iter().enumerate() {
+            let database = match (index, leads) {
+                (0, _) => "primary_master",
+                (_, true) => "regional_master",
+                (_, false) => "read_replica",
+            };
             writeln!(regions, "  {region}: {{primary: {}, services: [payment_processor], database: {database}}}", index == 0)?;
-            writeln!(zones, "  zone{index}: {{shards: {}, regions: [{region}], countries: [{country}]}}", self.shards)?;
+            if *leads {
+                let members: Vec<&str> =
+                    self.places.iter().filter(|place| place.zone == *zone).map(|place| place.region.as_str()).collect();
+                writeln!(zones, "  {zone}: {{shards: {}, regions: [{}], countries: [{country}]}}", self.shards, members.join(", "))?;
+            }
             writeln!(endpoints, "  {region}: {{grpc: '127.0.0.1:{grpc_port}', http: '127.0.0.1:{http_port}'}}")?;
         }
         Ok(format!("mesh: bench\nregions:\n{regions}zones:\n{zones}endpoints:\n{endpoints}"))

@@ -24,6 +24,8 @@ pub(crate) struct Report {
     pub(crate) runs: Vec<Run>,
     /// Enrolments and other work that sets the stage.
     pub(crate) setups: Vec<Setup>,
+    /// What is no run of payments: lags, bytes, rates of catching up.
+    pub(crate) figures: Vec<Figure>,
     /// Side against side.
     pub(crate) ratios: Vec<Ratio>,
     /// What was wanted, and whether it was met.
@@ -86,6 +88,17 @@ pub(crate) struct Setup {
     pub(crate) peak_bytes: u64,
 }
 
+/// Something else that was measured, round by round.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Figure {
+    /// Under which circumstances.
+    pub(crate) case: String,
+    /// What it is, its unit last.
+    pub(crate) name: String,
+    /// One for each round.
+    pub(crate) rounds: Vec<f64>,
+}
+
 /// One side divided by another, round by round.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Ratio {
@@ -126,16 +139,19 @@ pub(crate) enum Wanted {
 }
 
 impl Report {
+    /// Notes one round of a figure.
+    pub(crate) fn figure(&mut self, case: &str, name: &str, value: f64) {
+        eprintln!("{case}: {name} {value:.2}");
+        match self.figures.iter_mut().find(|figure| figure.case == case && figure.name == name) {
+            Some(figure) => figure.rounds.push(value),
+            None => self.figures.push(Figure { case: case.to_owned(), name: name.to_owned(), rounds: vec![value] }),
+        }
+    }
+
     /// Notes the rounds of a ratio and gives back its median.
     pub(crate) fn ratio(&mut self, name: &str, rounds: Vec<f64>) -> f64 {
-        let median = median(&rounds);
-        self.ratios.push(Ratio {
-            name: name.to_owned(),
-            min: rounds.iter().copied().fold(f64::INFINITY, f64::min),
-            median,
-            max: rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-            rounds,
-        });
+        let (median, (min, max)) = (median(&rounds), bounds(&rounds));
+        self.ratios.push(Ratio { name: name.to_owned(), min, median, max, rounds });
         median
     }
 
@@ -190,13 +206,23 @@ impl Report {
             .to_vec(),
         ];
         rows.extend(self.groups().into_iter().map(|group| row(&group)));
-        println!();
-        print_table(&rows);
+        if !self.runs.is_empty() {
+            println!();
+            print_table(&rows);
+        }
         if !self.setups.is_empty() {
             println!();
         }
         for Setup { case, users, rate, peak_bytes } in &self.setups {
             println!("setup: {case}: {users} users enrolled with a deposit, {rate:.0}/s, peak {} MiB", peak_bytes >> 20);
+        }
+        let figures = self.figures.iter().map(|Figure { case, name, rounds }| {
+            let (least, most) = bounds(rounds);
+            [case.clone(), name.clone(), format!("{:.2}", median(rounds)), format!("(min {least:.2},"), format!("max {most:.2})")].to_vec()
+        });
+        if !self.figures.is_empty() {
+            println!();
+            print_table(&figures.collect::<Vec<_>>());
         }
         println!();
         for Ratio { name, min, median, max, rounds } in &self.ratios {
@@ -268,6 +294,11 @@ fn print_table(rows: &[Vec<String>]) {
             cells.map(|(column, (cell, width))| if column < 4 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }).collect();
         println!("{}", line.join("  ").trim_end());
     }
+}
+
+/// The smallest and the largest.
+fn bounds(values: &[f64]) -> (f64, f64) {
+    (values.iter().copied().fold(f64::INFINITY, f64::min), values.iter().copied().fold(f64::NEG_INFINITY, f64::max))
 }
 
 /// The value in the middle; the mean of the two in the middle when there are as many on both sides. 0 of nothing.

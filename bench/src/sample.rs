@@ -57,6 +57,46 @@ impl Process {
     }
 }
 
+impl Process {
+    /// A process and its children, those that have ended included: a server of many processes as if it were one. The memory is the
+    /// largest of any, as they share most of it.
+    pub(crate) fn family(pid: u32) -> anyhow::Result<Self> {
+        let mut family = Self::of(&pid.to_string())?;
+        family.cpu_seconds += ended_children_cpu_seconds(pid)?;
+        for entry in fs::read_dir("/proc").context("cannot read /proc")?.filter_map(Result::ok) {
+            let name = entry.file_name();
+            let Some(child) = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) else { continue };
+            // Who ends meanwhile is its parent's next time.
+            if parent(child) != Some(pid) {
+                continue;
+            }
+            let Ok(child) = Self::of(child) else { continue };
+            family.cpu_seconds += child.cpu_seconds;
+            family.threads += child.threads;
+            family.peak_bytes = family.peak_bytes.max(child.peak_bytes);
+        }
+        Ok(family)
+    }
+}
+
+/// The fields of /proc/PID/stat that come after the name, which may hold spaces: the state, the parent, …
+fn after_name(pid: &str) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit(')').next()?.split_whitespace().map(str::to_owned).collect())
+}
+
+fn parent(pid: &str) -> Option<u32> {
+    after_name(pid)?.get(1)?.parse().ok()
+}
+
+fn ended_children_cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    let fields = after_name(&pid.to_string()).with_context(|| format!("process {pid} has ended"))?;
+    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok());
+    // cutime is the 14th after the name, cstime the 15th.
+    let (user, system) = ticks(13).zip(ticks(14)).context("/proc/PID/stat is not as proc(5) says")?;
+    Ok((user + system) / TICKS_PER_SECOND)
+}
+
 /// Time that this thread has spent on a processor, in seconds: what it waited for others is not in it.
 pub(crate) fn thread_cpu_seconds() -> anyhow::Result<f64> {
     let text = fs::read_to_string("/proc/thread-self/schedstat").context("cannot read /proc/thread-self/schedstat")?;

@@ -16,7 +16,10 @@ use tokio::{
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
-    proto::mesh::{GetStatusRequest, GetStatusResponse, ShardState, mesh_service_client::MeshServiceClient},
+    proto::{
+        mesh::{GetStatusRequest, GetStatusResponse, ShardState, mesh_service_client::MeshServiceClient},
+        replication::{GetReplicationRequest, ReplicaState, replication_service_client::ReplicationServiceClient},
+    },
     sample::Process,
 };
 
@@ -114,6 +117,43 @@ impl Server {
             }
             sleep(Duration::from_millis(LOOK_MS)).await;
         }
+    }
+
+    /// Waits until the node's copies of `shards` shards have `entries` entries together, in their tables too.
+    pub(crate) async fn following(&mut self, shards: u16, entries: u64) -> anyhow::Result<()> {
+        let mut client = ReplicationServiceClient::new(Endpoint::from_shared(self.endpoint.clone())?.connect_lazy());
+        let deadline = Instant::now() + Duration::from_secs(DRAIN_SECONDS);
+        loop {
+            // A node that has just been started does not answer yet.
+            let replicas = match client.get_replication(GetReplicationRequest {}).await {
+                Ok(said) => said.into_inner().replicas,
+                Err(_) => Vec::new(),
+            };
+            if let Some(stopped) = replicas.iter().find(|replica| replica.state() == ReplicaState::Stopped) {
+                bail!("{}: a copy takes in nothing more: {}\n{}", self.name, stopped.problem, self.log_tail());
+            }
+            let readable: u64 = replicas.iter().filter_map(|replica| replica.projected_sequence).sum();
+            if replicas.len() == usize::from(shards) && readable >= entries {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                bail!("{} has {readable} of {entries} entries after {DRAIN_SECONDS} s\n{}", self.name, self.log_tail());
+            }
+            sleep(Duration::from_millis(LOOK_MS)).await;
+        }
+    }
+
+    /// Entries of the zone's shards that the node leads.
+    pub(crate) async fn entries(&mut self, zone: &str) -> anyhow::Result<u64> {
+        let client = self.status.as_mut().context("a peer has no journals")?;
+        let status = client.get_status(GetStatusRequest {}).await?.into_inner();
+        let of_zone = status.shards.iter().filter(|shard| shard.shard.as_ref().is_some_and(|name| name.zone == zone));
+        Ok(of_zone.map(|shard| shard.head_sequence).sum())
+    }
+
+    /// Kills the process, as a crash would, and waits until it is gone.
+    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
     }
 
     /// The process now.

@@ -66,3 +66,26 @@ fn peers_run() {
 fn forward_runs() {
     assert_holds(&bench("forward", &["--accounts", "20", "--shards", "2"]), &["home", "forwarded", "echo"], 1);
 }
+
+#[test]
+fn replication_runs() {
+    let sizes = ["--accounts", "20", "--shards", "2", "--followers", "0,1", "--behind", "300"];
+    // Tests install nothing.
+    let postgres = Path::new("/usr/lib/postgresql").is_dir();
+    let report = bench("replication", &[&sizes[..], if postgres { &[] } else { &["--without-postgres"] }].concat());
+    assert_holds(&report, &["paymesh"], if postgres { 5 } else { 3 });
+    let figures = report["figures"].as_array().expect("figures");
+    let has = |case: &str, name: &str| {
+        let positive = |rounds: &Value| rounds[0].as_f64() > Some(0.0);
+        figures.iter().any(|figure| {
+            let (of, what) = (figure["case"].as_str().expect("a case"), figure["name"].as_str().expect("a name"));
+            of.starts_with(case) && what.starts_with(name) && positive(&figure["rounds"])
+        })
+    };
+    for name in ["committed to stored, p99", "committed to readable, p99", "entries/s stored", "entries/s readable", "bytes on the wire"] {
+        assert!(has("paymesh", name), "{name}: {figures:?}");
+    }
+    for name in ["payments/s", "committed to visible, p99", "payments/s visible", "bytes on the wire"] {
+        assert!(!postgres || has("PostgreSQL", name), "{name}: {figures:?}");
+    }
+}

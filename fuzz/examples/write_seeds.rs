@@ -37,6 +37,12 @@ fn main() -> io::Result<()> {
         segment.push(&entry);
     }
     let segment = segment.finish();
+    let zone = "global".parse().expect("a zone");
+    let reduced = segment.reduced_for(&zone, &shard()).expect("it was just written");
+    let raw = zstd::bulk::decompress(&reduced.payload, paymesh_journal::SEGMENT_BYTES_MAX)?;
+    let count = u16::try_from(segment.count).expect("seeds are small").to_le_bytes();
+    write("border_segment", "all-packed", &[&count[..], &reduced.payload].concat())?;
+    write("border_segment", "all", &[&count[..], &raw].concat())?;
     write_segment("all", &segment.payload, u16::try_from(segment.count).expect("seeds are small"))
 }
 
@@ -78,7 +84,7 @@ fn requests() -> Vec<(&'static str, Vec<u8>)> {
         ("capture", capture.encode_to_vec()),
         ("look_up", directory::v1::LookUpUsersRequest { user_ids: vec![7, 8, 1 << 62] }.encode_to_vec()),
         ("verify_shard", mesh::v1::VerifyShardRequest { shard: Some(shard), sent_by: Vec::new() }.encode_to_vec()),
-        ("subscribe", events::v1::SubscribeRequest { zone: "eu".into(), shard: 1, from_sequence: 3 }.encode_to_vec()),
+        ("subscribe", events::v1::SubscribeRequest { zone: "eu".into(), shard: 1, from_sequence: 3, read: None }.encode_to_vec()),
         ("empty", Vec::new()),
     ]
 }

@@ -47,6 +47,36 @@ pub fn segment_decoder(bytes: &[u8]) {
     }
 }
 
+/// A segment of another zone's shard from any bytes: likewise, and never an entry that this zone may not have.
+///
+/// The first two bytes are the count; the rest is the payload, once as it is and once as what it unpacks to.
+pub fn border_segment(bytes: &[u8]) {
+    let Some((count, payload)) = bytes.split_first_chunk::<2>() else { return };
+    let count = u32::from(u16::from_le_bytes(*count)).max(1);
+    let packed = zstd::bulk::compress(payload, 1).expect("compressing into memory does not fail");
+    let zone = "global".parse().expect("a zone's name");
+    for payload in [payload.to_vec(), packed] {
+        let hidden = payload.is_empty();
+        let segment = Segment {
+            epoch: Epoch(1),
+            first: Sequence(1),
+            count,
+            committed_at: Timestamp(0),
+            previous: Chain::start(shard()).hash(),
+            root: [0; 32],
+            hash: [0; 32],
+            checksum: [0; 32],
+            payload,
+        };
+        match segment.entries_for(&zone, &shard()) {
+            Ok(entries) => assert!(hidden && entries.is_empty(), "nobody wrote this segment, and it holds {entries:?}"),
+            Err(corrupt) => {
+                assert!(corrupt.sequence >= segment.first && corrupt.sequence <= segment.last(), "the damage is placed within the segment");
+            }
+        }
+    }
+}
+
 /// An entry from any bytes: what decodes encodes to what decodes to the same.
 ///
 /// The first two bytes are the length of the open part; the rest is the sealed one.

@@ -5,7 +5,7 @@
 mod journal;
 mod request;
 
-pub use journal::{entry_codec, segment_decoder};
+pub use journal::{border_segment, entry_codec, segment_decoder};
 pub use request::request_path;
 
 use paymesh_topology::Topology;

@@ -106,6 +106,11 @@ fn segment_decoder_holds_for_its_seeds_and_what_is_near_them() {
 }
 
 #[test]
+fn border_segment_holds_for_its_seeds_and_what_is_near_them() {
+    run("border_segment", paymesh_fuzz::border_segment);
+}
+
+#[test]
 fn entry_codec_holds_for_its_seeds_and_what_is_near_them() {
     run("entry_codec", paymesh_fuzz::entry_codec);
 }

@@ -205,7 +205,7 @@ async fn statement(channel: &Channel, user_id: u64) -> Result<(Vec<(i64, i64)>, 
     let mut client = WalletServiceClient::new(channel.clone());
     let (mut lines, mut pages, mut page_token) = (Vec::new(), 0, String::new());
     loop {
-        let request = GetStatementRequest { user_id, currency_code: CURRENCY.into(), page_size: PAGE_LINES, page_token };
+        let request = GetStatementRequest { user_id, currency_code: CURRENCY.into(), page_size: PAGE_LINES, page_token, read: None };
         let page = client.get_statement(timed(request)).await.map_err(refused)?.into_inner();
         ensure!(page.lines.len() <= PAGE_LINES as usize, "a page has {} lines, {PAGE_LINES} were asked for", page.lines.len());
         ensure!(!page.lines.is_empty() || page.next_page_token.is_empty(), "a page without lines is not the last");
@@ -223,7 +223,7 @@ async fn statement(channel: &Channel, user_id: u64) -> Result<(Vec<(i64, i64)>, 
 /// The booked balance, all of it available.
 async fn balance(channel: &Channel, user_id: u64) -> Result<i64> {
     let mut client = WalletServiceClient::new(channel.clone());
-    let answer = client.get_balance(timed(GetBalanceRequest { user_id })).await.map_err(refused)?.into_inner();
+    let answer = client.get_balance(timed(GetBalanceRequest { user_id, read: None })).await.map_err(refused)?.into_inner();
     let [balance] = &answer.balances[..] else { bail!("{} balances, one account was opened", answer.balances.len()) };
     ensure!(balance.currency_code == CURRENCY, "the account is in {}", balance.currency_code);
     ensure!(balance.available_minor_units == balance.booked_minor_units, "money is held, and nothing held it");

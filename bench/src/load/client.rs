@@ -15,7 +15,12 @@ use tokio::{
 };
 use tonic::transport::{Channel, Endpoint};
 
-use super::{Line, Mode, OVERTIME_SECONDS, Plan, Report, Work, enrol, payments::now_us, stream, unary};
+use super::{
+    Line, Mode, OVERTIME_SECONDS, Plan, Report, Work, enrol,
+    payments::now_us,
+    stream::{self, Pace},
+    unary,
+};
 use crate::sample;
 
 /// HTTP/2 window of a stream that the client grants, in bytes: a batch's answer fits in it.
@@ -64,7 +69,10 @@ async fn execute(plan: &Plan) -> anyhow::Result<Report> {
             let limit = Duration::from_millis(warm_up_ms + measure_ms) + Duration::from_secs(OVERTIME_SECONDS);
             let paid = async {
                 match *mode {
-                    Mode::Stream { batch, in_flight } => stream::pay(plan, &channels[0], *payees, batch, in_flight, meter).await,
+                    Mode::Stream { batch, in_flight } => {
+                        stream::pay(plan, &channels[0], *payees, batch, Pace::Closed { in_flight }, meter).await
+                    }
+                    Mode::Paced { batch, rate } => stream::pay(plan, &channels[0], *payees, batch, Pace::Timed { rate }, meter).await,
                     Mode::Unary { in_flight } => unary::pay(plan, &channels, *payees, in_flight, meter).await,
                 }
             };

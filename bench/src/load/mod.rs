@@ -1,7 +1,8 @@
 //! The load: what a client process is told to do and what it reports.
 //!
 //! The client is a process of its own, so that its work is not counted as the server's and no memory is shared. Every
-//! server compared gets the same client with the same [`Plan`]. The loop is closed: a new call starts when one has ended.
+//! server compared gets the same client with the same [`Plan`]. The loop is closed, a new call starts when one has ended, but
+//! for [`Mode::Paced`].
 
 mod client;
 mod enrol;
@@ -12,6 +13,7 @@ mod unary;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use client::{main, run};
+pub(crate) use payments::Payments;
 
 /// How long a client may run past its planned end before it gives up, in seconds.
 const OVERTIME_SECONDS: u64 = 120;
@@ -76,6 +78,13 @@ pub(crate) enum Mode {
         /// Batches in flight.
         in_flight: usize,
     },
+    /// One StreamPayments call, batches of `batch` sent at their times, whether those before are answered or not.
+    Paced {
+        /// Payments of a batch.
+        batch: usize,
+        /// Payments a second.
+        rate: u64,
+    },
     /// CreatePayment, `in_flight` calls at a time.
     Unary {
         /// Calls in flight.
@@ -88,6 +97,7 @@ impl Mode {
     pub(crate) fn name(self) -> String {
         match self {
             Self::Stream { batch, .. } => format!("stream {batch}"),
+            Self::Paced { batch, rate } => format!("stream {batch} at {rate}/s"),
             Self::Unary { in_flight } => format!("unary {in_flight}"),
         }
     }

@@ -1,60 +1,137 @@
 //! Payments in batches over one StreamPayments call.
 
-use std::{collections::VecDeque, time::Instant};
-
-use anyhow::{Context as _, bail, ensure};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
-
-use super::{Payees, Plan, client::Meter, payments::Payments, payments::check};
-use crate::proto::payments::{
-    PaymentOutcome, StreamPaymentsRequest, payment_outcome::Outcome, payment_service_client::PaymentServiceClient,
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
 };
 
-/// Keeps `in_flight` batches of `batch` payments unanswered until the meter says stop.
-pub(super) async fn pay(
-    plan: &Plan,
-    channel: &Channel,
-    payees: Payees,
-    batch: usize,
-    in_flight: usize,
-    mut meter: Meter,
-) -> anyhow::Result<Meter> {
-    ensure!(batch > 0 && in_flight > 0, "a stream needs a batch of at least one payment, and one in flight");
+use anyhow::{Context as _, bail, ensure};
+use tokio::{sync::mpsc, time::sleep_until};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Streaming, transport::Channel};
+
+use super::{
+    Payees, Plan,
+    client::Meter,
+    payments::{Payments, check},
+};
+use crate::proto::payments::{
+    PaymentOutcome, StreamPaymentsRequest, StreamPaymentsResponse, payment_outcome::Outcome, payment_service_client::PaymentServiceClient,
+};
+
+/// Batches of a timed stream in flight at most: a server that is behind by as many is not sent more.
+const TIMED_IN_FLIGHT_MAX: usize = 64;
+
+/// When batches are sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Pace {
+    /// One for each that is answered.
+    Closed {
+        /// Batches unanswered.
+        in_flight: usize,
+    },
+    /// Each at its time.
+    Timed {
+        /// Payments a second.
+        rate: u64,
+    },
+}
+
+/// Sends batches of `batch` payments at their pace until the meter says stop.
+pub(super) async fn pay(plan: &Plan, channel: &Channel, payees: Payees, batch: usize, pace: Pace, meter: Meter) -> anyhow::Result<Meter> {
+    let (first, in_flight_max, every) = match pace {
+        Pace::Closed { in_flight } => (in_flight, in_flight, None),
+        Pace::Timed { rate } => (1, TIMED_IN_FLIGHT_MAX, Some(Duration::from_secs_f64(batch as f64 / rate.max(1) as f64))),
+    };
+    ensure!(batch > 0 && first > 0, "a stream needs a batch of at least one payment, and one in flight");
     let mut payments = Payments::new(plan.accounts, payees, plan.seed);
-    let (sender, receiver) = mpsc::channel(in_flight);
+    let (sender, receiver) = mpsc::channel(in_flight_max);
     let mut sent = VecDeque::new();
-    let mut batch_id = 0;
     // The first batches go before the call: a server may wait for them before it answers with headers.
-    for _ in 0..in_flight {
-        batch_id += 1;
+    for batch_id in 1..=first as u64 {
         let request = StreamPaymentsRequest { batch_id, payments: payments.batch(batch) };
         sent.push_back((batch_id, Instant::now()));
         sender.send(request).await.context("the stream is closed")?;
     }
-    let mut sender = Some(sender);
-    let mut answers = PaymentServiceClient::new(channel.clone()).stream_payments(ReceiverStream::new(receiver)).await?.into_inner();
+    let answers = PaymentServiceClient::new(channel.clone()).stream_payments(ReceiverStream::new(receiver)).await?.into_inner();
     // Made while the server works on the ones before.
-    let mut ready = payments.batch(batch);
-    while let Some(answer) = answers.message().await? {
-        let (expected, began) = sent.pop_front().context("an answer to a batch that was not sent")?;
-        ensure!(answer.batch_id == expected, "an answer to batch {} came instead of batch {expected}", answer.batch_id);
-        ensure!(answer.outcomes.len() == batch, "{} outcomes for {batch} payments", answer.outcomes.len());
-        let go_on = meter.answer(began, batch as u64);
-        if go_on && let Some(sender) = &sender {
-            batch_id += 1;
-            sent.push_back((batch_id, Instant::now()));
-            let request = StreamPaymentsRequest { batch_id, payments: std::mem::take(&mut ready) };
-            sender.send(request).await.context("the stream is closed")?;
-            ready = payments.batch(batch);
-        } else {
-            sender = None;
-        }
-        answer.outcomes.iter().try_for_each(check_outcome)?;
+    let ready = payments.batch(batch);
+    let stream = Stream { payments, batch, ready, last: first as u64, sender: Some(sender), sent, meter };
+    match every {
+        None => stream.closed(answers).await,
+        Some(every) => stream.timed(answers, every).await,
     }
-    ensure!(sent.is_empty(), "the stream ended with {} batches unanswered", sent.len());
-    Ok(meter)
+}
+
+struct Stream {
+    payments: Payments,
+    batch: usize,
+    ready: Vec<crate::proto::payments::CreatePaymentRequest>,
+    last: u64,
+    /// Until no more is sent.
+    sender: Option<mpsc::Sender<StreamPaymentsRequest>>,
+    /// Batches that are not answered.
+    sent: VecDeque<(u64, Instant)>,
+    meter: Meter,
+}
+
+impl Stream {
+    async fn closed(mut self, mut answers: Streaming<StreamPaymentsResponse>) -> anyhow::Result<Meter> {
+        while let Some(answer) = answers.message().await? {
+            let go_on = self.answered(&answer)?;
+            if go_on {
+                self.send().await?;
+            } else {
+                self.sender = None;
+            }
+            answer.outcomes.iter().try_for_each(check_outcome)?;
+        }
+        self.finished()
+    }
+
+    async fn timed(mut self, mut answers: Streaming<StreamPaymentsResponse>, every: Duration) -> anyhow::Result<Meter> {
+        let mut due = tokio::time::Instant::now() + every;
+        loop {
+            tokio::select! {
+                answer = answers.message() => {
+                    let Some(answer) = answer? else { return self.finished() };
+                    self.answered(&answer)?;
+                    answer.outcomes.iter().try_for_each(check_outcome)?;
+                }
+                () = sleep_until(due), if self.sender.is_some() && self.sent.len() < TIMED_IN_FLIGHT_MAX => {
+                    due += every;
+                    if Instant::now() < self.meter.stop_at {
+                        self.send().await?;
+                    } else {
+                        self.sender = None;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send(&mut self) -> anyhow::Result<()> {
+        let Some(sender) = &self.sender else { return Ok(()) };
+        self.last += 1;
+        self.sent.push_back((self.last, Instant::now()));
+        let request = StreamPaymentsRequest { batch_id: self.last, payments: std::mem::take(&mut self.ready) };
+        sender.send(request).await.context("the stream is closed")?;
+        self.ready = self.payments.batch(self.batch);
+        Ok(())
+    }
+
+    /// Takes an answer in, and says whether another batch may begin.
+    fn answered(&mut self, answer: &StreamPaymentsResponse) -> anyhow::Result<bool> {
+        let (expected, began) = self.sent.pop_front().context("an answer to a batch that was not sent")?;
+        ensure!(answer.batch_id == expected, "an answer to batch {} came instead of batch {expected}", answer.batch_id);
+        ensure!(answer.outcomes.len() == self.batch, "{} outcomes for {} payments", answer.outcomes.len(), self.batch);
+        Ok(self.meter.answer(began, self.batch as u64))
+    }
+
+    fn finished(self) -> anyhow::Result<Meter> {
+        ensure!(self.sent.is_empty(), "the stream ended with {} batches unanswered", self.sent.len());
+        Ok(self.meter)
+    }
 }
 
 fn check_outcome(outcome: &PaymentOutcome) -> anyhow::Result<()> {

@@ -1,9 +1,10 @@
 //! The peers that a node is compared with. Each is a server process: a hidden subcommand of this program.
 //!
-//! Both serve the same PaymentService as a node through [`Peer`], and differ in what stands behind it.
+//! Those that take payments serve the same PaymentService as a node through [`Peer`], and differ in what stands behind it.
 
 pub(crate) mod echo;
 pub(crate) mod naive;
+pub(crate) mod postgres;
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 

@@ -5,6 +5,7 @@ pub(crate) mod ledger;
 pub(crate) mod naive;
 pub(crate) mod node;
 pub(crate) mod peers;
+pub(crate) mod replication;
 
 use crate::{load::Mode, report::Run};
 

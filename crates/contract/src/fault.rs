@@ -180,7 +180,7 @@ fn cut(mut text: String, bytes_max: usize) -> String {
 }
 
 /// The code's name in google/rpc/code.proto.
-fn code_name(code: Code) -> &'static str {
+pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

@@ -72,6 +72,27 @@ impl KeyPath {
     ///
     /// Members of a oneof and map fields are refused: on the wire, one member takes another's value away.
     pub(crate) fn resolve(request: &MessageDescriptor, path: &str) -> Result<Self, &'static str> {
+        let resolved = Self::resolve_kind(request, path, |kind| match kind {
+            Kind::Uint32 => Some(LeafKind::U32),
+            Kind::Uint64 => Some(LeafKind::U64),
+            Kind::String => Some(LeafKind::Text),
+            _ => None,
+        });
+        resolved?.ok_or("is not a uint32, uint64 or string")
+    }
+
+    /// The same for an enum, whose value is given as its number; one that is negative, as the number of its 32 bits.
+    pub(crate) fn resolve_enum(request: &MessageDescriptor, path: &str) -> Result<Self, &'static str> {
+        let resolved = Self::resolve_kind(request, path, |kind| matches!(kind, Kind::Enum(_)).then_some(LeafKind::U32));
+        resolved?.ok_or("is not an enum")
+    }
+
+    /// `None` where the field is of another kind.
+    fn resolve_kind(
+        request: &MessageDescriptor,
+        path: &str,
+        leaf_kind: impl Fn(Kind) -> Option<LeafKind>,
+    ) -> Result<Option<Self>, &'static str> {
         let mut message = request.clone();
         let mut parents = Vec::new();
         let mut names = path.split('.').peekable();
@@ -92,13 +113,8 @@ impl KeyPath {
                 message = next;
                 continue;
             }
-            let kind = match field.kind() {
-                Kind::Uint32 => LeafKind::U32,
-                Kind::Uint64 => LeafKind::U64,
-                Kind::String => LeafKind::Text,
-                _ => return Err("is not a uint32, uint64 or string"),
-            };
-            return Ok(Self { text: path.into(), parents: parents.into(), leaf: field.number(), kind, repeated });
+            let kind = leaf_kind(field.kind());
+            return Ok(kind.map(|kind| Self { text: path.into(), parents: parents.into(), leaf: field.number(), kind, repeated }));
         }
         Err("is empty")
     }

@@ -15,7 +15,7 @@ pub mod policy;
 mod redact;
 
 pub use convert::timestamp;
-pub use fault::{DOMAIN, Fault};
+pub use fault::{DOMAIN, Fault, code_name};
 pub use key::{KeyError, KeyPath, KeyValue};
 pub use options::v1::DataClass;
 pub use policy::{MethodPolicy, Policies, Target, policies};

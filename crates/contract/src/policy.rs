@@ -27,6 +27,8 @@ const DATA_CLASS: &str = "paymesh.options.v1.data_class";
 const ENTRY_OPEN: &str = "paymesh.events.v1.EntryOpen";
 /// The journal's message that stays in the zone.
 const ENTRY_SEALED: &str = "paymesh.events.v1.EntrySealed";
+/// The message by which a request says how old its answer may be.
+const READ_OPTIONS: &str = "paymesh.common.v1.ReadOptions";
 /// Google's own messages have no annotations: the field that holds one has the class.
 const GOOGLE: &str = "google.protobuf";
 
@@ -63,10 +65,14 @@ pub struct MethodPolicy {
     pub target: Target,
     /// The request field that names the place. `None` only for [`Target::Local`].
     pub key: Option<KeyPath>,
-    /// The request field that picks the shard. Set for [`Target::Zone`] and [`Target::Replica`], and only for them.
+    /// The request field that picks the shard. Set for [`Target::Zone`]; for [`Target::Replica`] where the key is a journal's zone.
     pub shard_key: Option<KeyPath>,
+    /// The request field that says at which level the call reads. Set for [`Target::Replica`], and only for it.
+    pub read_level: Option<KeyPath>,
     /// The scopes a caller needs, all of them. Empty: any authenticated caller.
     pub scopes: Vec<String>,
+    /// Whether only nodes of the mesh call it: its streams do not share places with those of callers.
+    pub nodes_only: bool,
     /// Whether a call may be sent again when its answer was lost (IDEMPOTENT or NO_SIDE_EFFECTS).
     pub idempotent: bool,
     /// Whether it changes nothing (NO_SIDE_EFFECTS).
@@ -88,7 +94,8 @@ pub enum Target {
     Zone,
     /// The leader of the directory's shard of the user that the key names.
     Directory,
-    /// The nearest region that holds the journal that the key and the shard key name.
+    /// As [`Target::Home`], the key and the shard key naming a shard where there is a shard key; or the node that the caller
+    /// reached, where the read level is LOCAL and that node can answer.
     Replica,
 }
 
@@ -111,7 +118,7 @@ pub enum Error {
     Key {
         /// The method's full name.
         method: String,
-        /// `key` or `shard_key`.
+        /// `key`, `shard_key` or `read`.
         which: &'static str,
         /// The annotated path.
         path: String,
@@ -264,12 +271,23 @@ fn read_method(method: &MethodDescriptor, route: &ExtensionDescriptor, auth: &Ex
         RouteTarget::Replica => Target::Replica,
     };
     let key = read_key(method, "key", &route.key, target != Target::Local)?;
-    let shard_key = read_key(method, "shard_key", &route.shard_key, matches!(target, Target::Zone | Target::Replica))?;
+    let shard_key = match target {
+        // A user or a payment names its shard by itself.
+        Target::Replica if route.shard_key.is_empty() => None,
+        Target::Zone | Target::Replica => read_key(method, "shard_key", &route.shard_key, true)?,
+        _ => read_key(method, "shard_key", &route.shard_key, false)?,
+    };
+    let read_level = read_options(method, &route.read, target)?;
+    let is_read_only = |level: IdempotencyLevel| level == IdempotencyLevel::NoSideEffects;
     let idempotency = method
         .method_descriptor_proto()
         .options
         .as_ref()
         .map_or(IdempotencyLevel::IdempotencyUnknown, |options| options.idempotency_level());
+    if target == Target::Replica && !is_read_only(idempotency) {
+        let problem = "may lead to a copy, and the method is not NO_SIDE_EFFECTS";
+        return Err(Error::Key { method: method.full_name().to_owned(), which: "read", path: route.read, problem });
+    }
     let service = method.parent_service().full_name();
     Ok(MethodPolicy {
         path: format!("/{service}/{}", method.name()),
@@ -278,9 +296,11 @@ fn read_method(method: &MethodDescriptor, route: &ExtensionDescriptor, auth: &Ex
         target,
         key,
         shard_key,
+        read_level,
         scopes: auth.scopes,
+        nodes_only: auth.nodes_only,
         idempotent: idempotency != IdempotencyLevel::IdempotencyUnknown,
-        read_only: idempotency == IdempotencyLevel::NoSideEffects,
+        read_only: is_read_only(idempotency),
         client_streaming: method.is_client_streaming(),
         server_streaming: method.is_server_streaming(),
     })
@@ -313,6 +333,24 @@ fn read_key(method: &MethodDescriptor, which: &'static str, path: &str, needed: 
         (false, false) => Err(wrong("has no meaning for its target")),
         (true, true) => Err(wrong("is missing, and its target needs it")),
         (true, false) => KeyPath::resolve(&method.input(), path).map(Some).map_err(wrong),
+    }
+}
+
+/// Where a request says at which level it reads: for REPLICA, and only there.
+fn read_options(method: &MethodDescriptor, path: &str, target: Target) -> Result<Option<KeyPath>, Error> {
+    let wrong = |problem| Error::Key { method: method.full_name().to_owned(), which: "read", path: path.to_owned(), problem };
+    match (target == Target::Replica, path.is_empty()) {
+        (false, true) => return Ok(None),
+        (false, false) => return Err(wrong("has no meaning for its target")),
+        (true, true) => return Err(wrong("is missing, and its target needs it")),
+        (true, false) => {}
+    }
+    let field = method.input().get_field_by_name(path).ok_or_else(|| wrong("is not a field of the request"))?;
+    match field.kind() {
+        Kind::Message(message) if message.full_name() == READ_OPTIONS && !field.is_list() => {
+            KeyPath::resolve_enum(&method.input(), &format!("{path}.level")).map(Some).map_err(wrong)
+        }
+        _ => Err(wrong("is not a paymesh.common.v1.ReadOptions")),
     }
 }
 

@@ -21,8 +21,10 @@ const CACHE_ENTRIES_LOG2: u32 = 22;
 const USERS_MAX: usize = 8_192;
 
 pub(crate) const MISSES: &str = "paymesh_directory_misses_total";
+pub(crate) const ASKED: &str = "paymesh_directory_asked_total";
 
-/// Who knows the zones that are not known here. The mesh's own asks `DirectoryService.LookUpUsers` at the directory's home.
+/// Who knows the zones that are not in memory here. The mesh's own asks a copy of the directory, if this node keeps one, and of
+/// what that does not know `DirectoryService.LookUpUsers` at the directory's home.
 #[tonic::async_trait]
 pub trait ZoneSource: Send + Sync {
     /// The zones of those users that exist, in any order. All are of one shard of the directory, and 8,192 at most.

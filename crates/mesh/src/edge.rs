@@ -24,7 +24,7 @@ use crate::{
 /// Calls in progress at most that are no streams.
 const CALLS_MAX: usize = 8_192;
 
-/// Streams in progress at most: more than those that three peers may send here. A slow one may hold some megabytes.
+/// Callers' streams in progress at most: more than those that three peers may send here. A slow one may hold some megabytes.
 const STREAMS_MAX: usize = 1_024;
 
 /// Health checks and reflections in progress at most: balancers watch by them.
@@ -59,7 +59,7 @@ const HEADERS_BYTES_MAX: u32 = 16 * 1024;
 pub struct Limits {
     /// Calls in progress at most that are no streams: more are refused with UNAVAILABLE `NODE_OVERLOADED`.
     pub calls_max: usize,
-    /// Streams in progress at most: more are refused in the same way.
+    /// Streams of callers in progress at most: more are refused in the same way.
     pub streams_max: usize,
     /// Health checks and reflections in progress at most: more are refused in the same way.
     pub probes_max: usize,
@@ -101,6 +101,9 @@ type Stack = Trace<Metrics<Deadline<Shed<Arrival<Router>>>>>;
 /// The stack, top to bottom.
 fn stack(mesh: Mesh, local: Routes, limits: Limits) -> Stack {
     let (region, stop) = (mesh.region().clone(), mesh.stop().clone());
+    // Every other region may follow every shard led here; a stream that was lost may last for a while beside its successor.
+    let topology = mesh.topology();
+    let feeds_max = 2 * topology.led_by(&region).len() * topology.regions().count().saturating_sub(1);
     ServiceBuilder::new()
         // First, so that everything below happens within the call's span, and so that every layer finds the call's context.
         .layer_fn(move |inner| Trace::new(region.clone(), inner))
@@ -111,7 +114,7 @@ fn stack(mesh: Mesh, local: Routes, limits: Limits) -> Stack {
         .layer_fn(move |inner| Deadline::new(stop.clone(), inner))
         // Before a byte of the body is read: what is refused costs nothing. Below the deadline, so that a place is free again
         // when a call ends there.
-        .layer_fn(move |inner| Shed::new(limits, inner))
+        .layer_fn(move |inner| Shed::new(limits, feeds_max, inner))
         // Above all that reads the body. Below the places, which are few: they are what it frees.
         .layer_fn(move |inner| Arrival::new(limits.first_message_wait, inner))
         // The services here, or the node of another region.

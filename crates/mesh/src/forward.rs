@@ -19,7 +19,7 @@ use crate::{
     body::{self, FromPeer},
     call::{self, Call, HOPS_MAX, TIMEOUT_HEADER},
     layers::{deadline, trace},
-    methods::Method,
+    methods::{Kind, Method},
     peer::{Peer, Unanswered},
 };
 
@@ -41,13 +41,13 @@ pub(crate) async fn forward(own: &RegionName, peer: &Peer, call: &Call, parts: P
             Ok(request) => request,
             Err(fault) => return body::reply(fault),
         };
-        let streaming = call.method.is_some_and(Method::is_streaming);
+        let kind = call.method.map_or(Kind::Call, Method::kind);
         let retry_is_safe = call.method.is_some_and(|method| method.policy.idempotent);
         let region = peer.region().clone();
-        match peer.send(request, streaming).await {
+        match peer.send(request, kind).await {
             Ok(answer) => {
                 let broken = move |status: Status| unanswered(&region, Unanswered::Broken(status.message().to_owned()), retry_is_safe);
-                if streaming { answer.map(|inner| FromPeer::body(inner, broken)) } else { whole(answer, broken).await }
+                if kind != Kind::Call { answer.map(|inner| FromPeer::body(inner, broken)) } else { whole(answer, broken).await }
             }
             Err(problem) => {
                 tracing::debug!(%region, ?problem, "a forwarded call got no answer");

@@ -39,7 +39,7 @@ pub use crate::{
     edge::{Edge, Limits},
     frame::MESSAGE_BYTES_MAX,
     layers::deadline::DEADLINE_DEFAULT_MS,
-    mesh::{Mesh, MeshChannel, describe_metrics},
+    mesh::{Copies, Mesh, MeshChannel, describe_metrics},
     worded::{Worded, unreadable},
 };
 

@@ -1,10 +1,10 @@
 //! A node's view of the mesh, and the way in for calls that start inside.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     future::Future,
-    sync::{Arc, PoisonError, RwLock, Weak},
+    sync::{Arc, OnceLock, PoisonError, RwLock, Weak},
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,7 +15,7 @@ use paymesh_contract::{
     directory::v1::{LookUpUsersRequest, directory_service_client::DirectoryServiceClient},
 };
 use paymesh_topology::Topology;
-use paymesh_types::{RegionName, UserId, ZoneName};
+use paymesh_types::{RegionName, ShardRef, UserId, ZoneName};
 use tokio::net::TcpListener;
 use tonic::{Code, body::Body, service::Routes};
 use tower::Service;
@@ -55,6 +55,8 @@ struct Inner {
     directory: Directory,
     counts: RouteCounts,
     stop: Stop,
+    /// The copies of other regions' shards that this node keeps, once it is known which.
+    copies: OnceLock<Arc<dyn Copies>>,
     /// This node's services, while they serve. They hold clones of this mesh: to part them is what ends both.
     local: RwLock<Option<Routes>>,
 }
@@ -70,7 +72,9 @@ impl Mesh {
             return Err(Error::UnknownRegion { region, known });
         }
         let others = topology.regions().filter(|other| other.name != region);
-        let peers = others.map(|other| Ok((other.name.clone(), Peer::new(other)?))).collect::<Result<_, Error>>()?;
+        let peers = others
+            .map(|other| Ok((other.name.clone(), Peer::new(other, topology.led_by(&other.name).len())?)))
+            .collect::<Result<_, Error>>()?;
         let inner = Arc::new_cyclic(|mesh: &Weak<Inner>| Inner {
             directory: Directory::new(Arc::clone(&topology), Arc::new(OverMesh { mesh: mesh.clone() })),
             counts: RouteCounts::new(&topology),
@@ -78,6 +82,7 @@ impl Mesh {
             region,
             peers,
             stop: Stop::default(),
+            copies: OnceLock::new(),
             local: RwLock::new(None),
         });
         Ok(Self { inner })
@@ -132,6 +137,16 @@ impl Mesh {
     /// The whole stack around these services, for a listener of one's own.
     pub fn edge(&self, services: Routes, limits: Limits) -> Edge {
         Edge::new(self.clone(), services.prepare(), limits)
+    }
+
+    /// Lets calls and look-ups be answered from this node's copies of other regions' shards. Once: later copies are not taken.
+    pub fn read_from(&self, copies: Arc<dyn Copies>) {
+        let _ = self.inner.copies.set(copies);
+    }
+
+    /// Whether this node can answer reads of a shard that another region leads.
+    pub(crate) fn can_read(&self, shard: &ShardRef) -> bool {
+        self.inner.copies.get().is_some_and(|copies| copies.can_read(shard))
     }
 
     /// Serves these services, and the rest of the mesh through them, until `shutdown` ends and the calls in progress have:
@@ -213,7 +228,17 @@ impl std::fmt::Debug for MeshChannel {
     }
 }
 
-/// Asks the directory's home, wherever it is.
+/// The copies of other regions' shards that a node keeps.
+#[tonic::async_trait]
+pub trait Copies: Send + Sync {
+    /// Whether reads of the shard can be answered from a copy here, at any age.
+    fn can_read(&self, shard: &ShardRef) -> bool;
+
+    /// The zones of those users that a copy of the directory here knows, in any order. Users that are left out may exist.
+    async fn zones_of(&self, users: &[UserId]) -> Vec<(UserId, ZoneName)>;
+}
+
+/// Asks this node's copy of the directory, and of what that does not know its home, wherever it is.
 struct OverMesh {
     mesh: Weak<Inner>,
 }
@@ -222,17 +247,28 @@ struct OverMesh {
 impl ZoneSource for OverMesh {
     async fn look_up(&self, users: &[UserId]) -> Result<Vec<(UserId, ZoneName)>, Fault> {
         let inner = self.mesh.upgrade().ok_or_else(crate::layers::deadline::stopping)?;
+        // What a copy knows is true for ever; what it does not know yet may be there all the same.
+        let mut known = match inner.copies.get() {
+            Some(copies) => copies.zones_of(users).await,
+            None => Vec::new(),
+        };
+        let found: BTreeSet<UserId> = known.iter().map(|(user, _)| *user).collect();
+        let asked: Vec<u64> = users.iter().filter(|user| !found.contains(user)).map(|user| user.get()).collect();
+        if asked.is_empty() {
+            return Ok(known);
+        }
+        metrics::counter!(directory::ASKED).increment(asked.len() as u64);
         let mut client = DirectoryServiceClient::new(Mesh { inner }.channel());
-        let mut request = tonic::Request::new(LookUpUsersRequest { user_ids: users.iter().map(|user| user.get()).collect() });
+        let mut request = tonic::Request::new(LookUpUsersRequest { user_ids: asked });
         request.set_timeout(Duration::from_millis(LOOK_UP_WAIT_MAX_MS));
         let answer = client.look_up_users(request).await.map_err(|status| Fault::from_status(&status))?;
         let nonsense = |what: String| Fault::new(Code::Internal, "DIRECTORY_MALFORMED", format!("the directory answered {what}"));
-        let found = answer.into_inner().users.into_iter().map(|found| {
+        for found in answer.into_inner().users {
             let user = UserId::try_from(found.user_id).map_err(|error| nonsense(error.to_string()))?;
             let zone = found.zone.parse().map_err(|error: paymesh_types::Invalid| nonsense(error.to_string()))?;
-            Ok((user, zone))
-        });
-        found.collect()
+            known.push((user, zone));
+        }
+        Ok(known)
     }
 }
 
@@ -242,7 +278,11 @@ pub fn describe_metrics() {
     metrics::describe_histogram!(CALL_SECONDS, metrics::Unit::Seconds, "From a call's headers to the last byte of its answer");
     metrics::describe_counter!(SHED, "Calls refused because too many were in progress");
     metrics::describe_counter!(incoming::REFUSED, "Connections that were closed or not accepted, by why: limit, preface, accept");
-    metrics::describe_counter!(directory::MISSES, "Users whose zone had to be asked for at the directory's home");
+    metrics::describe_counter!(
+        directory::MISSES,
+        "Users whose zone was not in memory: it is looked up in a copy of the directory, or asked for"
+    );
+    metrics::describe_counter!(directory::ASKED, "Users whose zone had to be asked for at the directory's home");
 }
 
 #[cfg(test)]

@@ -13,7 +13,27 @@ pub(crate) struct Method {
     pub(crate) index: usize,
 }
 
+/// What a call holds while it lasts; each has places of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A request and its answer.
+    Call,
+    /// A stream, which lasts as long as its caller wants.
+    Stream,
+    /// A stream between nodes, which lasts as long as they do: as many as there are shards to follow.
+    Feed,
+}
+
 impl Method {
+    /// What a call of it holds.
+    pub(crate) fn kind(&self) -> Kind {
+        match (self.is_streaming(), self.policy.nodes_only) {
+            (false, _) => Kind::Call,
+            (true, false) => Kind::Stream,
+            (true, true) => Kind::Feed,
+        }
+    }
+
     /// Whether requests or answers are streams, which last as long as their caller wants.
     pub(crate) fn is_streaming(&self) -> bool {
         self.policy.client_streaming || self.policy.server_streaming

@@ -4,7 +4,7 @@
 //! attempt, never a queue of them: when an attempt fails, every call that still waits to be sent fails with it.
 //!
 //! Streams go over a connection of their own, because those who hold many, or do not read theirs, would hold up the calls
-//! beside them. No connection carries more than the other side takes: a call that finds all full is refused, and does not wait.
+//! beside them; so do those by which this node follows the shards of the other, one each. No connection carries more than the other side takes: a call that finds all full is refused, and does not wait.
 
 use std::{
     error::Error as StdError,
@@ -35,17 +35,18 @@ use tower::{Service, ServiceExt};
 
 use crate::{
     Error, body,
+    methods::Kind,
     places::{Place, Places},
 };
 
 /// Connections to each region for calls: two, so that one core's worth of encryption or one lost packet does not hold up
-/// everything. Streams have a third.
+/// everything. Streams have others.
 const CONNECTIONS: usize = 2;
 
 /// Calls in progress on one connection at most, on both sides.
 pub(crate) const CONNECTION_CALLS_MAX: u32 = 2_048;
 
-/// Streams to each region in progress at most.
+/// Streams of callers to each region in progress at most, and on each connection that this node follows by.
 const STREAMS_MAX: u32 = 256;
 
 /// How long a connection may take to be made: an ocean's round trips, twice over.
@@ -84,6 +85,8 @@ pub(crate) struct Peer {
     region: RegionName,
     calls: [Connection; CONNECTIONS],
     streams: Connection,
+    /// As many as it takes for a stream from each shard that the other leads, and its successor.
+    feeds: Vec<Connection>,
     next: AtomicUsize,
 }
 
@@ -95,8 +98,8 @@ struct Connection {
 }
 
 impl Peer {
-    /// The peer of a region. Connects to nothing yet; must be called within a tokio runtime.
-    pub(crate) fn new(region: &Region) -> Result<Self, Error> {
+    /// The peer of a region that leads so many shards. Connects to nothing yet; must be called within a tokio runtime.
+    pub(crate) fn new(region: &Region, led: usize) -> Result<Self, Error> {
         let dial = format!("http://{}", region.grpc);
         let wrong = |source| Error::Endpoint { region: region.name.clone(), endpoint: region.grpc.to_string(), source };
         let endpoint = Endpoint::from_shared(dial)
@@ -110,11 +113,13 @@ impl Peer {
             let endpoint = endpoint.clone().initial_stream_window_size(stream_window_bytes).initial_connection_window_size(window_bytes);
             Connection { channel: endpoint.connect_lazy(), places: Places::new(places as usize), unreachable: Notify::new() }
         };
+        // Room for every stream's whole window: none that is not read takes another's.
+        let streams = || connection(STREAMS_MAX, ANSWERS_WINDOW_BYTES, STREAMS_MAX * ANSWERS_WINDOW_BYTES);
         Ok(Self {
             region: region.name.clone(),
             calls: std::array::from_fn(|_| connection(CONNECTION_CALLS_MAX, STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES)),
-            // Room for every stream's whole window: none that is not read takes another's.
-            streams: connection(STREAMS_MAX, ANSWERS_WINDOW_BYTES, STREAMS_MAX * ANSWERS_WINDOW_BYTES),
+            streams: streams(),
+            feeds: (0..(2 * led).div_ceil(STREAMS_MAX as usize)).map(|_| streams()).collect(),
             next: AtomicUsize::new(0),
         })
     }
@@ -125,19 +130,22 @@ impl Peer {
     }
 
     /// A connection that has a place left, and the place.
-    fn place(&self, streaming: bool) -> Result<(&Connection, Place), Unanswered> {
-        let connections = if streaming { std::slice::from_ref(&self.streams) } else { &self.calls };
-        let first = self.next.fetch_add(1, Relaxed) % connections.len();
+    fn place(&self, kind: Kind) -> Result<(&Connection, Place), Unanswered> {
+        let connections = match kind {
+            Kind::Call => &self.calls[..],
+            Kind::Stream => std::slice::from_ref(&self.streams),
+            Kind::Feed => &self.feeds,
+        };
+        let first = self.next.fetch_add(1, Relaxed) % connections.len().max(1);
         let in_turn = connections[first..].iter().chain(&connections[..first]);
         let found =
             in_turn.map(|connection| (connection, connection.places.take())).find_map(|(connection, place)| Some((connection, place?)));
         found.ok_or_else(|| Unanswered::Full(connections.iter().map(|connection| connection.places.max()).sum()))
     }
 
-    /// Sends a request and waits for the beginning of its answer, as long as the caller keeps waiting. `streaming`: the call
-    /// lasts as long as its caller wants.
-    pub(crate) async fn send(&self, request: Request<Body>, streaming: bool) -> Result<Response<Body>, Unanswered> {
-        let (connection, place) = self.place(streaming)?;
+    /// Sends a request and waits for the beginning of its answer, as long as the caller keeps waiting.
+    pub(crate) async fn send(&self, request: Request<Body>, kind: Kind) -> Result<Response<Body>, Unanswered> {
+        let (connection, place) = self.place(kind)?;
         // Made before the request is handed over: it hears of every failure from here on.
         let unreachable = connection.unreachable.notified();
         let sent = Arc::new(AtomicBool::new(false));
@@ -221,16 +229,21 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn calls_fill_both_connections_and_streams_theirs_and_then_there_is_no_place() {
+    async fn calls_streams_and_feeds_fill_their_connections_and_then_there_is_no_place() {
         let topology = crate::mesh::tests::topology(&[1, 2]);
-        let peer = Peer::new(topology.region(&"eu_west".parse().expect("a name")).expect("a region")).expect("a peer");
-        for (streaming, max) in [(false, 4_096), (true, 256)] {
-            let mut held: Vec<_> = (0..max).map(|_| peer.place(streaming).expect("a place")).collect();
-            assert!(matches!(peer.place(streaming), Err(Unanswered::Full(full)) if full == max));
+        let peer = |led| Peer::new(topology.region(&"eu_west".parse().expect("a name")).expect("a region"), led).expect("a peer");
+        let kinds = [(Kind::Call, 4_096), (Kind::Stream, 256), (Kind::Feed, 1_024)];
+        // 400 shards, and as many streams beside those that were lost.
+        let many = peer(400);
+        for (kind, max) in kinds {
+            let mut held: Vec<_> = (0..max).map(|_| many.place(kind).expect("a place")).collect();
+            assert!(matches!(many.place(kind), Err(Unanswered::Full(full)) if full == max));
             held.pop();
-            held.push(peer.place(streaming).expect("a place that is free again"));
-            // The other kind has its own.
-            drop(peer.place(!streaming).expect("a place"));
+            held.push(many.place(kind).expect("a place that is free again"));
+            for (other, _) in kinds.iter().filter(|(other, _)| *other != kind) {
+                drop(many.place(*other).expect("a place of its own"));
+            }
         }
+        assert!(matches!(peer(0).place(Kind::Feed), Err(Unanswered::Full(0))), "it leads nothing that could be followed");
     }
 }

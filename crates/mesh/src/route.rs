@@ -3,7 +3,7 @@
 //! Pure. [`plan`] reads the key and says what it names; [`shard`] turns that into a shard, given the user's zone where one is
 //! needed (only the directory knows it, and asking it takes time, so that is left to the caller); [`leader`] names the region.
 
-use paymesh_contract::{Fault, KeyPath, KeyValue, MethodPolicy, Target};
+use paymesh_contract::{Fault, KeyPath, KeyValue, MethodPolicy, Target, common::v1::ReadLevel};
 use paymesh_topology::Topology;
 use paymesh_types::{Country, PaymentId, RegionName, ShardRef, UserId, ZoneName};
 use tonic::Code;
@@ -34,7 +34,18 @@ pub fn plan(policy: &MethodPolicy, message: &[u8]) -> Result<Plan, Fault> {
     let shard_key = || Key::of(policy, policy.shard_key.as_ref(), message);
     match policy.target {
         Target::Local => Ok(Plan::Local),
-        Target::Home => {
+        Target::Replica if policy.shard_key.is_some() => {
+            let zone = key()?;
+            let zone = zone.parse(zone.text()?)?;
+            // Shard 0 looks like an absent field on the wire.
+            let index = match policy.shard_key.as_ref().map(|path| path.extract(message)).transpose()?.flatten() {
+                None => 0,
+                Some(KeyValue::Number(index)) => u16::try_from(index).map_err(|_| shard_not_found())?,
+                Some(KeyValue::Text(_)) => return Err(misannotated(policy)),
+            };
+            Ok(Plan::Journal(ShardRef { zone, index }))
+        }
+        Target::Home | Target::Replica => {
             let key = key()?;
             match key.value {
                 KeyValue::Number(_) => Ok(Plan::User(key.user()?)),
@@ -47,18 +58,16 @@ pub fn plan(policy: &MethodPolicy, message: &[u8]) -> Result<Plan, Fault> {
             Ok(Plan::Resident(country, shard_key()?.user()?))
         }
         Target::Directory => Ok(Plan::Directory(key()?.user()?)),
-        Target::Replica => {
-            let zone = key()?;
-            let zone = zone.parse(zone.text()?)?;
-            // Shard 0 looks like an absent field on the wire.
-            let index = match policy.shard_key.as_ref().map(|path| path.extract(message)).transpose()?.flatten() {
-                None => 0,
-                Some(KeyValue::Number(index)) => u16::try_from(index).map_err(|_| shard_not_found())?,
-                Some(KeyValue::Text(_)) => return Err(misannotated(policy)),
-            };
-            Ok(Plan::Journal(ShardRef { zone, index }))
-        }
     }
+}
+
+/// Whether a copy at this node may answer the call: its method says that it reads, and its message that it may be read here.
+///
+/// # Errors
+/// INVALID_ARGUMENT `MALFORMED_REQUEST`.
+pub fn reads_here(policy: &MethodPolicy, message: &[u8]) -> Result<bool, Fault> {
+    let level = policy.read_level.as_ref().map(|path| path.extract(message)).transpose()?.flatten();
+    Ok(level == Some(KeyValue::Number(ReadLevel::Local as u64)))
 }
 
 /// The shard that a plan leads to; `zone` is the user's, for [`Plan::User`]. None for [`Plan::Local`].

@@ -1,4 +1,5 @@
-//! The bottom of the stack: a call goes to this node's services, or on to the region that leads the shard it belongs to.
+//! The bottom of the stack: a call goes to this node's services, or on to the region that leads the shard it belongs to. A read
+//! that says so is answered from this node's copy of the shard.
 
 use std::{
     convert::Infallible,
@@ -120,7 +121,12 @@ async fn home(mesh: &Mesh, policy: &MethodPolicy, read: &Bytes) -> Result<Region
         _ => fault,
     };
     match route::shard(mesh.topology(), &plan, zone.as_ref()).map_err(named)? {
-        Some(shard) => route::leader(mesh.topology(), &shard).cloned(),
+        // By now it is known that there is such a shard, and which.
+        Some(shard) => {
+            let leader = route::leader(mesh.topology(), &shard)?;
+            let here = leader != mesh.region() && route::reads_here(policy, message)? && mesh.can_read(&shard);
+            Ok(if here { mesh.region() } else { leader }.clone())
+        }
         None => Ok(mesh.region().clone()),
     }
 }

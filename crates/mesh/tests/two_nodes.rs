@@ -20,7 +20,7 @@ use tonic::Code;
 
 /// A request for a user's balance, with a field at its end that no version of the contract has.
 fn balance_of(user_id: u64) -> Bytes {
-    let mut message = GetBalanceRequest { user_id }.encode_to_vec();
+    let mut message = GetBalanceRequest { user_id, read: None }.encode_to_vec();
     message.extend_from_slice(&[0xfa, 0x7f, 3, b'a', b'b', b'c']);
     framed(&message)
 }
@@ -65,7 +65,7 @@ async fn a_call_for_here_stays_here() {
 async fn a_body_in_many_pieces_is_the_same_body() {
     let (us, eu) = (Wallet::new("us_east", Manner::Answer), Wallet::new("eu_west", Manner::Answer));
     let [us_node, _eu_node] = two_nodes(&us, &eu).await;
-    let mut message = GetBalanceRequest { user_id: 7 }.encode_to_vec();
+    let mut message = GetBalanceRequest { user_id: 7, read: None }.encode_to_vec();
     // 300,000 bytes in an unknown field: some twenty HTTP/2 frames.
     message.extend_from_slice(&[0xfa, 0x7f, 0xe0, 0xa7, 0x12]);
     message.resize(message.len() + 300_000, b'x');
@@ -155,7 +155,7 @@ async fn regions_that_disagree_on_a_leader_do_not_play_ball_with_a_call() {
     let (one, other) = (topology([us_port, eu_port], false), topology([us_port, eu_port], true));
     let us_node = Node::start(&one, "us_east", us_listener, Wallet::new("us_east", Manner::Answer));
     let _eu_node = Node::start(&other, "eu_west", eu_listener, Wallet::new("eu_west", Manner::Answer));
-    let message = GetPaymentRequest { payment_id: "pay_eu_1_1_1".to_owned() }.encode_to_vec();
+    let message = GetPaymentRequest { payment_id: "pay_eu_1_1_1".to_owned(), read: None }.encode_to_vec();
     let fault = send(&us_node.client().await, GET_PAYMENT, &[], framed(&message)).await.fault;
     assert_eq!((fault.code, fault.reason.as_ref()), (Code::FailedPrecondition, "FORWARDING_LOOP"), "{fault}");
     assert!(fault.message.contains("us_east -> eu_west"), "{fault}");
@@ -220,15 +220,15 @@ async fn calls_from_inside_take_the_same_road() {
     let (us, eu) = (Wallet::new("us_east", Manner::Answer), Wallet::new("eu_west", Manner::Answer));
     let [us_node, eu_node] = two_nodes(&us, &eu).await;
     let mut client = WalletServiceClient::new(us_node.mesh.channel());
-    client.get_balance(GetBalanceRequest { user_id: 7 }).await.expect("forwarded");
-    client.get_balance(GetBalanceRequest { user_id: 8 }).await.expect("a function call");
+    client.get_balance(GetBalanceRequest { user_id: 7, read: None }).await.expect("forwarded");
+    client.get_balance(GetBalanceRequest { user_id: 8, read: None }).await.expect("a function call");
     assert_eq!((us.seen().len(), eu.seen().len()), (1, 1));
     assert!(us.seen()[0].0.get(HOPS_HEADER).is_none() && eu.seen()[0].0[HOPS_HEADER] == "us_east");
-    let status = client.get_balance(GetBalanceRequest { user_id: 10_001 }).await.expect_err("nobody");
+    let status = client.get_balance(GetBalanceRequest { user_id: 10_001, read: None }).await.expect_err("nobody");
     assert_eq!(status.code(), Code::NotFound);
     let to_eu = us_node.mesh.to_region(&"eu_west".parse().expect("a region")).expect("a region of the mesh");
     // User 8 is not at home there; who names the region has done the routing. The node there sends it home.
-    WalletServiceClient::new(to_eu).get_balance(GetBalanceRequest { user_id: 8 }).await.expect("forwarded twice");
+    WalletServiceClient::new(to_eu).get_balance(GetBalanceRequest { user_id: 8, read: None }).await.expect("forwarded twice");
     assert_eq!(us.seen()[1].0[HOPS_HEADER], "us_east,eu_west");
     assert!(us_node.mesh.route_counts().iter().all(|count| count.from_peer), "calls from inside did not enter here");
     assert_eq!(eu_node.mesh.route_counts(), [count("us_east", true, 1), count("eu_west", true, 1)]);
@@ -249,4 +249,60 @@ async fn a_stopped_node_lets_go_of_its_services() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("{} still hold the services", Arc::strong_count(&us.seen) - 1);
+}
+
+/// Copies of eu/1 as us_east has them, and of the directory as eu_west has it: user 7 is in it, and nobody else.
+struct Held {
+    fit: std::sync::atomic::AtomicBool,
+}
+
+#[tonic::async_trait]
+impl paymesh_mesh::Copies for Held {
+    fn can_read(&self, shard: &paymesh_types::ShardRef) -> bool {
+        shard.to_string() == "eu/1" && self.fit.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    async fn zones_of(&self, users: &[paymesh_types::UserId]) -> Vec<(paymesh_types::UserId, paymesh_types::ZoneName)> {
+        users.iter().filter(|user| user.get() == 7).map(|user| (*user, "eu".parse().expect("a zone"))).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_says_so_is_answered_by_a_copy_here_while_it_can_be_read() {
+    use paymesh_contract::common::v1::{ReadLevel, ReadOptions};
+    let (us, eu) = (Wallet::new("us_east", Manner::Answer), Wallet::new("eu_west", Manner::Answer));
+    let [us_node, _eu_node] = two_nodes(&us, &eu).await;
+    let held = Arc::new(Held { fit: true.into() });
+    us_node.mesh.read_from(held.clone());
+    let request = |user_id, level: ReadLevel| {
+        let read = Some(ReadOptions { level: level.into(), ..ReadOptions::default() });
+        framed(&GetBalanceRequest { user_id, read }.encode_to_vec())
+    };
+    let client = us_node.client().await;
+    // 7 is of eu/1, and so is 9; 8 is of global/0.
+    for (fit, user, level, answered_by) in [
+        (true, 7, ReadLevel::Local, "us_east"),
+        (true, 9, ReadLevel::Local, "us_east"),
+        (true, 7, ReadLevel::Home, "eu_west"),
+        (true, 7, ReadLevel::Unspecified, "eu_west"),
+        (true, 8, ReadLevel::Local, "us_east"),
+        (false, 7, ReadLevel::Local, "eu_west"),
+    ] {
+        held.fit.store(fit, std::sync::atomic::Ordering::Relaxed);
+        let answer = send(&client, GET_BALANCE, &[], request(user, level)).await;
+        assert_eq!(answer.fault.code, Code::Ok, "{:?}", answer.fault);
+        assert_eq!(answer.trailers["x-region"], answered_by, "{fit} {user} {level:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_that_the_copy_of_the_directory_knows_is_found_while_its_home_is_away() {
+    let (us, eu) = (Wallet::new("us_east", Manner::Answer), Wallet::new("eu_west", Manner::Answer));
+    let [us_node, eu_node] = two_nodes(&us, &eu).await;
+    us_node.stop().await;
+    eu_node.mesh.read_from(Arc::new(Held { fit: false.into() }));
+    let client = eu_node.client().await;
+    assert_eq!(send(&client, GET_BALANCE, &[], balance_of(7)).await.trailers["x-region"], "eu_west");
+    let fault = send(&client, GET_BALANCE, &[], balance_of(9)).await.fault;
+    assert_eq!((fault.code, fault.reason.as_ref()), (Code::Unavailable, "PEER_UNAVAILABLE"), "it may exist");
 }

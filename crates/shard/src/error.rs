@@ -1,7 +1,9 @@
 //! Why a shard did not do as asked.
 
+use std::time::Duration;
+
 use paymesh_ledger::Rejection;
-use paymesh_types::{Sequence, ShardRef};
+use paymesh_types::{Position, Sequence, ShardRef};
 
 /// Why a shard did not do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +24,14 @@ pub enum Error {
         shard: ShardRef,
         /// Why.
         why: String,
+    },
+    /// What is to be read has not come here yet.
+    #[error("shard {} has come to entry {} here, which is less than was asked for", position.shard, position.sequence)]
+    Behind {
+        /// What there is.
+        position: Position,
+        /// How old that is: see [`View::age`](crate::View::age).
+        age: Option<Duration>,
     },
     /// The journal's end is before the position asked for.
     #[error("shard {shard} ends at {head}, before {wanted}")]

@@ -7,8 +7,10 @@
 #![forbid(unsafe_code)]
 
 mod base;
+mod copies;
 mod counts;
 mod error;
+mod freshness;
 pub mod inbox;
 mod leader;
 mod projector;
@@ -19,14 +21,18 @@ mod set;
 mod shard;
 mod tail;
 mod timers;
+mod transit;
 mod verify;
+mod view;
 
+pub use copies::Copies;
 pub use counts::describe_metrics;
 pub use error::Error;
 pub use inbox::Source;
-pub use read::{Page, PaymentView};
+pub use read::{Bounds, Reader};
 pub use replica::{AddError, End, Replica};
 pub use set::{Refusal, Shards};
 pub use shard::{Answer, Clock, Options, Shard, Status};
 pub use tail::{Run, Tail};
 pub use verify::{ReplicaReport, Report, verify, verify_replica};
+pub use view::{Page, PaymentView, View};

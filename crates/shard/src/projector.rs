@@ -10,8 +10,10 @@ use crate::{Error, base::Base, counts};
 
 /// Entries of one projection at most. The more there are, the more writes to the same account become one.
 const PROJECTION_ENTRIES_MAX: usize = 65_536;
-/// Small projections wait this long for more entries, unless a reader waits for them.
-const LINGER: Duration = Duration::from_millis(100);
+/// Small projections wait this long for more entries at most, unless a reader waits for them.
+const LINGER_MAX: Duration = Duration::from_millis(100);
+/// At a follower, so many times as long as the last one took: an idle one is current soon, a busy one saves its strength.
+const LINGER_TIMES: u32 = 8;
 /// Projections from this many entries on do not wait.
 const LINGER_ENTRIES: u64 = 4_096;
 /// Between tries when storage fails.
@@ -64,11 +66,25 @@ impl Projected {
     }
 }
 
+/// How long small projections wait for more entries.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Linger {
+    /// Where the shard is led: the leader decides from memory, and a read says that it waits.
+    Long,
+    /// Where it is followed.
+    Short,
+}
+
 /// Projects until that is no longer possible, and says why.
-pub(crate) async fn run(base: &Base) -> String {
+pub(crate) async fn run(base: &Base, linger: Linger) -> String {
+    let mut wait = LINGER_MAX;
     loop {
-        match step(base).await {
-            Ok(()) => {}
+        match step(base, wait).await {
+            Ok(took) => {
+                if let Linger::Short = linger {
+                    wait = (took * LINGER_TIMES).min(LINGER_MAX);
+                }
+            }
             Err(Error::Storage { source, .. }) if source.is_retryable() => {
                 tracing::warn!(shard = %base.shard, %source, "cannot project yet");
                 tokio::time::sleep(RETRY_PAUSE).await;
@@ -96,18 +112,19 @@ async fn catch_up(base: &Base) -> Result<(), JournalError> {
     Ok(())
 }
 
-async fn step(base: &Base) -> Result<(), Error> {
+/// Projects once, after at most `linger`; says how long the projecting took.
+async fn step(base: &Base, linger: Duration) -> Result<Duration, Error> {
     let from = base.projected.get().next();
     let mut batch = base.tail.next(from).await?.entries;
     if base.tail.head().0 - from.0 < LINGER_ENTRIES {
         tokio::select! {
-            () = tokio::time::sleep(LINGER) => {}
+            () = tokio::time::sleep(linger) => {}
             () = base.projected.wanted.notified() => {}
         }
     }
     let _gate = base.projected.gate().await;
     if base.projected.get().next() != from {
-        return Ok(()); // the leader recovered meanwhile and brought the tables up to date itself
+        return Ok(Duration::ZERO); // the leader recovered meanwhile and brought the tables up to date itself
     }
     let mut batches = Vec::new();
     let mut entries = 0;
@@ -127,6 +144,7 @@ async fn step(base: &Base) -> Result<(), Error> {
     let failed = |source| Error::Storage { shard: base.shard.clone(), source };
     base.store.tables.project(&projection).await.map_err(failed)?;
     base.projected.set(up_to);
-    metrics::histogram!(counts::PROJECT_SECONDS).record(started.elapsed().as_secs_f64());
-    Ok(())
+    let took = started.elapsed();
+    metrics::histogram!(counts::PROJECT_SECONDS).record(took.as_secs_f64());
+    Ok(took)
 }

@@ -1,40 +1,85 @@
-//! Reads at the home: they see everything that was answered before they were asked.
+//! Reads: of a shard that is led here, which see everything that was answered before they were asked, and of copies.
 
-use paymesh_journal::{LINES_WALKED_MAX, Line, PaymentRow};
-use paymesh_ledger::{LineId, Phase, Wallet};
-use paymesh_types::{Currency, Epoch, PaymentId, Position, RequestId, Sequence, UserId, ZoneName};
+use std::time::Duration;
 
-use crate::{Answer, Error, Shard};
+use paymesh_journal::Line;
+use paymesh_ledger::{LineId, Wallet};
+use paymesh_types::{Currency, Epoch, PaymentId, Position, RequestId, Sequence, ShardRef, UserId, ZoneName};
+use tokio::time::Instant;
 
-/// A page of a list, newest first.
-#[derive(Debug, Clone)]
-pub struct Page<T, C> {
-    /// The items.
-    pub items: Vec<T>,
-    /// Where the next, older page begins; `None` when there is none.
-    pub next: Option<C>,
-    /// The position at which it was read.
-    pub position: Position,
+use crate::{Answer, Error, Page, PaymentView, Replica, Shard, Tail, View, base::Base};
+
+/// How old what is read may be.
+#[derive(Debug, Clone, Default)]
+pub struct Bounds {
+    /// The tables hold this entry of the shard, committed in this term or before it.
+    pub at_least: Option<(Epoch, Sequence)>,
+    /// They hold everything that the leader had committed so long before the reader came.
+    pub staleness_max: Option<Duration>,
 }
 
-/// A payment as a reader sees it.
+/// Where a shard is read.
 #[derive(Debug, Clone)]
-pub struct PaymentView {
-    /// The payment, its previous one and its reference.
-    pub row: PaymentRow,
-    /// Whether its money has left for another shard and is not known to have arrived.
-    pub in_transit: bool,
+pub enum Reader {
+    /// At its leader, which is here.
+    Led(Shard),
+    /// From a copy.
+    Copied(Replica),
 }
 
-impl From<PaymentRow> for PaymentView {
-    fn from(row: PaymentRow) -> Self {
-        let payment = &row.payment;
-        let in_transit = payment.phase == Phase::Captured && payment.payee_shard.is_some() && row.delivered < payment.sent;
-        Self { row, in_transit }
+impl Reader {
+    /// The tables, once they hold what is asked for. `came`: when the reader did. Waits until `until` at most.
+    ///
+    /// # Errors
+    /// [`Error::Behind`]: they do not hold it yet. [`Error::InTheFuture`]: nobody has committed it. See [`Error`].
+    pub async fn view(&self, bounds: &Bounds, came: Instant, until: Instant) -> Result<View, Error> {
+        match self {
+            Self::Led(shard) => shard.view(bounds).await,
+            Self::Copied(replica) => replica.view(bounds, came, until).await,
+        }
+    }
+
+    /// The shard's entries.
+    pub fn tail(&self) -> &Tail {
+        match self {
+            Self::Led(shard) => shard.tail(),
+            Self::Copied(replica) => replica.tail(),
+        }
+    }
+
+    /// The shard.
+    pub fn reference(&self) -> &ShardRef {
+        self.tail().shard()
+    }
+
+    /// Waits until there is nothing more to be read, and says why.
+    pub async fn stopped(&self) -> String {
+        match self {
+            Self::Led(shard) => shard.stopped().await,
+            Self::Copied(replica) => replica.stopped().await,
+        }
     }
 }
 
 impl Shard {
+    /// The tables, once they hold all that was committed when it was called. Whoever leads is never behind, so of the bounds it
+    /// looks only whether what is to be there has been committed.
+    async fn view(&self, bounds: &Bounds) -> Result<View, Error> {
+        if let Some((epoch, wanted)) = bounds.at_least {
+            let (shard, status) = (self.reference().clone(), self.status());
+            let position = Position { shard: shard.clone(), epoch: status.epoch, sequence: status.head };
+            if epoch > status.epoch {
+                // There is a later leader, or the caller made it up.
+                return Err(Error::Behind { position, age: None });
+            }
+            if wanted > status.head {
+                return Err(Error::InTheFuture { shard, head: status.head, wanted });
+            }
+        }
+        let position = self.caught_up().await?;
+        Ok(View::new(self.inner.base.clone(), position, Some(Duration::ZERO)))
+    }
+
     /// Waits until the tables hold all that was committed when it was called.
     async fn caught_up(&self) -> Result<Position, Error> {
         if let Some(why) = self.status().problem {
@@ -52,29 +97,24 @@ impl Shard {
         |source| Error::Storage { shard: self.reference().clone(), source }
     }
 
-    /// A user's accounts; `None` when the user is not enrolled here.
+    /// [`View::wallets`], of now.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn wallets(&self, user: UserId) -> Result<Option<(Vec<(Currency, Wallet)>, Position)>, Error> {
-        let position = self.caught_up().await?;
-        let tables = &self.inner.base.store.tables;
-        if tables.user(user).await.map_err(self.failed())?.is_none() {
-            return Ok(None);
-        }
-        Ok(Some((tables.wallets(user).await.map_err(self.failed())?, position)))
+        let view = self.view(&Bounds::default()).await?;
+        Ok(view.wallets(user).await?.map(|wallets| (wallets, view.position().clone())))
     }
 
-    /// The zones that the directory gave users to; users that it does not know are left out.
+    /// [`View::claims`], of now.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn claims(&self, users: Vec<UserId>) -> Result<Vec<(UserId, ZoneName)>, Error> {
-        self.caught_up().await?;
-        self.inner.base.store.tables.claims(&users).await.map_err(self.failed())
+    pub async fn claims(&self, users: &[UserId]) -> Result<Vec<(UserId, ZoneName)>, Error> {
+        self.view(&Bounds::default()).await?.claims(users).await
     }
 
-    /// Lines of an account, newest first, from `from` on or from the newest; `None` when there is no such account.
+    /// [`View::statement`], of now.
     ///
     /// # Errors
     /// See [`Error`].
@@ -85,35 +125,19 @@ impl Shard {
         from: Option<LineId>,
         limit: u32,
     ) -> Result<Option<Page<Line, LineId>>, Error> {
-        let position = self.caught_up().await?;
-        let tables = &self.inner.base.store.tables;
-        let wallets = tables.wallets(user).await.map_err(self.failed())?;
-        let Some((_, wallet)) = wallets.into_iter().find(|(each, _)| *each == currency) else { return Ok(None) };
-        let newest = from.unwrap_or(wallet.last_line);
-        let mut items = Vec::new();
-        if newest != LineId(0) {
-            items = tables.lines(newest, limit.clamp(1, LINES_WALKED_MAX)).await.map_err(self.failed())?;
-        }
-        // A token is the caller's to forge: lines of another account are not theirs to see.
-        if items.iter().any(|line| line.user != user || line.currency != currency) {
-            items.clear();
-        }
-        let next = items.last().map(|line| line.previous).filter(|previous| *previous != LineId(0));
-        Ok(Some(Page { items, next, position }))
+        self.view(&Bounds::default()).await?.statement(user, currency, from, limit).await
     }
 
-    /// One payment of this shard.
+    /// [`View::payment`], of now.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn payment(&self, id: &PaymentId) -> Result<Option<(PaymentView, Position)>, Error> {
-        let position = self.caught_up().await?;
-        let row = self.inner.base.store.tables.payment(id.sequence()).await.map_err(self.failed())?;
-        Ok(row.filter(|row| row.payment.epoch == id.epoch()).map(|row| (row.into(), position)))
+        let view = self.view(&Bounds::default()).await?;
+        Ok(view.payment(id).await?.map(|payment| (payment, view.position().clone())))
     }
 
-    /// Payments that a user made, newest first, before `before` or from the newest; `None` when `before` is no payment of
-    /// the user's, which a caller may have made up.
+    /// [`View::payments`], of now.
     ///
     /// # Errors
     /// See [`Error`].
@@ -123,39 +147,7 @@ impl Shard {
         before: Option<Sequence>,
         limit: u32,
     ) -> Result<Option<Page<PaymentView, Sequence>>, Error> {
-        let position = self.caught_up().await?;
-        let tables = &self.inner.base.store.tables;
-        let limit = limit.clamp(1, LINES_WALKED_MAX);
-        // Payments are chained by account; a list over a few currencies is a merge of as many chains. Each is walked until it
-        // alone could fill the page and say that there is more: with less of one, what it lacks would be skipped for good.
-        let page = LINES_WALKED_MAX.min(limit + 1);
-        // Where the page before ended, its chain goes on.
-        let ended = match before {
-            Some(before) => match tables.payment(before).await.map_err(self.failed())? {
-                Some(row) if row.payment.payer == payer => Some(row),
-                _ => return Ok(None),
-            },
-            None => None,
-        };
-        let mut rows = Vec::new();
-        for (currency, wallet) in tables.wallets(payer).await.map_err(self.failed())? {
-            let (mut newest, walk) = match &ended {
-                Some(row) if row.payment.currency == currency => (row.previous, page),
-                _ => (wallet.last_payment, if before.is_some() { LINES_WALKED_MAX } else { page }),
-            };
-            let before_chain = rows.len();
-            while newest != Sequence(0) && rows.len() - before_chain <= limit as usize {
-                let walked = tables.payments(newest, walk).await.map_err(self.failed())?;
-                newest = walked.last().map_or(Sequence(0), |row| row.previous);
-                // A chain that begins at or after `before` is walked down to it.
-                rows.extend(walked.into_iter().filter(|row| before.is_none_or(|before| row.payment.sequence < before)));
-            }
-        }
-        rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.payment.sequence));
-        let more = rows.len() > limit as usize;
-        rows.truncate(limit as usize);
-        let next = rows.last().filter(|_| more).map(|row| row.payment.sequence);
-        Ok(Some(Page { items: rows.into_iter().map(PaymentView::from).collect(), next, position }))
+        self.view(&Bounds::default()).await?.payments(payer, before, limit).await
     }
 
     /// What became of a request; `None` when nothing was recorded. It waits for its turn behind what was handed in before: who
@@ -183,5 +175,37 @@ impl Shard {
     /// The epoch that leads now.
     pub fn epoch(&self) -> Epoch {
         self.status().epoch
+    }
+}
+
+impl Replica {
+    /// The tables, once they hold what is asked for.
+    async fn view(&self, bounds: &Bounds, came: Instant, until: Instant) -> Result<View, Error> {
+        let not_serving = |why: &str| Error::NotServing { shard: self.reference().clone(), why: why.to_owned() };
+        let base = self.base().ok_or_else(|| not_serving("the copy has no tables"))?;
+        let in_time = tokio::select! {
+            biased;
+            why = self.stopped() => return Err(not_serving(&why)),
+            reached = tokio::time::timeout_at(until, self.reached(base, bounds, came)) => reached.is_ok(),
+        };
+        let position = Position { shard: base.shard.clone(), epoch: self.freshness().epoch(), sequence: base.projected.get() };
+        // Of what the reader could know when it came: what was committed since is not missing.
+        let age = self.freshness().current_at(position.sequence).map(|at| came.saturating_duration_since(at));
+        if in_time { Ok(View::new(base.clone(), position, age)) } else { Err(Error::Behind { position, age }) }
+    }
+
+    /// Waits until the tables hold what is asked for.
+    async fn reached(&self, base: &Base, bounds: &Bounds, came: Instant) {
+        if let Some((epoch, sequence)) = bounds.at_least {
+            // Of a term that this copy has not heard of, the same number may have been another entry.
+            self.freshness().wait_for_epoch(epoch).await;
+            base.projected.wait_for(sequence).await;
+        }
+        if let Some(staleness_max) = bounds.staleness_max {
+            // Longer ago than the machine runs: whatever is known of it is recent enough.
+            let needed = came.checked_sub(staleness_max);
+            let head = self.freshness().head_as_of(needed, base.projected.get()).await;
+            base.projected.wait_for(head).await;
+        }
     }
 }

@@ -16,17 +16,22 @@ use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
 use tokio::{
     sync::{Mutex, watch},
     task::JoinHandle,
+    time::Instant,
 };
 
 use crate::{
     Error, Tail,
     base::Base,
-    projector::{self, Projected},
+    freshness::Freshness,
+    projector::{self, Linger, Projected},
     recovery, timers,
 };
 
 /// Between tries to use storage that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+/// Entries from which on what was sent is checked on a thread of its own: other streams are not to wait for that.
+const CHECKED_ASIDE_ENTRIES: u64 = 256;
 
 /// Where a replica's journal ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +73,7 @@ struct Inner {
     /// When the last entry was committed.
     last_at: AtomicU64,
     outcome_retention: Duration,
+    freshness: Freshness,
     problem: watch::Sender<Option<String>>,
     owner: Mutex<Option<JoinHandle<()>>>,
 }
@@ -94,6 +100,7 @@ impl Replica {
             projected: Projected::new(chain.last()),
             checks: Arc::default(),
         });
+        let epoch = chain.epoch();
         let inner = Inner {
             holding,
             journal,
@@ -101,6 +108,7 @@ impl Replica {
             base: base.clone(),
             chain: Mutex::new(chain),
             last_at: AtomicU64::new(last_at.0),
+            freshness: Freshness::new(epoch),
             outcome_retention,
             problem: watch::Sender::new(None),
             owner: Mutex::new(None),
@@ -110,7 +118,7 @@ impl Replica {
             let owned = this.clone();
             let owner = tokio::spawn(async move {
                 tokio::select! {
-                    why = projector::run(&base) => owned.refuse(format!("the projector: {why}")),
+                    why = projector::run(&base, Linger::Short) => owned.refuse(format!("the projector: {why}")),
                     why = timers::run_replica(&base, outcome_retention, || owned.last_at()) => {
                         owned.refuse(format!("the timers: {why}"));
                     }
@@ -152,14 +160,13 @@ impl Replica {
     pub async fn add(&self, segments: Vec<Segment>) -> Result<End, AddError> {
         let shard = self.reference().clone();
         let mut held = self.inner.chain.lock().await;
-        let mut chain = held.clone();
-        let mut added = Vec::with_capacity(segments.len());
-        for segment in segments {
-            chain.link(&segment).map_err(AddError::BadSegment)?;
-            let entries = self.inner.holding.entries(&segment, &shard).map_err(AddError::BadSegment)?;
-            let entries: Vec<Committed> = entries.into_iter().map(|(position, entry)| (position, Arc::new(entry))).collect();
-            added.push((Arc::new(segment), Arc::new(entries)));
-        }
+        let (chain, holding, of) = (held.clone(), self.inner.holding.clone(), shard.clone());
+        let aside = segments.iter().map(|segment| u64::from(segment.count)).sum::<u64>() >= CHECKED_ASIDE_ENTRIES;
+        let check = move || checked(chain, &holding, &of, segments);
+        let checked = if aside { tokio::task::spawn_blocking(check).await } else { Ok(check()) };
+        let checked =
+            checked.map_err(|died| Error::NotServing { shard: shard.clone(), why: format!("checking what was sent died: {died}") })?;
+        let (chain, added) = checked.map_err(AddError::BadSegment)?;
         let segments: Vec<Arc<Segment>> = added.iter().map(|(segment, _)| segment.clone()).collect();
         while let Err(error) = self.inner.journal.extend(&segments).await {
             // The engine may not know whether it did, and does not do it twice; the journal's head tells.
@@ -179,7 +186,32 @@ impl Replica {
         for (segment, entries) in added {
             self.inner.tail.publish(segment, entries);
         }
+        self.inner.freshness.note_epoch(held.epoch());
         Ok(End { epoch: held.epoch(), sequence: held.last(), hash: held.hash() })
+    }
+
+    /// Takes note of what its leader said: its term, its last entry and, where that answers a question, when the question was put.
+    pub fn heard(&self, epoch: Epoch, head: Sequence, asked_at: Option<Instant>) {
+        self.inner.freshness.note(epoch, head, asked_at, self.readable());
+    }
+
+    /// Waits until a reader wants the leader to be asked how far it is.
+    pub async fn wants_to_know(&self) {
+        self.inner.freshness.wanted().await;
+    }
+
+    /// When it is known to have held everything that its leader had; `None` when that was never so since it was opened.
+    pub fn current_at(&self) -> Option<Instant> {
+        self.inner.freshness.current_at(self.readable())
+    }
+
+    pub(crate) fn freshness(&self) -> &Freshness {
+        &self.inner.freshness
+    }
+
+    /// The last entry that its readers see.
+    fn readable(&self) -> Sequence {
+        self.projected().unwrap_or_else(|| self.inner.tail.head())
     }
 
     /// Why it is of no use any more; `None` while it is.
@@ -235,4 +267,19 @@ impl Replica {
             base.store.tables.close().await;
         }
     }
+}
+
+/// Segments, each with what is held of its entries.
+type Checked = Vec<(Arc<Segment>, Arc<Vec<Committed>>)>;
+
+/// Checks that segments continue the chain, are whole and hold no more than they may; gives back the chain after them.
+fn checked(mut chain: Chain, holding: &Holding, shard: &ShardRef, segments: Vec<Segment>) -> Result<(Chain, Checked), Corrupt> {
+    let mut checked = Vec::with_capacity(segments.len());
+    for segment in segments {
+        chain.link(&segment)?;
+        let entries = holding.entries(&segment, shard)?;
+        let entries: Vec<Committed> = entries.into_iter().map(|(position, entry)| (position, Arc::new(entry))).collect();
+        checked.push((Arc::new(segment), Arc::new(entries)));
+    }
+    Ok((chain, checked))
 }

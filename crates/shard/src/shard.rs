@@ -1,8 +1,9 @@
 //! The handle to a shard: what the services of a region hold.
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -21,6 +22,7 @@ use crate::{
     base::Base,
     leader::{Answers, Leader, Work},
     projector, recovery, timers,
+    transit::{self, Unacknowledged},
 };
 
 /// Says what time it is. The node's is the system's clock; tests have their own.
@@ -107,6 +109,7 @@ pub(crate) struct Inner {
     pub(crate) last_at: AtomicU64,
     problem: watch::Sender<Option<String>>,
     degraded: watch::Sender<Option<String>>,
+    pub(crate) unacknowledged: std::sync::Mutex<Unacknowledged>,
     /// The watchdog of the shard's tasks.
     owner: Mutex<Option<JoinHandle<()>>>,
 }
@@ -147,6 +150,7 @@ impl Shard {
             last_at: AtomicU64::new(recovered.last_at.0),
             problem: watch::Sender::new(None),
             degraded: watch::Sender::new(None),
+            unacknowledged: std::sync::Mutex::default(),
             owner: Mutex::new(None),
             options,
         });
@@ -162,9 +166,11 @@ impl Shard {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async move { format!("the leader: {}", leader.run(callers, internal).await) });
         let inner = self.inner.clone();
-        tasks.spawn(async move { format!("the projector: {}", projector::run(&inner.base).await) });
+        tasks.spawn(async move { format!("the projector: {}", projector::run(&inner.base, projector::Linger::Long).await) });
         let shard = self.clone();
         tasks.spawn(async move { format!("the timers: {}", timers::run(&shard).await) });
+        let shard = self.clone();
+        tasks.spawn(async move { format!("the reader of what is in transit: {}", transit::run(&shard).await) });
         drop(self.inner.owner.lock().await);
         tokio::select! {
             ended = tasks.join_next() => {
@@ -193,6 +199,15 @@ impl Shard {
         if let Some(owner) = owner {
             let _ = owner.await;
         }
+    }
+
+    /// For each shard that this one has sent anything to, how long the oldest of it waits to be acknowledged; `None` when nothing
+    /// does. To about a second.
+    pub fn unacknowledged(&self) -> BTreeMap<ShardRef, Option<Duration>> {
+        let since = self.inner.unacknowledged.lock().unwrap_or_else(PoisonError::into_inner).since();
+        let now = (self.inner.clock)();
+        let age = |since: Timestamp| Duration::from_micros(now.0.saturating_sub(since.0));
+        since.into_iter().map(|(to, since)| (to, since.map(age))).collect()
     }
 
     /// The shard.

@@ -105,7 +105,7 @@ impl DirectoryService for Directory {
         if users.iter().any(|user| topology.directory_shard(*user) != topology.directory_shard(first)) {
             return Err(Fault::invalid_field("user_ids", "all users must be of the directory shard of the first").into());
         }
-        let claims = self.shard(first)?.claims(users).await.map_err(error::failed)?;
+        let claims = self.shard(first)?.claims(&users).await.map_err(error::failed)?;
         let users = claims.into_iter().map(|(user, zone)| UserZone { user_id: user.get(), zone: zone.as_str().to_owned() }).collect();
         Ok(Response::new(LookUpUsersResponse { users }))
     }

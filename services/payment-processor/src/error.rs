@@ -5,7 +5,7 @@ use std::time::Duration;
 use paymesh_contract::Fault;
 use paymesh_ledger::Rejection;
 use paymesh_shard::Error;
-use paymesh_types::{ShardRef, UserId};
+use paymesh_types::{Position, ShardRef, UserId};
 use tonic::Code;
 
 /// When to try again at a shard whose queue is full: some group commits later.
@@ -13,6 +13,9 @@ const OVERLOADED_RETRY_AFTER_MS: u64 = 50;
 
 /// When to try again at a shard that does not serve.
 const NOT_SERVING_RETRY_AFTER_MS: u64 = 1_000;
+
+/// When to try again at a copy that has not come to what was asked for.
+const BEHIND_RETRY_AFTER_MS: u64 = 100;
 
 /// What the ledger said no to.
 pub(crate) fn rejected(rejection: Rejection) -> Fault {
@@ -57,6 +60,10 @@ pub(crate) fn failed(error: Error) -> Fault {
             Fault::unavailable("SHARD_OVERLOADED", error.to_string(), Duration::from_millis(OVERLOADED_RETRY_AFTER_MS))
         }
         Error::NotServing { .. } => not_serving(error.to_string()),
+        Error::Behind { ref position, age } => {
+            let wait = Duration::from_millis(BEHIND_RETRY_AFTER_MS);
+            placed(Fault::unavailable("REPLICA_BEHIND", error.to_string(), wait), position, age)
+        }
         Error::InTheFuture { .. } => Fault::new(Code::OutOfRange, "POSITION_IN_THE_FUTURE", error.to_string()),
         Error::Storage { shard, source } => {
             // Callers have no use for the engine's words; operators do.
@@ -64,6 +71,23 @@ pub(crate) fn failed(error: Error) -> Fault {
             not_serving(format!("the storage of shard {shard} failed"))
         }
     }
+}
+
+/// The fault, with where it was found.
+pub(crate) fn placed(fault: Fault, position: &Position, age: Option<Duration>) -> Fault {
+    let fault = fault
+        .with_metadata("shard", position.shard.to_string())
+        .with_metadata("epoch", position.epoch.to_string())
+        .with_metadata("sequence", position.sequence.to_string());
+    match age {
+        Some(age) => fault.with_metadata("age_ms", milliseconds(age).to_string()),
+        None => fault,
+    }
+}
+
+/// Whole milliseconds, none left out: an age is never said to be less than it is.
+pub(crate) fn milliseconds(age: Duration) -> u64 {
+    u64::try_from(age.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
 fn not_serving(message: String) -> Fault {

@@ -9,15 +9,16 @@ use std::{sync::Arc, vec};
 use futures::{StreamExt as _, stream, stream::BoxStream};
 use paymesh_contract::{
     Fault,
+    common::v1::ReadSource,
     events::v1::{Event, SubscribeRequest, SubscribeResponse, event_service_server::EventService},
 };
 use paymesh_journal::{Committed, Holding, codec};
 use paymesh_mesh::Call;
-use paymesh_shard::{Error, Shard};
+use paymesh_shard::{Error, Reader};
 use paymesh_types::{Sequence, ShardRef};
 use tonic::{Request, Response, Status};
 
-use crate::{answer, error, homes::Homes};
+use crate::{answer, error, homes::Homes, reads::Read};
 
 /// Events of one message at most.
 const MESSAGE_EVENTS_MAX: usize = 512;
@@ -50,34 +51,34 @@ impl EventService for Events {
     type SubscribeStream = BoxStream<'static, Result<SubscribeResponse, Status>>;
 
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Self::SubscribeStream>, Status> {
-        let SubscribeRequest { zone, shard, from_sequence } = request.get_ref();
+        let SubscribeRequest { zone, shard, from_sequence, read } = request.get_ref();
+        let read = Read::new(&request, read.as_ref())?;
         let name = paymesh_contract::common::v1::ShardRef { zone: zone.clone(), shard: *shard };
         let name = ShardRef::try_from(&name)?;
         if self.homes.topology().leader(&name).is_none() {
             return Err(error::shard_not_found(&name).into());
         }
-        let shard = self.homes.led(&name)?.clone();
-        let (head, from) = (shard.tail().head(), Sequence((*from_sequence).max(1)));
-        if from > head.next() {
-            return Err(error::failed(Error::InTheFuture { shard: name, head, wanted: from }).into());
-        }
         let granted = self.granted(Call::of(&request), &name).ok_or_else(|| error::shard_not_found(&name))?;
-        let reader = Reader { shard, granted, next: from, read: Vec::new().into_iter(), ended: false };
-        Ok(Response::new(stream::unfold(reader, Reader::step).boxed()))
+        let (from, source) = (Sequence((*from_sequence).max(1)), read.reader(&self.homes, &name)?);
+        let seen = read.begin(&self.homes, &source, Sequence(from.0 - 1)).await?;
+        let subscriber = Subscriber { source, granted, next: from, read: Vec::new().into_iter(), begun_at: seen.source(), ended: false };
+        Ok(Response::new(stream::unfold(subscriber, Subscriber::step).boxed()))
     }
 }
 
-struct Reader {
-    shard: Shard,
+struct Subscriber {
+    source: Reader,
     granted: Holding,
     /// The entry to be read after those of `read`.
     next: Sequence,
     /// What was read and not sent yet.
     read: vec::IntoIter<Committed>,
+    /// Where it is read, until it was said.
+    begun_at: Option<ReadSource>,
     ended: bool,
 }
 
-impl Reader {
+impl Subscriber {
     async fn step(mut self) -> Option<(Result<SubscribeResponse, Status>, Self)> {
         if self.ended {
             return None;
@@ -91,8 +92,8 @@ impl Reader {
         // Where none of what was read may be told, there is nothing to say.
         while self.read.len() == 0 {
             let entries = tokio::select! {
-                entries = self.shard.tail().next_few(self.next, READ_ENTRIES_MAX) => entries,
-                why = self.shard.stopped() => Err(Error::NotServing { shard: self.shard.reference().clone(), why }),
+                entries = self.source.tail().next_few(self.next, READ_ENTRIES_MAX) => entries,
+                why = self.source.stopped() => Err(Error::NotServing { shard: self.source.reference().clone(), why }),
             };
             let mut entries = entries.map_err(error::failed)?;
             self.next = entries.last().map_or(self.next, |(last, _)| last.sequence.next());
@@ -103,7 +104,7 @@ impl Reader {
         }
         let events =
             self.read.by_ref().take(MESSAGE_EVENTS_MAX).map(|committed| event(&committed, self.granted == Holding::Whole)).collect();
-        Ok(SubscribeResponse { events, head_sequence: self.shard.tail().head().0 })
+        Ok(SubscribeResponse { events, head_sequence: self.source.tail().head().0, source: self.begun_at.take() })
     }
 }
 

@@ -5,7 +5,7 @@
 
 use paymesh_contract::Fault;
 use paymesh_mesh::{Mesh, route};
-use paymesh_shard::{Error, Shard, Shards};
+use paymesh_shard::{Copies, Error, Shard, Shards};
 use paymesh_topology::Topology;
 use paymesh_types::{PaymentId, RegionName, ShardRef, UserId, ZoneName};
 
@@ -16,6 +16,7 @@ use crate::error;
 pub(crate) struct Homes {
     mesh: Mesh,
     shards: Shards,
+    copies: Copies,
     zones: Vec<Zone>,
     places: Vec<Place>,
 }
@@ -42,7 +43,7 @@ pub(crate) struct Place {
 pub(crate) struct Slot(usize);
 
 impl Homes {
-    pub(crate) fn new(shards: Shards, mesh: Mesh) -> Self {
+    pub(crate) fn new(shards: Shards, copies: Copies, mesh: Mesh) -> Self {
         let (mut zones, mut places) = (Vec::new(), Vec::new());
         for zone in mesh.topology().zones() {
             zones.push(Zone { name: zone.name.clone(), shards: zone.shards, first: places.len() });
@@ -52,7 +53,7 @@ impl Homes {
                 Place { shard, elsewhere }
             }));
         }
-        Self { mesh, shards, zones, places }
+        Self { mesh, shards, copies, zones, places }
     }
 
     pub(crate) fn mesh(&self) -> &Mesh {
@@ -65,6 +66,10 @@ impl Homes {
 
     pub(crate) fn shards(&self) -> &Shards {
         &self.shards
+    }
+
+    pub(crate) fn copies(&self) -> &Copies {
+        &self.copies
     }
 
     pub(crate) fn place(&self, slot: Slot) -> &Place {
@@ -100,6 +105,15 @@ impl Homes {
         }
         let zone = self.mesh.directory().zone_of(user).await?;
         self.slot(&zone.ok_or_else(|| error::user_not_found(user, field))?, user)
+    }
+
+    /// The user's shard, wherever it is led; the request's `field` names the user.
+    ///
+    /// # Errors
+    /// As of [`Self::slot_of`].
+    pub(crate) async fn home_of(&self, user: UserId, field: &'static str) -> Result<&ShardRef, Fault> {
+        let slot = self.slot_of(user, field).await?;
+        Ok(&self.place(slot).shard)
     }
 
     /// The user's shard, led here; the request's `field` names the user.

@@ -1,4 +1,4 @@
-//! The services of a region over the shards that it leads: PaymentService, WalletService, DirectoryService, EventService and
+//! The services of a region over the shards that it leads, and for reads the copies that it keeps of others: PaymentService, WalletService, DirectoryService, EventService and
 //! MeshService.
 //!
 //! A request is turned into a ledger command once, at the `door`; the shard decides and commits it; the answer is made of
@@ -20,6 +20,7 @@ mod homes;
 mod mesh_service;
 mod page;
 mod payments;
+mod reads;
 mod stream;
 mod wallets;
 
@@ -31,7 +32,7 @@ use paymesh_contract::{
     wallet::v1::wallet_service_server::WalletServiceServer,
 };
 use paymesh_mesh::{Mesh, Worded};
-use paymesh_shard::Shards;
+use paymesh_shard::{Copies, Shards};
 use tonic::service::Routes;
 
 pub use crate::counts::describe_metrics;
@@ -42,9 +43,11 @@ pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Every service of the region, for its listener and for calls that start inside ([`Mesh::serve`], [`Mesh::attach`]).
 ///
-/// `shards` are those that the mesh's region leads; a shard that is missing in it is answered as not serving.
-pub fn services(shards: Shards, mesh: Mesh) -> Routes {
-    let homes = Arc::new(Homes::new(shards, mesh));
+/// `shards` are those that the mesh's region leads; a shard that is missing in it is answered as not serving. `copies` are those
+/// that it keeps of other regions' shards; from now on the mesh knows of them too, and has reads answered from them.
+pub fn services(shards: Shards, copies: Copies, mesh: Mesh) -> Routes {
+    mesh.read_from(Arc::new(reads::LocalCopies { copies: copies.clone(), topology: Arc::clone(mesh.topology()) }));
+    let homes = Arc::new(Homes::new(shards, copies, mesh));
     let payments = PaymentServiceServer::new(payments::Payments::new(Arc::clone(&homes)));
     let wallets = WalletServiceServer::new(wallets::Wallets::new(Arc::clone(&homes)));
     let directory = DirectoryServiceServer::new(directory::Directory::new(Arc::clone(&homes)));

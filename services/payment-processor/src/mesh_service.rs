@@ -110,6 +110,12 @@ async fn status(shard: &Shard) -> ShardStatus {
     let books = shard.store().tables.books().await.unwrap_or_default();
     let inbox = books.inbox.iter().map(|(source, sequence)| cursor(source, *sequence)).collect();
     let problem = status.problem.or(status.degraded);
+    let mut clearing = clearing_of(&books);
+    let unacknowledged = shard.unacknowledged();
+    for line in &mut clearing {
+        let age = line.peer.as_ref().and_then(|peer| unacknowledged.get(&ShardRef::try_from(peer).ok()?).copied().flatten());
+        line.unacknowledged_ms = age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    }
     ShardStatus {
         shard: Some(shard.reference().into()),
         state: if problem.is_some() { ShardState::Refusing } else { ShardState::Serving }.into(),
@@ -118,7 +124,7 @@ async fn status(shard: &Shard) -> ShardStatus {
         head_sequence: status.head.0,
         projected_sequence: status.projected.0,
         queued_commands: status.queued,
-        clearing: clearing_of(&books),
+        clearing,
         inbox,
     }
 }
@@ -151,6 +157,7 @@ fn clearing<'a>(accounts: impl Iterator<Item = (&'a Account, Currency, i64)>) ->
         currency_code: currency.code().to_owned(),
         sent_minor_units: *sent,
         received_minor_units: *received,
+        unacknowledged_ms: None,
     };
     totals.iter().map(clearing).collect()
 }
@@ -226,6 +233,7 @@ fn reported(shard: &ShardRef, report: Report) -> VerifyShardResponse {
         currency_code: currency.code().to_owned(),
         sent_minor_units: *sent,
         received_minor_units: 0,
+        unacknowledged_ms: None,
     });
     let head_sequence = report.position.sequence.0;
     let report = ShardReport {

@@ -1,4 +1,4 @@
-//! PaymentService: payments out of wallets, at the payer's home.
+//! PaymentService: payments out of wallets, at the payer's home; what only reads, also from a copy.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use paymesh_contract::{
     timestamp,
 };
 use paymesh_ledger::{Body, Command, Entry, Request as Wanted};
-use paymesh_mesh::Call;
+use paymesh_mesh::{Call, route};
 use paymesh_shard::Answer;
 use paymesh_types::{PaymentId, RequestId, Sequence, UserId};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{answer, batch, counts::Tally, door, error, homes::Homes, page, stream};
+use crate::{answer, batch, counts::Tally, door, error, homes::Homes, page, reads::Read, stream};
 
 /// The service.
 #[derive(Debug)]
@@ -117,27 +117,30 @@ impl PaymentService for Payments {
     }
 
     async fn get_payment(&self, request: Request<GetPaymentRequest>) -> Result<Response<GetPaymentResponse>, Status> {
+        let read = Read::new(&request, request.get_ref().read.as_ref())?;
         let id = door::payment_id(&request.get_ref().payment_id)?;
-        let shard = self.homes.shard_of_payment(&id)?;
-        let (view, position) = shard
-            .payment(&id)
-            .await
-            .map_err(error::failed)?
-            .ok_or_else(|| Fault::not_found("PAYMENT_NOT_FOUND", format!("there is no payment {id}")))?;
-        Ok(Response::new(GetPaymentResponse { payment: Some(answer::seen(view, id.shard())), position: answer::position(&position) }))
+        route::shard(self.homes.topology(), &route::Plan::Payment(id.clone()), None)?;
+        let seen = read.view(&self.homes, id.shard(), None).await?;
+        let found = seen.view.payment(&id).await.map_err(error::failed)?;
+        let missing = || seen.missing(Fault::not_found("PAYMENT_NOT_FOUND", format!("there is no payment {id}")));
+        let payment = Some(answer::seen(found.ok_or_else(missing)?, id.shard()));
+        Ok(Response::new(GetPaymentResponse { payment, position: seen.position(), source: seen.source() }))
     }
 
     async fn list_payments(&self, request: Request<ListPaymentsRequest>) -> Result<Response<ListPaymentsResponse>, Status> {
+        let read = Read::new(&request, request.get_ref().read.as_ref())?;
         let request = request.get_ref();
         let payer = door::user(request.payer_id, "payer_id")?;
         let (list, limit) = (page::List::Payments(payer), page::size(request.page_size)?);
         let before = list.place(&request.page_token)?.map(Sequence);
-        let shard = self.homes.shard_of(payer, "payer_id").await?;
-        let page = shard.payments(payer, before, limit).await.map_err(error::failed)?.ok_or_else(page::no_such_place)?;
+        let home = self.homes.home_of(payer, "payer_id").await?;
+        let seen = read.view(&self.homes, home, before).await?;
+        let page = seen.view.payments(payer, before, limit).await.map_err(error::failed)?.ok_or_else(page::no_such_place)?;
         Ok(Response::new(ListPaymentsResponse {
-            payments: page.items.into_iter().map(|view| answer::seen(view, shard.reference())).collect(),
+            payments: page.items.into_iter().map(|view| answer::seen(view, home)).collect(),
             next_page_token: page.next.map(|Sequence(place)| list.token(place)).unwrap_or_default(),
-            position: answer::position(&page.position),
+            position: seen.position(),
+            source: seen.source(),
         }))
     }
 

@@ -1,4 +1,5 @@
-//! WalletService: accounts, money in from outside and out to it, balances and statements, at the user's home.
+//! WalletService: accounts, money in from outside and out to it, balances and statements, at the user's home; what only reads,
+//! also from a copy.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use paymesh_shard::Answer;
 use paymesh_types::{RequestId, UserId};
 use tonic::{Request, Response, Status};
 
-use crate::{answer, door, error, homes::Homes, page};
+use crate::{answer, door, error, homes::Homes, page, reads::Read};
 
 /// The service.
 #[derive(Debug)]
@@ -85,28 +86,34 @@ impl WalletService for Wallets {
     }
 
     async fn get_balance(&self, request: Request<GetBalanceRequest>) -> Result<Response<GetBalanceResponse>, Status> {
+        let read = Read::new(&request, request.get_ref().read.as_ref())?;
         let user = door::user(request.get_ref().user_id, "user_id")?;
-        let shard = self.homes.shard_of(user, "user_id").await?;
+        let home = self.homes.home_of(user, "user_id").await?;
+        let seen = read.view(&self.homes, home, None).await?;
         // An id that was claimed and never enrolled is not a user yet.
-        let found = shard.wallets(user).await.map_err(error::failed)?;
-        let (wallets, position) = found.ok_or_else(|| error::user_not_found(user, "user_id"))?;
+        let found = seen.view.wallets(user).await.map_err(error::failed)?;
+        let wallets = found.ok_or_else(|| seen.missing(error::user_not_found(user, "user_id")))?;
         let mut balances: Vec<_> = wallets.iter().map(|(currency, wallet)| answer::balance(*currency, wallet)).collect();
         balances.sort_unstable_by(|one, other| one.currency_code.cmp(&other.currency_code));
-        Ok(Response::new(GetBalanceResponse { balances, position: answer::position(&position) }))
+        Ok(Response::new(GetBalanceResponse { balances, position: seen.position(), source: seen.source() }))
     }
 
     async fn get_statement(&self, request: Request<GetStatementRequest>) -> Result<Response<GetStatementResponse>, Status> {
+        let read = Read::new(&request, request.get_ref().read.as_ref())?;
         let request = request.get_ref();
         let (user, currency) = (door::user(request.user_id, "user_id")?, door::currency(&request.currency_code)?);
         let (list, limit) = (page::List::Statement(user, currency), page::size(request.page_size)?);
         let from = list.place(&request.page_token)?.map(LineId);
-        let shard = self.homes.shard_of(user, "user_id").await?;
-        let found = shard.statement(user, currency, from, limit).await.map_err(error::failed)?;
-        let page = found.ok_or_else(|| Fault::not_found("ACCOUNT_NOT_FOUND", format!("user {user} has no account in {currency}")))?;
+        let home = self.homes.home_of(user, "user_id").await?;
+        let seen = read.view(&self.homes, home, from.map(LineId::sequence)).await?;
+        let found = seen.view.statement(user, currency, from, limit).await.map_err(error::failed)?;
+        let no_account = || Fault::not_found("ACCOUNT_NOT_FOUND", format!("user {user} has no account in {currency}"));
+        let page = found.ok_or_else(|| seen.missing(no_account()))?;
         Ok(Response::new(GetStatementResponse {
             lines: page.items.into_iter().map(answer::line).collect(),
             next_page_token: page.next.map(|LineId(place)| list.token(place)).unwrap_or_default(),
-            position: answer::position(&page.position),
+            position: seen.position(),
+            source: seen.source(),
         }))
     }
 }

@@ -248,9 +248,12 @@ pub(crate) struct SubmitArgs {
 /// `paymesh status`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArgs {
-    /// Prints JSON
+    /// Prints JSON; with --watch, an object a line
     #[arg(long)]
     pub(crate) json: bool,
+    /// Asks again every so many seconds, until Ctrl-C
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub(crate) watch: Option<u64>,
 }
 
 /// `paymesh verify`.

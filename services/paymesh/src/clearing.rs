@@ -22,6 +22,8 @@ pub(crate) struct Way {
 pub(crate) struct Totals {
     pub(crate) sent: Option<i64>,
     pub(crate) received: Option<i64>,
+    /// How long the oldest that was sent on the way, in whatever currency, waits to be acknowledged, in milliseconds.
+    pub(crate) unacknowledged_ms: Option<u64>,
 }
 
 /// Totals of every way.
@@ -33,7 +35,8 @@ impl Ways {
     pub(crate) fn add_sent(&mut self, shard: &ShardRef, clearing: &[Clearing]) -> anyhow::Result<()> {
         for line in clearing.iter().filter(|line| line.sent_minor_units != 0) {
             let way = Way { from: shard.clone(), to: place::shard(line.peer.as_ref())?, currency: line.currency_code.clone() };
-            self.0.entry(way).or_default().sent = Some(line.sent_minor_units);
+            let totals = self.0.entry(way).or_default();
+            (totals.sent, totals.unacknowledged_ms) = (Some(line.sent_minor_units), line.unacknowledged_ms);
         }
         Ok(())
     }
@@ -86,6 +89,7 @@ pub(crate) mod tests {
             currency_code: "EUR".to_owned(),
             sent_minor_units: sent,
             received_minor_units: received,
+            unacknowledged_ms: None,
         }
     }
 

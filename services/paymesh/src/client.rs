@@ -71,23 +71,27 @@ impl Mesh {
         MeshServiceClient::new(self.channel(region))
     }
 
+    /// Asks a region for its state.
+    pub(crate) async fn status(&self, region: &RegionName) -> Result<GetStatusResponse, Status> {
+        let mut client = self.operator(region);
+        call(STATUS_DEADLINE, GetStatusRequest {}, async |request| client.get_status(request).await).await
+    }
+
+    /// Asks a region how its copies and its followers are.
+    pub(crate) async fn replication(&self, region: &RegionName) -> Result<GetReplicationResponse, Status> {
+        let mut client = ReplicationServiceClient::new(self.channel(region));
+        call(STATUS_DEADLINE, GetReplicationRequest {}, async |request| client.get_replication(request).await).await
+    }
+
     /// Asks every region for its state, all at the same time.
     pub(crate) async fn statuses(&self) -> BTreeMap<RegionName, Result<GetStatusResponse, Status>> {
-        let asked = self.regions().map(async |region| {
-            let mut client = self.operator(region);
-            let answer = call(STATUS_DEADLINE, GetStatusRequest {}, async |request| client.get_status(request).await).await;
-            (region.clone(), answer)
-        });
+        let asked = self.regions().map(async |region| (region.clone(), self.status(region).await));
         futures::future::join_all(asked).await.into_iter().collect()
     }
 
     /// Asks every region how its copies and its followers are, all at the same time.
     pub(crate) async fn replications(&self) -> BTreeMap<RegionName, Result<GetReplicationResponse, Status>> {
-        let asked = self.regions().map(async |region| {
-            let mut client = ReplicationServiceClient::new(self.channel(region));
-            let answer = call(STATUS_DEADLINE, GetReplicationRequest {}, async |request| client.get_replication(request).await).await;
-            (region.clone(), answer)
-        });
+        let asked = self.regions().map(async |region| (region.clone(), self.replication(region).await));
         futures::future::join_all(asked).await.into_iter().collect()
     }
 }

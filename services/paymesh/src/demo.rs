@@ -1,8 +1,10 @@
 //! `paymesh demo`: the whole mesh on this machine, the shipped payments, and the proof of its books.
 //!
 //! Everything goes through the same doors as in operation: the nodes are processes of their own, the payments enter through
-//! their gRPC ports. Besides `verify`, it compares the books with the file: the users that exist, the payments that were made,
+//! their gRPC ports. One region is cut off for some seconds while payments go on. Besides `verify`, it compares the books with the file: the users that exist, the payments that were made,
 //! the money that came in. The nodes and their storage are gone when it ends, unless `--keep`.
+
+mod cut;
 
 use std::{
     collections::BTreeMap,
@@ -23,8 +25,7 @@ use crate::{
     exit::Exit,
     note,
     output::{self, Table, money},
-    say,
-    status::{self, InTransit},
+    say, status,
     submit::{self, Job},
     supervisor::{self, Logs, Node, Spec},
     up, verify,
@@ -36,7 +37,7 @@ const PAYMENTS_CSV: &str = include_str!("../../../examples/payments.csv");
 const REGIONS_YAML: &str = include_str!("../../../region-config/regions.yaml");
 /// How long the nodes may take to be ready.
 const READY_TIME_MAX: Duration = Duration::from_secs(60);
-/// How long money between shards of one region may take to arrive.
+/// How long money may take to arrive, and copies to have all entries.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(30);
 /// Between two looks at whether it has.
 const SETTLE_POLL: Duration = Duration::from_millis(100);
@@ -55,7 +56,12 @@ struct Report {
     submit: submit::Report,
     /// Calls of callers that entered at each region, by the region that served them.
     routes: BTreeMap<RegionName, BTreeMap<String, u64>>,
+    /// From the last answer until nothing was in transit and every copy had all entries.
     settled_ms: u64,
+    /// How many entries all copies together were behind at the last answer.
+    behind_entries: u64,
+    /// Absent where every region leads something, and none can be cut off without stopping payments.
+    cut: Option<cut::Report>,
     verify: verify::Report,
 }
 
@@ -128,16 +134,23 @@ async fn play(mesh: &Mesh, nodes: &mut [Node], file: &Path, json: Option<&Path>)
     say!("\nWHERE CALLS CAME IN, AND WHICH REGION SERVED THEM");
     say_routes(mesh, &routes);
 
+    say!("\nCOPIES IN OTHER REGIONS");
     let waiting = Instant::now();
-    let left = settle(mesh).await?;
+    let behind_entries = entries_behind(mesh).await;
+    let mut left = settle(mesh).await?;
     let settled_ms = u64::try_from(waiting.elapsed().as_millis()).unwrap_or(u64::MAX);
+    say!("{behind_entries} entries behind at the last answer, all there, and no money in transit, {settled_ms} ms later");
+    let cut = cut::run(mesh, nodes, &fs::read_to_string(file)?).await?;
+    if cut.is_some() {
+        left.extend(settle(mesh).await?);
+    }
 
     say!("\nVERIFY");
     let verify = verify::verify(mesh).await?;
     verify.say(mesh);
 
-    let mut problems = against_file(&submit, &verify);
-    problems.extend(left.iter().map(|way| format!("money from {} to {} has not arrived", way.from, way.to)));
+    let mut problems = against_file(&submit, cut.as_ref().map_or(0, |cut| cut.payments), &verify);
+    problems.extend(left);
     for node in nodes {
         if let Some(status) = node.has_ended() {
             problems.push(format!("the node of {} died: {status}", node.region));
@@ -149,7 +162,7 @@ async fn play(mesh: &Mesh, nodes: &mut [Node], file: &Path, json: Option<&Path>)
     let good = problems.is_empty() && verify.good && submit.finished && submit.tally.failed == 0;
     say!("\n{}", if good { "demo: everything was done, and adds up" } else { "demo: FAILED, see above" });
     if let Some(path) = json {
-        output::write_json(path, &Report { good, problems, submit, routes, settled_ms, verify })?;
+        output::write_json(path, &Report { good, problems, submit, routes, settled_ms, behind_entries, cut, verify })?;
     }
     Ok(if good { Exit::Good } else { Exit::Failed })
 }
@@ -181,13 +194,18 @@ fn say_routes(mesh: &Mesh, routes: &BTreeMap<RegionName, BTreeMap<String, u64>>)
     say!("{table}");
 }
 
-/// Waits until no money is in transit; returns what still is when the time is up.
-async fn settle(mesh: &Mesh) -> anyhow::Result<Vec<InTransit>> {
+/// Waits until no money is in transit and every copy has all entries; says what is not so when the time is up.
+async fn settle(mesh: &Mesh) -> anyhow::Result<Vec<String>> {
     let deadline = Instant::now() + SETTLE_TIME_MAX;
     loop {
         let statuses = mesh.statuses().await;
         let ways = status::in_transit(statuses.values().flatten())?;
-        let left: Vec<_> = ways.into_iter().filter(|way| way.in_transit_minor_units != Some(0)).collect();
+        let open = ways.into_iter().filter(|way| way.in_transit_minor_units != Some(0));
+        let mut left: Vec<_> = open.map(|way| format!("money from {} to {} has not arrived", way.from, way.to)).collect();
+        let behind = entries_behind(mesh).await;
+        if behind > 0 {
+            left.push(format!("copies in other regions are {behind} entries behind"));
+        }
         if left.is_empty() || Instant::now() >= deadline {
             return Ok(left);
         }
@@ -195,8 +213,15 @@ async fn settle(mesh: &Mesh) -> anyhow::Result<Vec<InTransit>> {
     }
 }
 
-/// What the books say against what the file asked for.
-fn against_file(submit: &submit::Report, verify: &verify::Report) -> Vec<String> {
+/// How many entries all copies together lack, as those that answer know it.
+async fn entries_behind(mesh: &Mesh) -> u64 {
+    let copies = mesh.replications().await;
+    let behind = copies.values().flatten().flat_map(|said| &said.replicas);
+    behind.map(|replica| replica.head_sequence.saturating_sub(replica.stored_sequence)).sum()
+}
+
+/// What the books say against what the file asked for, and the payments that were made besides.
+fn against_file(submit: &submit::Report, besides: u64, verify: &verify::Report) -> Vec<String> {
     let mut problems = Vec::new();
     let accepted = |kind: &str| submit.kinds.get(kind).copied().unwrap_or(0);
     let users: u64 = verify.shards.iter().map(|shard| shard.users).sum();
@@ -204,7 +229,7 @@ fn against_file(submit: &submit::Report, verify: &verify::Report) -> Vec<String>
         problems.push(format!("{} users were enrolled and {users} are in the books", accepted("enrol")));
     }
     let payments: u64 = verify.shards.iter().map(|shard| shard.payments).sum();
-    let asked = accepted("payment") + submit.declined_payments;
+    let asked = accepted("payment") + submit.declined_payments + besides;
     if payments != asked {
         problems.push(format!("{asked} payments were answered and {payments} are in the books"));
     }

@@ -15,10 +15,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use paymesh_journal::sqlite::Engine;
+use paymesh_journal::{Holding, sqlite::Engine};
 use paymesh_mesh::{Limits, Mesh};
 use paymesh_replication::{Replicas, Replication};
-use paymesh_shard::{Clock, Options, Shards};
+use paymesh_shard::{Clock, Copies, Options, Shards};
 use paymesh_telemetry::{Health, Metrics};
 use paymesh_topology::{DIRECTORY_ZONE, Topology};
 use paymesh_types::{ShardRef, Timestamp};
@@ -122,7 +122,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
     let reflection_v1 = reflection().build_v1().context("the contract's descriptor set")?;
     // Many stock clients ask in the older words only.
     let reflection_v1alpha = reflection().build_v1alpha().context("the contract's descriptor set")?;
-    let routes: Routes = paymesh_payment_processor::services(shards.clone(), mesh.clone())
+    let routes: Routes = paymesh_payment_processor::services(shards.clone(), copies(&replicas), mesh.clone())
         .add_service(Replication::new(mesh.clone(), shards.clone(), replicas).server())
         .add_service(grpc_health)
         .add_service(reflection_v1)
@@ -167,9 +167,16 @@ fn limits() -> Limits {
     Limits { connections_max, ..default }
 }
 
+/// The replicas that can be read: the whole ones.
+fn copies(replicas: &Replicas) -> Copies {
+    let whole = replicas.iter().filter(|following| following.followed().holding == Holding::Whole);
+    Copies::new(whole.map(|following| (following.followed().shard.clone(), following.watch())).collect())
+}
+
 /// Starts the inboxes of the led shards for the shards of other regions.
 fn follow_others(shards: &Shards, replicas: &Replicas, inboxes: &mut JoinSet<(ShardRef, ShardRef, String)>) {
-    for following in replicas.iter() {
+    // The directory pays nobody.
+    for following in replicas.iter().filter(|following| following.followed().shard.zone.as_str() != DIRECTORY_ZONE) {
         for (to, _) in shards.iter().filter(|(name, _)| name.zone.as_str() != DIRECTORY_ZONE) {
             let (shards, following, to) = (shards.clone(), following.clone(), to.clone());
             inboxes.spawn(async move {

@@ -6,7 +6,7 @@
 use std::{
     fmt::{self, Write as _},
     fs,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     path::Path,
 };
 
@@ -31,6 +31,15 @@ macro_rules! note {
 /// See [`say!`].
 pub(crate) fn stdout(text: fmt::Arguments<'_>) {
     let _ = io::stdout().lock().write_all(format!("{text}\n").as_bytes());
+}
+
+/// The same, in place of what is on the screen, where it is one. For what is shown again and again: who reads may have gone.
+pub(crate) fn refresh(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    // Clear, and begin at the top (ECMA-48: ED, CUP).
+    let clear = if out.is_terminal() { "\x1b[2J\x1b[H" } else { "" };
+    out.write_all(format!("{clear}{text}\n").as_bytes())?;
+    out.flush()
 }
 
 /// See [`note!`].

@@ -5,7 +5,7 @@
 
 mod replicas;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use paymesh_contract::{
     mesh::v1::{GetStatusResponse, ShardState, ShardStatus},
@@ -69,28 +69,68 @@ pub(crate) struct InTransit {
     pub(crate) from: String,
     pub(crate) to: String,
     pub(crate) currency: String,
-    pub(crate) sent_minor_units: i64,
+    /// Absent when the sender was not asked.
+    pub(crate) sent_minor_units: Option<i64>,
     /// Absent when one of the two was not asked.
     pub(crate) in_transit_minor_units: Option<i128>,
+    /// How long the oldest that was sent this way, in whatever currency, waits to be acknowledged; absent when nothing does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unacknowledged_ms: Option<u64>,
 }
 
 /// Runs the command.
 pub(crate) async fn run(config: &Path, args: StatusArgs) -> anyhow::Result<Exit> {
     let mesh = Mesh::open(config)?;
-    let answers = mesh.statuses().await;
-    let copies = mesh.replications().await;
-    let report = report(&mesh, &answers, &copies)?;
+    if let Some(seconds) = args.watch {
+        return watch(&mesh, Duration::from_secs(seconds), args.json).await;
+    }
+    let report = ask(&mesh).await?;
     if args.json {
         output::say_json(&report)?;
     } else {
-        say(&mesh.topology, &report);
+        say!("{}", text(&mesh.topology, &report));
     }
+    Ok(exit(&report))
+}
+
+/// Shows it anew again and again, until Ctrl-C, or until nobody reads it.
+async fn watch(mesh: &Mesh, every: Duration, json: bool) -> anyhow::Result<Exit> {
+    let mut turns = tokio::time::interval(every);
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut shown = Exit::Good;
+    loop {
+        tokio::select! {
+            report = async {
+                turns.tick().await;
+                ask(mesh).await
+            } => {
+                let report = report?;
+                shown = exit(&report);
+                let text = if json { serde_json::to_string(&report)? } else { text(&mesh.topology, &report) };
+                if output::refresh(&text).is_err() {
+                    return Ok(shown);
+                }
+            }
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                return Ok(shown);
+            }
+        }
+    }
+}
+
+async fn ask(mesh: &Mesh) -> anyhow::Result<Report> {
+    let (answers, copies) = tokio::join!(mesh.statuses(), mesh.replications());
+    report(mesh, &answers, &copies)
+}
+
+fn exit(report: &Report) -> Exit {
     if report.regions.iter().any(|region| !region.up) {
-        return Ok(Exit::Unreachable);
+        return Exit::Unreachable;
     }
     let serving = report.shards.iter().all(|shard| shard.state == state_name(ShardState::Serving));
     let stopped = report.replicas.iter().any(ReplicaReport::is_stopped);
-    Ok(if serving && !stopped { Exit::Good } else { Exit::Failed })
+    if serving && !stopped { Exit::Good } else { Exit::Failed }
 }
 
 fn report(
@@ -154,25 +194,26 @@ pub(crate) fn in_transit<'a>(statuses: impl Iterator<Item = &'a GetStatusRespons
         from: way.from.to_string(),
         to: way.to.to_string(),
         currency: way.currency.clone(),
-        sent_minor_units: totals.sent.unwrap_or(0),
+        sent_minor_units: totals.sent,
         // The receiver may have been asked a moment after the sender: more arrived than had left is none in transit.
         in_transit_minor_units: totals.in_transit().map(|minor| minor.max(0)),
+        unacknowledged_ms: totals.unacknowledged_ms,
     });
     Ok(known.collect())
 }
 
-fn say(topology: &Topology, report: &Report) {
-    say!("mesh {}", report.mesh);
+fn text(topology: &Topology, report: &Report) -> String {
+    let mut text = format!("mesh {}\n", report.mesh);
     let mut table = Table::new(["region", "state", "version", "grpc", "http"]);
     for region in &report.regions {
         let state = if region.up { "up" } else { "down" };
         let version = region.version.clone().unwrap_or_else(|| "unknown".to_owned());
         table.row([region.region.to_string(), state.to_owned(), version, region.grpc.clone(), region.http.clone()]);
     }
-    say!("\n{table}");
+    text.push_str(&format!("\n{table}\n"));
     for region in &report.regions {
         if let Some(problem) = &region.problem {
-            say!("  {} is down: {problem}", region.region);
+            text.push_str(&format!("  {} is down: {problem}\n", region.region));
         }
     }
 
@@ -189,17 +230,18 @@ fn say(topology: &Topology, report: &Report) {
             number(shard.queued_commands),
         ]);
     }
-    say!("\n{table}");
+    text.push_str(&format!("\n{table}\n"));
     for shard in &report.shards {
         if let Some(problem) = &shard.problem {
-            say!("  {} does not serve: {problem}", shard.shard);
+            text.push_str(&format!("  {} does not serve: {problem}\n", shard.shard));
         }
     }
-
-    replicas::say(&report.replicas);
+    text.push_str(&replicas::text(&report.replicas));
     if report.regions.iter().any(|region| region.up) {
-        say_in_transit(topology, &report.in_transit, report.shards.iter().any(|shard| shard.state != "serving"));
+        let partial = report.shards.iter().any(|shard| shard.state != "serving");
+        text.push_str(&format!("\n{}", in_transit_text(topology, &report.in_transit, partial)));
     }
+    text.trim_end().to_owned()
 }
 
 /// Prints the ways that have money on them; when they are many, summed up by the regions that lead the shards.
@@ -222,16 +264,20 @@ fn in_transit_text(topology: &Topology, ways: &[InTransit], partial: bool) -> St
         .collect();
     let by_region = open.len() > WAYS_SHOWN_MAX;
     let name = |shard: &String| if by_region { leaders.get(shard).unwrap_or(shard).clone() } else { shard.clone() };
-    let mut sums: BTreeMap<(String, String, &str), (i128, Option<i128>)> = BTreeMap::new();
+    let mut sums: BTreeMap<(String, String, &str), Sum> = BTreeMap::new();
+    let none = Sum { sent: Some(0), in_transit: Some(0), oldest_ms: None };
     for way in open {
-        let (sent, in_transit) = sums.entry((name(&way.from), name(&way.to), way.currency.as_str())).or_insert((0, Some(0)));
-        *sent += i128::from(way.sent_minor_units);
-        *in_transit = in_transit.zip(way.in_transit_minor_units).map(|(sum, more)| sum + more);
+        let sum = sums.entry((name(&way.from), name(&way.to), way.currency.as_str())).or_insert(none);
+        sum.sent = sum.sent.zip(way.sent_minor_units).map(|(sum, more)| sum + i128::from(more));
+        sum.in_transit = sum.in_transit.zip(way.in_transit_minor_units).map(|(sum, more)| sum + more);
+        sum.oldest_ms = sum.oldest_ms.max(way.unacknowledged_ms);
     }
-    let mut table = Table::new(["from", "to", "sent so far", "in transit"]);
-    for ((from, to, currency), (sent, in_transit)) in sums {
-        let in_transit = in_transit.map_or_else(|| "unknown: not both were asked".to_owned(), |minor| money(minor, currency));
-        table.row([from, to, money(sent, currency), in_transit]);
+    let mut table = Table::new(["from", "to", "sent so far", "in transit", "oldest"]);
+    for ((from, to, currency), sum) in sums {
+        let sent = sum.sent.map_or_else(|| "unknown: the sender was not asked".to_owned(), |minor| money(minor, currency));
+        let in_transit = sum.in_transit.map_or_else(|| "unknown: not both were asked".to_owned(), |minor| money(minor, currency));
+        let oldest = sum.oldest_ms.map_or_else(|| "-".to_owned(), |ms| format!("{:.1} s", Duration::from_millis(ms).as_secs_f64()));
+        table.row([from, to, sent, in_transit, oldest]);
     }
     let mut text = table.to_string();
     if by_region {
@@ -241,6 +287,14 @@ fn in_transit_text(topology: &Topology, ways: &[InTransit], partial: bool) -> St
         text.push_str("\n  (not every shard was asked: there may be more)");
     }
     text
+}
+
+/// What is on the ways from one place to another in one currency: minor units, `None` where not all was asked.
+#[derive(Debug, Clone, Copy)]
+struct Sum {
+    sent: Option<i128>,
+    in_transit: Option<i128>,
+    oldest_ms: Option<u64>,
 }
 
 fn state_name(state: ShardState) -> &'static str {

@@ -16,6 +16,7 @@ use std::{
 use anyhow::Context as _;
 use paymesh_topology::{Endpoint, Region, Topology};
 use paymesh_types::RegionName;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
@@ -134,6 +135,18 @@ impl Node {
         self.child.try_wait().expect("a child process of ours can be waited for")
     }
 
+    /// Stops the process where it is (SIGSTOP) until the guard is dropped: its peers see a node that says nothing and takes nothing.
+    pub(crate) fn freeze(&self) -> io::Result<Frozen<'_>> {
+        self.signal(Signal::STOP)?;
+        Ok(Frozen(self))
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        let id = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let id = id.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the process has ended"))?;
+        Ok(kill_process(id, signal)?)
+    }
+
     /// Asks the node to drain, and kills it when it takes longer than [`DRAIN_TIME_MAX`]. The error says how it ended instead.
     pub(crate) async fn stop(mut self) -> Result<(), String> {
         self.lifeline = None;
@@ -147,6 +160,16 @@ impl Node {
                 Err(format!("it was still running after {} s and was killed", DRAIN_TIME_MAX.as_secs()))
             }
         }
+    }
+}
+
+/// A node that goes on when this is dropped: one that is frozen could not drain.
+pub(crate) struct Frozen<'a>(&'a Node);
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        // It fails only when the node has ended meanwhile.
+        let _ = self.0.signal(Signal::CONT);
     }
 }
 

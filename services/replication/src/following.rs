@@ -1,6 +1,7 @@
 //! The follower's side: a replica that is kept at its leader's journal.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -17,12 +18,15 @@ use paymesh_contract::{
 use paymesh_journal::{Holding, SEGMENT_BYTES_MAX};
 use paymesh_mesh::Mesh;
 use paymesh_shard::{AddError, Replica};
-use paymesh_types::{RegionName, Sequence, ShardRef};
-use tokio::sync::{mpsc, watch};
+use paymesh_types::{Epoch, RegionName, Sequence, ShardRef};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use crate::{Followed, clock::now_us, counts, serving::IDLE_EVERY, wire};
+use crate::{Followed, clock::now_us, counts, plan::is_directory, serving::IDLE_EVERY, wire};
 
 /// A leader that says nothing for so long is gone.
 const SILENCE_MAX: Duration = IDLE_EVERY.saturating_mul(10);
@@ -34,6 +38,12 @@ const ACKNOWLEDGEMENTS_MAX: usize = 4;
 /// Payload bytes and segments after which what has come is stored before more is taken.
 const GATHERED_BYTES: usize = 4 << 20;
 const GATHERED_SEGMENTS_MAX: usize = 2_048;
+/// The leader is asked how far it is at least this often: so old at most, and a way there and back, is a copy that is up to date.
+const ASK_EVERY: Duration = IDLE_EVERY;
+/// And at most so often, however many readers want to know.
+const ASK_PAUSE: Duration = Duration::from_millis(1);
+/// Questions that are out at most; more are not put.
+const QUESTIONS_MAX: usize = 256;
 /// Bytes of a message at most: one segment of the largest, and what is around it.
 const MESSAGE_BYTES_MAX: usize = SEGMENT_BYTES_MAX + (1 << 20);
 
@@ -57,8 +67,6 @@ struct Progress {
     connected: bool,
     /// The leader's last entry, as far as is known.
     head: Sequence,
-    /// Of when, by the leader's clock, it holds everything: microseconds since 1970 UTC.
-    current_at_us: Option<u64>,
     /// Whether it was said that the leader is lost.
     lost: bool,
 }
@@ -134,6 +142,11 @@ impl Following {
         self.inner.replica.borrow().clone()
     }
 
+    /// The replica, as it is opened and withdrawn.
+    pub fn watch(&self) -> watch::Receiver<Option<Replica>> {
+        self.inner.replica.subscribe()
+    }
+
     /// Says why the replica is not open.
     pub fn refuse(&self, why: String) {
         self.note_stopped(!why.is_empty());
@@ -168,7 +181,7 @@ impl Following {
             stored_sequence: stored.0,
             projected_sequence: replica.as_ref().and_then(Replica::projected).map(|sequence| sequence.0),
             head_sequence: progress.head.max(stored).0,
-            age_ms: progress.current_at_us.map(|at| now_us().saturating_sub(at) / 1_000),
+            age_ms: replica.and_then(|replica| replica.current_at()).map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
         }
     }
 
@@ -214,8 +227,7 @@ impl Following {
     /// The replica is of no use any more, and another will be opened: nobody gets this one from now on.
     pub fn withdraw(&self, why: String) {
         self.inner.replica.send_replace(None);
-        let mut progress = self.progress();
-        (progress.refusal, progress.current_at_us) = (why, None);
+        self.progress().refusal = why;
         self.note_stopped(false);
     }
 
@@ -254,20 +266,37 @@ impl Following {
             tracing::info!(shard = %self.shard(), leader = %self.leader(), "a replica follows its leader again");
         }
         let mut useful = false;
+        let mut questions = Questions::default();
+        let mut ask_at = Instant::now();
+        let mut silent_at = Instant::now() + SILENCE_MAX;
         loop {
-            let message = match tokio::time::timeout(SILENCE_MAX, answers.message()).await {
+            let message = tokio::select! {
+                biased;
+                answer = tokio::time::timeout_at(silent_at, answers.message()) => answer,
+                () = asked(replica, ask_at) => {
+                    questions.put(&say, replica.tail().head());
+                    ask_at = Instant::now();
+                    continue;
+                }
+            };
+            let message = match message {
                 Ok(Ok(Some(message))) => message,
                 Ok(Ok(None)) => return End::Lost { why: "the leader ended it".to_owned(), useful },
                 Ok(Err(status)) => return End::Lost { why: status.message().to_owned(), useful },
                 Err(_) => return End::Lost { why: format!("the leader was silent for {SILENCE_MAX:?}"), useful },
             };
+            silent_at = Instant::now() + SILENCE_MAX;
             let (message, ended) = gathered(message, &mut answers);
+            let (epoch, head, asked_at) =
+                (Epoch(message.leader_epoch), Sequence(message.head_sequence), questions.answered(message.answered_question));
+            let came_with_segments = !message.segments.is_empty();
             match self.take(replica, message).await {
                 Ok(stored) => {
                     useful = true;
-                    let stored_sequence = stored.0;
-                    let _ =
-                        say.try_send(FollowRequest { message: Some(Message::Acknowledgement(FollowAcknowledgement { stored_sequence })) });
+                    replica.heard(epoch, head, asked_at);
+                    if came_with_segments {
+                        acknowledge(&say, stored, 0);
+                    }
                 }
                 Err(why) => return End::ForGood(Ended::Stopped(why)),
             }
@@ -279,7 +308,7 @@ impl Following {
 
     /// Stores what came, and says how far the copy is then.
     async fn take(&self, replica: &Replica, message: FollowResponse) -> Result<Sequence, String> {
-        let FollowResponse { segments, head_sequence, sent_at_us } = message;
+        let FollowResponse { segments, head_sequence, .. } = message;
         let holding = replica.holding();
         let mut stored = replica.tail().head();
         if !segments.is_empty() {
@@ -287,6 +316,11 @@ impl Following {
             let committed_at = segments.last().map_or(0, |last| last.committed_at_us);
             let decoded: Result<Vec<_>, String> = segments.into_iter().map(|segment| wire::segment(segment, holding)).collect();
             let decoded = decoded.map_err(|what| format!("a segment after entry {stored} is refused: {what}"))?;
+            if is_directory(self.shard()) {
+                // It comes whole across the border, and may have nothing that does not cross it.
+                let checked = decoded.iter().try_for_each(|segment| segment.check_all_open(self.shard()));
+                checked.map_err(|corrupt| format!("what was sent is refused: {corrupt}"))?;
+            }
             match replica.add(decoded).await {
                 Ok(end) => stored = end.sequence,
                 Err(AddError::BadSegment(corrupt)) => return Err(format!("what was sent is refused: {corrupt}")),
@@ -303,11 +337,47 @@ impl Following {
         metrics::gauge!(counts::LAG_ENTRIES, "shard" => self.shard().to_string()).set(head_sequence.saturating_sub(stored.0) as f64);
         let mut progress = self.progress();
         progress.head = Sequence(head_sequence);
-        if stored.0 >= head_sequence {
-            progress.current_at_us = Some(sent_at_us);
-        }
         Ok(stored)
     }
+}
+
+/// Questions to a leader that are not answered yet: the number of the last, and when each was put.
+#[derive(Default)]
+struct Questions {
+    last: u64,
+    out: VecDeque<(u64, Instant)>,
+}
+
+impl Questions {
+    fn put(&mut self, say: &mpsc::Sender<FollowRequest>, stored: Sequence) {
+        // When it was put is before it can be heard. One for which there is no room is not put; another comes soon.
+        let now = Instant::now();
+        if self.out.len() < QUESTIONS_MAX && acknowledge(say, stored, self.last + 1) {
+            self.last += 1;
+            self.out.push_back((self.last, now));
+        }
+    }
+
+    /// When the question was put that is answered up to; `None` when no new one is.
+    fn answered(&mut self, number: u64) -> Option<Instant> {
+        let mut at = None;
+        while self.out.front().is_some_and(|(first, _)| *first <= number) {
+            at = self.out.pop_front().map(|(_, put)| put);
+        }
+        at
+    }
+}
+
+/// Whether it will be said.
+fn acknowledge(say: &mpsc::Sender<FollowRequest>, stored: Sequence, question: u64) -> bool {
+    let acknowledgement = FollowAcknowledgement { stored_sequence: stored.0, question };
+    say.try_send(FollowRequest { message: Some(Message::Acknowledgement(acknowledgement)) }).is_ok()
+}
+
+/// Waits until the leader is to be asked again how far it is: a reader wants to know, or it has been a while.
+async fn asked(replica: &Replica, last: Instant) {
+    tokio::time::sleep_until(last + ASK_PAUSE).await;
+    let _ = tokio::time::timeout_at(last + ASK_EVERY, replica.wants_to_know()).await;
 }
 
 /// The message with those behind it that have come already: what is stored together is synced once. And why there will be no
@@ -318,10 +388,11 @@ fn gathered(first: FollowResponse, answers: &mut Streaming<FollowResponse>) -> (
     while bytes < GATHERED_BYTES && all.segments.len() < GATHERED_SEGMENTS_MAX {
         match answers.message().now_or_never() {
             None => break,
-            Some(Ok(Some(more))) => {
+            Some(Ok(Some(mut more))) => {
                 bytes += more.segments.iter().map(payload_bytes).sum::<usize>();
-                all.segments.extend(more.segments);
-                (all.head_sequence, all.sent_at_us) = (more.head_sequence, more.sent_at_us);
+                all.segments.extend(std::mem::take(&mut more.segments));
+                // What is said of the leader, as it was said last.
+                all = FollowResponse { segments: all.segments, ..more };
             }
             Some(Ok(None)) => return (all, Some("the leader ended it".to_owned())),
             Some(Err(status)) => return (all, Some(status.message().to_owned())),

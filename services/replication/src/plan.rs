@@ -2,7 +2,7 @@
 
 use paymesh_journal::Holding;
 use paymesh_topology::{DIRECTORY_ZONE, Topology};
-use paymesh_types::{RegionName, ShardRef};
+use paymesh_types::{RegionName, ShardRef, ZoneName};
 
 /// A shard that a region follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,15 +16,26 @@ pub struct Followed {
 }
 
 /// The shards that a region follows: whole, those of its zone; as far as they concern its zone, those of other zones, when
-/// the region leads shards that other zones' users may pay. The directory is nobody's personal data, and is not followed yet.
+/// the region leads shards that other zones' users may pay. The directory says whose a user is and nothing else about them: every
+/// region follows it, whole, and both ends of the stream see to it that nothing in it is sealed.
 pub fn plan(topology: &Topology, region: &RegionName) -> Vec<Followed> {
     let Some(zone) = topology.region(region).map(|region| &region.zone) else { return Vec::new() };
     let is_paid = topology.led_by(region).iter().any(|shard| shard.zone.as_str() != DIRECTORY_ZONE);
     let followed = topology.shards().into_iter().filter_map(|shard| {
         let leader = topology.leader(&shard)?.clone();
-        let holding = if shard.zone == *zone { Holding::Whole } else { Holding::For(zone.clone()) };
-        let wanted = leader != *region && shard.zone.as_str() != DIRECTORY_ZONE && (holding == Holding::Whole || is_paid);
+        let holding = holding(&shard, zone);
+        let wanted = leader != *region && (holding == Holding::Whole || is_paid);
         wanted.then_some(Followed { shard, leader, holding })
     });
     followed.collect()
+}
+
+/// What a region of that zone may hold of a shard.
+pub(crate) fn holding(shard: &ShardRef, zone: &ZoneName) -> Holding {
+    if shard.zone == *zone || is_directory(shard) { Holding::Whole } else { Holding::For(zone.clone()) }
+}
+
+/// Whether it is a shard of the directory.
+pub(crate) fn is_directory(shard: &ShardRef) -> bool {
+    shard.zone.as_str() == DIRECTORY_ZONE
 }

@@ -13,7 +13,7 @@ use paymesh_contract::{
         replication_service_server::{ReplicationService, ReplicationServiceServer},
     },
 };
-use paymesh_journal::{Holding, Segment};
+use paymesh_journal::{Corrupt, Holding, Segment};
 use paymesh_mesh::{Mesh, Worded, unreadable};
 use paymesh_shard::{Shard, Shards};
 use paymesh_types::{RegionName, Sequence, ShardRef};
@@ -24,6 +24,7 @@ use crate::{
     Replicas,
     clock::now_us,
     followers::{Connection, Followers},
+    plan::{holding, is_directory},
     verifying::{AT_ONCE_MAX, verification},
     wire,
 };
@@ -76,10 +77,10 @@ impl Replication {
         let shard = self.shards.get(&name).map_err(|error| unavailable(error.to_string()))?.clone();
         let after = Sequence(start.after_sequence);
         agreed(&shard, after, &start.after_hash).await?;
-        let holding = if name.zone == follower.zone { Holding::Whole } else { Holding::For(follower.zone.clone()) };
+        let holding = holding(&name, &follower.zone);
         tracing::info!(shard = %name, follower = %region, %after, "a follower has come");
         let connection = self.followers.connect(name, region, after);
-        Ok(Feed { shard, holding, said, connection, next: after.next(), ended: false })
+        Ok(Feed { shard, holding, said, connection, next: after.next(), question: 0, ended: false })
     }
 }
 
@@ -103,6 +104,11 @@ async fn agreed(shard: &Shard, after: Sequence, hash: &[u8]) -> Result<(), Fault
         Some(segment) if segment.last() == after => Err(diverged("the leader's segment that ends there has another hash".to_owned())),
         _ => Err(diverged("no segment of the leader's ends there".to_owned())),
     }
+}
+
+fn damaged(corrupt: Corrupt) -> Status {
+    tracing::error!(%corrupt, "a journal is damaged: its followers get nothing from there on");
+    unavailable(corrupt.to_string()).into()
 }
 
 fn unavailable(message: String) -> Fault {
@@ -160,6 +166,8 @@ struct Feed {
     said: Streaming<FollowRequest>,
     connection: Connection,
     next: Sequence,
+    /// The last question that came.
+    question: u64,
     ended: bool,
 }
 
@@ -183,6 +191,10 @@ impl Feed {
                 said = self.said.message() => match said {
                     Ok(Some(FollowRequest { message: Some(Message::Acknowledgement(said)) })) => {
                         self.connection.note(|progress| progress.stored = progress.stored.max(Sequence(said.stored_sequence)));
+                        if said.question > 0 {
+                            self.question = said.question;
+                            return self.say(Vec::new()).await.map(Some);
+                        }
                     }
                     Ok(Some(_)) => return Err(Fault::invalid_field("acknowledgement", "a stream is started once").into()),
                     // Gone, or gone wrong: it comes again.
@@ -203,7 +215,12 @@ impl Feed {
         let mut said = Vec::with_capacity(segments.len());
         for segment in &segments {
             said.push(match &self.holding {
-                Holding::Whole => wire::message(segment, &self.holding),
+                Holding::Whole => {
+                    if is_directory(self.shard.reference()) {
+                        segment.check_all_open(self.shard.reference()).map_err(damaged)?;
+                    }
+                    wire::message(segment, &self.holding)
+                }
                 Holding::For(_) => wire::message(&self.reduced(segment).await?, &self.holding),
             });
         }
@@ -211,7 +228,14 @@ impl Feed {
             self.next = last.last().next();
             self.connection.note(|progress| progress.sent = last.last());
         }
-        Ok(FollowResponse { segments: said, head_sequence: self.shard.tail().head().0, sent_at_us: now_us() })
+        // The head is read after the question came: nothing committed before that is behind it.
+        Ok(FollowResponse {
+            segments: said,
+            head_sequence: self.shard.tail().head().0,
+            sent_at_us: now_us(),
+            answered_question: self.question,
+            leader_epoch: self.shard.epoch().0,
+        })
     }
 
     async fn reduced(&self, segment: &Arc<Segment>) -> Result<Segment, Status> {
@@ -222,10 +246,7 @@ impl Feed {
         let reduced = if aside { tokio::task::spawn_blocking(reduce).await } else { Ok(reduce()) };
         match reduced {
             Ok(Ok(reduced)) => Ok(reduced),
-            Ok(Err(corrupt)) => {
-                tracing::error!(shard = %self.shard.reference(), %corrupt, "a journal is damaged: its followers get nothing from there on");
-                Err(unavailable(corrupt.to_string()).into())
-            }
+            Ok(Err(corrupt)) => Err(damaged(corrupt)),
             Err(died) => Err(unavailable(format!("reducing a segment died: {died}")).into()),
         }
     }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -189,9 +192,11 @@ fn a_region_follows_its_zone_and_who_pays_it() {
     assert_eq!(planned("us_east"), [("eu/0".to_owned(), "eu_west".to_owned(), for_zone("global"))]);
     // It leads nothing that could be paid.
     let whole = |index: u16| (format!("global/{index}"), "us_east".to_owned(), Holding::Whole);
-    assert_eq!(planned("us_west"), [whole(0), whole(1)]);
+    // The directory is everybody's.
+    let directory = || ("directory/0".to_owned(), "us_east".to_owned(), Holding::Whole);
+    assert_eq!(planned("us_west"), [directory(), whole(0), whole(1)]);
     let concerning = |index: u16| (format!("global/{index}"), "us_east".to_owned(), for_zone("eu"));
-    assert_eq!(planned("eu_west"), [concerning(0), concerning(1)]);
+    assert_eq!(planned("eu_west"), [directory(), concerning(0), concerning(1)]);
     assert_eq!(planned("nowhere"), []);
 }
 
@@ -265,7 +270,7 @@ async fn who_may_not_follow_or_has_another_journal_is_told_so() {
         after_sequence,
         after_hash: after_hash.to_vec(),
     };
-    let said = Message::Acknowledgement(FollowAcknowledgement { stored_sequence: 1 });
+    let said = Message::Acknowledgement(FollowAcknowledgement { stored_sequence: 1, question: 0 });
     let cases = [
         (Message::Start(start("global", "us_east", 0, &[])), Code::NotFound, "SHARD_NOT_FOUND"),
         (Message::Start(start("eu", "eu_west", 0, &[])), Code::InvalidArgument, "INVALID_FIELD"),
@@ -289,9 +294,59 @@ async fn who_may_not_follow_or_has_another_journal_is_told_so() {
     leader.stop().await;
 }
 
-/// A leader of eu/0 that answers every follower with the same messages.
+#[tokio::test]
+async fn a_copy_knows_how_old_it_is_where_nothing_is_committed_and_that_its_leader_stopped() {
+    let (listens, port) = listener().await;
+    let topology = topology([1, port]);
+    let store = MemoryStore::new(&identity(&shard("eu", 0), Holding::Whole));
+    let leader = Leader::start(&topology, listens, &store).await;
+    leader.fill(1).await;
+    let (replicas, replica, keeping, mesh) = follow(&topology, &copy_store()).await;
+    until("it catches up", || replica.tail().head() == leader.shard.status().head).await;
+    let service = Replication::new(mesh, Shards::default(), replicas);
+    let said = async || {
+        let said = service.get_replication(Request::new(GetReplicationRequest {})).await.expect("an answer").into_inner();
+        said.replicas[0].clone()
+    };
+    // Longer than a leader is silent: it says that there was nothing.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let idle = said().await;
+    assert_eq!(idle.state(), ReplicaState::Streaming);
+    assert!(idle.age_ms.is_some_and(|age_ms| age_ms < 2_000), "{idle:?}");
+
+    // The shard stops and its node goes on: what it commits no longer must not look current for as long as a silence lasts.
+    leader.shard.close().await;
+    let stopped = std::time::Instant::now();
+    while said().await.state() == ReplicaState::Streaming {
+        assert!(stopped.elapsed() < Duration::from_secs(3), "a copy of a shard that has stopped looks current");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    keeping.abort();
+    drop(leader.stop);
+    leader.serving.await.expect("it ends");
+}
+
+#[tokio::test]
+async fn a_leader_that_is_silent_is_left_and_asked_again() {
+    let (listens, port) = listener().await;
+    let topology = topology([1, port]);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let liar = Liar { messages: Mutex::new(Vec::new()), asked: asked.clone() };
+    let at = Mesh::new(topology.clone(), region("eu_west")).expect("a mesh");
+    let (stop, serving) = serve(&at, Routes::new(ReplicationServiceServer::new(liar)), listens);
+    let (_, replica, keeping, _mesh) = follow(&topology, &copy_store()).await;
+    until("it asks again", || asked.load(Ordering::Relaxed) >= 2).await;
+    assert!(!keeping.is_finished() && replica.problem().is_none(), "silence is no fault of the copy");
+    keeping.abort();
+    drop(stop);
+    serving.await.expect("it ends");
+}
+
+/// A leader of eu/0 that answers every follower with the same messages, and then with none.
 struct Liar {
     messages: Mutex<Vec<FollowResponse>>,
+    /// How often it was.
+    asked: Arc<AtomicUsize>,
 }
 
 #[tonic::async_trait]
@@ -304,6 +359,7 @@ impl ReplicationService for Liar {
     }
 
     async fn follow(&self, _: Request<Streaming<FollowRequest>>) -> Result<Response<Self::FollowStream>, Status> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
         let messages = self.messages.lock().expect("the lock").clone();
         Ok(Response::new(futures::stream::iter(messages.into_iter().map(Ok)).chain(futures::stream::pending()).boxed()))
     }
@@ -363,7 +419,7 @@ async fn a_leader_that_lies_is_not_believed_and_what_it_says_not_stored() {
     for (what, lie) in lies {
         let (listens, port) = listener().await;
         let topology = topology([1, port]);
-        let liar = Liar { messages: Mutex::new(vec![lie]) };
+        let liar = Liar { messages: Mutex::new(vec![lie]), asked: Arc::default() };
         let at = Mesh::new(topology.clone(), region("eu_west")).expect("a mesh");
         let (stop, serving) = serve(&at, Routes::new(ReplicationServiceServer::new(liar)), listens);
         let (replicas, replica, keeping, _mesh) = follow(&topology, &copy_store()).await;

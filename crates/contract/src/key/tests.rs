@@ -111,7 +111,7 @@ fn encoded(case: usize) -> BoxedStrategy<Vec<u8>> {
             .boxed(),
         2 => vec(id, 0..5).prop_map(|user_ids| LookUpUsersRequest { user_ids }.encode_to_vec()).boxed(),
         3 => ("[a-z]{0,3}", any::<u32>(), any::<u64>())
-            .prop_map(|(zone, shard, from_sequence)| SubscribeRequest { zone, shard, from_sequence }.encode_to_vec())
+            .prop_map(|(zone, shard, from_sequence)| SubscribeRequest { zone, shard, from_sequence, read: None }.encode_to_vec())
             .boxed(),
         4 => (id, proptest::option::of(money()))
             .prop_map(|(user_id, amount)| DepositRequest { user_id, amount, ..Default::default() }.encode_to_vec())
@@ -217,6 +217,22 @@ fn lists_give_their_first_element_packed_or_not() {
     for (bytes, first) in table {
         assert_eq!(users.extract(bytes), Ok(first.map(KeyValue::Number)), "{bytes:02x?}");
     }
+}
+
+#[test]
+fn a_read_level_is_its_enum_number_however_it_is_written() {
+    let request = POOL.get_message_by_name("paymesh.wallet.v1.GetBalanceRequest").expect("a request");
+    let level = KeyPath::resolve_enum(&request, "read.level").expect("a level");
+    let encoded = |level| {
+        let read = crate::common::v1::ReadOptions { level, ..Default::default() };
+        crate::wallet::v1::GetBalanceRequest { user_id: 7, read: Some(read) }.encode_to_vec()
+    };
+    for (value, wanted) in [(0, None), (1, Some(1)), (2, Some(2)), (77, Some(77)), (-1, Some(u64::from(u32::MAX)))] {
+        assert_eq!(level.extract(&encoded(value)), Ok(wanted.map(KeyValue::Number)), "{value}");
+    }
+    // In pieces, the last counts.
+    assert_eq!(level.extract(&[encoded(2), encoded(1)].concat()), Ok(Some(KeyValue::Number(1))));
+    assert_eq!(KeyPath::resolve_enum(&request, "user_id").err(), Some("is not an enum"));
 }
 
 #[test]

@@ -69,8 +69,9 @@ fn the_contract_is_annotated_throughout() {
 fn policies_say_what_the_annotations_say() {
     let balance = policies().method("/paymesh.wallet.v1.WalletService/GetBalance").expect("GetBalance");
     assert_eq!((balance.service.as_str(), balance.method.as_str()), ("paymesh.wallet.v1.WalletService", "GetBalance"));
-    assert_eq!((balance.target, balance.scopes.as_slice()), (Target::Home, &["wallets.read".to_owned()][..]));
+    assert_eq!((balance.target, balance.scopes.as_slice()), (Target::Replica, &["wallets.read".to_owned()][..]));
     assert_eq!((balance.key.as_ref().map(KeyPath::as_str), &balance.shard_key), (Some("user_id"), &None));
+    assert_eq!(balance.read_level.as_ref().map(KeyPath::as_str), Some("read.level"));
     assert!(balance.idempotent && balance.read_only && !balance.client_streaming && !balance.server_streaming);
 
     let enroll = policies().method("/paymesh.directory.v1.DirectoryService/EnrollUser").expect("EnrollUser");
@@ -88,6 +89,47 @@ fn policies_say_what_the_annotations_say() {
     assert_eq!(policies().class_of("paymesh.payments.v1.Payment", "payer_id"), Some(DataClass::Internal));
     assert_eq!(policies().class_of("paymesh.payments.v1.Payment", "nobody"), None);
     assert_eq!(policies().class_of("google.protobuf.Timestamp", "seconds"), None);
+}
+
+/// GetRequestOutcome is what a caller decides by whether to send money again; look-ups are answered by the directory, whose entries
+/// never change.
+#[test]
+fn every_keyed_read_says_how_old_it_may_be_and_where_it_was_read() {
+    let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the embedded set");
+    let mut levelled = Vec::new();
+    for method in policies().methods() {
+        let service = pool.get_service_by_name(&method.service).expect("a service");
+        let descriptor = service.methods().find(|each| each.name() == method.method).expect("a method");
+        let response_says = descriptor.output().fields().any(|field| match field.kind() {
+            Kind::Message(message) => message.full_name() == "paymesh.common.v1.ReadSource",
+            _ => false,
+        });
+        let keyed_read = method.read_only && method.key.is_some() && method.target != Target::Directory;
+        let wanted = keyed_read && method.method != "GetRequestOutcome";
+        assert_eq!(method.target == Target::Replica, wanted, "{}", method.path);
+        assert_eq!((method.read_level.is_some(), response_says), (wanted, wanted), "{}", method.path);
+        levelled.extend(wanted.then_some(method.method.as_str()));
+    }
+    assert_eq!(levelled, ["Subscribe", "GetPayment", "ListPayments", "GetBalance", "GetStatement"]);
+}
+
+#[test]
+fn a_read_level_that_is_none_is_named() {
+    let table = [
+        ("read: \"read\"", "", "GetBalance`: its route's read `` is missing, and its target needs it"),
+        ("read: \"read\"", "read: \"level\"", "GetBalance`: its route's read `level` is not a field of the request"),
+        ("read: \"read\"", "read: \"user_id\"", "GetBalance`: its route's read `user_id` is not a paymesh.common.v1.ReadOptions"),
+        ("target: TARGET_REPLICA", "target: TARGET_HOME", "GetBalance`: its route's read `read` has no meaning for its target"),
+        (
+            "option idempotency_level = NO_SIDE_EFFECTS",
+            "option idempotency_level = IDEMPOTENT",
+            "GetBalance`: its route's read `read` may lead to a copy, and the method is not NO_SIDE_EFFECTS",
+        ),
+    ];
+    for (old, new, end) in table {
+        let message = error(WALLET, old, new);
+        assert!(message.ends_with(end), "{message}");
+    }
 }
 
 #[test]

@@ -59,6 +59,21 @@ impl Segment {
         Ok(Self { checksum: *blake3::hash(&payload).as_bytes(), payload, ..self.clone_header() })
     }
 
+    /// Checks that a whole segment may go to any zone: nothing in it is sealed. Of the contract's fields, those of class PERSONAL and
+    /// above are in the sealed parts.
+    ///
+    /// # Errors
+    /// An entry has a sealed part, or the payload is not what was written.
+    pub fn check_all_open(&self, shard: &ShardRef) -> Result<(), Corrupt> {
+        let corrupt = |offset: u64, what: String| self.corrupt(shard, offset, what);
+        let raw = unpack(&self.payload).map_err(|what| corrupt(0, what))?;
+        let (_, stored) = split(&raw).map_err(|what| corrupt(0, what))?;
+        match (0u64..).zip(&stored).find(|(_, parts)| !parts.sealed.is_empty()) {
+            Some((offset, _)) => Err(corrupt(offset, "the entry has a sealed part, which does not leave its zone".to_owned())),
+            None => Ok(()),
+        }
+    }
+
     /// The entries of a reduced segment that were kept for `zone`, without their sealed parts; every hash is checked.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use std::{
 
 use http::{Request, Response};
 use metrics::{Counter, Histogram, counter, histogram};
+use paymesh_contract::code_name;
 use tonic::{Code, body::Body};
 use tower::Service;
 
@@ -105,29 +106,6 @@ struct MethodSeries {
 struct Series {
     codes: [OnceLock<Counter>; CODES],
     seconds: OnceLock<Histogram>,
-}
-
-/// The code's name in google/rpc/code.proto.
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
 
 #[cfg(test)]

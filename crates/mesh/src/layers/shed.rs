@@ -1,7 +1,7 @@
 //! Refuses calls when too many are in progress: a queue that only grows helps nobody.
 //!
-//! Calls that end by themselves, streams that last as long as their callers want, and what tells whether the node lives
-//! have places of their own, so that none of them crowds out another.
+//! Calls that end by themselves, streams that last as long as their callers want, those by which other nodes follow this
+//! one, and what tells whether the node lives have places of their own, so that none of them crowds out another.
 
 use std::{
     convert::Infallible,
@@ -15,7 +15,7 @@ use tonic::body::Body;
 use tower::Service;
 
 use super::{Answer, Answering};
-use crate::{Limits, body, call::Call, places::Places};
+use crate::{Limits, body, call::Call, methods::Kind, places::Places};
 
 pub(crate) const SHED: &str = "paymesh_calls_shed_total";
 
@@ -27,6 +27,7 @@ const RETRY_AFTER_MS: u64 = 100;
 pub(crate) struct Shed<S> {
     calls: Places,
     streams: Places,
+    feeds: Places,
     /// For what the contract does not have, gRPC's own health and reflection: an overloaded node must still be able to say
     /// that it lives.
     probes: Places,
@@ -34,10 +35,12 @@ pub(crate) struct Shed<S> {
 }
 
 impl<S> Shed<S> {
-    pub(crate) fn new(limits: Limits, inner: S) -> Self {
+    /// With these limits, and places for so many streams between nodes.
+    pub(crate) fn new(limits: Limits, feeds_max: usize, inner: S) -> Self {
         Self {
             calls: Places::new(limits.calls_max),
             streams: Places::new(limits.streams_max),
+            feeds: Places::new(feeds_max),
             probes: Places::new(limits.probes_max),
             inner,
         }
@@ -47,8 +50,11 @@ impl<S> Shed<S> {
     fn places(&self, request: &Request<Body>) -> (&Places, &'static str) {
         match request.extensions().get::<Call>().and_then(|call| call.method) {
             None => (&self.probes, "health checks and reflections"),
-            Some(method) if method.is_streaming() => (&self.streams, "streams"),
-            Some(_) => (&self.calls, "calls"),
+            Some(method) => match method.kind() {
+                Kind::Call => (&self.calls, "calls"),
+                Kind::Stream => (&self.streams, "streams"),
+                Kind::Feed => (&self.feeds, "streams of other nodes"),
+            },
         }
     }
 }
@@ -91,12 +97,13 @@ mod tests {
 
     const PATH: &str = "/paymesh.wallet.v1.WalletService/GetBalance";
     const STREAM: &str = "/paymesh.events.v1.EventService/Subscribe";
+    const FOLLOW: &str = "/paymesh.replication.v1.ReplicationService/Follow";
     const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
     /// A node with so many places for calls, streams and health checks.
     fn shed(calls_max: usize, streams_max: usize, probes_max: usize) -> Shed<mock::Mock> {
         let limits = Limits { calls_max, streams_max, probes_max, ..Limits::default() };
-        Shed::new(limits, mock::answering(|_| mock::ok(b"answer")))
+        Shed::new(limits, 1, mock::answering(|_| mock::ok(b"answer")))
     }
 
     #[tokio::test]
@@ -119,8 +126,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn calls_streams_and_health_checks_do_not_take_each_others_places() {
-        let paths = [PATH, STREAM, HEALTH];
+    async fn calls_streams_feeds_and_health_checks_do_not_take_each_others_places() {
+        let paths = [PATH, STREAM, FOLLOW, HEALTH];
         for full in paths {
             let mut layer = shed(1, 1, 1);
             let _held = layer.call(mock::request(full)).await;

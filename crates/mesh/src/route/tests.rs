@@ -38,13 +38,13 @@ fn a_call_goes_to_the_leader_of_what_its_key_names() {
     let pay = CreatePaymentRequest { payer_id: 7, ..Default::default() };
     assert_eq!(home(CREATE, &pay, Some("eu")), found("eu/1", "eu_west"));
     assert_eq!(home(CREATE, &pay, Some("global")), found("global/1", "us_east"));
-    let get = |id: &str| GetPaymentRequest { payment_id: id.to_owned() };
+    let get = |id: &str| GetPaymentRequest { payment_id: id.to_owned(), read: None };
     assert_eq!(home(GET, &get("pay_eu_0_1_5"), None), found("eu/0", "eu_west"));
     let enroll = |country: &str| EnrollUserRequest { user_id: 8, residence_country: country.to_owned(), ..Default::default() };
     assert_eq!(home(ENROLL, &enroll("DE"), None), found("eu/0", "eu_west"));
     assert_eq!(home(ENROLL, &enroll("US"), None), found("global/0", "us_east"));
     assert_eq!(home(LOOK_UP, &LookUpUsersRequest { user_ids: vec![8, 9] }, None), found("directory/0", "us_east"));
-    let subscribe = |zone: &str, shard| SubscribeRequest { zone: zone.to_owned(), shard, from_sequence: 0 };
+    let subscribe = |zone: &str, shard| SubscribeRequest { zone: zone.to_owned(), shard, from_sequence: 0, read: None };
     assert_eq!(home(SUBSCRIBE, &subscribe("eu", 1), None), found("eu/1", "eu_west"));
     assert_eq!(home(SUBSCRIBE, &subscribe("eu", 0), None), found("eu/0", "eu_west"), "shard 0 is absent on the wire");
 }
@@ -52,9 +52,9 @@ fn a_call_goes_to_the_leader_of_what_its_key_names() {
 #[test]
 fn a_key_that_leads_nowhere_is_a_fault_that_names_its_field_or_reason() {
     let pay = |payer_id| CreatePaymentRequest { payer_id, ..Default::default() };
-    let get = |id: &str| GetPaymentRequest { payment_id: id.to_owned() };
+    let get = |id: &str| GetPaymentRequest { payment_id: id.to_owned(), read: None };
     let enroll = |country: &str| EnrollUserRequest { user_id: 8, residence_country: country.to_owned(), ..Default::default() };
-    let subscribe = |zone: &str, shard| SubscribeRequest { zone: zone.to_owned(), shard, from_sequence: 0 };
+    let subscribe = |zone: &str, shard| SubscribeRequest { zone: zone.to_owned(), shard, from_sequence: 0, read: None };
     let no_user = EnrollUserRequest { residence_country: "DE".to_owned(), ..Default::default() };
     let none = LookUpUsersRequest { user_ids: vec![] };
     for (answer, reason, field) in [

@@ -58,7 +58,7 @@ async fn a_claim_can_be_made_again_and_an_unfinished_enrolment_goes_on_from_it()
     assert!(again.sequence >= first.sequence);
     assert_eq!(refused(directory.claim_user(claim(9, "mars")).await), refusal(Code::InvalidArgument, "INVALID_FIELD", "zone"));
     // Claimed, not enrolled: there is no such user yet.
-    let balance = node.wallets().get_balance(GetBalanceRequest { user_id: 9 }).await;
+    let balance = node.wallets().get_balance(GetBalanceRequest { user_id: 9, read: None }).await;
     assert_eq!(refused(balance), refusal(Code::NotFound, "USER_NOT_FOUND", "user_id"));
     let open = OpenAccountRequest { request_id: id(), user_id: 9, currency_code: "EUR".to_owned() };
     assert_eq!(refused(node.wallets().open_account(open).await), refusal(Code::NotFound, "USER_NOT_FOUND", "user_id"));

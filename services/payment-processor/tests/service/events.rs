@@ -9,7 +9,7 @@ use tonic::{Code, Streaming};
 use crate::support::{Node, deposit, pay, refusal, refused};
 
 fn subscribe(zone: &str, shard: u32, from_sequence: u64) -> SubscribeRequest {
-    SubscribeRequest { zone: zone.to_owned(), shard, from_sequence }
+    SubscribeRequest { zone: zone.to_owned(), shard, from_sequence, read: None }
 }
 
 async fn take(stream: &mut Streaming<SubscribeResponse>, count: usize) -> Vec<Event> {

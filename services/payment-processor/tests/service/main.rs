@@ -6,6 +6,7 @@ mod directory;
 mod events;
 mod operations;
 mod payments;
+mod reads;
 mod regions;
 mod support;
 mod wallets;

@@ -223,13 +223,16 @@ async fn who_or_what_does_not_exist_is_named() {
     node.users(&[(99, 0)]).await;
     assert_eq!(refused(payments.create_payment(yen).await), unknown("ACCOUNT_NOT_FOUND", ""));
     for id in ["pay_eu_0_1_999999", "pay_eu_99_1_1", "pay_mars_0_1_1", "pay_directory_0_1_1", "pay_eu_0_77_2"] {
-        let get = payments.get_payment(GetPaymentRequest { payment_id: id.to_owned() }).await;
+        let get = payments.get_payment(GetPaymentRequest { payment_id: id.to_owned(), read: None }).await;
         assert_eq!(refused(get), unknown("PAYMENT_NOT_FOUND", ""), "{id}");
         assert_eq!(refused(payments.void_payment(void(id)).await).1, "PAYMENT_NOT_FOUND", "{id}");
     }
     // A deposit's position names no payment.
-    assert_eq!(refused(payments.get_payment(GetPaymentRequest { payment_id: "pay_eu_0_1_2".to_owned() }).await).1, "PAYMENT_NOT_FOUND");
-    let wrong = payments.get_payment(GetPaymentRequest { payment_id: "pay_eu_00_1_2".to_owned() }).await;
+    assert_eq!(
+        refused(payments.get_payment(GetPaymentRequest { payment_id: "pay_eu_0_1_2".to_owned(), read: None }).await).1,
+        "PAYMENT_NOT_FOUND"
+    );
+    let wrong = payments.get_payment(GetPaymentRequest { payment_id: "pay_eu_00_1_2".to_owned(), read: None }).await;
     assert_eq!(refused(wrong), refusal(Code::InvalidArgument, "INVALID_FIELD", "payment_id"));
     node.close().await;
 }
@@ -258,7 +261,7 @@ async fn a_payers_payments_are_listed_once_newest_first_over_all_currencies() {
     for page_size in [1, 7, 53, 1_000] {
         let (mut listed, mut page_token) = (Vec::new(), String::new());
         loop {
-            let request = ListPaymentsRequest { payer_id: 3, page_size, page_token };
+            let request = ListPaymentsRequest { payer_id: 3, page_size, page_token, read: None };
             let page = node.payments().list_payments(request).await.expect("a page").into_inner();
             assert!(page.payments.len() <= page_size as usize);
             listed.extend(page.payments);
@@ -270,9 +273,11 @@ async fn a_payers_payments_are_listed_once_newest_first_over_all_currencies() {
         }
         assert_eq!(listed, made, "pages of {page_size}");
     }
-    let wrong = node.payments().list_payments(ListPaymentsRequest { payer_id: 3, page_size: 0, page_token: "x".to_owned() }).await;
+    let wrong =
+        node.payments().list_payments(ListPaymentsRequest { payer_id: 3, page_size: 0, page_token: "x".to_owned(), read: None }).await;
     assert_eq!(refused(wrong), refusal(Code::InvalidArgument, "INVALID_PAGE_TOKEN", "page_token"));
-    let wrong = node.payments().list_payments(ListPaymentsRequest { payer_id: 3, page_size: 1_001, page_token: String::new() }).await;
+    let wrong =
+        node.payments().list_payments(ListPaymentsRequest { payer_id: 3, page_size: 1_001, page_token: String::new(), read: None }).await;
     assert_eq!(refused(wrong), refusal(Code::InvalidArgument, "INVALID_FIELD", "page_size"));
     node.close().await;
 }

@@ -55,7 +55,7 @@ endpoints:
 async fn serve(topology: &Arc<Topology>, region: &str, listener: TcpListener) -> Served {
     let node = Node::of(Arc::clone(topology), region, Options::default()).await;
     let (stop, stopped) = oneshot::channel::<()>();
-    let (mesh, routes) = (node.mesh.clone(), services(node.shards.clone(), node.mesh.clone()));
+    let (mesh, routes) = (node.mesh.clone(), services(node.shards.clone(), node.copies.clone(), node.mesh.clone()));
     let limits = Limits { drain_wait: Duration::from_millis(500), ..Limits::default() };
     let task = tokio::spawn(async move { mesh.serve(routes, listener, limits, async { stopped.await.unwrap_or_default() }).await });
     Served { node, stop, task }
@@ -115,7 +115,7 @@ async fn a_subscriber_in_another_zone_gets_the_open_parts_of_what_concerns_it() 
     eu.node.wallets().deposit(deposit(101, 7)).await.expect("a deposit");
     us.node.directory().enroll_user(enrolment(201, "US")).await.expect("an enrolment");
     eu.node.payments().create_payment(pay(101, 201, 3)).await.expect("a payment to the other zone");
-    let request = SubscribeRequest { zone: "eu".to_owned(), shard: 1, from_sequence: 0 };
+    let request = SubscribeRequest { zone: "eu".to_owned(), shard: 1, from_sequence: 0, read: None };
     // The enrolment and the deposit concern nobody there.
     for (node, in_zone, first, told) in [(&us, false, 3, 1), (&eu, true, 1, 3)] {
         let mut stream = node.node.events().subscribe(request.clone()).await.expect("a stream").into_inner();

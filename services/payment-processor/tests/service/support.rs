@@ -21,7 +21,7 @@ use paymesh_contract::{
 use paymesh_journal::{Holding, Identity, sqlite};
 use paymesh_mesh::{Mesh, MeshChannel};
 use paymesh_payment_processor::services;
-use paymesh_shard::{Clock, Options, Shard, Shards};
+use paymesh_shard::{Clock, Copies, Options, Shard, Shards};
 use paymesh_topology::Topology;
 use paymesh_types::{RegionName, ShardRef, Timestamp};
 use tempfile::TempDir;
@@ -69,6 +69,7 @@ impl Time {
 pub(crate) struct Node {
     pub(crate) mesh: Mesh,
     pub(crate) shards: Shards,
+    pub(crate) copies: Copies,
     pub(crate) time: Time,
     _inboxes: JoinSet<(ShardRef, ShardRef, String)>,
     _directory: TempDir,
@@ -80,6 +81,10 @@ impl Node {
     }
 
     pub(crate) async fn of(topology: Arc<Topology>, region: &str, options: Options) -> Self {
+        Self::with_copies(topology, region, options, Copies::default()).await
+    }
+
+    pub(crate) async fn with_copies(topology: Arc<Topology>, region: &str, options: Options, copies: Copies) -> Self {
         let region: RegionName = region.parse().expect("a region");
         let (directory, time) = (TempDir::new().expect("a folder"), Time::now());
         let storage = sqlite::Engine::new(directory.path());
@@ -93,8 +98,8 @@ impl Node {
         }
         let shards = Shards::new(shards);
         let mesh = Mesh::new(topology, region).expect("a mesh");
-        mesh.attach(services(shards.clone(), mesh.clone()));
-        Self { _inboxes: shards.follow_each_other(), mesh, shards, time, _directory: directory }
+        mesh.attach(services(shards.clone(), copies.clone(), mesh.clone()));
+        Self { _inboxes: shards.follow_each_other(), mesh, shards, copies, time, _directory: directory }
     }
 
     pub(crate) fn payments(&self) -> PaymentServiceClient<MeshChannel> {
@@ -129,14 +134,14 @@ impl Node {
 
     /// What a user has in EUR, and what of it is held.
     pub(crate) async fn balance(&self, user: u64) -> (i64, i64) {
-        let answer = self.wallets().get_balance(GetBalanceRequest { user_id: user }).await.expect("a balance").into_inner();
+        let answer = self.wallets().get_balance(GetBalanceRequest { user_id: user, read: None }).await.expect("a balance").into_inner();
         let balance = answer.balances.iter().find(|balance| balance.currency_code == "EUR").expect("an account in EUR");
         assert_eq!(balance.available_minor_units, balance.booked_minor_units - balance.held_minor_units);
         (balance.booked_minor_units, balance.held_minor_units)
     }
 
     pub(crate) async fn payment(&self, id: &str) -> Payment {
-        let request = GetPaymentRequest { payment_id: id.to_owned() };
+        let request = GetPaymentRequest { payment_id: id.to_owned(), read: None };
         self.payments().get_payment(request).await.expect("a payment").into_inner().payment.expect("a payment")
     }
 

@@ -23,7 +23,8 @@ fn withdraw(user: u64, cents: i64) -> WithdrawRequest {
 }
 
 async fn statement(node: &Node, user: u64) -> Vec<StatementLine> {
-    let request = GetStatementRequest { user_id: user, currency_code: "EUR".to_owned(), page_size: 1_000, page_token: String::new() };
+    let request =
+        GetStatementRequest { user_id: user, currency_code: "EUR".to_owned(), page_size: 1_000, page_token: String::new(), read: None };
     node.wallets().get_statement(request).await.expect("a statement").into_inner().lines
 }
 
@@ -43,7 +44,7 @@ async fn accounts_are_opened_filled_emptied_and_closed() {
     let booked = wallets.withdraw(withdraw(5, 700)).await.expect("an answer").into_inner();
     assert_eq!((booked.status(), booked.balance), (WithdrawalStatus::Booked, euro(0)));
     wallets.close_account(close(5, "EUR")).await.expect("closed");
-    let answer = wallets.get_balance(GetBalanceRequest { user_id: 5 }).await.expect("balances").into_inner();
+    let answer = wallets.get_balance(GetBalanceRequest { user_id: 5, read: None }).await.expect("balances").into_inner();
     let balances: Vec<_> = answer.balances.iter().map(|balance| (balance.currency_code.as_str(), balance.closed)).collect();
     assert_eq!(balances, [("CHF", false), ("EUR", true)]);
     assert!(answer.position.is_some());
@@ -72,7 +73,7 @@ async fn what_cannot_be_booked_says_why() {
     assert_eq!(refused(wallets.deposit(yen).await), refusal(Code::NotFound, "ACCOUNT_NOT_FOUND", ""));
     let unknown = refusal(Code::NotFound, "USER_NOT_FOUND", "user_id");
     assert_eq!(refused(wallets.deposit(deposit(99, 1)).await), unknown);
-    assert_eq!(refused(wallets.get_balance(GetBalanceRequest { user_id: 99 }).await), unknown);
+    assert_eq!(refused(wallets.get_balance(GetBalanceRequest { user_id: 99, read: None }).await), unknown);
     node.close().await;
 }
 
@@ -126,7 +127,7 @@ async fn page_tokens_walk_a_statement_exactly_once() {
     for page_size in [0, 999, 1_000] {
         let (mut balances, mut page_token) = (Vec::new(), String::new());
         loop {
-            let request = GetStatementRequest { user_id: 6, currency_code: "EUR".to_owned(), page_size, page_token };
+            let request = GetStatementRequest { user_id: 6, currency_code: "EUR".to_owned(), page_size, page_token, read: None };
             let page = node.wallets().get_statement(request).await.expect("a page").into_inner();
             assert_eq!(page.lines.len(), 100.max(page_size as usize).min(2_500 - balances.len()));
             balances.extend(page.lines.iter().map(|line| line.balance_minor_units));
@@ -147,7 +148,13 @@ async fn a_statement_is_its_accounts_own() {
     for _ in 0..3 {
         node.wallets().deposit(deposit(3, 1)).await.expect("a deposit");
     }
-    let page = |user_id, code: &str, page_token| GetStatementRequest { user_id, currency_code: code.to_owned(), page_size: 1, page_token };
+    let page = |user_id, code: &str, page_token| GetStatementRequest {
+        user_id,
+        currency_code: code.to_owned(),
+        page_size: 1,
+        page_token,
+        read: None,
+    };
     let token = node.wallets().get_statement(page(3, "EUR", String::new())).await.expect("a page").into_inner().next_page_token;
     assert!(!token.is_empty());
     for wrong in [page(6, "EUR", token), page(3, "EUR", "0".repeat(24)), page(3, "EUR", "ä".to_owned())] {

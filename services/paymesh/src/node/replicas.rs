@@ -7,7 +7,7 @@ use paymesh_mesh::Mesh;
 use paymesh_replication::{Ended, Followed, Following, Replicas};
 use paymesh_shard::{Clock, Error, Replica};
 use paymesh_telemetry::{Component, Health};
-use paymesh_topology::Topology;
+use paymesh_topology::{DIRECTORY_ZONE, Topology};
 use tokio::task::JoinSet;
 
 use super::shards::identity;
@@ -55,7 +55,7 @@ impl Keeper {
             let why = match following.run(replica.clone(), &self.mesh).await {
                 // Who has taken money from one history must not go on with another. A copy that nobody takes money from is
                 // made anew.
-                Ended::Diverged(why) if !self.takes_money => why,
+                Ended::Diverged(why) if !self.takes_money_from(following.followed()) => why,
                 Ended::Diverged(why) | Ended::Stopped(why) => return component.unhealthy(why),
             };
             component.unhealthy(why.clone());
@@ -77,7 +77,7 @@ impl Keeper {
                 Err(error) => error,
             };
             let shard = &following.followed().shard;
-            if !self.takes_money && matches!(&error, Error::Storage { source: JournalError::Corrupt(_), .. }) {
+            if !self.takes_money_from(following.followed()) && matches!(&error, Error::Storage { source: JournalError::Corrupt(_), .. }) {
                 tracing::error!(%shard, %error, "a replica is damaged");
                 match self.set_aside(following.followed()).await {
                     Ok(()) => continue,
@@ -94,6 +94,11 @@ impl Keeper {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_PAUSE_LAST);
         }
+    }
+
+    /// Whether money was taken from the shard by those that this region leads. The directory has none.
+    fn takes_money_from(&self, followed: &Followed) -> bool {
+        self.takes_money && followed.shard.zone.as_str() != DIRECTORY_ZONE
     }
 
     async fn set_aside(&self, followed: &Followed) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use paymesh_types::{RegionName, ShardRef};
 use serde::Serialize;
 use tonic::Status;
 
-use crate::{output::Table, place, say};
+use crate::{output::Table, place};
 
 /// A region's copy of a shard that another leads.
 #[derive(Debug, Serialize)]
@@ -65,9 +65,9 @@ fn one(replica: &Replica, region: &RegionName, head: u64) -> anyhow::Result<Repl
     })
 }
 
-pub(super) fn say(replicas: &[ReplicaReport]) {
+pub(super) fn text(replicas: &[ReplicaReport]) -> String {
     if replicas.is_empty() {
-        return;
+        return String::new();
     }
     let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     let mut table = Table::new(["copy of", "in", "holds", "state", "stored", "projected", "lag", "age ms"]);
@@ -83,12 +83,13 @@ pub(super) fn say(replicas: &[ReplicaReport]) {
             number(replica.age_ms),
         ]);
     }
-    say!("\n{table}");
+    let mut text = format!("\n{table}\n");
     for replica in replicas {
         if let Some(problem) = &replica.problem {
-            say!("  {}'s copy of {} takes in nothing more: {problem}", replica.region, replica.shard);
+            text.push_str(&format!("  {}'s copy of {} takes in nothing more: {problem}\n", replica.region, replica.shard));
         }
     }
+    text
 }
 
 fn state_name(state: ReplicaState) -> &'static str {

@@ -96,7 +96,8 @@ pub(crate) fn compare(first: &Reports, second: &Reports) -> anyhow::Result<Findi
             from: way.from.to_string(),
             to: way.to.to_string(),
             currency: way.currency.clone(),
-            sent_minor_units: totals.sent.unwrap_or(0),
+            sent_minor_units: totals.sent,
+            unacknowledged_ms: None,
             in_transit_minor_units: minor,
         });
     }

@@ -62,7 +62,7 @@ async fn a_flipped_byte_makes_its_shard_refuse_naming_shard_and_sequence_and_oth
     mesh.wait_logged(REGION, "eu/1");
     assert_eq!(shard("eu/0")["state"], "serving", "{report}");
 
-    let refused = mesh.wallet(REGION).get_balance(GetBalanceRequest { user_id: 11 }).await.unwrap_err();
+    let refused = mesh.wallet(REGION).get_balance(GetBalanceRequest { user_id: 11, read: None }).await.unwrap_err();
     assert_eq!((refused.code(), &*Fault::from_status(&refused).reason), (Code::Unavailable, "SHARD_NOT_SERVING"));
     mesh.payments(REGION).create_payment(payment(10, 12, 1)).await.unwrap();
     assert_eq!(mesh.balance(REGION, 10).await, 1_000 - 11);

@@ -29,7 +29,8 @@ async fn every_region_carries_every_call_home() {
             for other in &regions {
                 let again = mesh.payments(other).create_payment(request.clone()).await.unwrap().into_inner().payment.unwrap();
                 assert_eq!(again.payment_id, paid.payment_id, "the same answer at {other}");
-                let found = mesh.payments(other).get_payment(GetPaymentRequest { payment_id: paid.payment_id.clone() }).await.unwrap();
+                let found =
+                    mesh.payments(other).get_payment(GetPaymentRequest { payment_id: paid.payment_id.clone(), read: None }).await.unwrap();
                 assert_eq!(found.into_inner().payment.unwrap().payer_id, payer);
             }
         }
@@ -37,7 +38,7 @@ async fn every_region_carries_every_call_home() {
     for (first, user) in [(100, 0), (100, 2), (200, 0), (200, 2)] {
         assert_eq!(mesh.balance("asia_pacific", first + user).await, 1_000, "each paid and got 7");
     }
-    let unknown = mesh.wallet("us_west").get_balance(GetBalanceRequest { user_id: 999 }).await.unwrap_err();
+    let unknown = mesh.wallet("us_west").get_balance(GetBalanceRequest { user_id: 999, read: None }).await.unwrap_err();
     assert_eq!((unknown.code(), &*Fault::from_status(&unknown).reason), (Code::NotFound, "USER_NOT_FOUND"));
 }
 

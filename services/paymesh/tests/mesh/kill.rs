@@ -105,7 +105,7 @@ async fn assert_there(mut client: PaymentServiceClient<Channel>, payment: &Ackno
     let outcome = client.get_request_outcome(asked).await;
     let outcome = outcome.unwrap_or_else(|status| panic!("round {round}: {payment_id} is lost: {status}")).into_inner();
     assert_eq!(outcome.payment.unwrap().payment_id, *payment_id, "round {round}");
-    let found = client.get_payment(GetPaymentRequest { payment_id: payment_id.clone() }).await;
+    let found = client.get_payment(GetPaymentRequest { payment_id: payment_id.clone(), read: None }).await;
     let found = found.unwrap_or_else(|status| panic!("round {round}: {payment_id} is lost: {status}")).into_inner().payment.unwrap();
     assert_eq!((found.payer_id, found.payee_id, found.amount), (request.payer_id, request.payee_id, request.amount.clone()));
 }
@@ -120,7 +120,7 @@ async fn assert_each_once(mesh: &TestMesh, done: &[Acknowledged]) {
     for user in 1..=USERS {
         let (mut listed, mut page_token) = (Vec::new(), String::new());
         loop {
-            let request = ListPaymentsRequest { payer_id: user, page_size: 1_000, page_token };
+            let request = ListPaymentsRequest { payer_id: user, page_size: 1_000, page_token, read: None };
             let page = mesh.payments(REGION).list_payments(request).await.unwrap().into_inner();
             listed.extend(page.payments);
             page_token = page.next_page_token;

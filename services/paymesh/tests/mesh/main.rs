@@ -6,8 +6,10 @@
 #![allow(clippy::unwrap_used, reason = "in a test, what cannot be had ends it")]
 
 mod canary;
+mod collector;
 mod corruption;
 mod crowd;
+mod demo;
 mod disk;
 mod forwarding;
 mod kill;

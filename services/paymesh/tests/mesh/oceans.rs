@@ -8,13 +8,13 @@ use paymesh_contract::{
 };
 use uuid::Uuid;
 
-use crate::support::{FOUR_REGIONS, TestMesh, payment};
+use crate::support::{FOUR_REGIONS, TestMesh, payment, signal, wait_within};
 
 /// How long money may take on a machine that is busy with other tests.
 const ARRIVAL_MAX: Duration = Duration::from_secs(30);
 
 async fn get(mesh: &TestMesh, via: &str, payment_id: &str) -> Payment {
-    let request = GetPaymentRequest { payment_id: payment_id.to_owned() };
+    let request = GetPaymentRequest { payment_id: payment_id.to_owned(), read: None };
     mesh.payments(via).get_payment(request).await.unwrap().into_inner().payment.unwrap()
 }
 
@@ -127,4 +127,53 @@ async fn money_waits_for_a_region_that_is_down_and_crosses_once_when_it_is_back(
     assert_eq!(balances[0] + balances[1], 20_000 - 100 * 10 + 80 * 3);
     assert_eq!(balances[2] + balances[3], 20_000 + 100 * 10 - 80 * 3);
     nothing_in_transit(&mesh);
+}
+
+/// What a node says in its metrics of the oldest money that it has sent to another zone.
+fn oldest_s(mesh: &TestMesh, region: &str) -> Option<f64> {
+    let (_, metrics) = mesh.http(region, "/metrics")?;
+    let lines = metrics.lines().filter(|line| line.starts_with("paymesh_in_transit_age_seconds{") && line.contains("to=\"global/"));
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse().ok()).reduce(f64::max)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_long_money_is_on_its_way_is_in_the_metrics_and_in_status_also_after_a_restart() {
+    let mut mesh = TestMesh::started(FOUR_REGIONS);
+    mesh.enrol("us_east", 1, "DE", 10_000).await;
+    mesh.enrol("us_east", 11, "US", 0).await;
+    let first = pay(&mesh, "eu_west", 1, 11, 1).await;
+    becomes(&mesh, "eu_west", &first, PaymentStatus::Completed).await;
+    mesh.kill("us_east");
+    let made = pay(&mesh, "eu_west", 1, 11, 10).await;
+    let until = |mesh: &TestMesh, what: &str, is: fn(f64) -> bool| {
+        let deadline = Instant::now() + ARRIVAL_MAX;
+        while !oldest_s(mesh, "eu_west").is_some_and(is) {
+            assert!(Instant::now() < deadline, "{what}: {:?}", oldest_s(mesh, "eu_west"));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    until(&mesh, "it is on its way", |age_s| age_s >= 2.0);
+    mesh.kill("eu_west");
+    mesh.start("eu_west");
+    until(&mesh, "it is still on its way", |age_s| age_s >= 3.0);
+
+    // Again and again, as scripts read it, until it is told to end.
+    let watching = mesh.command(&["status", "--json", "--watch"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    signal(watching.id(), "INT");
+    let seen = wait_within(watching, ARRIVAL_MAX);
+    assert_eq!(seen.code, 3, "a region does not answer: {seen:?}");
+    let reports: Vec<serde_json::Value> = seen.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(reports.len() >= 2, "{seen:?}");
+    for report in &reports {
+        let way = report["in_transit"].as_array().unwrap().iter().find(|way| way["to"].as_str().unwrap().starts_with("global/")).unwrap();
+        assert_eq!((way["sent_minor_units"].as_i64(), way["in_transit_minor_units"].as_i64()), (Some(11), None), "{report}");
+        assert!(way["unacknowledged_ms"].as_u64().unwrap() >= 2_000, "{report}");
+    }
+
+    mesh.start("us_east");
+    becomes(&mesh, "eu_west", &made, PaymentStatus::Completed).await;
+    until(&mesh, "it has arrived", |age_s| age_s == 0.0);
+    mesh.heads();
+    assert_eq!(mesh.assert_books()["in_transit"][0]["in_transit_minor_units"], 0);
 }

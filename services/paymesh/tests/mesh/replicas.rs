@@ -17,7 +17,10 @@ use paymesh_contract::{
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use uuid::Uuid;
 
-use crate::support::{FOUR_REGIONS, TestMesh, euro, payment};
+use crate::{
+    collector::Collector,
+    support::{FOUR_REGIONS, TestMesh, euro, payment},
+};
 
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -180,8 +183,9 @@ const CANARY: &str = "canary-91d7";
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_personal_of_a_thousand_users_reaches_a_region_of_another_zone() {
     let mut mesh = TestMesh::new(FOUR_REGIONS);
+    let (traces, collector) = Collector::start().await;
     for region in mesh.regions() {
-        mesh.spawn_logging(&region, "debug");
+        mesh.spawn_traced(&region, "debug", &collector);
     }
     for region in mesh.regions() {
         mesh.wait_ready(&region);
@@ -218,7 +222,7 @@ async fn nothing_personal_of_a_thousand_users_reaches_a_region_of_another_zone()
 
     // Nor to somebody who subscribes there: the payments that left, and nothing of the others.
     let mut subscriber = EventServiceClient::new(mesh.channel("us_west")).max_decoding_message_size(64 << 20);
-    let request = SubscribeRequest { zone: "eu".to_owned(), shard: 0, from_sequence: 1 };
+    let request = SubscribeRequest { zone: "eu".to_owned(), shard: 0, from_sequence: 1, read: None };
     let mut events = subscriber.subscribe(request).await.unwrap().into_inner();
     let mut told = 0;
     while told < 500 {
@@ -269,4 +273,7 @@ async fn nothing_personal_of_a_thousand_users_reaches_a_region_of_another_zone()
         );
     }
     assert!(seen_at_home, "the search finds what is there");
+    // Of all regions; they have sent the last when they ended.
+    assert!(traces.was_sent("CreatePayment") && traces.was_sent("us_east"), "there are traces");
+    assert!(!traces.was_sent(CANARY), "in the traces");
 }

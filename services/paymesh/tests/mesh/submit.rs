@@ -152,7 +152,7 @@ async fn an_interrupted_file_goes_on_where_it_was_and_keeps_each_users_order() {
 
     let (mut lines, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = GetStatementRequest { user_id: 10, currency_code: "EUR".to_owned(), page_size: 1_000, page_token };
+        let request = GetStatementRequest { user_id: 10, currency_code: "EUR".to_owned(), page_size: 1_000, page_token, read: None };
         let page = mesh.wallet("eu_west").get_statement(request).await.unwrap().into_inner();
         lines.extend(page.lines);
         page_token = page.next_page_token;

@@ -174,6 +174,13 @@ impl TestMesh {
         self.spawn_command(region, command);
     }
 
+    /// The same, with its traces sent to a collector.
+    pub(crate) fn spawn_traced(&mut self, region: &str, filter: &str, collector: &str) {
+        let mut command = self.node_command(region);
+        command.env("RUST_LOG", filter).args(["--otlp", collector]);
+        self.spawn_command(region, command);
+    }
+
     /// Starts a node whose log goes to a pipe: the end that nobody reads yet.
     pub(crate) fn spawn_unread(&mut self, region: &str, filter: &str) -> ChildStderr {
         let mut command = self.node_command(region);
@@ -308,7 +315,7 @@ impl TestMesh {
 
     /// A user's booked balance in EUR, in cents.
     pub(crate) async fn balance(&self, via: &str, user: u64) -> i64 {
-        let answer = self.wallet(via).get_balance(GetBalanceRequest { user_id: user }).await.unwrap().into_inner();
+        let answer = self.wallet(via).get_balance(GetBalanceRequest { user_id: user, read: None }).await.unwrap().into_inner();
         answer.balances.iter().find(|balance| balance.currency_code == "EUR").map_or(0, |balance| balance.booked_minor_units)
     }
 

@@ -1,0 +1,22 @@
+//! `paymesh demo`, shortened, as a newcomer runs it.
+
+use crate::support::{FOUR_REGIONS, TestMesh};
+
+#[test]
+fn the_demo_pays_across_oceans_with_a_region_cut_off_and_adds_up() {
+    let countries = FOUR_REGIONS.replace("[US, JP]", "[US, JP, AU, BR, CA, SG]").replace("[DE, FR]", "[DE, ES, FR, IE, IT, NL, PL]");
+    let mesh = TestMesh::new(&countries);
+    let path = mesh.file("report.json", "");
+    let run = mesh.run(&["demo", "--payments", "400", "--json", path.to_str().unwrap()]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(report["good"], true, "{report}");
+    // The first that leads nothing.
+    assert_eq!(report["cut"]["region"], "us_west", "{report}");
+    assert!(report["cut"]["behind_entries"].as_u64().unwrap() > 0, "what was committed without it did not reach it: {report}");
+    let copies = report["verify"]["copies"].as_array().unwrap();
+    assert!(copies.len() >= 8 && copies.iter().all(|copy| copy["good"] == true), "{report}");
+    for words in ["us_west was frozen for", "us_west had caught up", "demo: everything was done, and adds up"] {
+        assert!(run.stdout.contains(words), "`{words}` is not in\n{}", run.stdout);
+    }
+}
