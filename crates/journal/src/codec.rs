@@ -180,7 +180,7 @@ fn credit(credit: &Credit) -> pb::Credit {
     }
 }
 
-fn state(payment: &Payment) -> pb::PaymentState {
+pub(crate) fn state(payment: &Payment) -> pb::PaymentState {
     let (payee_zone, payee_shard) = shard_parts(payment.payee_shard.as_ref());
     pb::PaymentState {
         epoch: payment.epoch.0,
@@ -344,7 +344,7 @@ fn from_credit(it: &pb::Credit) -> Result<Credit, DecodeError> {
     })
 }
 
-fn from_state(state: Option<pb::PaymentState>) -> Result<Payment, DecodeError> {
+pub(crate) fn from_state(state: Option<pb::PaymentState>) -> Result<Payment, DecodeError> {
     let it = state.ok_or(DecodeError::Missing("no payment"))?;
     Ok(Payment {
         epoch: Epoch(it.epoch),

@@ -5,7 +5,9 @@
 //! Random runs follow from their seeds, which the panics name. [`stream`] is where their entries come from.
 
 mod chain;
+mod checkpoints;
 mod history;
+mod origin;
 mod rows;
 pub mod stream;
 
@@ -48,6 +50,23 @@ pub async fn journal<E: Engine>(engine: &E) {
     chain::what_was_appended_survives_a_crash(engine).await;
     chain::storage_of_another_shard_is_refused(engine).await;
     chain::a_stored_journal_follows_its_chain(engine).await;
+    origin::what_is_not_kept_is_refused_and_the_rest_is_as_it_was(engine).await;
+    origin::a_journal_is_cut_where_a_segment_ends_and_by_its_leader_only(engine).await;
+    origin::a_journal_of_which_nothing_is_kept_goes_on(engine).await;
+    origin::an_older_copy_jumps_and_a_newer_one_does_not(engine).await;
+}
+
+/// Runs the checks of [`crate::Checkpoints`], and of what [`crate::Tables`] have to do with them.
+///
+/// # Panics
+/// When the engine does not do as the port says.
+pub async fn checkpoints<E: Engine>(engine: &E) {
+    checkpoints::tables_made_of_a_checkpoint_are_those_that_it_was_made_of(engine).await;
+    checkpoints::what_is_not_finished_is_no_checkpoint(engine).await;
+    checkpoints::one_that_is_fetched_goes_on_where_it_was_cut_off(engine).await;
+    checkpoints::the_next_replaces_the_one_before(engine).await;
+    checkpoints::tables_that_hold_something_are_not_restored_over(engine).await;
+    checkpoints::a_chunk_that_is_not_what_was_written_is_refused(engine).await;
 }
 
 /// Runs the checks of [`crate::Tables`].

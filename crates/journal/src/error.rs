@@ -33,6 +33,14 @@ pub enum Error {
         /// The segment's first.
         offered: Sequence,
     },
+    /// The entry is before what the journal keeps. Final: it comes to no journal any more.
+    #[error("entry {wanted} is not kept any more: the journal begins with {first}")]
+    NotKept {
+        /// The journal's first entry.
+        first: Sequence,
+        /// The entry asked for.
+        wanted: Sequence,
+    },
     /// What is stored cannot be trusted. Final: an operator must look.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),

@@ -7,18 +7,22 @@
 
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
 pub mod codec;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod error;
 pub mod memory;
+mod origin;
 mod ports;
 mod projection;
 mod segment;
 mod snapshot;
 pub mod sqlite;
 
+pub use checkpoint::{Checkpoints, Manifest};
 pub use error::{Corrupt, Error};
+pub use origin::{BadOrigin, Marks, Origin};
 pub use ports::{Head, Holding, Identity, Journal, LINES_WALKED_MAX, Store, Tables};
 pub use projection::{Line, LineKind, PaymentRow, Projection, WalletRow};
 pub use segment::{Chain, ENTRY_PART_BYTES_MAX, Hash, SEGMENT_BYTES_MAX, SEGMENT_ENTRIES_MAX, Segment, SegmentBuilder, StoredEntry};

@@ -5,6 +5,7 @@
 //! are as they were some projections ago, rows and cursor alike. Everything that happens follows from the calls and the
 //! seed. It does no I/O, and is no place to keep anything.
 
+mod checkpoints;
 mod faults;
 mod journal;
 mod tables;
@@ -16,6 +17,7 @@ use std::{
 
 use tokio::sync::watch;
 
+pub use checkpoints::MemoryCheckpoints;
 pub use faults::{Dice, Fault, Faults, Operation};
 pub use journal::MemoryJournal;
 pub use tables::MemoryTables;
@@ -50,6 +52,7 @@ struct Disk {
     scripted: VecDeque<Scripted>,
     journal: journal::Log,
     tables: tables::Lazy,
+    checkpoints: checkpoints::Kept,
 }
 
 /// A fault to come.
@@ -75,8 +78,9 @@ impl MemoryStore {
             dice: Dice::new(faults.seed),
             faults,
             scripted: VecDeque::new(),
-            journal: journal::Log::default(),
+            journal: journal::Log::new(&identity.shard),
             tables: tables::Lazy::default(),
+            checkpoints: checkpoints::Kept::default(),
         })
     }
 
@@ -101,6 +105,7 @@ impl MemoryStore {
         Ok(Store {
             journal: Arc::new(MemoryJournal { machine: self.machine.clone() }),
             tables: Arc::new(MemoryTables { machine: self.machine.clone() }),
+            checkpoints: Arc::new(MemoryCheckpoints { machine: self.machine.clone() }),
         })
     }
 
@@ -113,6 +118,7 @@ impl MemoryStore {
         let disk = &mut *disk;
         let journal = disk.journal.after_crash(&mut disk.dice);
         let tables = disk.tables.after_crash(&mut disk.dice);
+        let checkpoints = disk.checkpoints.clone();
         Self::of(Disk {
             identity: disk.identity.clone(),
             down: false,
@@ -121,6 +127,7 @@ impl MemoryStore {
             scripted: VecDeque::new(),
             journal,
             tables,
+            checkpoints,
         })
     }
 
@@ -165,6 +172,32 @@ impl MemoryStore {
     /// Changes what is stored behind everybody's back, as a bad disk does. Gives back whether there was such a segment.
     pub fn damage_segment(&self, first: paymesh_types::Sequence, damage: impl FnOnce(&mut crate::Segment)) -> bool {
         self.machine.lock().journal.damage(first, damage)
+    }
+
+    /// The storage as it is now, as an operator copies it to put it back one day. It does not fail.
+    #[must_use]
+    pub fn backup(&self) -> Self {
+        let disk = self.machine.lock();
+        Self::of(Disk {
+            identity: disk.identity.clone(),
+            down: false,
+            dice: disk.dice.clone(),
+            faults: Faults::none(),
+            scripted: VecDeque::new(),
+            journal: disk.journal.clone(),
+            tables: disk.tables.clone(),
+            checkpoints: disk.checkpoints.clone(),
+        })
+    }
+
+    /// As [`Self::damage_segment`], for a chunk of the latest checkpoint.
+    pub fn damage_chunk(&self, index: usize, damage: impl FnOnce(&mut Vec<u8>)) -> bool {
+        self.machine.lock().checkpoints.damage(index, damage)
+    }
+
+    /// As [`Self::damage_segment`], for the tables, which are gone afterwards.
+    pub fn lose_tables(&self) {
+        self.machine.lock().tables = tables::Lazy::default();
     }
 
     /// As [`Self::damage_segment`], for an account of the tables.

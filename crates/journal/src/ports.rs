@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use paymesh_ledger::{Entry, Missing, Records, Wallet};
 use paymesh_types::{Country, Currency, Epoch, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 
-use crate::{Corrupt, Error, Hash, Line, PaymentRow, Projection, Segment, Snapshot};
+use crate::{Checkpoints, Corrupt, Error, Hash, Line, Origin, PaymentRow, Projection, Row, Segment, Snapshot};
 
 /// Statement lines that one read walks at most.
 pub const LINES_WALKED_MAX: u32 = 1_000;
@@ -60,11 +60,11 @@ impl std::fmt::Display for Identity {
 /// Where a journal ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// The epoch of its last segment; 0 when it is empty.
+    /// The epoch of its last segment; the origin's when it is empty.
     pub epoch: Epoch,
-    /// Its last entry; 0 when it is empty.
+    /// Its last entry; the origin's when it is empty.
     pub sequence: Sequence,
-    /// The hash of its last segment; `None` when it is empty.
+    /// The hash of its last segment; the origin's when it is empty, `None` where that is its first entry.
     pub hash: Option<Hash>,
 }
 
@@ -94,7 +94,7 @@ pub trait Journal: Send + Sync + std::fmt::Debug {
     /// one, where there is one. They are as stored: [`crate::Chain::link`] and [`Segment::entries`] check them.
     ///
     /// # Errors
-    /// The engine failed.
+    /// [`Error::NotKept`] when the journal begins after `from`, which may be 0 for its first entry; the engine failed.
     async fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, Error>;
 
     /// Where the journal ends.
@@ -102,6 +102,26 @@ pub trait Journal: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// The engine failed.
     async fn head(&self) -> Result<Head, Error>;
+
+    /// Where the journal begins.
+    ///
+    /// # Errors
+    /// The engine failed, or what is stored is no origin.
+    async fn origin(&self) -> Result<Origin, Error>;
+
+    /// Has the journal begin at an origin that is the end of one of its segments, durably, and gives the storage of what comes
+    /// before it free by and by.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`] when a later epoch than `epoch` leads; [`Error::NotNext`] when no segment ends there with that hash, which also
+    /// is so once it was done; nothing is then changed.
+    async fn prune(&self, epoch: Epoch, origin: &Origin) -> Result<(), Error>;
+
+    /// Has a copy's journal, which ends at or before an origin of its leader's, begin there, durably, with nothing in it. Nobody leads here.
+    ///
+    /// # Errors
+    /// [`Error::NotNext`] when it ends after it; nothing is then changed.
+    async fn jump(&self, origin: &Origin) -> Result<(), Error>;
 }
 
 /// Query tables, projected from a journal.
@@ -185,6 +205,25 @@ pub trait Tables: Send + Sync + std::fmt::Debug {
     /// The engine failed.
     async fn purge_requests(&self, before: Timestamp, limit: u32) -> Result<u64, Error>;
 
+    /// Takes all rows away and sets the cursor to 0, for [`Tables::restore`].
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn clear(&self) -> Result<(), Error>;
+
+    /// Puts rows of a checkpoint into tables that were cleared. The same rows can be put again.
+    ///
+    /// # Errors
+    /// [`Error::NotNext`] when the cursor is not 0; the engine failed.
+    async fn restore(&self, rows: &[Row]) -> Result<(), Error>;
+
+    /// Ends it: puts the books of the checkpoint into the tables and moves the cursor from 0 to its entry, both or neither. Until
+    /// then the tables are of no use to anybody.
+    ///
+    /// # Errors
+    /// As of [`Tables::restore`].
+    async fn restored(&self, sequence: Sequence, books: &Records) -> Result<(), Error>;
+
     /// Lets go of whatever is open, once what is being asked is answered. Nothing can be asked afterwards.
     async fn close(&self);
 
@@ -202,4 +241,6 @@ pub struct Store {
     pub journal: Arc<dyn Journal>,
     /// Its query tables.
     pub tables: Arc<dyn Tables>,
+    /// What stands for entries that its journal does not keep.
+    pub checkpoints: Arc<dyn Checkpoints>,
 }

@@ -282,7 +282,7 @@ fn pack(raw: &[u8]) -> Vec<u8> {
     COMPRESSOR.with_borrow_mut(|compressor| compressor.compress(raw)).expect("compressing into memory does not fail")
 }
 
-/// Follows a journal's chain from its beginning.
+/// Follows a journal's chain from where it begins.
 #[derive(Debug, Clone)]
 pub struct Chain {
     shard: ShardRef,
@@ -298,6 +298,11 @@ impl Chain {
         hasher.update(b"paymesh journal 1\0");
         hash_shard(&mut hasher, &shard);
         Self { hash: *hasher.finalize().as_bytes(), shard, last: Sequence(0), epoch: Epoch(0) }
+    }
+
+    /// Where a journal that does not begin with its first entry begins.
+    pub fn after(shard: ShardRef, origin: &crate::Origin) -> Self {
+        Self { shard, last: origin.sequence, epoch: origin.epoch, hash: origin.hash }
     }
 
     /// Checks that `segment` is whole and follows, and moves on to it.

@@ -54,10 +54,26 @@ pub struct Digest {
 }
 
 impl Digest {
+    /// The sum as bytes, without the count.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.sum.to_le_bytes()
+    }
+
+    /// So many rows that come to a sum.
+    pub fn from_bytes(rows: u64, sum: [u8; 16]) -> Self {
+        Self { rows, sum: u128::from_le_bytes(sum) }
+    }
+
     /// Adds a row.
     pub fn add(&mut self, row: &impl Hash) {
         self.rows = self.rows.wrapping_add(1);
         self.sum = self.sum.wrapping_add(hash(row));
+    }
+
+    /// Adds a row by its bytes: what it then comes to is the same for every build.
+    pub fn add_bytes(&mut self, row: &[u8]) {
+        self.rows = self.rows.wrapping_add(1);
+        self.sum = self.sum.wrapping_add(half(blake3::Hasher::new().update(row)));
     }
 
     /// Takes a row away. One that was not added leaves a digest that no rows have.
@@ -86,8 +102,12 @@ fn hash(row: &impl Hash) -> u128 {
     }
     let mut fields = Fields(blake3::Hasher::new());
     row.hash(&mut fields);
+    half(&fields.0)
+}
+
+fn half(hasher: &blake3::Hasher) -> u128 {
     let mut half = [0; 16];
-    fields.0.finalize_xof().fill(&mut half);
+    hasher.finalize_xof().fill(&mut half);
     u128::from_le_bytes(half)
 }
 

@@ -5,6 +5,7 @@
 //! power cut, but never their consistency, and the journal has them. Files apart, so that projecting never holds the write
 //! lock that a commit waits for.
 
+mod checkpoints;
 mod group;
 mod journal;
 mod tables;
@@ -22,6 +23,7 @@ use sqlx::{
 };
 
 use crate::{Corrupt, Error, Identity, Journal, Store};
+pub use checkpoints::SqliteCheckpoints;
 use journal::Journals;
 pub use journal::SqliteJournal;
 pub use tables::SqliteTables;
@@ -62,31 +64,45 @@ impl Engine {
         Ok(Store {
             journal: Arc::new(SqliteJournal::open(self.journals.clone(), identity).await?),
             tables: Arc::new(SqliteTables::open(&self.directory, identity).await?),
+            checkpoints: Arc::new(SqliteCheckpoints::open(&self.directory, identity).await?),
         })
     }
 }
 
 impl Engine {
-    /// Sets a copy of a shard's storage aside, which nobody has open: it is kept, the tables' file under a name that says when, and
-    /// the next to open the shard's storage begins anew.
+    /// How many copies of a shard are set aside.
+    ///
+    /// # Errors
+    /// The journals' file cannot be read.
+    pub async fn set_aside_count(&self, shard: &ShardRef) -> Result<u32, Error> {
+        self.journals.set_aside_count(shard).await
+    }
+
+    /// Sets a copy of a shard's storage aside, which nobody has open: it is kept, the files of tables and checkpoints under names
+    /// that say when, and the next to open the shard's storage begins anew.
     ///
     /// # Errors
     /// The journals' file cannot be written, or the tables' file not renamed.
     pub async fn set_aside(&self, shard: &ShardRef, at: Timestamp) -> Result<(), Error> {
         self.journals.set_aside(shard, at).await?;
-        let tables = SqliteTables::path(&self.directory, shard);
-        for suffix in ["", "-wal", "-shm"] {
-            let with = |middle: &str| PathBuf::from(format!("{}{middle}{suffix}", tables.display()));
-            let (from, to) = (with(""), with(&format!(".aside-{}", at.0)));
-            match std::fs::rename(&from, &to) {
-                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::Engine { place: from.display().to_string(), source: Box::new(source) });
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        rename_aside(&SqliteTables::path(&self.directory, shard), at)?;
+        rename_aside(&SqliteCheckpoints::path(&self.directory, shard), at)
     }
+}
+
+/// Renames a file and what SQLite keeps beside it, as far as they are there.
+fn rename_aside(file: &Path, at: Timestamp) -> Result<(), Error> {
+    for suffix in ["", "-wal", "-shm"] {
+        let with = |middle: &str| PathBuf::from(format!("{}{middle}{suffix}", file.display()));
+        let (from, to) = (with(""), with(&format!(".aside-{}", at.0)));
+        match std::fs::rename(&from, &to) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::Engine { place: from.display().to_string(), source: Box::new(source) });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Opens, and makes where it is missing, the storage of a shard in `directory`, sharing nothing with others there.

@@ -141,3 +141,13 @@ async fn shards_that_share_a_file_and_its_commits_do_not_mix() {
         assert_eq!(journal.read(Sequence(1), usize::MAX).await.expect("segments are read"), segments(index)[..count], "shard {index}");
     }
 }
+
+#[tokio::test]
+async fn sqlite_checkpoints_conform() {
+    conformance::checkpoints(&Sqlite).await;
+}
+
+#[tokio::test]
+async fn memory_checkpoints_conform() {
+    conformance::checkpoints(&Memory).await;
+}

@@ -6,7 +6,7 @@ use paymesh_types::{Currency, Position, Sequence, ShardRef, Timestamp, UserId};
 use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
 
-use crate::{Account, Body, Effect, Entry, Payment, Phase, Wallet};
+use crate::{Account, Body, Effect, Entry, Payment, Phase, Records, Wallet};
 
 /// Something that does not add up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +49,35 @@ pub struct Audit {
 }
 
 impl Audit {
+    /// Begins after `last`, of that time, with the books of a checkpoint. Its accounts, users and payments are added by
+    /// [`Self::resume_account`], [`Self::resume_user`] and [`Self::resume_payment`].
+    pub fn resume(last: Sequence, last_at: Timestamp, books: &Records) -> Self {
+        Self {
+            system: books.system.iter().cloned().collect(),
+            inbox: books.inbox.iter().cloned().collect(),
+            delivered: books.delivered.iter().cloned().collect(),
+            newest_request_ms: books.newest_request_ms.unwrap_or(0),
+            last,
+            last_at,
+            ..Self::default()
+        }
+    }
+
+    /// Adds an account as it is.
+    pub fn resume_account(&mut self, key: (UserId, Currency), wallet: Wallet) {
+        self.wallets.insert(key, wallet);
+    }
+
+    /// Counts a user who is enrolled already.
+    pub fn resume_user(&mut self) {
+        self.users += 1;
+    }
+
+    /// Counts a payment that was made already.
+    pub fn resume_payment(&mut self) {
+        self.payments += 1;
+    }
+
     /// Takes the next entry.
     ///
     /// # Errors

@@ -63,6 +63,18 @@ impl Requests {
         });
     }
 
+    /// Lets go of the ids that entries up to `up_to` recorded: the tables have forgotten them.
+    pub(crate) fn forget(&mut self, up_to: Sequence) {
+        let complete_after_ms = &mut self.complete_after_ms;
+        self.resident.retain(|id, recorded| {
+            let stays = recorded.is_none_or(|sequence| *sequence > up_to);
+            if let (false, Some(ms)) = (stays, id.named_at_ms()) {
+                *complete_after_ms = ms.max(*complete_after_ms);
+            }
+            stays
+        });
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.resident.len()
     }

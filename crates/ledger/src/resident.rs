@@ -104,6 +104,11 @@ impl<K: Copy + Eq + Hash + std::fmt::Debug, V> Resident<K, V> {
         }
     }
 
+    /// Lets go of records that `stays` says no of, projected or not.
+    pub(crate) fn retain(&mut self, mut stays: impl FnMut(&K, Option<&V>) -> bool) {
+        self.slots.retain(|key, slot| stays(key, slot.value.as_ref()));
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }

@@ -365,6 +365,12 @@ impl State {
         self.claims.evict(projected, keep / 4);
     }
 
+    /// Lets go of the request ids that entries up to `up_to` recorded: nobody is answered from those any more. Call it between
+    /// batches only, once the tables have forgotten them.
+    pub fn forget_requests(&mut self, up_to: Sequence) {
+        self.requests.forget(up_to);
+    }
+
     /// Records in memory, of all kinds.
     pub fn resident(&self) -> usize {
         self.users.len() + self.wallets.len() + self.payments.len() + self.requests.len() + self.claims.len()

@@ -1,12 +1,10 @@
 //! What a shard has wherever it is held, led or followed.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use paymesh_journal::{Holding, Store};
-use paymesh_types::ShardRef;
+use paymesh_types::{Sequence, ShardRef};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
 use crate::{Tail, projector::Projected};
 
@@ -17,28 +15,22 @@ pub(crate) struct Base {
     pub(crate) store: Store,
     pub(crate) tail: Tail,
     pub(crate) projected: Projected,
-    /// How many compare the tables with the journal: meanwhile nothing is forgotten in the tables.
-    pub(crate) checks: Arc<AtomicUsize>,
+    /// Read-locked by those who compare the tables with the journal: meanwhile nothing is forgotten in either.
+    pub(crate) checks: Arc<RwLock<()>>,
 }
 
-/// A check of the tables.
-pub(crate) struct Check(Arc<AtomicUsize>);
-
-impl Drop for Check {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
+/// A check of the tables: held for as long as it takes.
+pub(crate) type Check = OwnedRwLockReadGuard<()>;
 
 impl Base {
-    pub(crate) fn new(shard: ShardRef, holding: Holding, store: Store, head: paymesh_types::Sequence) -> Self {
-        let tail = Tail::new(shard.clone(), holding, store.journal.clone(), head);
-        Self { shard, store, tail, projected: Projected::new(head), checks: Arc::default() }
+    /// `head` and `bytes` are the journal's, `projected` is how far the tables are.
+    pub(crate) fn new(shard: ShardRef, store: Store, head: Sequence, bytes: u64, projected: Sequence) -> Self {
+        let tail = Tail::new(shard.clone(), Holding::Whole, store.journal.clone(), head, bytes);
+        Self { shard, store, tail, projected: Projected::new(projected), checks: Arc::default() }
     }
 
     /// Begins a check of the tables.
-    pub(crate) fn check(&self) -> Check {
-        self.checks.fetch_add(1, Ordering::Relaxed);
-        Check(self.checks.clone())
+    pub(crate) async fn check(&self) -> Check {
+        self.checks.clone().read_owned().await
     }
 }

@@ -10,6 +10,12 @@ pub(crate) const INBOX_POISONED: &str = "paymesh_inbox_poisoned_total";
 pub(crate) const IN_TRANSIT_AGE: &str = "paymesh_in_transit_age_seconds";
 pub(crate) const CLEARING_SENT: &str = "paymesh_clearing_sent_minor_units";
 pub(crate) const CLEARING_RECEIVED: &str = "paymesh_clearing_received_minor_units";
+pub(crate) const JOURNAL_BYTES: &str = "paymesh_journal_bytes";
+pub(crate) const FIRST_SEQUENCE: &str = "paymesh_journal_first_sequence";
+pub(crate) const PRUNED_SEGMENTS: &str = "paymesh_journal_pruned_segments_total";
+pub(crate) const HELD_BACK: &str = "paymesh_journal_held_back";
+pub(crate) const RETENTION_FAILED: &str = "paymesh_journal_retention_failed_total";
+pub(crate) const CHECKPOINT_SECONDS: &str = "paymesh_checkpoint_seconds";
 /// The autoscaler's signal (source document, "Auto-Scaling Configuration").
 pub(crate) const QUEUE_LENGTH: &str = "payment_queue_length";
 
@@ -28,5 +34,11 @@ pub fn describe_metrics() {
     );
     metrics::describe_gauge!(CLEARING_SENT, "Sent to another shard since the beginning; less what that received from here is in transit");
     metrics::describe_gauge!(CLEARING_RECEIVED, "Received from another shard since the beginning");
+    metrics::describe_gauge!(JOURNAL_BYTES, metrics::Unit::Bytes, "Payloads of the segments that a journal keeps");
+    metrics::describe_gauge!(FIRST_SEQUENCE, "The first entry that a journal keeps, once it is not the first of all");
+    metrics::describe_counter!(PRUNED_SEGMENTS, "Segments past the retention that are not kept any more");
+    metrics::describe_gauge!(HELD_BACK, "1 where a journal is kept beyond its retention, for money that another shard has not taken in");
+    metrics::describe_counter!(RETENTION_FAILED, "Turns in which what is past the retention could not be let go of");
+    metrics::describe_histogram!(CHECKPOINT_SECONDS, Seconds, "Making a checkpoint of a shard's tables");
     metrics::describe_gauge!(QUEUE_LENGTH, "Commands that wait, by shard");
 }

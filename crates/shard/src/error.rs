@@ -43,6 +43,16 @@ pub enum Error {
         /// The entry asked for.
         wanted: Sequence,
     },
+    /// The entry asked for is before what the journal keeps.
+    #[error("shard {shard} keeps its journal from entry {first} on, not from {wanted}")]
+    NotKept {
+        /// The shard.
+        shard: ShardRef,
+        /// The first entry that it keeps.
+        first: Sequence,
+        /// The entry asked for.
+        wanted: Sequence,
+    },
     /// The storage failed.
     #[error("the storage of shard {shard}: {source}")]
     Storage {
@@ -51,4 +61,15 @@ pub enum Error {
         /// What it says.
         source: paymesh_journal::Error,
     },
+}
+
+impl Error {
+    /// What an error of a shard's storage is.
+    pub(crate) fn of_storage(shard: &ShardRef, source: paymesh_journal::Error) -> Self {
+        let shard = shard.clone();
+        match source {
+            paymesh_journal::Error::NotKept { first, wanted } => Self::NotKept { shard, first, wanted },
+            source => Self::Storage { shard, source },
+        }
+    }
 }

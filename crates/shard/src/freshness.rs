@@ -77,7 +77,11 @@ impl Freshness {
 
     /// A leader of this term has written something.
     pub(crate) fn note_epoch(&self, epoch: Epoch) {
-        self.known.send_if_modified(|known| std::mem::replace(&mut known.epoch, known.epoch.max(epoch)) < epoch);
+        self.known.send_if_modified(|known| {
+            let later = epoch > known.epoch;
+            known.epoch = known.epoch.max(epoch);
+            later
+        });
     }
 
     /// The latest term of the leader that is known.

@@ -71,6 +71,19 @@ pub async fn follow(source: Source, shard: Shard) -> String {
                 tracing::debug!(source = %inbox.source.shard(), shard = %inbox.shard.reference(), %error, "inbox waits");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
+            Err(Stop::Behind) => match inbox.skip().await {
+                Ok(None) => {}
+                Ok(Some(why)) => {
+                    let (source, shard) = (inbox.source.shard(), inbox.shard.reference());
+                    tracing::error!(%source, %shard, %why, "inbox cannot go on");
+                    metrics::counter!(counts::INBOX_POISONED).increment(1);
+                    return why;
+                }
+                Err(error) => {
+                    tracing::debug!(source = %inbox.source.shard(), shard = %inbox.shard.reference(), %error, "inbox waits");
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+            },
             Err(Stop::Poison { sequence, why }) => {
                 let (source, shard) = (inbox.source.shard(), inbox.shard.reference());
                 tracing::error!(%source, %shard, %sequence, %why, "inbox stopped at an entry it cannot take in");
@@ -86,7 +99,18 @@ pub async fn follow(source: Source, shard: Shard) -> String {
 
 enum Stop {
     Pause(Error),
-    Poison { sequence: Sequence, why: Rejection },
+    /// The other journal begins after what comes next.
+    Behind,
+    Poison {
+        sequence: Sequence,
+        why: Rejection,
+    },
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        if matches!(error, Error::NotKept { .. }) { Self::Behind } else { Self::Pause(error) }
+    }
 }
 
 async fn cursor(source: &Tail, shard: &Shard) -> Result<Sequence, Error> {
@@ -135,12 +159,12 @@ impl Inbox {
             },
         };
         let mut mail = Mail { last: self.read, letters: Vec::new(), delivered: self.delivered };
-        self.collect(&batch.map_err(Stop::Pause)?, &mut mail);
+        self.collect(&batch?, &mut mail);
         if self.source.head().0 - self.read.0 < LINGER_ENTRIES {
             tokio::time::sleep(LINGER).await;
         }
         while mail.letters.len() < COMMANDS_MAX && mail.last < self.source.head() {
-            let more = self.source.next(mail.last.next()).await.map_err(Stop::Pause)?;
+            let more = self.source.next(mail.last.next()).await?;
             self.collect(&more, &mut mail);
         }
         let mut noted = Sequence(0);
@@ -165,6 +189,37 @@ impl Inbox {
             self.note().await?;
         }
         Ok(())
+    }
+
+    /// Goes on where the other journal begins, if all that is not kept of it and was addressed to this shard is taken in; says why
+    /// not, if it is not. What the other shard had taken in by then is an acknowledgement as its entries would have been.
+    async fn skip(&mut self) -> Result<Option<String>, Error> {
+        let origin = self.source.origin().await?;
+        let (source, own) = (self.source.shard(), self.shard.reference());
+        let marks = origin.marks(own);
+        if marks.sent > self.read {
+            // Another inbox of this shard may have gone further than this one knows, and be gone.
+            self.shard.settled().await?;
+            let (books, _) = self.shard.books().await?;
+            let noted = books.inbox.into_iter().find(|(each, _)| each == source).map_or(Sequence(0), |(_, sequence)| sequence);
+            self.read = self.read.max(noted);
+        }
+        if marks.sent > self.read {
+            return Ok(Some(format!(
+                "the journal of {source} is kept from entry {} on, and {own} has taken in what it was sent up to {}, not up to {}: \
+                 money that was on its way is not there any more",
+                origin.sequence.next(),
+                self.read,
+                marks.sent
+            )));
+        }
+        tracing::info!(%source, shard = %own, from = %self.read, to = %origin.sequence, "an inbox goes on where the journal begins");
+        self.read = self.read.max(origin.sequence);
+        if marks.taken_in > self.delivered {
+            self.delivered = marks.taken_in;
+            self.note_at.get_or_insert_with(|| Instant::now() + NOTE_EVERY);
+        }
+        Ok(None)
     }
 
     fn collect(&self, run: &Run, mail: &mut Mail) {

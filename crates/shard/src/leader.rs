@@ -50,14 +50,16 @@ pub(crate) struct Leader {
     head: Sequence,
     hash: Hash,
     last_at: Timestamp,
+    /// Request ids recorded by entries up to this one are forgotten.
+    forgotten: Sequence,
     /// Callers that the next commit waits for. None does where they come one at a time.
     expected: usize,
 }
 
 impl Leader {
     pub(crate) fn new(inner: Arc<Inner>, recovered: Recovered) -> Self {
-        let Recovered { state, head, hash, epoch, last_at } = recovered;
-        Self { inner, state, epoch, head, hash, last_at, expected: 0 }
+        let Recovered { state, head, hash, epoch, last_at, .. } = recovered;
+        Self { inner, state, epoch, head, hash, last_at, forgotten: Sequence(0), expected: 0 }
     }
 
     /// Works until that is no longer possible, and says why.
@@ -135,7 +137,7 @@ impl Leader {
             };
             match recovered.unwrap_or_else(|source| Err(Error::Storage { shard: inner.base.shard.clone(), source })) {
                 Ok(recovered) => {
-                    inner.base.tail.reset(recovered.head);
+                    inner.base.tail.reset(recovered.head, recovered.bytes);
                     inner.base.projected.set(recovered.head);
                     inner.epoch.store(recovered.epoch.0, Ordering::Relaxed);
                     *self = Self::new(inner.clone(), recovered);
@@ -199,6 +201,12 @@ impl Leader {
     }
 
     async fn prefetch(&mut self, works: &[Work]) -> Result<(), Error> {
+        // Before anything is looked up: what the tables have forgotten is not to be remembered here.
+        let forgotten = Sequence(self.inner.forgotten.load(Ordering::Relaxed));
+        if forgotten > self.forgotten {
+            self.state.forget_requests(forgotten);
+            self.forgotten = forgotten;
+        }
         for _ in 0..LOAD_ROUNDS_MAX {
             let mut missing = Missing::default();
             works.iter().flat_map(|work| &work.requests).for_each(|request| self.state.missing(request, &mut missing));

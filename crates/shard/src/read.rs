@@ -159,8 +159,12 @@ impl Shard {
         self.queue_passed().await?;
         self.caught_up().await?;
         let Some(sequence) = self.inner.base.store.tables.request(id).await.map_err(self.failed())? else { return Ok(None) };
-        let (position, entry) = self.inner.base.tail.entry(sequence).await?;
-        Ok(Some(Answer { position, entry, replayed: true }))
+        match self.inner.base.tail.entry(sequence).await {
+            Ok((position, entry)) => Ok(Some(Answer { position, entry, replayed: true })),
+            // It is older than is promised, and was about to be forgotten.
+            Err(Error::NotKept { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The clearing accounts, the outside world's, and the cursors on other shards.

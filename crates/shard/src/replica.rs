@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use paymesh_journal::{Chain, Committed, Corrupt, Hash, Holding, Identity, Journal, Segment, Tables};
+use paymesh_journal::{Chain, Committed, Corrupt, Hash, Holding, Identity, Journal, Manifest, Origin, Segment, Store};
 use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
 use tokio::{
     sync::{Mutex, watch},
@@ -20,11 +20,12 @@ use tokio::{
 };
 
 use crate::{
-    Error, Tail,
+    Error, Retention, Tail,
     base::Base,
     freshness::Freshness,
-    projector::{self, Linger, Projected},
-    recovery, timers,
+    projector::{self, Linger},
+    recovery::{self, Read, Rows},
+    retention, timers,
 };
 
 /// Between tries to use storage that failed.
@@ -55,6 +56,15 @@ pub enum AddError {
     Storage(#[from] Error),
 }
 
+/// What becomes of a replica's past.
+#[derive(Debug, Clone, Copy)]
+pub struct ReplicaOptions {
+    /// How long request ids are kept in the tables, by the time of the entries.
+    pub outcome_retention: Duration,
+    /// How much of the journal is kept, where there are tables. A journal without tables is kept as far back as its leader's.
+    pub retention: Retention,
+}
+
 /// A shard that this process follows. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Replica {
@@ -72,34 +82,36 @@ struct Inner {
     chain: Mutex<Chain>,
     /// When the last entry was committed.
     last_at: AtomicU64,
-    outcome_retention: Duration,
+    options: ReplicaOptions,
+    /// What its tables were made of, until its journal has come so far.
+    checkpoint: Option<Manifest>,
     freshness: Freshness,
     problem: watch::Sender<Option<String>>,
     owner: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Replica {
-    /// Opens a replica: checks its journal, and brings its tables, where it has any, up to date. Request ids are forgotten in
-    /// the tables after `outcome_retention`, by the time of the entries.
+    /// Opens a replica: checks its journal, and brings its tables, where there are any, up to date. `store` has them, and the same
+    /// journal.
     ///
     /// # Errors
     /// The storage failed or is corrupt.
     pub async fn open(
         identity: &Identity,
         journal: Arc<dyn Journal>,
-        tables: Option<Arc<dyn Tables>>,
-        outcome_retention: Duration,
+        store: Option<Store>,
+        options: ReplicaOptions,
     ) -> Result<Self, Error> {
         let Identity { shard, holding, .. } = identity.clone();
-        let (chain, last_at) = recovery::catch_up(&shard, &holding, &journal, tables.as_ref()).await?;
-        let tail = Tail::new(shard.clone(), holding.clone(), journal.clone(), chain.last());
-        let base = tables.map(|tables| Base {
-            shard,
-            store: paymesh_journal::Store { journal: journal.clone(), tables },
-            tail: tail.clone(),
-            projected: Projected::new(chain.last()),
-            checks: Arc::default(),
-        });
+        let rows = store.as_ref().map(|store| Rows { tables: store.tables.clone(), checkpoints: store.checkpoints.clone() });
+        let Read { chain, last_at, bytes, kept_after, projected, checkpoint } =
+            recovery::catch_up(&shard, &holding, &journal, rows.as_ref()).await?;
+        let base = store.map(|store| Base::new(shard.clone(), store, chain.last(), bytes, projected));
+        let tail = match &base {
+            Some(base) => base.tail.clone(),
+            None => Tail::new(shard, holding.clone(), journal.clone(), chain.last(), bytes),
+        };
+        tail.dropped(0, kept_after);
         let epoch = chain.epoch();
         let inner = Inner {
             holding,
@@ -109,7 +121,8 @@ impl Replica {
             chain: Mutex::new(chain),
             last_at: AtomicU64::new(last_at.0),
             freshness: Freshness::new(epoch),
-            outcome_retention,
+            options,
+            checkpoint,
             problem: watch::Sender::new(None),
             owner: Mutex::new(None),
         };
@@ -119,15 +132,21 @@ impl Replica {
             let owner = tokio::spawn(async move {
                 tokio::select! {
                     why = projector::run(&base, Linger::Short) => owned.refuse(format!("the projector: {why}")),
-                    why = timers::run_replica(&base, outcome_retention, || owned.last_at()) => {
+                    why = timers::run_replica(&base, options.outcome_retention, || owned.last_at()) => {
                         owned.refuse(format!("the timers: {why}"));
                     }
+                    why = owned.keep(&base) => owned.refuse(format!("the retention: {why}")),
                     _ = owned.stopped() => {}
                 }
             });
             *this.inner.owner.lock().await = Some(owner);
         }
         Ok(this)
+    }
+
+    /// Whether the other is the same one.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// The shard.
@@ -160,9 +179,9 @@ impl Replica {
     pub async fn add(&self, segments: Vec<Segment>) -> Result<End, AddError> {
         let shard = self.reference().clone();
         let mut held = self.inner.chain.lock().await;
-        let (chain, holding, of) = (held.clone(), self.inner.holding.clone(), shard.clone());
+        let (chain, of) = (held.clone(), self.inner.clone());
         let aside = segments.iter().map(|segment| u64::from(segment.count)).sum::<u64>() >= CHECKED_ASIDE_ENTRIES;
-        let check = move || checked(chain, &holding, &of, segments);
+        let check = move || checked(chain, &of, segments);
         let checked = if aside { tokio::task::spawn_blocking(check).await } else { Ok(check()) };
         let checked =
             checked.map_err(|died| Error::NotServing { shard: shard.clone(), why: format!("checking what was sent died: {died}") })?;
@@ -243,7 +262,31 @@ impl Replica {
     }
 
     pub(crate) fn outcome_retention(&self) -> Duration {
-        self.inner.outcome_retention
+        self.inner.options.outcome_retention
+    }
+
+    /// Keeps the journal within its retention, as its leader does.
+    async fn keep(&self, base: &Base) -> String {
+        let ReplicaOptions { outcome_retention, retention } = self.inner.options;
+        // Nobody leads here: the epoch of its last entry is as high as any.
+        let epoch = || Epoch(u64::MAX >> 1);
+        retention::keep(base, retention, outcome_retention, || self.last_at(), epoch, |_| {}).await
+    }
+
+    /// Lets go of what its leader does not keep, where there are no tables: all that concerned this zone has taken effect.
+    ///
+    /// # Errors
+    /// The storage failed; or what the leader says is not so of this copy, and nothing is changed.
+    pub async fn forget(&self, origin: &Origin) -> Result<(), Error> {
+        // Not while segments are added: the end of one is looked for.
+        let chain = self.inner.chain.lock().await;
+        if self.inner.base.is_some() || origin.sequence > chain.last() || origin.sequence <= self.inner.tail.kept_after() {
+            return Ok(());
+        }
+        let pruned = self.inner.journal.prune(chain.epoch(), origin).await;
+        pruned.map_err(|source| Error::of_storage(self.reference(), source))?;
+        self.inner.tail.dropped(0, origin.sequence);
+        Ok(())
     }
 
     /// When the last entry was committed.
@@ -265,6 +308,7 @@ impl Replica {
         }
         if let Some(base) = &self.inner.base {
             base.store.tables.close().await;
+            base.store.checkpoints.close().await;
         }
     }
 }
@@ -273,11 +317,13 @@ impl Replica {
 type Checked = Vec<(Arc<Segment>, Arc<Vec<Committed>>)>;
 
 /// Checks that segments continue the chain, are whole and hold no more than they may; gives back the chain after them.
-fn checked(mut chain: Chain, holding: &Holding, shard: &ShardRef, segments: Vec<Segment>) -> Result<(Chain, Checked), Corrupt> {
+fn checked(mut chain: Chain, of: &Inner, segments: Vec<Segment>) -> Result<(Chain, Checked), Corrupt> {
+    let shard = of.tail.shard();
     let mut checked = Vec::with_capacity(segments.len());
     for segment in segments {
         chain.link(&segment)?;
-        let entries = holding.entries(&segment, shard)?;
+        recovery::agrees(shard, of.checkpoint.as_ref(), &segment)?;
+        let entries = of.holding.entries(&segment, shard)?;
         let entries: Vec<Committed> = entries.into_iter().map(|(position, entry)| (position, Arc::new(entry))).collect();
         checked.push((Arc::new(segment), Arc::new(entries)));
     }

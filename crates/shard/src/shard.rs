@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use paymesh_journal::{Holding, Identity, SEGMENT_ENTRIES_MAX, Store};
+use paymesh_journal::{Identity, SEGMENT_ENTRIES_MAX, Store};
 use paymesh_ledger::{Entry, Rejection, Request};
 use paymesh_types::{Epoch, Position, Sequence, ShardRef, Timestamp};
 use tokio::{
@@ -18,10 +18,10 @@ use tokio::{
 };
 
 use crate::{
-    Error, Tail,
+    Error, Retention, Tail,
     base::Base,
     leader::{Answers, Leader, Work},
-    projector, recovery, timers,
+    projector, recovery, retention, timers,
     transit::{self, Unacknowledged},
 };
 
@@ -48,6 +48,8 @@ pub struct Options {
     pub projection_lag_entries_max: u64,
     /// How long request ids are kept. At least 24 hours by the contract.
     pub outcome_retention: Duration,
+    /// How much of the journal is kept.
+    pub retention: Retention,
 }
 
 impl Default for Options {
@@ -58,6 +60,7 @@ impl Default for Options {
             records_max: 500_000,
             projection_lag_entries_max: 262_144,
             outcome_retention: Duration::from_secs(7 * 24 * 3600),
+            retention: Retention::default(),
         }
     }
 }
@@ -107,6 +110,8 @@ pub(crate) struct Inner {
     pub(crate) epoch: AtomicU64,
     /// When the last entry was committed.
     pub(crate) last_at: AtomicU64,
+    /// Request ids recorded by entries up to this one are forgotten.
+    pub(crate) forgotten: AtomicU64,
     problem: watch::Sender<Option<String>>,
     degraded: watch::Sender<Option<String>>,
     pub(crate) unacknowledged: std::sync::Mutex<Unacknowledged>,
@@ -141,7 +146,8 @@ impl Shard {
         let (callers, caller_works) = mpsc::channel(options.queue_commands_max);
         let (internal, internal_works) = mpsc::channel(INTERNAL_WORKS_MAX);
         let inner = Arc::new(Inner {
-            base: Base::new(shard, Holding::Whole, store, recovered.head),
+            base: Base::new(shard, store, recovered.head, recovered.bytes, recovered.head),
+            forgotten: AtomicU64::new(0),
             clock,
             permits: Arc::new(Semaphore::new(options.queue_commands_max)),
             callers,
@@ -155,6 +161,7 @@ impl Shard {
             options,
         });
         let this = Self { inner };
+        this.inner.base.tail.dropped(0, recovered.kept_after);
         let leader = Leader::new(this.inner.clone(), recovered);
         let owner = tokio::spawn(this.clone().supervise(leader, caller_works, internal_works));
         *this.inner.owner.lock().await = Some(owner);
@@ -171,6 +178,8 @@ impl Shard {
         tasks.spawn(async move { format!("the timers: {}", timers::run(&shard).await) });
         let shard = self.clone();
         tasks.spawn(async move { format!("the reader of what is in transit: {}", transit::run(&shard).await) });
+        let shard = self.clone();
+        tasks.spawn(async move { format!("the retention: {}", retention::run(&shard).await) });
         drop(self.inner.owner.lock().await);
         tokio::select! {
             ended = tasks.join_next() => {
@@ -326,6 +335,15 @@ impl Shard {
         let (reply, answer) = oneshot::channel();
         match self.inner.internal.send(Work { requests, reply, permit: None }).await {
             Ok(()) => self.answered(answer).await,
+            Err(_) => Err(self.gone().await),
+        }
+    }
+
+    /// Waits until whatever of the shard's own doings was handed in before is decided and committed, or refused.
+    pub(crate) async fn settled(&self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        match self.inner.internal.send(Work { requests: Vec::new(), reply, permit: None }).await {
+            Ok(()) => self.answered(answer).await.map(drop),
             Err(_) => Err(self.gone().await),
         }
     }

@@ -2,10 +2,13 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use paymesh_journal::{Committed, Holding, Journal, Segment};
+use paymesh_journal::{Committed, Holding, Journal, Origin, Segment};
 use paymesh_types::{Sequence, ShardRef};
 use tokio::sync::watch;
 
@@ -38,6 +41,10 @@ pub struct Tail {
     journal: Arc<dyn Journal>,
     ring: Arc<Mutex<Ring>>,
     head: Arc<watch::Sender<Sequence>>,
+    /// Payload bytes that the journal keeps.
+    bytes: Arc<AtomicU64>,
+    /// The entry that the journal begins after.
+    kept_after: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -62,8 +69,35 @@ impl Ring {
 }
 
 impl Tail {
-    pub(crate) fn new(shard: ShardRef, holding: Holding, journal: Arc<dyn Journal>, head: Sequence) -> Self {
-        Self { shard, holding, journal, ring: Arc::default(), head: Arc::new(watch::Sender::new(head)) }
+    /// `head` is the journal's last entry, `bytes` what its segments' payloads have together.
+    pub(crate) fn new(shard: ShardRef, holding: Holding, journal: Arc<dyn Journal>, head: Sequence, bytes: u64) -> Self {
+        let head = Arc::new(watch::Sender::new(head));
+        let bytes = Arc::new(AtomicU64::new(bytes));
+        Self { shard, holding, journal, ring: Arc::default(), head, bytes, kept_after: Arc::default() }
+    }
+
+    /// Payload bytes that the journal keeps.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The entry that the journal begins after; 0 where it begins with its first.
+    pub fn kept_after(&self) -> Sequence {
+        Sequence(self.kept_after.load(Ordering::Relaxed))
+    }
+
+    /// So many bytes are not kept any more, and the journal begins after this entry.
+    pub(crate) fn dropped(&self, bytes: u64, up_to: Sequence) {
+        let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |kept| Some(kept.saturating_sub(bytes)));
+        self.kept_after.fetch_max(up_to.0, Ordering::Relaxed);
+    }
+
+    /// Where the journal begins. Entries before it may be in memory for a while.
+    ///
+    /// # Errors
+    /// The storage failed.
+    pub async fn origin(&self) -> Result<Origin, Error> {
+        self.journal.origin().await.map_err(|source| self.failed(source))
     }
 
     /// The shard.
@@ -79,6 +113,7 @@ impl Tail {
     /// Makes a committed segment and what is held of its entries known. It follows the head.
     pub(crate) fn publish(&self, segment: Arc<Segment>, entries: Batch) {
         let head = segment.last();
+        self.bytes.fetch_add(segment.payload.len() as u64, Ordering::Relaxed);
         {
             let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
             ring.entries += u64::from(segment.count);
@@ -92,7 +127,8 @@ impl Tail {
     }
 
     /// Forgets what is in memory: after a failed commit, storage is the truth.
-    pub(crate) fn reset(&self, head: Sequence) {
+    pub(crate) fn reset(&self, head: Sequence, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         *ring = Ring::default();
         self.head.send_if_modified(|current| std::mem::replace(current, head) != head);
@@ -101,7 +137,7 @@ impl Tail {
     /// Entries from `from` on, in order; waits until there are any.
     ///
     /// # Errors
-    /// The storage failed, or holds something corrupt.
+    /// [`Error::NotKept`]: the journal begins after `from`. The storage failed, or holds something corrupt.
     pub async fn next(&self, from: Sequence) -> Result<Run, Error> {
         let from = from.max(Sequence(1));
         self.reached(from).await;
@@ -130,7 +166,7 @@ impl Tail {
     /// is one, and gives at least one.
     ///
     /// # Errors
-    /// The storage failed.
+    /// As of [`Self::next`].
     pub async fn segments(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Arc<Segment>>, Error> {
         self.reached(from).await;
         {
@@ -158,7 +194,7 @@ impl Tail {
     }
 
     fn failed(&self, source: paymesh_journal::Error) -> Error {
-        Error::Storage { shard: self.shard.clone(), source }
+        Error::of_storage(&self.shard, source)
     }
 
     /// Entries from storage: those of the segment that holds `from`, and of more until about `bytes_max` are read.
@@ -195,7 +231,7 @@ impl Tail {
     /// One entry.
     ///
     /// # Errors
-    /// There is none of that number, or the storage failed.
+    /// There is none of that number, it is not kept any more, or the storage failed.
     pub async fn entry(&self, sequence: Sequence) -> Result<Committed, Error> {
         if sequence > self.head() || sequence == Sequence(0) {
             return Err(Error::InTheFuture { shard: self.shard.clone(), head: self.head(), wanted: sequence });

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use paymesh_journal::{Chain, Committed, Corrupt, Hash, Holding, Journal, Row, Segment, Snapshot};
+use paymesh_journal::{Chain, Committed, Corrupt, Error as JournalError, Hash, Holding, Journal, Row, Segment, Snapshot, checkpoint};
 use paymesh_ledger::{Account, Audit, Wallet};
 use paymesh_types::{Currency, Epoch, Position, Sequence, ShardRef, Timestamp, UserId};
 
@@ -61,11 +61,12 @@ pub async fn verify(
     mut progress: impl FnMut(Sequence, Sequence) + Send,
 ) -> Result<Report, Error> {
     let inner = &shard.inner;
-    let _check = inner.base.check();
+    let _check = inner.base.check().await;
     let since = recorded_since(Timestamp(inner.last_at.load(Ordering::Relaxed)), inner.options.outcome_retention);
     let mut reader = Reader::new(shard.reference(), &inner.base.store.journal, since);
     reader.wanted = sent_by.iter().cloned().collect();
     reader.prove(&inner.base, shard.stopped(), since, &mut progress).await?;
+    reader.complete_sent();
     let Reader { chain, audit, sent_by, problems, .. } = reader;
     let position = Position {
         shard: shard.reference().clone(),
@@ -85,13 +86,19 @@ pub async fn verify_replica(
     at: Sequence,
     mut progress: impl FnMut(Sequence, Sequence) + Send,
 ) -> Result<ReplicaReport, Error> {
-    let _check = replica.base().map(Base::check);
+    let _check = match replica.base() {
+        Some(base) => Some(base.check().await),
+        None => None,
+    };
     let since = recorded_since(replica.last_at(), replica.outcome_retention());
     let mut reader = Reader::new(replica.reference(), replica.journal(), since);
     reader.hash_of = at;
     match replica.base() {
         Some(base) => reader.prove(base, replica.stopped(), since, &mut progress).await?,
-        None => reader.check_chain(replica.holding(), replica.tail().head(), &mut progress).await?,
+        None => {
+            reader.chain = Chain::after(replica.reference().clone(), &replica.tail().origin().await?);
+            reader.check_chain(replica.holding(), replica.tail().head(), &mut progress).await?;
+        }
     }
     Ok(ReplicaReport { sequence: reader.chain.last(), hash_at: reader.hash_at, problems: reader.problems })
 }
@@ -141,6 +148,7 @@ impl<'a> Reader<'a> {
         recorded_since: Timestamp,
         progress: &mut (impl FnMut(Sequence, Sequence) + Send),
     ) -> Result<(), Error> {
+        self.begin(base, progress).await?;
         self.read_to(base.tail.head(), progress).await?;
         // The tables are compared as of an entry that is at least as far as what was read.
         let read_to = self.audit.position();
@@ -167,6 +175,53 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Where the journal does not begin with its first entry, starts from the rows of the checkpoint that stands for what came
+    /// before, and checks the journal up to there.
+    async fn begin(&mut self, base: &Base, progress: &mut (impl FnMut(Sequence, Sequence) + Send)) -> Result<(), Error> {
+        let origin = base.tail.origin().await?;
+        if origin.sequence == Sequence(0) {
+            return Ok(());
+        }
+        self.chain = Chain::after(self.name.clone(), &origin);
+        let Some(manifest) = base.store.checkpoints.latest().await.map_err(|source| self.failed(source))? else {
+            self.problems.push(format!("the journal begins after entry {}, and there is no checkpoint", origin.sequence));
+            return Ok(());
+        };
+        self.audit = Audit::resume(manifest.sequence, manifest.committed_at, &manifest.books);
+        let mut reader = checkpoint::Reader::new(&base.store.checkpoints, &manifest);
+        loop {
+            let rows = match reader.next().await {
+                Ok(rows) => rows,
+                Err(JournalError::Corrupt(corrupt)) => {
+                    self.problems.push(corrupt.to_string());
+                    return Ok(());
+                }
+                Err(source) => return Err(self.failed(source)),
+            };
+            if rows.is_empty() {
+                break;
+            }
+            rows.iter().for_each(|row| self.resume(row));
+            tokio::task::yield_now().await;
+        }
+        // A copy may have begun with a checkpoint that its journal has not come to yet.
+        self.check_chain(&Holding::Whole, manifest.sequence.min(base.tail.head()), progress).await?;
+        if self.chain.last() == manifest.sequence && self.chain.hash() != manifest.hash {
+            self.problems.push(format!("the checkpoint as of entry {} is of another journal", manifest.sequence));
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self, row: &Row) {
+        self.rows.add_row(row);
+        match row {
+            Row::Wallet(key, wallet) => self.audit.resume_account(*key, *wallet),
+            Row::User(..) => self.audit.resume_user(),
+            Row::Payment(_) => self.audit.resume_payment(),
+            Row::Claim(..) | Row::Line(_) | Row::Request(..) => {}
+        }
+    }
+
     /// Checks the chain up to `to`, and that what is held of the entries has the hashes that it gives them.
     async fn check_chain(
         &mut self,
@@ -177,10 +232,12 @@ impl<'a> Reader<'a> {
         while self.chain.last() < to && self.problems.is_empty() {
             let segments = self.segments(self.chain.last().next()).await?;
             for segment in &segments {
-                let checked = self.link(segment).and_then(|()| holding.entries(segment, self.name).map(drop));
-                if let Err(corrupt) = checked {
-                    self.problems.push(corrupt.to_string());
-                    break;
+                match self.link(segment).and_then(|()| holding.entries(segment, self.name)) {
+                    Ok(entries) => entries.iter().for_each(|(position, entry)| self.note_sent(position, entry)),
+                    Err(corrupt) => {
+                        self.problems.push(corrupt.to_string());
+                        break;
+                    }
                 }
             }
             progress(self.chain.last(), to);
@@ -253,16 +310,31 @@ impl<'a> Reader<'a> {
 
     fn note_sent(&mut self, position: &Position, entry: &paymesh_ledger::Entry) {
         for posting in &entry.postings {
-            if let Account::Sent(peer) = &posting.account
-                && self.wanted.get(peer).is_some_and(|until| position.sequence <= *until)
-            {
-                self.sent_by.insert((peer.clone(), posting.currency), posting.balance_after);
+            let Account::Sent(peer) = &posting.account else { continue };
+            let Some(until) = self.wanted.get(peer) else { continue };
+            let key = (peer.clone(), posting.currency);
+            if position.sequence <= *until {
+                self.sent_by.insert(key, posting.balance_after);
+            } else {
+                // What had been sent before the first that came later, where what was sent last is not kept.
+                self.sent_by.entry(key).or_insert(posting.balance_after.saturating_sub(posting.amount));
             }
         }
     }
 
+    /// Where nothing that is kept was sent, what had been sent before.
+    fn complete_sent(&mut self) {
+        let totals = self.audit.system().filter_map(|(account, currency, balance)| match account {
+            Account::Sent(peer) if self.wanted.contains_key(peer) => Some(((peer.clone(), currency), balance)),
+            _ => None,
+        });
+        for (key, balance) in totals.collect::<Vec<_>>() {
+            self.sent_by.entry(key).or_insert(balance);
+        }
+    }
+
     fn failed(&self, source: paymesh_journal::Error) -> Error {
-        Error::Storage { shard: self.name.clone(), source }
+        Error::of_storage(self.name, source)
     }
 
     /// Compares the tables with the entries, row by row or in sums of rows.

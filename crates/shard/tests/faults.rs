@@ -5,7 +5,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use paymesh_journal::{
-    Error as JournalError, Head, Journal, Segment,
+    Error as JournalError, Head, Journal, Origin, Segment,
     memory::{Dice, Fault, Faults, MemoryStore, Operation},
 };
 use paymesh_ledger::Request;
@@ -70,6 +70,18 @@ impl Journal for LateAppend {
 
     async fn head(&self) -> Result<Head, JournalError> {
         self.journal.head().await
+    }
+
+    async fn origin(&self) -> Result<Origin, JournalError> {
+        self.journal.origin().await
+    }
+
+    async fn prune(&self, epoch: Epoch, origin: &Origin) -> Result<(), JournalError> {
+        self.journal.prune(epoch, origin).await
+    }
+
+    async fn jump(&self, origin: &Origin) -> Result<(), JournalError> {
+        self.journal.jump(origin).await
     }
 }
 

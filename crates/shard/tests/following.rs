@@ -7,7 +7,7 @@ use paymesh_journal::{
     memory::{Fault, MemoryStore, Operation},
 };
 use paymesh_ledger::{Body, Entry};
-use paymesh_shard::{AddError, Options, Replica, Shard, Tail};
+use paymesh_shard::{AddError, Options, Replica, ReplicaOptions, Retention, Shard, Tail};
 use paymesh_types::{Sequence, ShardRef, ZoneName};
 use support::{Disk, all, balance, deposit, enrol, eu, identity, journal, pay, pay_to};
 
@@ -43,13 +43,12 @@ async fn segments(tail: &Tail, after: Sequence) -> Vec<Segment> {
 
 async fn open(disk: &Disk, holding: Holding, with_tables: bool) -> Replica {
     let identity = Identity { holding, ..identity(&eu(0)) };
-    let Store { journal, tables } = match disk {
+    let store: Store = match disk {
         Disk::Memory(store) => store.open(&identity).expect("it opens"),
         Disk::Sqlite(directory) => paymesh_journal::sqlite::open(directory.path(), &identity).await.expect("it opens"),
     };
-    Replica::open(&identity, journal, with_tables.then_some(tables), std::time::Duration::from_secs(86_400))
-        .await
-        .expect("the replica opens")
+    let options = ReplicaOptions { outcome_retention: std::time::Duration::from_secs(86_400), retention: Retention::default() };
+    Replica::open(&identity, store.journal.clone(), with_tables.then_some(store), options).await.expect("the replica opens")
 }
 
 /// Storage for a replica, of each engine.

@@ -4,8 +4,8 @@ mod support;
 
 use std::time::Duration;
 
-use paymesh_journal::{Holding, Identity, Segment, Store};
-use paymesh_shard::{Bounds, Copies, Error, Reader, Replica, Shard, View};
+use paymesh_journal::{Holding, Identity, Segment};
+use paymesh_shard::{Bounds, Copies, Error, Reader, Replica, ReplicaOptions, Retention, Shard, View};
 use paymesh_types::{Epoch, Position, Sequence};
 use support::{Disk, all, deposit, enrol, eu, identity, user};
 use tokio::{sync::watch, time::Instant};
@@ -22,9 +22,10 @@ async fn leader_and_copy() -> (Shard, Replica) {
     let shard = Disk::memory(&eu(0)).open(&eu(0)).await;
     all(&shard, [enrol(1)]).await;
     let Disk::Memory(store) = Disk::memory(&eu(0)) else { unreachable!("it is one of memory") };
-    let Store { journal, tables } = store.open(&identity(&eu(0))).expect("it opens");
+    let store = store.open(&identity(&eu(0))).expect("it opens");
     let identity = Identity { holding: Holding::Whole, ..identity(&eu(0)) };
-    let replica = Replica::open(&identity, journal, Some(tables), Duration::from_secs(86_400)).await.expect("the replica opens");
+    let options = ReplicaOptions { outcome_retention: Duration::from_secs(86_400), retention: Retention::default() };
+    let replica = Replica::open(&identity, store.journal.clone(), Some(store), options).await.expect("the replica opens");
     (shard, replica)
 }
 

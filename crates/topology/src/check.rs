@@ -8,7 +8,7 @@ use std::{
 use paymesh_types::Country;
 
 use crate::{
-    Compliance, DIRECTORY_ZONE, Endpoint, Region, Service, Topology, Zone,
+    Compliance, DIRECTORY_ZONE, Endpoint, JournalRetention, Region, Service, Topology, Zone,
     problem::{Problems, quote, suggest},
     read::{At, Draft, DraftEndpoints, DraftLeader, DraftRegion, DraftZone},
     tree::Place,
@@ -26,6 +26,7 @@ pub(crate) fn check(draft: &Draft, problems: &mut Problems) -> Option<Topology> 
     });
     let endpoints = draft.endpoints.as_ref().map(|endpoints| check.endpoints(&endpoints.value));
     check.services();
+    check.journal(draft);
     if !check.problems.is_empty() {
         return None;
     }
@@ -71,6 +72,7 @@ fn assemble(draft: &Draft, primary: usize, checked: &Checked, endpoints: &[Optio
             leaders: checked.leaders[index].as_ref()?.iter().map(name).collect(),
         });
     }
+    let journal = draft.journal.as_ref()?;
     Some(Topology {
         mesh: draft.mesh.clone()?,
         regions,
@@ -79,6 +81,10 @@ fn assemble(draft: &Draft, primary: usize, checked: &Checked, endpoints: &[Optio
         countries: checked.countries.clone(),
         directory: DIRECTORY_ZONE.parse().expect("the directory's name keeps to the rule of zone names"),
         outcome_retention: Duration::from_secs(draft.outcome_retention_hours? * 3600),
+        journal_retention: JournalRetention {
+            time: journal.retention_hours.as_ref().map(|hours| Duration::from_secs(hours.value * 3600)),
+            bytes: journal.retention_bytes,
+        },
     })
 }
 
@@ -195,6 +201,20 @@ impl Check<'_, '_> {
         }?;
         self.leading.extend(&leaders);
         Some(leaders)
+    }
+
+    /// Request ids are answered from the journal.
+    fn journal(&mut self, draft: &Draft) {
+        let hours = draft.journal.as_ref().and_then(|journal| journal.retention_hours.as_ref());
+        if let (Some(hours), Some(outcomes)) = (hours, draft.outcome_retention_hours)
+            && hours.value < outcomes
+        {
+            let message = format!(
+                "must be {outcomes} or more, as outcomes.retention_hours is, not {}: outcomes are read from the journal",
+                hours.value
+            );
+            self.say(hours, message);
+        }
     }
 
     /// A region that leads shards serves the payments of their users.

@@ -36,7 +36,7 @@ mod tree;
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use problem::{Errors, Problem};
 pub use region::{Compliance, Database, Region, Service};
-pub use topology::{DIRECTORY_SHARDS, DIRECTORY_ZONE, Topology, Zone};
+pub use topology::{DIRECTORY_SHARDS, DIRECTORY_ZONE, JournalRetention, Topology, Zone};
 
 /// The file that [`Topology::load`] looks for when it is given a folder.
 pub const FILE_NAME: &str = "regions.yaml";
@@ -50,3 +50,9 @@ pub const OUTCOME_RETENTION_HOURS_MIN: u64 = 24;
 pub const OUTCOME_RETENTION_HOURS_DEFAULT: u64 = 7 * 24;
 /// Hours that a request's outcome is kept at most: a year, past which the outcomes would outgrow the books.
 pub const OUTCOME_RETENTION_HOURS_MAX: u64 = 366 * 24;
+/// Hours that a journal is kept at most, where the file bounds it by time: ten years, past which it is not bounded.
+pub const JOURNAL_RETENTION_HOURS_MAX: u64 = 10 * 366 * 24;
+/// Bytes of a shard's journal at least, where the file bounds it by size: 1 MiB.
+pub const JOURNAL_RETENTION_BYTES_MIN: u64 = 1 << 20;
+/// Bytes of a shard's journal at most, where the file bounds it by size: 1 PiB.
+pub const JOURNAL_RETENTION_BYTES_MAX: u64 = 1 << 50;

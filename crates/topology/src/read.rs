@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, ops::RangeInclusive, str::FromStr};
 use paymesh_types::{Country, Invalid, RegionName, ZoneName};
 
 use crate::{
-    Compliance, DIRECTORY_ZONE, Database, Endpoint, OUTCOME_RETENTION_HOURS_DEFAULT, OUTCOME_RETENTION_HOURS_MAX,
-    OUTCOME_RETENTION_HOURS_MIN, Service, ZONE_SHARDS_MAX,
+    Compliance, DIRECTORY_ZONE, Database, Endpoint, JOURNAL_RETENTION_BYTES_MAX, JOURNAL_RETENTION_BYTES_MIN, JOURNAL_RETENTION_HOURS_MAX,
+    OUTCOME_RETENTION_HOURS_DEFAULT, OUTCOME_RETENTION_HOURS_MAX, OUTCOME_RETENTION_HOURS_MIN, Service, ZONE_SHARDS_MAX,
     problem::{Problems, quote, suggest},
     tree::{Entry, Place, Value},
 };
@@ -38,6 +38,15 @@ pub(crate) struct Draft {
     pub(crate) zones: Option<At<Vec<DraftZone>>>,
     pub(crate) endpoints: Option<At<Vec<DraftEndpoints>>>,
     pub(crate) outcome_retention_hours: Option<u64>,
+    /// `None` where it could not be read; without bounds where the file has none.
+    pub(crate) journal: Option<DraftJournal>,
+}
+
+/// The bounds of journals.
+#[derive(Debug, Default)]
+pub(crate) struct DraftJournal {
+    pub(crate) retention_hours: Option<At<u64>>,
+    pub(crate) retention_bytes: Option<u64>,
 }
 
 /// A region or a zone that is malformed is still there by its name, so that what refers to it is not wrong as well.
@@ -91,7 +100,7 @@ pub(crate) fn read(root: &Value, problems: &mut Problems) -> Draft {
     // An empty file lacks every key, which says more than that it is no mapping.
     let root = if matches!(root, Value::Nothing) { &Value::Map(Vec::new()) } else { root };
     let root = At { value: root, place: Place::NOWHERE, key: String::new() };
-    let Some(root) = reader.mapping(&root, Some(&["mesh", "regions", "zones", "endpoints", "outcomes"])) else {
+    let Some(root) = reader.mapping(&root, Some(&["mesh", "regions", "zones", "endpoints", "outcomes", "journal"])) else {
         return Draft::default();
     };
     Draft {
@@ -102,6 +111,10 @@ pub(crate) fn read(root: &Value, problems: &mut Problems) -> Draft {
         outcome_retention_hours: match root.find("outcomes") {
             Some(field) => reader.outcomes(field),
             None => Some(OUTCOME_RETENTION_HOURS_DEFAULT),
+        },
+        journal: match root.find("journal") {
+            Some(field) => reader.journal(field),
+            None => Some(DraftJournal::default()),
         },
     }
 }
@@ -196,6 +209,23 @@ impl Reader<'_> {
         let outcomes = self.mapping(field, Some(&["retention_hours"]))?;
         let hours = self.required(&outcomes, "retention_hours")?;
         self.whole(hours, OUTCOME_RETENTION_HOURS_MIN..=OUTCOME_RETENTION_HOURS_MAX)
+    }
+
+    fn journal(&mut self, field: &Field<'_>) -> Option<DraftJournal> {
+        let journal = self.mapping(field, Some(&["retention_hours", "retention_bytes"]))?;
+        let mut draft = DraftJournal::default();
+        if journal.fields.is_empty() {
+            self.say(field, "must have retention_hours, retention_bytes or both; without `journal` everything is kept");
+            return None;
+        }
+        if let Some(hours) = journal.find("retention_hours") {
+            let whole = self.whole(hours, OUTCOME_RETENTION_HOURS_MIN..=JOURNAL_RETENTION_HOURS_MAX)?;
+            draft.retention_hours = Some(hours.with(whole));
+        }
+        if let Some(bytes) = journal.find("retention_bytes") {
+            draft.retention_bytes = Some(self.whole(bytes, JOURNAL_RETENTION_BYTES_MIN..=JOURNAL_RETENTION_BYTES_MAX)?);
+        }
+        Some(draft)
     }
 
     fn country(&mut self, field: &Field<'_>) -> Option<Country> {

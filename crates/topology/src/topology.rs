@@ -38,6 +38,16 @@ pub struct Topology {
     pub(crate) countries: BTreeMap<Country, usize>,
     pub(crate) directory: ZoneName,
     pub(crate) outcome_retention: Duration,
+    pub(crate) journal_retention: JournalRetention,
+}
+
+/// How much of each shard's journal is kept. What outcomes of requests are read from and what holds money in transit is kept in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct JournalRetention {
+    /// How long an entry is kept: not less than the outcomes of requests. `None`: for ever.
+    pub time: Option<Duration>,
+    /// Bytes of the journal's compressed entries past which the oldest go. `None`: none goes for that.
+    pub bytes: Option<u64>,
 }
 
 /// A compliance zone: the regions among which its users' personal data may move.
@@ -177,5 +187,10 @@ impl Topology {
     /// How long the outcome of a request is kept, by the time of its entry: 24 hours at least.
     pub fn outcome_retention(&self) -> Duration {
         self.outcome_retention
+    }
+
+    /// How much of each shard's journal is kept.
+    pub fn journal_retention(&self) -> JournalRetention {
+        self.journal_retention
     }
 }

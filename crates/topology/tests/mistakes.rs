@@ -90,7 +90,10 @@ const KEYS: &[Row] = &[
     (
         "mesh: test",
         "<<: {mesh: test}",
-        &["regions.yaml: mesh: is missing", "regions.yaml:1: <<: unknown key; known here: mesh, regions, zones, endpoints, outcomes"],
+        &[
+            "regions.yaml: mesh: is missing",
+            "regions.yaml:1: <<: unknown key; known here: mesh, regions, zones, endpoints, outcomes, journal",
+        ],
         LOAD_ONLY,
     ),
     ("    shards: 2 # 9\n", "", &["regions.yaml:8: zones.eu.shards: is missing"], BOTH),
@@ -192,6 +195,38 @@ const VALUES: &[Row] = &[
     ),
     ("\"127.0.0.1:7103\"", "7103", &["regions.yaml:16: endpoints.eu_west.grpc: must be text, not 7103"], BOTH),
     ("retention_hours: 168", "retention_hours: 23", &["regions.yaml:18: outcomes.retention_hours: must be 24 to 8784, not 23"], BOTH),
+    (
+        "outcomes: {",
+        "journal: {retention_hours: 167, retention_bytes: 1048576}\noutcomes: {",
+        &[
+            "regions.yaml:18: journal.retention_hours: must be 168 or more, as outcomes.retention_hours is, not 167: outcomes are read from the journal",
+        ],
+        LOAD_ONLY,
+    ),
+    (
+        "outcomes: {",
+        "journal: {retention_hours: 23}\noutcomes: {",
+        &["regions.yaml:18: journal.retention_hours: must be 24 to 87840, not 23"],
+        BOTH,
+    ),
+    (
+        "outcomes: {",
+        "journal: {retention_bytes: 1000}\noutcomes: {",
+        &["regions.yaml:18: journal.retention_bytes: must be 1048576 to 1125899906842624, not 1000"],
+        BOTH,
+    ),
+    (
+        "outcomes: {",
+        "journal: {}\noutcomes: {",
+        &["regions.yaml:18: journal: must have retention_hours, retention_bytes or both; without `journal` everything is kept"],
+        BOTH,
+    ),
+    (
+        "outcomes: {",
+        "journal: {retention_days: 30}\noutcomes: {",
+        &["regions.yaml:18: journal.retention_days: unknown key; did you mean `retention_hours`?"],
+        BOTH,
+    ),
     ("outcomes: {retention_hours: 168}", "outcomes: 168", &["regions.yaml:18: outcomes: must be a mapping, not 168"], BOTH),
 ];
 

@@ -65,6 +65,9 @@ pub(crate) fn failed(error: Error) -> Fault {
             placed(Fault::unavailable("REPLICA_BEHIND", error.to_string(), wait), position, age)
         }
         Error::InTheFuture { .. } => Fault::new(Code::OutOfRange, "POSITION_IN_THE_FUTURE", error.to_string()),
+        Error::NotKept { first, .. } => {
+            Fault::new(Code::OutOfRange, "POSITION_NOT_KEPT", error.to_string()).with_metadata("first_sequence", first.to_string())
+        }
         Error::Storage { shard, source } => {
             // Callers have no use for the engine's words; operators do.
             tracing::error!(%shard, error = %source, "a shard's storage failed");

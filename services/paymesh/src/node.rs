@@ -97,6 +97,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
         storage: storage.clone(),
         options: Options {
             outcome_retention: topology.outcome_retention(),
+            retention: shards::retention(&topology),
             records_max: RECORDS_MAX / shards,
             projection_lag_entries_max: PROJECTION_LAG_MAX / shards as u64,
             ..Options::default()
@@ -180,9 +181,14 @@ fn follow_others(shards: &Shards, replicas: &Replicas, inboxes: &mut JoinSet<(Sh
         for (to, _) in shards.iter().filter(|(name, _)| name.zone.as_str() != DIRECTORY_ZONE) {
             let (shards, following, to) = (shards.clone(), following.clone(), to.clone());
             inboxes.spawn(async move {
-                let replica = following.opened().await;
-                let why = shards.follow(replica, &to).await;
-                (following.followed().shard.clone(), to, why)
+                loop {
+                    let replica = following.opened().await;
+                    tokio::select! {
+                        why = shards.follow(replica.clone(), &to) => return (following.followed().shard.clone(), to, why),
+                        // Another is made in its place, and the inbox goes on with that.
+                        () = following.replaced(&replica) => {}
+                    }
+                }
             });
         }
     }

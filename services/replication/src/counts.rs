@@ -7,6 +7,8 @@ pub(crate) const BYTES: &str = "paymesh_replica_payload_bytes_total";
 pub(crate) const STOPPED: &str = "paymesh_replica_stopped";
 pub(crate) const RECONNECTS: &str = "paymesh_replica_reconnects_total";
 
+pub(crate) const BOOTSTRAPS: &str = "paymesh_replica_bootstraps_total";
+
 /// Says in `/metrics` what this crate counts. To be called once the recorder is installed.
 pub fn describe_metrics() {
     metrics::describe_gauge!(LAG_ENTRIES, "Entries that the leader had when it sent what was stored last, and this replica has not");
@@ -18,5 +20,9 @@ pub fn describe_metrics() {
     metrics::describe_counter!(SEGMENTS, "Segments stored");
     metrics::describe_counter!(BYTES, metrics::Unit::Bytes, "Payload of segments stored, as it came");
     metrics::describe_gauge!(STOPPED, "1 where a replica takes in nothing more and an operator must look");
+    metrics::describe_counter!(
+        BOOTSTRAPS,
+        "Times that a replica began with a checkpoint, because its leader's journal does not reach back to its end"
+    );
     metrics::describe_counter!(RECONNECTS, "Streams that ended and were made again");
 }

@@ -15,7 +15,7 @@ use paymesh_contract::{
         replication_service_client::ReplicationServiceClient,
     },
 };
-use paymesh_journal::{Holding, SEGMENT_BYTES_MAX};
+use paymesh_journal::{Holding, Origin, SEGMENT_BYTES_MAX};
 use paymesh_mesh::Mesh;
 use paymesh_shard::{AddError, Replica};
 use paymesh_types::{Epoch, RegionName, Sequence, ShardRef};
@@ -29,10 +29,10 @@ use tonic::Streaming;
 use crate::{Followed, clock::now_us, counts, plan::is_directory, serving::IDLE_EVERY, wire};
 
 /// A leader that says nothing for so long is gone.
-const SILENCE_MAX: Duration = IDLE_EVERY.saturating_mul(10);
+pub(crate) const SILENCE_MAX: Duration = IDLE_EVERY.saturating_mul(10);
 /// Between tries, at first and at most; each is made up to half shorter by chance, so that followers do not come all at once.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(100);
+pub(crate) const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Acknowledgements that wait to be sent; what does not fit is left out, the next says more.
 const ACKNOWLEDGEMENTS_MAX: usize = 4;
 /// Payload bytes and segments after which what has come is stored before more is taken.
@@ -45,7 +45,7 @@ const ASK_PAUSE: Duration = Duration::from_millis(1);
 /// Questions that are out at most; more are not put.
 const QUESTIONS_MAX: usize = 256;
 /// Bytes of a message at most: one segment of the largest, and what is around it.
-const MESSAGE_BYTES_MAX: usize = SEGMENT_BYTES_MAX + (1 << 20);
+pub(crate) const MESSAGE_BYTES_MAX: usize = SEGMENT_BYTES_MAX + (1 << 20);
 
 /// A followed shard: its replica, once that is open, and the stream that feeds it. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -69,6 +69,19 @@ struct Progress {
     head: Sequence,
     /// Whether it was said that the leader is lost.
     lost: bool,
+    /// What is being done while there is no replica.
+    remaking: Option<Remaking>,
+    /// Earlier copies that are set aside.
+    set_aside: u32,
+}
+
+/// What becomes of a copy that is not open, and will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remaking {
+    /// It begins with a checkpoint: so many chunks of so many are here.
+    Bootstrapping(u32, u32),
+    /// It is set aside, and another is being made.
+    SetAside,
 }
 
 /// Why a replica is fed no longer.
@@ -76,6 +89,8 @@ struct Progress {
 pub enum Ended {
     /// It is not, or no longer, a copy of its leader's journal.
     Diverged(String),
+    /// Its leader's journal begins after its end: [`Following::bootstrap`].
+    Outrun(String),
     /// Something that does not pass by itself.
     Stopped(String),
 }
@@ -147,6 +162,22 @@ impl Following {
         self.inner.replica.subscribe()
     }
 
+    /// Waits until this one is not the open replica any more.
+    pub async fn replaced(&self, replica: &Replica) {
+        let mut current = self.inner.replica.subscribe();
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = current.wait_for(|current| !current.as_ref().is_some_and(|current| current.is(replica))).await;
+    }
+
+    /// How many earlier copies are set aside.
+    pub fn note_set_aside(&self, count: u32) {
+        self.progress().set_aside = count;
+    }
+
+    pub(crate) fn note_chunks(&self, stored: u32, total: u32) {
+        self.progress().remaking = Some(Remaking::Bootstrapping(stored, total));
+    }
+
     /// Says why the replica is not open.
     pub fn refuse(&self, why: String) {
         self.note_stopped(!why.is_empty());
@@ -166,7 +197,13 @@ impl Following {
         let stored = replica.as_ref().map_or(Sequence(0), |replica| replica.tail().head());
         let progress = self.progress();
         let problem = replica.as_ref().and_then(Replica::problem).unwrap_or_else(|| progress.refusal.clone());
+        let (chunks_stored, chunks_total) = match progress.remaking {
+            Some(Remaking::Bootstrapping(stored, total)) => (stored, total),
+            _ => (0, 0),
+        };
         let state = match (problem.is_empty(), progress.connected, progress.head > stored) {
+            (_, _, _) if progress.remaking == Some(Remaking::SetAside) => ReplicaState::SetAside,
+            (true, _, _) if progress.remaking.is_some() => ReplicaState::Bootstrapping,
             (false, _, _) => ReplicaState::Stopped,
             (true, false, _) => ReplicaState::Connecting,
             (true, true, true) => ReplicaState::CatchingUp,
@@ -182,6 +219,9 @@ impl Following {
             projected_sequence: replica.as_ref().and_then(Replica::projected).map(|sequence| sequence.0),
             head_sequence: progress.head.max(stored).0,
             age_ms: replica.and_then(|replica| replica.current_at()).map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            chunks_stored,
+            chunks_total,
+            set_aside: progress.set_aside,
         }
     }
 
@@ -189,6 +229,7 @@ impl Following {
     /// waits for it has it from now on.
     pub async fn run(&self, replica: Replica, mesh: &Mesh) -> Ended {
         self.refuse(String::new());
+        self.progress().remaking = None;
         self.inner.replica.send_replace(Some(replica.clone()));
         let mut pause = RETRY_FIRST;
         loop {
@@ -201,8 +242,12 @@ impl Following {
             };
             self.progress().connected = false;
             match ended {
+                End::ForGood(Ended::Outrun(why)) => {
+                    replica.refuse(why.clone());
+                    return Ended::Outrun(why);
+                }
                 End::ForGood(ended) => {
-                    let (Ended::Diverged(why) | Ended::Stopped(why)) = &ended;
+                    let (Ended::Diverged(why) | Ended::Stopped(why) | Ended::Outrun(why)) = &ended;
                     tracing::error!(shard = %self.shard(), leader = %self.leader(), %why, "a replica takes in nothing more");
                     self.note_stopped(true);
                     replica.refuse(why.clone());
@@ -225,9 +270,11 @@ impl Following {
     }
 
     /// The replica is of no use any more, and another will be opened: nobody gets this one from now on.
-    pub fn withdraw(&self, why: String) {
+    pub fn withdraw(&self, remaking: Remaking, why: String) {
         self.inner.replica.send_replace(None);
-        self.progress().refusal = why;
+        let mut progress = self.progress();
+        (progress.refusal, progress.remaking) = (why, Some(remaking));
+        drop(progress);
         self.note_stopped(false);
     }
 
@@ -253,7 +300,11 @@ impl Following {
             Ok(Ok(answers)) => answers.into_inner(),
             Ok(Err(status)) => {
                 let fault = Fault::from_status(&status);
-                return if fault.reason == "REPLICA_DIVERGED" { End::ForGood(Ended::Diverged(fault.message)) } else { lost(fault.message) };
+                return match &*fault.reason {
+                    "REPLICA_DIVERGED" => End::ForGood(Ended::Diverged(fault.message)),
+                    "POSITION_NOT_KEPT" => End::ForGood(Ended::Outrun(fault.message)),
+                    _ => lost(fault.message),
+                };
             }
             Err(_) => return lost(format!("the leader did not answer within {SILENCE_MAX:?}")),
         };
@@ -308,7 +359,7 @@ impl Following {
 
     /// Stores what came, and says how far the copy is then.
     async fn take(&self, replica: &Replica, message: FollowResponse) -> Result<Sequence, String> {
-        let FollowResponse { segments, head_sequence, .. } = message;
+        let FollowResponse { segments, head_sequence, origin, .. } = message;
         let holding = replica.holding();
         let mut stored = replica.tail().head();
         if !segments.is_empty() {
@@ -332,6 +383,12 @@ impl Following {
             if stored.0 >= head_sequence {
                 let lag = Duration::from_micros(now_us().saturating_sub(committed_at));
                 metrics::histogram!(counts::LAG_SECONDS).record(lag.as_secs_f64());
+            }
+        }
+        if let Some(origin) = origin {
+            let origin = Origin::try_from(&origin).map_err(|error| format!("where the leader's journal begins is refused: {error}"))?;
+            if let Err(error) = replica.forget(&origin).await {
+                tracing::warn!(shard = %self.shard(), %error, "a copy cannot let go of what its leader does not keep");
             }
         }
         metrics::gauge!(counts::LAG_ENTRIES, "shard" => self.shard().to_string()).set(head_sequence.saturating_sub(stored.0) as f64);
@@ -392,7 +449,7 @@ fn gathered(first: FollowResponse, answers: &mut Streaming<FollowResponse>) -> (
                 bytes += more.segments.iter().map(payload_bytes).sum::<usize>();
                 all.segments.extend(std::mem::take(&mut more.segments));
                 // What is said of the leader, as it was said last.
-                all = FollowResponse { segments: all.segments, ..more };
+                all = FollowResponse { segments: all.segments, origin: more.origin.take().or(all.origin), ..more };
             }
             Some(Ok(None)) => return (all, Some("the leader ended it".to_owned())),
             Some(Err(status)) => return (all, Some(status.message().to_owned())),

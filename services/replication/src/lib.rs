@@ -3,10 +3,13 @@
 //! One stream for each followed shard, opened by the follower, which says where its copy ends ([`following`]). The leader
 //! sends segments as they are committed (`serving`), no faster than HTTP/2's windows let it: neither side holds more than a
 //! message, and no stream waits for another. What a follower may hold follows from its zone ([`plan`]); it checks that it got
-//! no more before it stores anything (`paymesh_shard::Replica`).
+//! no more before it stores anything (`paymesh_shard::Replica`). Whoever comes later than what the leader keeps begins with a checkpoint
+//! (`bootstrap`, `checkpoints`).
 
 #![forbid(unsafe_code)]
 
+mod bootstrap;
+mod checkpoints;
 mod clock;
 mod counts;
 mod followers;
@@ -17,6 +20,6 @@ mod verifying;
 mod wire;
 
 pub use counts::describe_metrics;
-pub use following::{Ended, Following, Replicas};
+pub use following::{Ended, Following, Remaking, Replicas};
 pub use plan::{Followed, plan};
 pub use serving::Replication;

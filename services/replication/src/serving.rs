@@ -6,22 +6,23 @@ use futures::{StreamExt as _, stream, stream::BoxStream};
 use paymesh_contract::{
     Fault,
     common::v1 as common,
+    events::v1::JournalOrigin,
     replication::v1::{
-        FollowRequest, FollowResponse, FollowStart, Follower, GetReplicationRequest, GetReplicationResponse, VerifyReplicaRequest,
-        VerifyReplicaResponse,
+        FollowRequest, FollowResponse, FollowStart, Follower, GetReplicationRequest, GetReplicationResponse, ReadCheckpointRequest,
+        ReadCheckpointResponse, VerifyReplicaRequest, VerifyReplicaResponse,
         follow_request::Message,
         replication_service_server::{ReplicationService, ReplicationServiceServer},
     },
 };
 use paymesh_journal::{Corrupt, Holding, Segment};
 use paymesh_mesh::{Mesh, Worded, unreadable};
-use paymesh_shard::{Shard, Shards};
+use paymesh_shard::{Error, Shard, Shards};
 use paymesh_types::{RegionName, Sequence, ShardRef};
 use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
-    Replicas,
+    Replicas, checkpoints,
     clock::now_us,
     followers::{Connection, Followers},
     plan::{holding, is_directory},
@@ -65,29 +66,36 @@ impl Replication {
 
     /// The stream that a first message asks for.
     async fn begin(&self, start: FollowStart, said: Streaming<FollowRequest>) -> Result<Feed, Fault> {
-        let name = start.shard.as_ref().ok_or_else(|| Fault::invalid_field("start.shard", "a shard is needed"))?;
-        let name = ShardRef::try_from(name).map_err(|fault| fault.under("start.shard"))?;
-        let region: RegionName = start.region.parse().map_err(|error| Fault::invalid_field("start.region", format!("{error}")))?;
+        let (shard, region, holding) = self.wanted(start.shard.as_ref(), &start.region).map_err(|fault| fault.under("start"))?;
+        let name = shard.reference().clone();
+        let after = Sequence(start.after_sequence);
+        agreed(&shard, after, &start.after_hash).await?;
+        tracing::info!(shard = %name, follower = %region, %after, "a follower has come");
+        let connection = self.followers.connect(name, region, after);
+        Ok(Feed { shard, holding, said, connection, next: after.next(), question: 0, origin_told: Sequence(0), ended: false })
+    }
+
+    /// The shard that a follower wants, and what of it that may hold.
+    fn wanted(&self, name: Option<&common::ShardRef>, region: &str) -> Result<(Shard, RegionName, Holding), Fault> {
+        let name = name.ok_or_else(|| Fault::invalid_field("shard", "a shard is needed"))?;
+        let name = ShardRef::try_from(name).map_err(|fault| fault.under("shard"))?;
+        let region: RegionName = region.parse().map_err(|error| Fault::invalid_field("region", format!("{error}")))?;
         let follower = self.mesh.topology().region(&region).filter(|_| region != *self.mesh.region());
-        let follower =
-            follower.ok_or_else(|| Fault::invalid_field("start.region", format!("{region} is not another region of this mesh")))?;
+        let follower = follower.ok_or_else(|| Fault::invalid_field("region", format!("{region} is not another region of this mesh")))?;
         if self.mesh.topology().leader(&name) != Some(self.mesh.region()) {
             return Err(Fault::not_found("SHARD_NOT_FOUND", format!("this node does not lead shard {name}")));
         }
         let shard = self.shards.get(&name).map_err(|error| unavailable(error.to_string()))?.clone();
-        let after = Sequence(start.after_sequence);
-        agreed(&shard, after, &start.after_hash).await?;
         let holding = holding(&name, &follower.zone);
-        tracing::info!(shard = %name, follower = %region, %after, "a follower has come");
-        let connection = self.followers.connect(name, region, after);
-        Ok(Feed { shard, holding, said, connection, next: after.next(), question: 0, ended: false })
+        Ok((shard, region, holding))
     }
 }
 
 /// The follower's copy must end where a segment of ours does, the same one.
 async fn agreed(shard: &Shard, after: Sequence, hash: &[u8]) -> Result<(), Fault> {
     if after == Sequence(0) {
-        return Ok(());
+        let kept_after = shard.tail().kept_after();
+        return if kept_after == Sequence(0) { Ok(()) } else { Err(not_kept(shard, kept_after.next())) };
     }
     let diverged = |what: String| {
         let message =
@@ -98,7 +106,18 @@ async fn agreed(shard: &Shard, after: Sequence, hash: &[u8]) -> Result<(), Fault
     if after > head {
         return Err(diverged(format!("the leader's journal ends at {head}")));
     }
-    let found = shard.tail().segments(after, 0).await.map_err(|error| unavailable(error.to_string()))?;
+    let found = match shard.tail().segments(after, 0).await {
+        Ok(found) => found,
+        Err(Error::NotKept { first, .. }) => {
+            let origin = shard.tail().origin().await.map_err(|error| unavailable(error.to_string()))?;
+            return match origin.sequence == after {
+                true if origin.hash.as_slice() == hash => Ok(()),
+                true => Err(diverged("the leader's segment that ended there had another hash".to_owned())),
+                false => Err(not_kept(shard, first)),
+            };
+        }
+        Err(error) => return Err(unavailable(error.to_string())),
+    };
     match found.first() {
         Some(segment) if segment.last() == after && segment.hash.as_slice() == hash => Ok(()),
         Some(segment) if segment.last() == after => Err(diverged("the leader's segment that ends there has another hash".to_owned())),
@@ -111,7 +130,12 @@ fn damaged(corrupt: Corrupt) -> Status {
     unavailable(corrupt.to_string()).into()
 }
 
-fn unavailable(message: String) -> Fault {
+fn not_kept(shard: &Shard, first: Sequence) -> Fault {
+    let message = format!("the journal of shard {} is kept from entry {first} on: begin with a checkpoint", shard.reference());
+    Fault::new(Code::OutOfRange, "POSITION_NOT_KEPT", message).with_metadata("first_sequence", first.to_string())
+}
+
+pub(crate) fn unavailable(message: String) -> Fault {
     Fault::unavailable("SHARD_NOT_SERVING", message, RETRY_AFTER)
 }
 
@@ -131,6 +155,15 @@ impl ReplicationService for Replication {
             .ok_or_else(|| Fault::unavailable("REPLICA_NOT_OPEN", format!("the copy of shard {name} is not open"), RETRY_AFTER))?;
         let verification = verification(replica, Sequence(at_sequence), self.verifications.clone());
         Ok(Response::new(verification.boxed()))
+    }
+
+    type ReadCheckpointStream = BoxStream<'static, Result<ReadCheckpointResponse, Status>>;
+
+    async fn read_checkpoint(&self, request: Request<ReadCheckpointRequest>) -> Result<Response<Self::ReadCheckpointStream>, Status> {
+        let ReadCheckpointRequest { shard, region, root_hash, chunks } = request.into_inner();
+        let (shard, region, holding) = self.wanted(shard.as_ref(), &region)?;
+        tracing::info!(shard = %shard.reference(), follower = %region, chunks, "a follower begins with a checkpoint");
+        Ok(Response::new(checkpoints::read(&shard, &holding, &root_hash, chunks).await?))
     }
 
     type FollowStream = BoxStream<'static, Result<FollowResponse, Status>>;
@@ -168,6 +201,8 @@ struct Feed {
     next: Sequence,
     /// The last question that came.
     question: u64,
+    /// The entry after which the follower was told that the journal begins.
+    origin_told: Sequence,
     ended: bool,
 }
 
@@ -202,7 +237,10 @@ impl Feed {
                 },
                 why = self.shard.stopped() => return Err(unavailable(format!("shard {} stopped: {why}", self.shard.reference())).into()),
                 segments = self.shard.tail().segments(self.next, MESSAGE_PAYLOAD_BYTES) => {
-                    let segments = segments.map_err(|error| Status::from(unavailable(error.to_string())))?;
+                    let segments = segments.map_err(|error| match error {
+                        Error::NotKept { first, .. } => not_kept(&self.shard, first),
+                        error => unavailable(error.to_string()),
+                    })?;
                     return self.say(segments).await.map(Some);
                 }
                 () = &mut idle => return self.say(Vec::new()).await.map(Some),
@@ -228,14 +266,26 @@ impl Feed {
             self.next = last.last().next();
             self.connection.note(|progress| progress.sent = last.last());
         }
+        let origin = self.origin().await?;
         // The head is read after the question came: nothing committed before that is behind it.
         Ok(FollowResponse {
             segments: said,
             head_sequence: self.shard.tail().head().0,
             sent_at_us: now_us(),
+            origin,
             answered_question: self.question,
             leader_epoch: self.shard.epoch().0,
         })
+    }
+
+    /// Where the journal begins, if the follower has not been told.
+    async fn origin(&mut self) -> Result<Option<JournalOrigin>, Status> {
+        if self.shard.tail().kept_after() == self.origin_told {
+            return Ok(None);
+        }
+        let origin = self.shard.tail().origin().await.map_err(|error| Status::from(unavailable(error.to_string())))?;
+        self.origin_told = origin.sequence;
+        Ok(Some(checkpoints::origin(&origin, &self.holding)))
     }
 
     async fn reduced(&self, segment: &Arc<Segment>) -> Result<Segment, Status> {

@@ -14,8 +14,8 @@ use paymesh_contract::{
     Fault,
     common::v1 as common,
     replication::v1::{
-        FollowAcknowledgement, FollowRequest, FollowResponse, FollowStart, GetReplicationRequest, GetReplicationResponse, ReplicaState,
-        VerifyReplicaRequest, VerifyReplicaResponse,
+        FollowAcknowledgement, FollowRequest, FollowResponse, FollowStart, GetReplicationRequest, GetReplicationResponse,
+        ReadCheckpointRequest, ReadCheckpointResponse, ReplicaState, VerifyReplicaRequest, VerifyReplicaResponse,
         follow_request::Message,
         replication_service_client::ReplicationServiceClient,
         replication_service_server::{ReplicationService, ReplicationServiceServer},
@@ -25,7 +25,7 @@ use paymesh_journal::{Holding, Identity, memory::MemoryStore};
 use paymesh_ledger::{Command, CreatePayment, Request as LedgerRequest};
 use paymesh_mesh::{Limits, Mesh};
 use paymesh_replication::{Ended, Followed, Following, Replicas, Replication, plan};
-use paymesh_shard::{Options, Replica, Shard, Shards};
+use paymesh_shard::{Options, Replica, ReplicaOptions, Retention, Shard, Shards};
 use paymesh_topology::Topology;
 use paymesh_types::{Currency, Money, RegionName, Sequence, ShardRef, Timestamp, UserId};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
@@ -156,7 +156,8 @@ async fn follow(topology: &Arc<Topology>, store: &MemoryStore) -> (Replicas, Rep
     let holding = Holding::For("global".parse().expect("a zone's name"));
     let identity = identity(&shard("eu", 0), holding.clone());
     let journal = store.open(&identity).expect("it opens").journal;
-    let replica = Replica::open(&identity, journal, None, Duration::from_secs(86_400)).await.expect("the replica opens");
+    let options = ReplicaOptions { outcome_retention: Duration::from_secs(86_400), retention: Retention::default() };
+    let replica = Replica::open(&identity, journal, None, options).await.expect("the replica opens");
     let mesh = Mesh::new(topology.clone(), region("us_east")).expect("a mesh");
     let following = Following::new(Followed { shard: shard("eu", 0), leader: region("eu_west"), holding });
     let replicas = Replicas::new(vec![following.clone()]);
@@ -353,6 +354,11 @@ struct Liar {
 impl ReplicationService for Liar {
     type FollowStream = BoxStream<'static, Result<FollowResponse, Status>>;
     type VerifyReplicaStream = BoxStream<'static, Result<VerifyReplicaResponse, Status>>;
+    type ReadCheckpointStream = BoxStream<'static, Result<ReadCheckpointResponse, Status>>;
+
+    async fn read_checkpoint(&self, _: Request<ReadCheckpointRequest>) -> Result<Response<Self::ReadCheckpointStream>, Status> {
+        Err(Status::unimplemented("not asked"))
+    }
 
     async fn verify_replica(&self, _: Request<VerifyReplicaRequest>) -> Result<Response<Self::VerifyReplicaStream>, Status> {
         Err(Status::unimplemented("not asked"))

@@ -59,8 +59,12 @@ pub enum Fault {
 pub enum Operation {
     /// Adding a segment to the journal.
     Append,
-    /// Bringing the tables up to date.
+    /// Bringing the tables up to date, or making them from a checkpoint.
     Project,
+    /// Making or fetching a checkpoint: each chunk, the beginning and the end.
+    Checkpoint,
+    /// Having the journal begin later.
+    Prune,
     /// Any read, of the journal or of the tables. A read knows no difference between faults but the power cut.
     Read,
 }
@@ -107,6 +111,8 @@ impl super::Disk {
                 (appends_per_mille, &[Fault::Full, Fault::Refused, Fault::Ambiguous, Fault::Unsynced])
             }
             Operation::Project => (projections_per_mille, &[Fault::Full, Fault::Refused, Fault::Ambiguous]),
+            // Only where a test asks for it by name.
+            Operation::Checkpoint | Operation::Prune => (0, &[]),
             Operation::Read => (reads_per_mille, &[Fault::Refused]),
         };
         if per_mille > 0 && self.dice.happens(per_mille) { self.dice.pick(kinds).copied() } else { None }

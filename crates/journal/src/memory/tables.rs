@@ -25,7 +25,7 @@ pub struct MemoryTables {
 }
 
 /// Tables, and how much of them a crash leaves.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Lazy {
     rows: Rows,
     /// As they are on the disk.
@@ -38,6 +38,9 @@ pub(super) struct Lazy {
 enum Change {
     Project(Arc<Projection>),
     Purge { up_to: Sequence },
+    Clear,
+    Restore(Arc<Vec<Row>>),
+    Restored(Sequence, Arc<Records>),
 }
 
 #[derive(Debug, Default, Clone)]
@@ -102,6 +105,9 @@ impl Rows {
     fn make(&mut self, change: &Change) {
         match change {
             Change::Project(projection) => self.project(projection),
+            Change::Clear => *self = Self::default(),
+            Change::Restore(rows) => rows.iter().for_each(|row| self.restore(row)),
+            Change::Restored(sequence, books) => self.restored(*sequence, books),
             Change::Purge { up_to } => {
                 let kept = self.requests.split_off(&up_to.next());
                 for (sequence, (id, _)) in std::mem::replace(&mut self.requests, kept) {
@@ -155,6 +161,31 @@ impl Rows {
                 *cursor = (*cursor).max(*sequence);
             }
         }
+    }
+
+    fn restore(&mut self, row: &Row) {
+        match row.clone() {
+            Row::User(user, country) => drop(self.users.insert(user, country)),
+            Row::Claim(user, zone) => drop(self.claims.insert(user, zone)),
+            Row::Wallet((user, currency), wallet) => drop(self.wallets.entry(user).or_default().insert(currency, wallet)),
+            Row::Line(line) => drop(self.lines.insert(line.id, line)),
+            Row::Payment(row) => {
+                self.note_hold(&row.payment);
+                self.payments.insert(row.payment.sequence, row);
+            }
+            Row::Request(sequence, id, at) => {
+                self.request_ids.insert(id, sequence);
+                self.requests.insert(sequence, (id, at));
+            }
+        }
+    }
+
+    fn restored(&mut self, sequence: Sequence, books: &Records) {
+        self.cursor = sequence;
+        self.newest_request_ms = books.newest_request_ms.unwrap_or(0);
+        self.system = books.system.iter().cloned().collect();
+        self.inbox = books.inbox.iter().cloned().collect();
+        self.delivered = books.delivered.iter().cloned().collect();
     }
 
     fn wallet(&self, (user, currency): &(UserId, Currency)) -> Option<&Wallet> {
@@ -244,6 +275,24 @@ fn walk<K: Copy, V>(newest: K, limit: u32, row: impl Fn(K) -> Option<V>, previou
         rows.push(found);
     }
     rows
+}
+
+impl MemoryTables {
+    /// Only tables that nothing was projected to are made from a checkpoint.
+    fn empty(&self) -> Result<(), Error> {
+        let cursor = self.machine.disk()?.tables.rows.cursor;
+        if cursor > Sequence(0) { Err(Error::NotNext { head: cursor, offered: Sequence(0) }) } else { Ok(()) }
+    }
+
+    fn change(&self, change: Change) -> Result<(), Error> {
+        let mut disk = self.machine.disk()?;
+        let fault = disk.fault(Operation::Project);
+        if matches!(fault, None | Some(Fault::Ambiguous | Fault::PowerCutAfter | Fault::Unsynced)) {
+            disk.tables.change(change);
+        }
+        disk.down = matches!(fault, Some(Fault::PowerCutBefore | Fault::PowerCutAfter));
+        fault.map_or(Ok(()), |fault| Err(self.machine.injected(fault)))
+    }
 }
 
 #[async_trait]
@@ -344,6 +393,20 @@ impl Tables for MemoryTables {
             disk.tables.change(Change::Purge { up_to: *up_to });
         }
         Ok(due.len() as u64)
+    }
+
+    async fn clear(&self) -> Result<(), Error> {
+        self.change(Change::Clear)
+    }
+
+    async fn restore(&self, rows: &[Row]) -> Result<(), Error> {
+        self.empty()?;
+        self.change(Change::Restore(Arc::new(rows.to_vec())))
+    }
+
+    async fn restored(&self, sequence: Sequence, books: &Records) -> Result<(), Error> {
+        self.empty()?;
+        self.change(Change::Restored(sequence, Arc::new(books.clone())))
     }
 
     async fn close(&self) {}

@@ -75,11 +75,7 @@ impl From<sqlx::Error> for Unwritten {
 impl Journals {
     /// Writes segments of one shard in one transaction, between the commits of the shards that are led here.
     pub(super) async fn extend(self: &Arc<Self>, slot: i64, segments: &[Arc<Segment>]) -> Result<(), Unwritten> {
-        let mut turn = {
-            // Led shards that always have something to commit would keep the turn for ever.
-            let _waiting = Waiting::of(&self.extending);
-            self.turn.clone().lock_owned().await
-        };
+        let mut turn = self.turn().await;
         let (journals, segments) = (self.clone(), segments.to_vec());
         // A task of its own: a caller that goes away must not leave a transaction open.
         let extended = tokio::spawn(async move {
@@ -90,6 +86,12 @@ impl Journals {
             extended
         });
         extended.await.unwrap_or(Err(Unwritten::Failed(sqlx::Error::WorkerCrashed)))
+    }
+
+    /// The turn, for whoever is no led shard with something to commit: those would keep it for ever.
+    pub(super) async fn turn(&self) -> OwnedMutexGuard<Option<SqliteConnection>> {
+        let _waiting = Waiting::of(&self.extending);
+        self.turn.clone().lock_owned().await
     }
 
     async fn write_all(&self, connection: &mut Option<SqliteConnection>, slot: i64, segments: &[Arc<Segment>]) -> Result<(), Unwritten> {
@@ -208,7 +210,8 @@ static STATEMENTS: LazyLock<Vec<Arc<str>>> = LazyLock::new(|| {
              INSERT INTO segments (slot, first, last, epoch, committed_at, previous, root, hash, checksum, payload)
              SELECT * FROM offered
              WHERE epoch >= (SELECT epoch FROM shards WHERE shards.slot = offered.slot)
-               AND first - 1 = coalesce((SELECT last FROM segments WHERE segments.slot = offered.slot ORDER BY first DESC LIMIT 1), 0)
+               AND first - 1 = max((SELECT origin_last FROM shards WHERE shards.slot = offered.slot),
+                 coalesce((SELECT last FROM segments WHERE segments.slot = offered.slot ORDER BY first DESC LIMIT 1), 0))
              RETURNING slot",
             vec![row.as_str(); count].join(",")
         )

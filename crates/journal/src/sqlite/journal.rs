@@ -6,7 +6,9 @@ use std::{
 };
 
 use async_trait::async_trait;
+use paymesh_contract::events::v1 as pb;
 use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
+use prost::Message as _;
 use sqlx::{
     Row as _, SqliteConnection,
     sqlite::{SqliteRow, SqliteSynchronous},
@@ -19,7 +21,7 @@ use super::{
     tables::rows::{held_for, holding},
     wanted,
 };
-use crate::{Corrupt, Error, Hash, Head, Identity, Journal, Segment};
+use crate::{Corrupt, Error, Hash, Head, Identity, Journal, Origin, Segment};
 
 const PURPOSE: Purpose = Purpose {
     synchronous: SqliteSynchronous::Full,
@@ -32,6 +34,8 @@ const PURPOSE: Purpose = Purpose {
 };
 /// Segments that one read returns at most, however small they are.
 const READ_SEGMENTS_MAX: i64 = 4_096;
+/// Segments that are not kept any more and go in one transaction: commits wait for it.
+const SWEPT_SEGMENTS_MAX: i64 = 256;
 
 /// The file of the journals of a node.
 #[derive(Debug)]
@@ -54,6 +58,13 @@ impl Journals {
             .bind(i64::from(shard.index))
             .execute(&self.file.writer);
         aside.await.map(drop).map_err(|source| self.file.failed(shard, source))
+    }
+
+    pub(super) async fn set_aside_count(&self, shard: &ShardRef) -> Result<u32, Error> {
+        let count = sqlx::query_scalar("SELECT count(*) FROM shards WHERE zone = ? AND shard = ? AND set_aside_at IS NOT NULL");
+        let count = count.bind(shard.zone.as_str()).bind(i64::from(shard.index)).fetch_one(&self.file.writer);
+        let count: i64 = count.await.map_err(|source| self.file.failed(shard, source))?;
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
     pub(super) fn new(directory: &Path) -> Self {
@@ -155,18 +166,17 @@ impl SqliteJournal {
     }
 
     /// Why a segment that was offered is not in the file.
-    async fn refusal(&self, segment: &Segment) -> Error {
+    async fn refusal(&self, offered: (Epoch, Sequence)) -> Error {
+        let (epoch, first) = offered;
         let read = async {
-            let row = sqlx::query("SELECT epoch, (SELECT max(last) FROM segments WHERE slot = ?1) FROM shards WHERE slot = ?1")
-                .bind(self.slot)
-                .fetch_one(&self.journals.file.writer)
-                .await?;
-            let last: Option<i64> = row.try_get(1)?;
-            Ok::<_, sqlx::Error>((Epoch(number(row.try_get(0)?).0), number(last.unwrap_or(0))))
+            let end =
+                "SELECT epoch, max(origin_last, coalesce((SELECT max(last) FROM segments WHERE slot = ?1), 0)) FROM shards WHERE slot = ?1";
+            let row = sqlx::query(end).bind(self.slot).fetch_one(&self.journals.file.writer).await?;
+            Ok::<_, sqlx::Error>((Epoch(number(row.try_get(0)?).0), number(row.try_get(1)?)))
         };
         match read.await {
-            Ok((held, _)) if held > segment.epoch => Error::Fenced { held, offered: segment.epoch },
-            Ok((_, head)) => Error::NotNext { head, offered: segment.first },
+            Ok((held, _)) if held > epoch => Error::Fenced { held, offered: epoch },
+            Ok((_, head)) => Error::NotNext { head, offered: first },
             Err(error) => self.failed(error),
         }
     }
@@ -182,7 +192,7 @@ impl Journal for SqliteJournal {
         // Past the journal's last epoch, whatever became of the counter: what a leader of an earlier one added would not
         // follow, and would be lost with the next start.
         let epoch: i64 = sqlx::query_scalar(
-            "UPDATE shards SET epoch = 1 + max(epoch, coalesce((SELECT epoch FROM segments WHERE slot = ?1 ORDER BY first DESC LIMIT 1), 0))
+            "UPDATE shards SET epoch = 1 + max(epoch, origin_epoch, coalesce((SELECT epoch FROM segments WHERE slot = ?1 ORDER BY first DESC LIMIT 1), 0))
              WHERE slot = ?1 RETURNING epoch",
         )
             .bind(self.slot)
@@ -195,7 +205,7 @@ impl Journal for SqliteJournal {
     async fn append(&self, segment: &Segment) -> Result<(), Error> {
         match self.journals.append(self.slot, segment.clone()).await {
             Outcome::Written => Ok(()),
-            Outcome::Refused => Err(self.refusal(segment).await),
+            Outcome::Refused => Err(self.refusal((segment.epoch, segment.first)).await),
             Outcome::Failed(source) => Err(self.failed(source)),
         }
     }
@@ -203,7 +213,7 @@ impl Journal for SqliteJournal {
     async fn extend(&self, segments: &[Arc<Segment>]) -> Result<(), Error> {
         match self.journals.extend(self.slot, segments).await {
             Ok(()) => Ok(()),
-            Err(Unwritten::Refused(segment)) => Err(self.refusal(&segment).await),
+            Err(Unwritten::Refused(segment)) => Err(self.refusal((segment.epoch, segment.first)).await),
             Err(Unwritten::Failed(source)) => Err(self.failed(source)),
         }
     }
@@ -211,9 +221,11 @@ impl Journal for SqliteJournal {
     async fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, Error> {
         use futures::TryStreamExt as _;
         let mut rows = sqlx::query(
-            "SELECT first, last, epoch, committed_at, previous, root, hash, checksum, payload FROM segments
-             WHERE slot = ?1 AND first >= coalesce((SELECT max(first) FROM segments WHERE slot = ?1 AND first <= ?2), 0)
-             ORDER BY first LIMIT ?3",
+            // The origin is read with them: what is swept away meanwhile must not look like a gap.
+            "SELECT shards.origin_last, first, last, segments.epoch, committed_at, previous, root, hash, checksum, payload
+             FROM shards LEFT JOIN segments ON segments.slot = shards.slot AND first > origin_last
+               AND first >= coalesce((SELECT max(first) FROM segments WHERE slot = ?1 AND first <= ?2), 0)
+             WHERE shards.slot = ?1 ORDER BY first LIMIT ?3",
         )
         .bind(self.slot)
         .bind(wanted(from.0))
@@ -223,6 +235,13 @@ impl Journal for SqliteJournal {
         let mut segments = Vec::new();
         let mut bytes = 0;
         while let Some(row) = rows.try_next().await.map_err(|error| self.failed(error))? {
+            let origin = number(row.try_get("origin_last").map_err(|error| self.failed(error))?);
+            if from.max(Sequence(1)) <= origin {
+                return Err(Error::NotKept { first: origin.next(), wanted: from });
+            }
+            if row.try_get_raw("first").is_ok_and(|first| sqlx::ValueRef::is_null(&first)) {
+                break;
+            }
             let segment = self.segment(&row)?;
             if segment.last() < from {
                 continue;
@@ -237,16 +256,97 @@ impl Journal for SqliteJournal {
     }
 
     async fn head(&self) -> Result<Head, Error> {
-        let row = sqlx::query("SELECT epoch, last, hash FROM segments WHERE slot = ? ORDER BY first DESC LIMIT 1")
-            .bind(self.slot)
-            .fetch_optional(&self.journals.file.readers)
-            .await
-            .map_err(|error| self.failed(error))?;
-        let Some(row) = row else { return Ok(Head { epoch: Epoch(0), sequence: Sequence(0), hash: None }) };
+        let end = "SELECT segments.epoch, last, hash FROM segments JOIN shards USING (slot)
+                   WHERE slot = ? AND first > origin_last ORDER BY first DESC LIMIT 1";
+        let row = sqlx::query(end).bind(self.slot).fetch_optional(&self.journals.file.readers).await.map_err(|error| self.failed(error))?;
+        let Some(row) = row else {
+            let Origin { epoch, sequence, hash, .. } = self.origin().await?;
+            return Ok(Head { epoch, sequence, hash: (sequence > Sequence(0)).then_some(hash) });
+        };
         let read = || -> Result<Head, sqlx::Error> {
             let hash: &[u8] = row.try_get(2)?;
             Ok(Head { epoch: Epoch(number(row.try_get(0)?).0), sequence: number(row.try_get(1)?), hash: hash.try_into().ok() })
         };
         read().map_err(|error| self.failed(error))
     }
+
+    async fn origin(&self) -> Result<Origin, Error> {
+        let row = sqlx::query("SELECT origin_last, origin FROM shards WHERE slot = ?").bind(self.slot);
+        let row = row.fetch_one(&self.journals.file.readers).await.map_err(|error| self.failed(error))?;
+        let last = number(row.try_get("origin_last").map_err(|error| self.failed(error))?);
+        let Some(bytes) = row.try_get::<Option<&[u8]>, _>("origin").map_err(|error| self.failed(error))? else {
+            return Ok(Origin::beginning(&self.shard));
+        };
+        let corrupt = |what: String| Corrupt { shard: self.shard.clone(), sequence: last, what };
+        let message = pb::JournalOrigin::decode(bytes).map_err(|error| corrupt(format!("where the journal begins: {error}")))?;
+        let origin = Origin::try_from(&message).map_err(|error| corrupt(error.to_string()))?;
+        if origin.sequence != last {
+            return Err(corrupt(format!("the journal begins after {last} and after {}", origin.sequence)).into());
+        }
+        Ok(origin)
+    }
+
+    async fn prune(&self, epoch: Epoch, origin: &Origin) -> Result<(), Error> {
+        let moved = {
+            let _turn = self.journals.turn().await;
+            let update = sqlx::query(
+                "UPDATE shards SET origin_last = ?2, origin_epoch = ?3, origin = ?4
+                 WHERE slot = ?1 AND epoch <= ?5 AND origin_last < ?2 AND EXISTS (
+                   SELECT 1 FROM (SELECT last, hash FROM segments WHERE slot = ?1 AND first <= ?2 ORDER BY first DESC LIMIT 1) AS ending
+                   WHERE ending.last = ?2 AND ending.hash = ?6)",
+            );
+            let update = bind_origin(update.bind(self.slot), origin).bind(stored(epoch.0)).bind(origin.hash.as_slice());
+            update.execute(&self.journals.file.writer).await.map_err(|error| self.failed(error))?
+        };
+        if moved.rows_affected() != 1 {
+            return Err(self.refusal((epoch, origin.sequence)).await);
+        }
+        self.sweep(origin.sequence).await;
+        Ok(())
+    }
+
+    async fn jump(&self, origin: &Origin) -> Result<(), Error> {
+        let moved = {
+            let _turn = self.journals.turn().await;
+            let update = sqlx::query(
+                "UPDATE shards SET origin_last = ?2, origin_epoch = ?3, origin = ?4
+                 WHERE slot = ?1 AND origin_last <= ?2
+                   AND coalesce((SELECT last FROM segments WHERE slot = ?1 ORDER BY first DESC LIMIT 1), 0) <= ?2",
+            );
+            let update = bind_origin(update.bind(self.slot), origin);
+            update.execute(&self.journals.file.writer).await.map_err(|error| self.failed(error))?
+        };
+        if moved.rows_affected() != 1 {
+            return Err(self.refusal((Epoch(u64::MAX), origin.sequence)).await);
+        }
+        self.sweep(origin.sequence).await;
+        Ok(())
+    }
+}
+
+impl SqliteJournal {
+    /// Gives free what is not kept any more, between the commits of the shards that are led here. What a failure leaves is of no
+    /// meaning, and goes the next time.
+    async fn sweep(&self, up_to: Sequence) {
+        loop {
+            let _turn = self.journals.turn().await;
+            let swept = sqlx::query(
+                "DELETE FROM segments WHERE slot = ?1 AND first IN (
+                   SELECT first FROM segments WHERE slot = ?1 AND first <= ?2 ORDER BY first LIMIT ?3)",
+            );
+            let swept = swept.bind(self.slot).bind(stored(up_to.0)).bind(SWEPT_SEGMENTS_MAX);
+            match swept.execute(&self.journals.file.writer).await {
+                Ok(done) if done.rows_affected() > 0 => {}
+                Ok(_) => return,
+                Err(error) => return tracing::warn!(shard = %self.shard, %error, "cannot give free what is not kept any more yet"),
+            }
+        }
+    }
+}
+
+fn bind_origin<'q>(
+    update: sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>,
+    origin: &Origin,
+) -> sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments> {
+    update.bind(stored(origin.sequence.0)).bind(stored(origin.epoch.0)).bind(pb::JournalOrigin::from(origin).encode_to_vec())
 }

@@ -1,5 +1,6 @@
 //! The query tables in SQLite.
 
+mod restore;
 pub(super) mod rows;
 mod snapshot;
 
@@ -15,7 +16,7 @@ use sqlx::{
 };
 
 use super::{File, Purpose, stored, wanted};
-use crate::{Error, Identity, LINES_WALKED_MAX, Line, PaymentRow, Projection, Snapshot, Tables};
+use crate::{Error, Identity, LINES_WALKED_MAX, Line, PaymentRow, Projection, Row, Snapshot, Tables};
 use rows::Bad;
 use snapshot::SqliteSnapshot;
 
@@ -90,6 +91,15 @@ impl SqliteTables {
 
     fn bad(&self, bad: Bad) -> Error {
         bad.of(&self.shard, &self.file)
+    }
+
+    /// What is done to tables that nothing was projected to.
+    async fn while_empty(&self, doing: impl Future<Output = Result<bool, sqlx::Error>>) -> Result<(), Error> {
+        match doing.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::NotNext { head: self.cursor().await?, offered: Sequence(0) }),
+            Err(error) => Err(self.failed(error)),
+        }
     }
 
     async fn claims_in(&self, readers: &SqlitePool, users: &[UserId]) -> Result<Vec<(UserId, ZoneName)>, Error> {
@@ -231,20 +241,7 @@ async fn write_history(connection: &mut SqliteConnection, projection: &Projectio
         11,
         "",
         &projection.lines,
-        |query, line| {
-            query
-                .bind(stored(line.id.0))
-                .bind(stored(line.user.get()))
-                .bind(i64::from(line.currency.numeric()))
-                .bind(line.kind as i64)
-                .bind(line.amount)
-                .bind(line.balance)
-                .bind(stored(line.at.0))
-                .bind(line.payment.as_ref().map(ToString::to_string))
-                .bind(line.counterparty.map(|user| stored(user.get())))
-                .bind(some_text(&line.reference))
-                .bind(stored(line.previous.0))
-        },
+        bind_line,
     )
     .await?;
     insert(
@@ -254,27 +251,7 @@ async fn write_history(connection: &mut SqliteConnection, projection: &Projectio
         17,
         "",
         &projection.created,
-        |query, row| {
-            let payment = &row.payment;
-            query
-                .bind(stored(payment.sequence.0))
-                .bind(stored(payment.epoch.0))
-                .bind(stored(payment.payer.get()))
-                .bind(stored(payment.payee.get()))
-                .bind(payment.payee_shard.as_ref().map(|shard| shard.zone.as_str().to_owned()))
-                .bind(payment.payee_shard.as_ref().map(|shard| i64::from(shard.index)))
-                .bind(i64::from(payment.currency.numeric()))
-                .bind(payment.amount)
-                .bind(payment.captured)
-                .bind(payment.refunded)
-                .bind(stored(payment.sent.0))
-                .bind(rows::phase(payment.phase))
-                .bind(rows::reason(payment.reason))
-                .bind(stored(payment.created_at.0))
-                .bind(payment.expires_at.map(|at| stored(at.0)))
-                .bind(stored(row.previous.0))
-                .bind(some_text(&row.reference))
-        },
+        bind_payment,
     )
     .await?;
     for payment in projection.changed.values() {
@@ -303,12 +280,25 @@ async fn write_history(connection: &mut SqliteConnection, projection: &Projectio
 
 async fn write_cursors(connection: &mut SqliteConnection, projection: &Projection) -> Result<(), sqlx::Error> {
     let system: Vec<_> = projection.system.iter().collect();
+    let of = |kind: i64, cursors: &rustc_hash::FxHashMap<ShardRef, Sequence>| -> Vec<(i64, ShardRef, Sequence)> {
+        cursors.iter().map(|(shard, sequence)| (kind, shard.clone(), *sequence)).collect()
+    };
+    let mut peers = of(rows::INBOX, &projection.inbox);
+    peers.extend(of(rows::DELIVERED, &projection.delivered));
+    write_books(connection, &system, &peers).await
+}
+
+async fn write_books(
+    connection: &mut SqliteConnection,
+    system: &[(&(Account, Currency), &i64)],
+    peers: &[(i64, ShardRef, Sequence)],
+) -> Result<(), sqlx::Error> {
     insert(
         connection,
         "INSERT INTO system_accounts (kind, zone, shard, currency, balance)",
         5,
         " ON CONFLICT (kind, zone, shard, currency) DO UPDATE SET balance = excluded.balance",
-        &system,
+        system,
         |query, ((account, currency), balance)| {
             let (kind, peer) = match account {
                 Account::Wallet(_) => unreachable!("wallets have a table of their own"),
@@ -325,22 +315,54 @@ async fn write_cursors(connection: &mut SqliteConnection, projection: &Projectio
         },
     )
     .await?;
-    let of = |kind: i64, cursors: &rustc_hash::FxHashMap<ShardRef, Sequence>| -> Vec<(i64, ShardRef, Sequence)> {
-        cursors.iter().map(|(shard, sequence)| (kind, shard.clone(), *sequence)).collect()
-    };
-    let mut peers = of(rows::INBOX, &projection.inbox);
-    peers.extend(of(rows::DELIVERED, &projection.delivered));
     insert(
         connection,
         "INSERT INTO peers (kind, zone, shard, sequence)",
         4,
         " ON CONFLICT (kind, zone, shard) DO UPDATE SET sequence = max(sequence, excluded.sequence)",
-        &peers,
+        peers,
         |query, (kind, shard, sequence)| {
             query.bind(*kind).bind(shard.zone.as_str().to_owned()).bind(i64::from(shard.index)).bind(stored(sequence.0))
         },
     )
     .await
+}
+
+fn bind_line<'q>(query: Statement<'q>, line: &Line) -> Statement<'q> {
+    query
+        .bind(stored(line.id.0))
+        .bind(stored(line.user.get()))
+        .bind(i64::from(line.currency.numeric()))
+        .bind(line.kind as i64)
+        .bind(line.amount)
+        .bind(line.balance)
+        .bind(stored(line.at.0))
+        .bind(line.payment.as_ref().map(ToString::to_string))
+        .bind(line.counterparty.map(|user| stored(user.get())))
+        .bind(some_text(&line.reference))
+        .bind(stored(line.previous.0))
+}
+
+fn bind_payment<'q>(query: Statement<'q>, row: &PaymentRow) -> Statement<'q> {
+    let payment = &row.payment;
+    query
+        .bind(stored(payment.sequence.0))
+        .bind(stored(payment.epoch.0))
+        .bind(stored(payment.payer.get()))
+        .bind(stored(payment.payee.get()))
+        .bind(payment.payee_shard.as_ref().map(|shard| shard.zone.as_str().to_owned()))
+        .bind(payment.payee_shard.as_ref().map(|shard| i64::from(shard.index)))
+        .bind(i64::from(payment.currency.numeric()))
+        .bind(payment.amount)
+        .bind(payment.captured)
+        .bind(payment.refunded)
+        .bind(stored(payment.sent.0))
+        .bind(rows::phase(payment.phase))
+        .bind(rows::reason(payment.reason))
+        .bind(stored(payment.created_at.0))
+        .bind(payment.expires_at.map(|at| stored(at.0)))
+        .bind(stored(row.previous.0))
+        .bind(some_text(&row.reference))
 }
 
 fn some_text(text: &str) -> Option<String> {
@@ -539,6 +561,18 @@ impl Tables for SqliteTables {
         .await
         .map_err(|error| self.failed(error))?;
         Ok(purged.rows_affected())
+    }
+
+    async fn clear(&self) -> Result<(), Error> {
+        restore::clear(&self.file).await.map_err(|error| self.failed(error))
+    }
+
+    async fn restore(&self, rows: &[Row]) -> Result<(), Error> {
+        self.while_empty(restore::rows(&self.file, rows)).await
+    }
+
+    async fn restored(&self, sequence: Sequence, books: &Records) -> Result<(), Error> {
+        self.while_empty(restore::finish(&self.file, sequence, books)).await
     }
 
     async fn close(&self) {

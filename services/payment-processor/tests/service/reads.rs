@@ -12,7 +12,7 @@ use paymesh_contract::{
 use paymesh_journal::{Holding, Identity, Segment, memory::MemoryStore};
 use paymesh_mesh::Limits;
 use paymesh_payment_processor::services;
-use paymesh_shard::{Copies, Options, Replica};
+use paymesh_shard::{Copies, Options, Replica, ReplicaOptions, Retention};
 use paymesh_topology::Topology;
 use paymesh_types::{Epoch, Sequence, ShardRef};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
@@ -54,7 +54,8 @@ endpoints:
         let shard = ShardRef { zone: "eu".parse().expect("a zone"), index: 0 };
         let identity = Identity { mesh: "test".to_owned(), shard: shard.clone(), shards: 2, holding: Holding::Whole };
         let store = MemoryStore::new(&identity).open(&identity).expect("it opens");
-        let copy = Replica::open(&identity, store.journal, Some(store.tables), Duration::from_secs(86_400)).await.expect("it opens");
+        let options = ReplicaOptions { outcome_retention: Duration::from_secs(86_400), retention: Retention::default() };
+        let copy = Replica::open(&identity, store.journal.clone(), Some(store), options).await.expect("it opens");
         let place = watch::Sender::new(Some(copy.clone()));
         let copies = Copies::new(BTreeMap::from([(shard, place.subscribe())]));
         let west = Node::with_copies(topology, "us_west", Options::default(), copies).await;

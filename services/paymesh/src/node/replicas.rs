@@ -2,15 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use paymesh_journal::{Error as JournalError, Holding, sqlite::Engine};
+use paymesh_journal::{Error as JournalError, Holding, Identity, sqlite::Engine};
 use paymesh_mesh::Mesh;
-use paymesh_replication::{Ended, Followed, Following, Replicas};
-use paymesh_shard::{Clock, Error, Replica};
+use paymesh_replication::{Ended, Followed, Following, Remaking, Replicas};
+use paymesh_shard::{Clock, Error, Replica, ReplicaOptions};
 use paymesh_telemetry::{Component, Health};
 use paymesh_topology::{DIRECTORY_ZONE, Topology};
 use tokio::task::JoinSet;
 
-use super::shards::identity;
+use super::shards::{identity, retention};
 
 /// Replicas that were set aside.
 pub(super) const SET_ASIDE: &str = "paymesh_replica_set_aside_total";
@@ -56,10 +56,19 @@ impl Keeper {
                 // Who has taken money from one history must not go on with another. A copy that nobody takes money from is
                 // made anew.
                 Ended::Diverged(why) if !self.takes_money_from(following.followed()) => why,
+                Ended::Outrun(why) => {
+                    following.withdraw(Remaking::Bootstrapping(0, 0), String::new());
+                    tracing::info!(shard = %following.followed().shard, %why, "a replica is older than what its leader keeps");
+                    replica.close().await;
+                    match self.bootstrap(following, component).await {
+                        Ok(()) => continue,
+                        Err(why) => return component.unhealthy(why),
+                    }
+                }
                 Ended::Diverged(why) | Ended::Stopped(why) => return component.unhealthy(why),
             };
             component.unhealthy(why.clone());
-            following.withdraw(why);
+            following.withdraw(Remaking::SetAside, why);
             replica.close().await;
             if let Err(error) = self.set_aside(following.followed()).await {
                 return component.unhealthy(error.to_string());
@@ -72,13 +81,14 @@ impl Keeper {
     async fn opened(&self, following: &Following, component: &Component) -> Option<Replica> {
         let mut pause = RETRY_PAUSE_FIRST;
         loop {
-            let mut error = match self.open(following.followed()).await {
+            let mut error = match self.open(following).await {
                 Ok(replica) => return Some(replica),
                 Err(error) => error,
             };
             let shard = &following.followed().shard;
             if !self.takes_money_from(following.followed()) && matches!(&error, Error::Storage { source: JournalError::Corrupt(_), .. }) {
                 tracing::error!(%shard, %error, "a replica is damaged");
+                following.withdraw(Remaking::SetAside, error.to_string());
                 match self.set_aside(following.followed()).await {
                     Ok(()) => continue,
                     Err(failed) => error = failed,
@@ -109,22 +119,60 @@ impl Keeper {
         Ok(())
     }
 
-    async fn open(&self, followed: &Followed) -> Result<Replica, Error> {
-        let identity = identity(&self.topology, &followed.shard, followed.holding.clone());
+    /// Has a copy that is older than what its leader keeps begin where that does, however often it takes.
+    async fn bootstrap(&self, following: &Following, component: &Component) -> Result<(), String> {
+        component.unhealthy("it begins with a checkpoint");
+        let followed = following.followed();
+        let identity = self.identity(followed);
+        let mut pause = RETRY_PAUSE_FIRST;
+        loop {
+            let opened = match followed.holding {
+                Holding::Whole => self.storage.store(&identity).await.map(|store| (store.journal.clone(), Some(store))),
+                Holding::For(_) => self.storage.journal(&identity).await.map(|journal| (journal, None)),
+            };
+            match opened {
+                Ok((journal, store)) => {
+                    let begun = following.bootstrap(&journal, store.as_ref().map(|store| &store.checkpoints), &self.mesh).await;
+                    if let Some(store) = store {
+                        store.tables.close().await;
+                        store.checkpoints.close().await;
+                    }
+                    return begun;
+                }
+                Err(error) if error.is_retryable() => following.refuse(error.to_string()),
+                Err(error) => {
+                    following.refuse(error.to_string());
+                    return Err(error.to_string());
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_PAUSE_LAST);
+        }
+    }
+
+    fn identity(&self, followed: &Followed) -> Identity {
+        identity(&self.topology, &followed.shard, followed.holding.clone())
+    }
+
+    async fn open(&self, following: &Following) -> Result<Replica, Error> {
+        let followed = following.followed();
+        let identity = self.identity(followed);
         let failed = |source| Error::Storage { shard: followed.shard.clone(), source };
-        let retention = self.topology.outcome_retention();
+        let options = ReplicaOptions { outcome_retention: self.topology.outcome_retention(), retention: retention(&self.topology) };
+        following.note_set_aside(self.storage.set_aside_count(&followed.shard).await.map_err(failed)?);
         match followed.holding {
             Holding::Whole => {
                 let store = self.storage.store(&identity).await.map_err(failed)?;
-                let opened = Replica::open(&identity, store.journal, Some(store.tables.clone()), retention).await;
+                let opened = Replica::open(&identity, store.journal.clone(), Some(store.clone()), options).await;
                 if opened.is_err() {
                     // What is set aside must not be open any more.
                     store.tables.close().await;
+                    store.checkpoints.close().await;
                 }
                 opened
             }
             // What concerns this zone is taken in by its inboxes; there is nothing to query.
-            Holding::For(_) => Replica::open(&identity, self.storage.journal(&identity).await.map_err(failed)?, None, retention).await,
+            Holding::For(_) => Replica::open(&identity, self.storage.journal(&identity).await.map_err(failed)?, None, options).await,
         }
     }
 }

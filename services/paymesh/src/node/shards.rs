@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use paymesh_journal::{Holding, Identity, sqlite::Engine};
-use paymesh_shard::{Clock, Error, Options, Refusal, Shard, Shards};
+use paymesh_shard::{Clock, Error, Options, Refusal, Retention, Shard, Shards};
 use paymesh_telemetry::{Component, Health};
-use paymesh_topology::{DIRECTORY_SHARDS, DIRECTORY_ZONE, Topology};
+use paymesh_topology::{DIRECTORY_SHARDS, DIRECTORY_ZONE, JournalRetention, Topology};
 use paymesh_types::ShardRef;
 use tokio::task::JoinSet;
 
@@ -117,6 +117,12 @@ pub(super) fn identity(topology: &Topology, name: &ShardRef, holding: Holding) -
         }
     };
     Identity { mesh: topology.mesh().to_string(), shard: name.clone(), shards, holding }
+}
+
+/// How much of a journal is kept.
+pub(super) fn retention(topology: &Topology) -> Retention {
+    let JournalRetention { time, bytes } = topology.journal_retention();
+    Retention { time, bytes }
 }
 
 /// Keeps the health of an open shard's component true until the shard stops.

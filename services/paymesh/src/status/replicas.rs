@@ -25,11 +25,24 @@ pub(super) struct ReplicaReport {
     lag_entries: u64,
     /// How long ago it was known to hold everything.
     age_ms: Option<u64>,
+    /// Chunks of a checkpoint that have come, and that there are, while it begins with one.
+    chunks_stored: u32,
+    chunks_total: u32,
+    /// Earlier copies that are set aside there.
+    set_aside: u32,
 }
 
 impl ReplicaReport {
     pub(super) fn is_stopped(&self) -> bool {
         self.state == state_name(ReplicaState::Stopped)
+    }
+
+    fn state_words(&self) -> String {
+        if self.chunks_total > 0 { format!("{} {}/{}", self.state, self.chunks_stored, self.chunks_total) } else { self.state.to_owned() }
+    }
+
+    fn trouble(&self) -> &'static str {
+        if self.state == state_name(ReplicaState::SetAside) { "is set aside and made anew" } else { "takes in nothing more" }
     }
 }
 
@@ -62,6 +75,9 @@ fn one(replica: &Replica, region: &RegionName, head: u64) -> anyhow::Result<Repl
         projected_sequence: replica.projected_sequence,
         lag_entries: head.saturating_sub(replica.stored_sequence),
         age_ms: replica.age_ms,
+        chunks_stored: replica.chunks_stored,
+        chunks_total: replica.chunks_total,
+        set_aside: replica.set_aside,
     })
 }
 
@@ -76,7 +92,7 @@ pub(super) fn text(replicas: &[ReplicaReport]) -> String {
             replica.shard.clone(),
             replica.region.clone(),
             if replica.whole { "all" } else { "its zone's" }.to_owned(),
-            replica.state.to_owned(),
+            replica.state_words(),
             replica.stored_sequence.to_string(),
             number(replica.projected_sequence),
             replica.lag_entries.to_string(),
@@ -86,7 +102,7 @@ pub(super) fn text(replicas: &[ReplicaReport]) -> String {
     let mut text = format!("\n{table}\n");
     for replica in replicas {
         if let Some(problem) = &replica.problem {
-            text.push_str(&format!("  {}'s copy of {} takes in nothing more: {problem}\n", replica.region, replica.shard));
+            text.push_str(&format!("  {}'s copy of {} {}: {problem}\n", replica.region, replica.shard, replica.trouble()));
         }
     }
     text
@@ -99,6 +115,8 @@ fn state_name(state: ReplicaState) -> &'static str {
         ReplicaState::CatchingUp => "catching up",
         ReplicaState::Streaming => "streaming",
         ReplicaState::Stopped => "stopped",
+        ReplicaState::Bootstrapping => "bootstrapping",
+        ReplicaState::SetAside => "set aside",
     }
 }
 

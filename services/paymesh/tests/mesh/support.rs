@@ -136,6 +136,7 @@ impl TestMesh {
     }
 
     /// From now on, that node is started so.
+    #[allow(dead_code, reason = "only the tests of faults have nodes that are not like the others")]
     pub(crate) fn launch(&mut self, region: &str, launch: Launch) {
         self.launches.insert(region.to_owned(), launch);
     }

@@ -1,0 +1,176 @@
+//! Checkpoints: every row of a shard's tables as of one entry, in chunks that are each known by their hash.
+//!
+//! A checkpoint stands for the entries that led to its rows, so the journal need not keep them, and whoever comes later than
+//! what the journal keeps begins with it. The chunks never change once they are made; the [`Manifest`] has their hashes, and
+//! its own hash, the root, names the whole. What is read back is checked against them before anything is believed.
+
+mod codec;
+mod work;
+
+use async_trait::async_trait;
+use paymesh_contract::events::v1 as pb;
+use paymesh_ledger::{Account, Records};
+use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
+use prost::Message as _;
+
+use crate::{Corrupt, Digest, Error, Hash, Row};
+pub use codec::BadCheckpoint;
+pub use work::{Reader, draft, make, restore};
+
+/// Rows of a chunk at most.
+pub const CHUNK_ROWS_MAX: usize = 4_096;
+/// Bytes of a chunk's rows at most, before compression. A decoder allocates no more, whatever a chunk claims.
+pub const CHUNK_BYTES_MAX: usize = 32 << 20;
+/// Chunks of a checkpoint at most: four billion rows.
+pub const CHUNKS_MAX: usize = 1 << 20;
+/// zstd's level, as of segments.
+const COMPRESSION_LEVEL: i32 = 1;
+
+/// What a checkpoint is of, and what its chunks are checked by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// The shard.
+    pub shard: ShardRef,
+    /// The epoch of the segment that ends with `sequence`.
+    pub epoch: Epoch,
+    /// The last entry that the rows hold.
+    pub sequence: Sequence,
+    /// The hash of the segment that ends with it.
+    pub hash: Hash,
+    /// When that was committed.
+    pub committed_at: Timestamp,
+    /// The outside world's and the clearing accounts, the cursors on other shards, and the newest request id's time.
+    pub books: Records,
+    /// What the rows come to.
+    pub digest: Digest,
+    /// The hash of each chunk.
+    pub chunks: Vec<Hash>,
+}
+
+impl Manifest {
+    /// The hash that names the checkpoint: over all that it is.
+    pub fn root(&self) -> Hash {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"paymesh checkpoint 1\0");
+        hasher.update(&pb::Checkpoint::from(self).encode_to_vec());
+        *hasher.finalize().as_bytes()
+    }
+
+    /// The rows of one of its chunks.
+    ///
+    /// # Errors
+    /// It is not that chunk.
+    pub fn rows(&self, index: usize, chunk: &[u8]) -> Result<Vec<Row>, Corrupt> {
+        self.check(index, chunk)?;
+        codec::unpack(chunk).map_err(|what| self.corrupt(index, what))
+    }
+
+    /// Checks that bytes are one of its chunks.
+    ///
+    /// # Errors
+    /// They are not.
+    pub fn check(&self, index: usize, chunk: &[u8]) -> Result<(), Corrupt> {
+        match self.chunks.get(index) {
+            Some(hash) if blake3::hash(chunk).as_bytes() == hash => Ok(()),
+            Some(_) => Err(self.corrupt(index, "it does not match its hash".to_owned())),
+            None => Err(self.corrupt(index, format!("there are {} chunks", self.chunks.len()))),
+        }
+    }
+
+    fn corrupt(&self, index: usize, what: String) -> Corrupt {
+        Corrupt { shard: self.shard.clone(), sequence: self.sequence, what: format!("the checkpoint's chunk {index}: {what}") }
+    }
+
+    /// Checks that all accounts sum to zero in each currency, `wallets` being the sums of users' accounts.
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn check_sums(&self, wallets: &std::collections::BTreeMap<paymesh_types::Currency, i128>) -> Result<(), Corrupt> {
+        let mut sums = wallets.clone();
+        for ((_, currency), balance) in &self.books.system {
+            *sums.entry(*currency).or_default() += i128::from(*balance);
+        }
+        match sums.into_iter().find(|(_, sum)| *sum != 0) {
+            None => Ok(()),
+            Some((currency, sum)) => {
+                let what = format!("the checkpoint's accounts in {currency} sum to {sum} minor units, not to zero");
+                Err(Corrupt { shard: self.shard.clone(), sequence: self.sequence, what })
+            }
+        }
+    }
+}
+
+/// The hash of a chunk.
+pub(crate) fn chunk_hash(chunk: &[u8]) -> Hash {
+    *blake3::hash(chunk).as_bytes()
+}
+
+/// A checkpoint that is being made or fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// What it is to be, where that was known when it was begun.
+    pub announced: Option<Manifest>,
+    /// How many chunks are there, from the first.
+    pub chunks: u32,
+}
+
+/// The checkpoints of one shard: the latest that was finished, and one that is being made. What was finished survives a crash of
+/// the process and of the machine; what was not is never taken for a checkpoint.
+#[async_trait]
+pub trait Checkpoints: Send + Sync + std::fmt::Debug {
+    /// The latest that was finished.
+    ///
+    /// # Errors
+    /// The engine failed, or what is stored is no manifest.
+    async fn latest(&self) -> Result<Option<Manifest>, Error>;
+
+    /// A chunk, as it was added, of the checkpoint of that root; `None` where that is not the latest, or has no such chunk.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn chunk(&self, root: &Hash, index: u32) -> Result<Option<Vec<u8>>, Error>;
+
+    /// What is being made.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn draft(&self) -> Result<Option<Draft>, Error>;
+
+    /// Begins to make one; what was being made is gone.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn begin(&self, announced: Option<&Manifest>) -> Result<(), Error>;
+
+    /// Adds the next chunk, of this number, durably. The last one can be added again.
+    ///
+    /// # Errors
+    /// [`Error::NotNext`] when another is the next; the engine failed.
+    async fn add(&self, index: u32, chunk: &[u8]) -> Result<(), Error>;
+
+    /// Makes what is being made the latest, durably. The one before it goes.
+    ///
+    /// # Errors
+    /// [`Error::NotNext`] when it has not as many chunks as the manifest; the engine failed.
+    async fn finish(&self, manifest: &Manifest) -> Result<(), Error>;
+
+    /// Lets go of whatever is open. Nothing can be asked afterwards.
+    async fn close(&self);
+}
+
+/// The records in an order that does not depend on who read them.
+pub(crate) fn ordered(mut books: Records) -> Records {
+    books.system.sort_unstable();
+    books.inbox.sort_unstable();
+    books.delivered.sort_unstable();
+    books
+}
+
+pub(crate) fn kind(account: &Account) -> Option<(u32, Option<&ShardRef>)> {
+    match account {
+        Account::Wallet(_) => None,
+        Account::External => Some((0, None)),
+        Account::Sent(peer) => Some((1, Some(peer))),
+        Account::Received(peer) => Some((2, Some(peer))),
+    }
+}

@@ -1,0 +1,133 @@
+//! Where a journal begins once its first entries are not kept any more.
+//!
+//! An origin says what whoever reads on from it has to know of what came before: the chain's hash there, and how far the shard
+//! and each other shard had come with each other. The last is what shows that no money is lost by starting there.
+
+use std::collections::BTreeMap;
+
+use paymesh_contract::events::v1 as pb;
+use paymesh_ledger::{Body, Entry};
+use paymesh_types::{Epoch, Position, Sequence, ShardRef, Timestamp, ZoneName};
+
+use crate::{Chain, Hash, Segment};
+
+/// Shards that an origin knows of at most: the decoder takes no more.
+const PEERS_MAX: usize = 1 << 20;
+
+/// The end of the last segment that is not kept any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The segment's epoch.
+    pub epoch: Epoch,
+    /// Its last entry: the journal begins with the next; 0 where it is kept from its first entry.
+    pub sequence: Sequence,
+    /// Its hash; the chain's beginning where there is none.
+    pub hash: Hash,
+    /// When it was committed.
+    pub committed_at: Timestamp,
+    /// How far the shard and others had come with each other.
+    pub peers: BTreeMap<ShardRef, Marks>,
+}
+
+/// How far two shards had come with each other, as the entries up to an origin say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Marks {
+    /// The last entry that is addressed to the other shard; 0 for none.
+    pub sent: Sequence,
+    /// How far the other shard's journal had taken effect; 0 for not at all.
+    pub taken_in: Sequence,
+}
+
+/// Why bytes or a message are not an origin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("it is no journal's origin: {0}")]
+pub struct BadOrigin(String);
+
+impl Origin {
+    /// Before the first segment of a shard.
+    pub fn beginning(shard: &ShardRef) -> Self {
+        let hash = Chain::start(shard.clone()).hash();
+        Self { epoch: Epoch(0), sequence: Sequence(0), hash, committed_at: Timestamp(0), peers: BTreeMap::new() }
+    }
+
+    /// Moves on to the end of the segment that follows, whose entries these are.
+    pub fn pass(&mut self, segment: &Segment, entries: &[(Position, Entry)]) {
+        for (position, entry) in entries {
+            if let Some((to, _)) = entry.message(position) {
+                self.peers.entry(to).or_default().sent = position.sequence;
+            }
+            let taken_in = match &entry.body {
+                Body::Received { source, sequence, .. } => Some((source, *sequence)),
+                Body::Delivered { to, read_to, .. } => Some((to, *read_to)),
+                _ => None,
+            };
+            if let Some((peer, sequence)) = taken_in {
+                let marks = self.peers.entry(peer.clone()).or_default();
+                marks.taken_in = marks.taken_in.max(sequence);
+            }
+        }
+        (self.epoch, self.sequence, self.hash, self.committed_at) = (segment.epoch, segment.last(), segment.hash, segment.committed_at);
+    }
+
+    /// How far the shard and another had come with each other.
+    pub fn marks(&self, peer: &ShardRef) -> Marks {
+        self.peers.get(peer).copied().unwrap_or_default()
+    }
+
+    /// What of it concerns a zone.
+    #[must_use]
+    pub fn for_zone(&self, zone: &ZoneName) -> Self {
+        let peers = self.peers.iter().filter(|(peer, _)| peer.zone == *zone);
+        Self { peers: peers.map(|(peer, marks)| (peer.clone(), *marks)).collect(), ..self.clone() }
+    }
+}
+
+impl From<&Origin> for pb::JournalOrigin {
+    fn from(origin: &Origin) -> Self {
+        let peers = origin.peers.iter().map(|(peer, marks)| pb::PeerMarks {
+            zone: peer.zone.to_string(),
+            shard: peer.index.into(),
+            sent_sequence: marks.sent.0,
+            taken_in_sequence: marks.taken_in.0,
+        });
+        Self {
+            epoch: origin.epoch.0,
+            sequence: origin.sequence.0,
+            hash: origin.hash.to_vec(),
+            committed_at_us: origin.committed_at.0,
+            peers: peers.collect(),
+        }
+    }
+}
+
+impl TryFrom<&pb::JournalOrigin> for Origin {
+    type Error = BadOrigin;
+
+    fn try_from(message: &pb::JournalOrigin) -> Result<Self, BadOrigin> {
+        let bad = |what: &str| BadOrigin(what.to_owned());
+        if message.peers.len() > PEERS_MAX {
+            return Err(bad("it knows of more shards than there are"));
+        }
+        // Past it nothing could follow, and no engine keeps such a number.
+        if message.sequence >= i64::MAX as u64 || message.epoch >= i64::MAX as u64 || message.committed_at_us >= i64::MAX as u64 {
+            return Err(bad("a number is out of range"));
+        }
+        let mut peers = BTreeMap::new();
+        for each in &message.peers {
+            let index = u16::try_from(each.shard).map_err(|_| bad("a shard's number is out of range"))?;
+            let zone = each.zone.parse().map_err(|error| BadOrigin(format!("{error}")))?;
+            let marks = Marks { sent: Sequence(each.sent_sequence), taken_in: Sequence(each.taken_in_sequence) };
+            if marks.sent.0 > message.sequence {
+                return Err(bad("it knows of an entry that comes after it"));
+            }
+            peers.insert(ShardRef { zone, index }, marks);
+        }
+        Ok(Self {
+            epoch: Epoch(message.epoch),
+            sequence: Sequence(message.sequence),
+            hash: message.hash.as_slice().try_into().map_err(|_| bad("its hash is not 32 bytes"))?,
+            committed_at: Timestamp(message.committed_at_us),
+            peers,
+        })
+    }
+}

@@ -1,0 +1,71 @@
+//! The leader's side of a follower's beginning: where the journal begins, and in the zone the chunks of a checkpoint.
+
+use std::sync::Arc;
+
+use futures::{StreamExt as _, stream, stream::BoxStream};
+use paymesh_contract::{
+    Fault,
+    events::v1::{Checkpoint, JournalOrigin},
+    replication::v1::{CheckpointPiece, CheckpointStart, ReadCheckpointResponse, read_checkpoint_response::Message},
+};
+use paymesh_journal::{Checkpoints, Hash, Holding, Origin};
+use paymesh_shard::Shard;
+use paymesh_types::Sequence;
+use tonic::{Code, Status};
+
+use crate::serving::unavailable;
+
+type Stream = BoxStream<'static, Result<ReadCheckpointResponse, Status>>;
+
+/// The origin as a follower may have it.
+pub(crate) fn origin(origin: &Origin, holding: &Holding) -> JournalOrigin {
+    match holding {
+        Holding::Whole => origin.into(),
+        Holding::For(zone) => (&origin.for_zone(zone)).into(),
+    }
+}
+
+/// What a follower begins with that has so many chunks of the checkpoint of that root.
+pub(crate) async fn read(shard: &Shard, holding: &Holding, root: &[u8], chunks: u32) -> Result<Stream, Fault> {
+    let none = || {
+        let message = format!("the journal of shard {} is kept from its first entry", shard.reference());
+        Fault::new(Code::FailedPrecondition, "CHECKPOINT_NOT_FOUND", message)
+    };
+    // First where the journal begins: a checkpoint that is made meanwhile is of a later entry.
+    let begins = shard.tail().origin().await.map_err(|error| unavailable(error.to_string()))?;
+    if begins.sequence == Sequence(0) {
+        return Err(none());
+    }
+    let begins = Some(origin(&begins, holding));
+    let start = |checkpoint, first_chunk| {
+        let start = CheckpointStart { origin: begins, checkpoint, first_chunk };
+        stream::iter([Ok(ReadCheckpointResponse { message: Some(Message::Start(start)) })])
+    };
+    if *holding != Holding::Whole {
+        return Ok(start(None, 0).boxed());
+    }
+    let checkpoints = shard.store().checkpoints.clone();
+    let manifest = checkpoints.latest().await.map_err(|error| unavailable(error.to_string()))?.ok_or_else(none)?;
+    let total = u32::try_from(manifest.chunks.len()).unwrap_or(u32::MAX);
+    let first = if manifest.root().as_slice() == root { chunks.min(total) } else { 0 };
+    let start = start(Some(Checkpoint::from(&manifest)), first);
+    Ok(start.chain(pieces(checkpoints, manifest.root(), first, total)).boxed())
+}
+
+/// The chunks, each read when there is room for it.
+fn pieces(checkpoints: Arc<dyn Checkpoints>, root: Hash, first: u32, total: u32) -> Stream {
+    let pieces = stream::unfold(Some(first), move |next| {
+        let checkpoints = checkpoints.clone();
+        async move {
+            let index = next.filter(|index| *index < total)?;
+            let piece = match checkpoints.chunk(&root, index).await {
+                Ok(Some(payload)) => Ok(ReadCheckpointResponse { message: Some(Message::Chunk(CheckpointPiece { payload })) }),
+                Ok(None) => Err(Fault::new(Code::Aborted, "CHECKPOINT_REPLACED", "there is a newer checkpoint").into()),
+                Err(error) => Err(unavailable(error.to_string()).into()),
+            };
+            let next = piece.is_ok().then_some(index + 1);
+            Some((piece, next))
+        }
+    });
+    pieces.boxed()
+}
