@@ -94,7 +94,7 @@ enum Chore {
     /// other zone, and the transfer a payment between the two. Starts the regions of region-config on free ports with fresh
     /// storage, submits the rows, in waves so that money from another region has arrived before the row after it, reads each account's
     /// whole statement and compares every running balance, in order, with the bank's. Submits all of it again and checks that
-    /// no shard's journal grew. Runs `paymesh verify`, which proves the copies in other regions too. Stops the mesh.
+    /// no shard's journal grew. Reads everything from the copies of other regions too. Runs `paymesh verify`. Stops the mesh.
     ///
     /// Exit code: 0 when everything agrees, 1 otherwise.
     PlayTrace {

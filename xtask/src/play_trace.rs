@@ -6,6 +6,9 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line talks through its output")]
 
+#[path = "play_trace/compare.rs"]
+mod compare;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File},
@@ -20,14 +23,13 @@ use clap::Parser;
 use paymesh_contract::{
     common::v1::ShardRef,
     mesh::v1::{GetStatusRequest, ShardState, ShardStatus, mesh_service_client::MeshServiceClient},
-    wallet::v1::{GetBalanceRequest, GetStatementRequest, wallet_service_client::WalletServiceClient},
 };
 use paymesh_topology::Topology;
 use tonic::{
     Request,
     transport::{Channel, Endpoint},
 };
-use xtask::bank_trace::{CURRENCY, Trace};
+use xtask::bank_trace::Trace;
 
 /// How long the mesh may take until every shard serves.
 const READY_TIME_MAX: Duration = Duration::from_secs(120);
@@ -39,10 +41,6 @@ const SETTLED_TIME_MAX: Duration = Duration::from_secs(60);
 const CALL_TIME_MAX: Duration = Duration::from_secs(20);
 /// Between two looks at something that is waited for.
 const POLL: Duration = Duration::from_millis(100);
-/// Lines of a statement that are asked for at once: few, so that most statements need several pages.
-const PAGE_LINES: u32 = 25;
-/// Differences that are printed; all are counted.
-const DIFFERENCES_SHOWN_MAX: usize = 20;
 /// Lines of the mesh's log that are printed when something failed.
 const LOG_LINES_SHOWN_MAX: usize = 40;
 
@@ -126,7 +124,7 @@ async fn play(mesh: &mut Mesh, trace: &Trace, submit_files: &[PathBuf]) -> Resul
         begun.elapsed(),
         trace.counters().len()
     );
-    compare(mesh, trace).await?;
+    compare::homes(mesh, trace).await?;
 
     let before = mesh.settled().await?;
     submit(mesh, submit_files).await.context("the second submission of the same files failed")?;
@@ -134,9 +132,10 @@ async fn play(mesh: &mut Mesh, trace: &Trace, submit_files: &[PathBuf]) -> Resul
     let grown: Vec<_> = after.iter().filter(|(shard, head)| before.get(*shard) != Some(head)).map(|(shard, _)| shard.as_str()).collect();
     ensure!(grown.is_empty() && before.len() == after.len(), "the same files changed something the second time: {}", grown.join(", "));
     println!("submitted again: none of {} journals grew", after.len());
-    compare(mesh, trace).await?;
+    compare::homes(mesh, trace).await?;
+    compare::copies(mesh, trace).await?;
 
-    // The copies in other regions too: each is proven, its tables among the rest, and is what its leader has.
+    // Which proves the copies in other regions too.
     mesh.paymesh(["verify"], None, Shown::Always).await.context("the books do not add up")
 }
 
@@ -150,84 +149,6 @@ async fn submit(mesh: &Mesh, submit_files: &[PathBuf]) -> Result<()> {
         mesh.settled().await?;
     }
     Ok(())
-}
-
-/// Compares every account's statement and balance with the trace.
-async fn compare(mesh: &Mesh, trace: &Trace) -> Result<()> {
-    let begun = Instant::now();
-    let (mut lines, mut pages, mut different) = (0, 0, 0);
-    // Every region in turn is asked, whoever's home it is.
-    let mut regions = mesh.channels.values().cycle();
-    for (&account, expected) in &trace.accounts {
-        let channel = regions.next().context("the mesh has no regions")?;
-        let (statement, read) = statement(channel, account).await.with_context(|| format!("statement of account {account}"))?;
-        lines += statement.len();
-        pages += read;
-        for difference in trace.compare(account, &statement) {
-            different += 1;
-            if different <= DIFFERENCES_SHOWN_MAX {
-                println!("{difference}");
-            }
-        }
-        let last = expected.expected.last().map_or(0, |line| line.balance);
-        let balance = balance(channel, account).await.with_context(|| format!("balance of account {account}"))?;
-        if balance != last {
-            different += 1;
-            if different <= DIFFERENCES_SHOWN_MAX {
-                println!("account {account}: the balance is {balance} minor units, the trace ends at {last}");
-            }
-        }
-    }
-    for (&user, counter) in trace.counters() {
-        let channel = regions.next().context("the mesh has no regions")?;
-        let (statement, _) = statement(channel, user).await.with_context(|| format!("statement of user {user}"))?;
-        let balance = balance(channel, user).await.with_context(|| format!("balance of user {user}"))?;
-        let booked = counter.transfers + usize::from(counter.pays > 0);
-        if balance != counter.gets || statement.len() != booked || statement.last().map(|line| line.1) != Some(balance) {
-            different += 1;
-            if different <= DIFFERENCES_SHOWN_MAX {
-                println!(
-                    "user {user}, the other end of {} transfers: {} lines and a balance of {balance} minor units instead of {booked} and {}",
-                    counter.transfers,
-                    statement.len(),
-                    counter.gets
-                );
-            }
-        }
-    }
-    ensure!(different == 0, "{different} differences between the mesh and the trace");
-    println!("compared {lines} statement lines of {} accounts, {pages} pages, in {:.1?}: all agree", trace.accounts.len(), begun.elapsed());
-    Ok(())
-}
-
-/// The whole statement, oldest line first: amounts and running balances; and how many pages it took.
-async fn statement(channel: &Channel, user_id: u64) -> Result<(Vec<(i64, i64)>, usize)> {
-    let mut client = WalletServiceClient::new(channel.clone());
-    let (mut lines, mut pages, mut page_token) = (Vec::new(), 0, String::new());
-    loop {
-        let request = GetStatementRequest { user_id, currency_code: CURRENCY.into(), page_size: PAGE_LINES, page_token, read: None };
-        let page = client.get_statement(timed(request)).await.map_err(refused)?.into_inner();
-        ensure!(page.lines.len() <= PAGE_LINES as usize, "a page has {} lines, {PAGE_LINES} were asked for", page.lines.len());
-        ensure!(!page.lines.is_empty() || page.next_page_token.is_empty(), "a page without lines is not the last");
-        lines.extend(page.lines.iter().map(|line| (line.amount_minor_units, line.balance_minor_units)));
-        pages += 1;
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
-    lines.reverse();
-    Ok((lines, pages))
-}
-
-/// The booked balance, all of it available.
-async fn balance(channel: &Channel, user_id: u64) -> Result<i64> {
-    let mut client = WalletServiceClient::new(channel.clone());
-    let answer = client.get_balance(timed(GetBalanceRequest { user_id, read: None })).await.map_err(refused)?.into_inner();
-    let [balance] = &answer.balances[..] else { bail!("{} balances, one account was opened", answer.balances.len()) };
-    ensure!(balance.currency_code == CURRENCY, "the account is in {}", balance.currency_code);
-    ensure!(balance.available_minor_units == balance.booked_minor_units, "money is held, and nothing held it");
-    Ok(balance.booked_minor_units)
 }
 
 fn timed<M>(message: M) -> Request<M> {

@@ -42,7 +42,9 @@ pub(crate) struct Cuts {
     pub(crate) whole: usize,
     /// Cuts through what answered.
     pub(crate) partial: usize,
-    /// Ways between shards that were found with money in transit: cuts that find none prove little.
+    /// Pairs of shards that were compared in them, one way and one currency each.
+    pub(crate) ways: usize,
+    /// Those that were found with money in transit: cuts that find none prove little.
     pub(crate) ways_in_transit: usize,
     /// Runs of `paymesh verify`, and how many of them could ask everything.
     pub(crate) verified: usize,
@@ -116,6 +118,7 @@ impl Cuts {
                     "{sender:?} to {receiver:?}: {received} of {currency} arrived, {sent_by_then} had left by then, {sent} since"
                 ));
             }
+            self.ways += 1;
             self.ways_in_transit += usize::from(sent > received);
         }
     }

@@ -10,13 +10,17 @@ use std::{
 
 use futures::StreamExt as _;
 use paymesh_contract::{
+    common::v1::{ReadLevel, ReadOptions},
     payments::v1::{ListPaymentsRequest, PaymentStatus, payment_service_client::PaymentServiceClient},
     wallet::v1::{GetBalanceRequest, GetStatementRequest, LineKind, StatementLine, wallet_service_client::WalletServiceClient},
 };
 use tokio::time::Instant;
 use tonic::{Response, Status, transport::Channel};
 
-use crate::load::{Paid, Record, User, is_worth_another_try};
+use crate::{
+    load::{Paid, Record, User, is_worth_another_try},
+    world::REGIONS,
+};
 
 /// Lines and payments that are asked for at once.
 const PAGE: u32 = 1_000;
@@ -76,6 +80,7 @@ pub(crate) async fn check(entries: &[Channel], record: &Record) -> usize {
     of_payment.remove("");
     compare(record, of_payment, &mut wrong);
     lists(entries, record, &mut wrong).await;
+    copies(entries, &mut wrong).await;
     let told = wrong.iter().take(TOLD_MAX).cloned().collect::<Vec<_>>().join("\n");
     assert!(wrong.is_empty(), "{} differences between what was acknowledged and what is there:\n{told}", wrong.len());
     count
@@ -145,11 +150,8 @@ async fn lists(entries: &[Channel], record: &Record, wrong: &mut Vec<String>) {
         let mut client = PaymentServiceClient::new(entries[number % entries.len()].clone());
         let mut page_token = String::new();
         loop {
-            let page = client
-                .list_payments(ListPaymentsRequest { payer_id: user.0, page_size: PAGE, page_token, read: None })
-                .await
-                .unwrap()
-                .into_inner();
+            let page =
+                client.list_payments(ListPaymentsRequest { payer_id: user.0, page_size: PAGE, page_token }).await.unwrap().into_inner();
             for payment in page.payments {
                 let Some(paid) = expected.remove(payment.payment_id.as_str()) else {
                     wrong.push(format!("nobody asked for this, or it is listed twice: {payment:?}"));
@@ -173,6 +175,28 @@ async fn lists(entries: &[Channel], record: &Record, wrong: &mut Vec<String>) {
     }
 }
 
+/// What copies answer that lack nothing is what the home answers.
+async fn copies(entries: &[Channel], wrong: &mut Vec<String>) {
+    let mut answered = 0;
+    for user in User::all() {
+        let mut balances = Vec::new();
+        for (number, entry) in entries.iter().enumerate() {
+            let mut client = WalletServiceClient::new(entry.clone());
+            let read = ReadOptions { level: ReadLevel::Local.into(), max_staleness_ms: Some(0), at_least: Vec::new() };
+            let request = GetBalanceRequest { user_id: user.0, read: Some(read) };
+            let answer = ask(async || client.get_balance(request.clone()).await).await;
+            let region = answer.source.unwrap_or_default().region;
+            answered += usize::from(region == REGIONS[number] && region != user.home());
+            balances.push((region, answer.balances));
+        }
+        if balances.iter().any(|(_, found)| *found != balances[0].1) {
+            wrong.push(format!("user {}: regions answer with different balances: {balances:?}", user.0));
+        }
+    }
+    // Each zone has a region that does not lead them.
+    assert!(answered >= User::all().count(), "{answered} answers from copies");
+}
+
 /// A whole statement, oldest line first.
 async fn statement(entry: &Channel, user: User, currency: &str) -> Vec<StatementLine> {
     let mut client = WalletServiceClient::new(entry.clone());
@@ -191,9 +215,9 @@ async fn statement(entry: &Channel, user: User, currency: &str) -> Vec<Statement
 }
 
 async fn balance(entry: &Channel, user: User, currency: &str) -> i64 {
-    let request = GetBalanceRequest { user_id: user.0, read: None };
+    let request = GetBalanceRequest { user_id: user.0, ..GetBalanceRequest::default() };
     let mut client = WalletServiceClient::new(entry.clone());
-    let answer = ask(async || client.get_balance(request.clone()).await).await;
+    let answer = ask(async || client.get_balance(request).await).await;
     answer.balances.iter().find(|balance| balance.currency_code == currency).unwrap().booked_minor_units
 }
 

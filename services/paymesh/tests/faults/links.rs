@@ -18,6 +18,13 @@ pub(crate) struct Link {
     pub(crate) bytes_per_s: Option<u64>,
 }
 
+impl Link {
+    /// How long so many bytes keep it busy.
+    pub(crate) fn time_for(self, bytes: usize) -> Duration {
+        self.bytes_per_s.map_or(Duration::ZERO, |rate| Duration::from_micros(bytes as u64 * 1_000_000 / rate))
+    }
+}
+
 /// Every link among some regions.
 #[derive(Debug)]
 pub(crate) struct Links {

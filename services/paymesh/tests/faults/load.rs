@@ -12,13 +12,13 @@ use std::{
 
 use futures::StreamExt as _;
 use paymesh_contract::{
-    common::v1::Money,
+    common::v1::{Money, Position, ReadLevel, ReadOptions},
     directory::v1::{EnrollUserRequest, directory_service_client::DirectoryServiceClient},
     payments::v1::{
         CreatePaymentRequest, CreatePaymentsRequest, PaymentStatus, RefundPaymentRequest, RefundPaymentResponse, payment_outcome::Outcome,
         payment_service_client::PaymentServiceClient,
     },
-    wallet::v1::{CloseAccountRequest, DepositRequest, wallet_service_client::WalletServiceClient},
+    wallet::v1::{CloseAccountRequest, DepositRequest, GetBalanceRequest, GetBalanceResponse, wallet_service_client::WalletServiceClient},
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::Instant;
@@ -62,6 +62,15 @@ impl User {
             ("eu", _) => "DE",
             (_, 0) => "JP",
             _ => "US",
+        }
+    }
+
+    /// The region that leads their shard, by the configuration.
+    pub(crate) fn home(self) -> &'static str {
+        match (self.zone(), self.0 % 2) {
+            ("eu", _) => "eu_west",
+            (_, 0) => "us_east",
+            _ => "us_west",
         }
     }
 
@@ -125,6 +134,9 @@ pub(crate) struct Record {
     pub(crate) wrong: Vec<String>,
     /// Requests that were sent more than once.
     pub(crate) repeated: u64,
+    /// Reads that were to have a write in them and were answered, and those of them that a copy answered.
+    pub(crate) own_writes_read: u64,
+    pub(crate) read_from_copies: u64,
 }
 
 impl Record {
@@ -133,6 +145,8 @@ impl Record {
         self.refunded.extend(other.refunded);
         self.wrong.extend(other.wrong);
         self.repeated += other.repeated;
+        self.own_writes_read += other.own_writes_read;
+        self.read_from_copies += other.read_from_copies;
     }
 }
 
@@ -255,6 +269,9 @@ impl Caller {
             Ended::Answered(answer) => {
                 let payment = answer.payment.unwrap_or_default();
                 self.note(&request, payment.payment_id.clone(), payment.status());
+                if let Some(position) = answer.position.filter(|_| self.random.random_ratio(1, 4)) {
+                    self.read_own_write(request.payer_id, position).await;
+                }
             }
             Ended::Refused(status) => self.record.wrong.push(format!("{request:?}: {status}")),
         }
@@ -321,6 +338,21 @@ impl Caller {
             Ended::Refused(status) => return self.record.wrong.push(format!("{request:?}: {status}")),
         };
         self.record.refunded.push(Refunded { payment_id, minor, taken });
+    }
+
+    /// Asks any region for an answer that has this write in it. It may not come; an older one must not.
+    async fn read_own_write(&mut self, user_id: u64, written: Position) {
+        let entry = self.entries[self.random.random_range(0..self.entries.len())].clone();
+        let read = ReadOptions { level: ReadLevel::Local.into(), max_staleness_ms: None, at_least: vec![written.clone()] };
+        let request = timed(GetBalanceRequest { user_id, read: Some(read) });
+        let Ok(answer) = WalletServiceClient::new(entry).get_balance(request).await else { return };
+        let GetBalanceResponse { position, source, .. } = answer.into_inner();
+        let position = position.unwrap_or_default();
+        if (&position.zone, position.shard) != (&written.zone, written.shard) || position.sequence < written.sequence {
+            self.record.wrong.push(format!("asked for at least {written:?}, {source:?} answered at {position:?}"));
+        }
+        self.record.own_writes_read += 1;
+        self.record.read_from_copies += u64::from(source.is_some_and(|source| source.region != User(user_id).home()));
     }
 
     fn note(&mut self, request: &CreatePaymentRequest, payment_id: String, status: PaymentStatus) {

@@ -20,7 +20,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use tokio::{
@@ -228,8 +227,6 @@ async fn deliver(
         // What does not get there is lost, as packets are.
         let _ = socket.send_to(&packet, target).await;
         waiting_bytes.fetch_sub(packet.len(), Ordering::Relaxed);
-        if let Some(rate) = link.borrow().bytes_per_s {
-            free_at = Instant::now() + Duration::from_secs_f64(packet.len() as f64 / rate as f64);
-        }
+        free_at = Instant::now() + link.borrow().time_for(packet.len());
     }
 }

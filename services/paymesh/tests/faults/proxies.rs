@@ -95,21 +95,20 @@ async fn one_way(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut link: watc
     let mut free_at = Instant::now();
     loop {
         let due = on_its_way.front().map(|(due, _)| (*due).max(free_at));
-        let Link { delay, cut, bytes_per_s } = *link.borrow_and_update();
+        let now: Link = *link.borrow_and_update();
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
         tokio::select! {
             read = from.read_buf(&mut chunk), if open && on_its_way.len() < CHUNKS_MAX => {
                 open = read? > 0;
-                on_its_way.push_back((Instant::now() + delay, chunk));
+                on_its_way.push_back((Instant::now() + now.delay, chunk));
             }
-            () = sleep_until(due.unwrap_or(free_at)), if due.is_some() && !cut => {
+            () = sleep_until(due.unwrap_or(free_at)), if due.is_some() && !now.cut => {
                 let Some((_, chunk)) = on_its_way.pop_front() else { continue };
                 if chunk.is_empty() {
                     return to.shutdown().await;
                 }
                 to.write_all(&chunk).await?;
-                let rate = bytes_per_s.map_or(0.0, |rate| chunk.len() as f64 / rate as f64);
-                free_at = Instant::now() + Duration::from_secs_f64(rate);
+                free_at = Instant::now() + now.time_for(chunk.len());
             }
             changed = link.changed() => if changed.is_err() {
                 return Ok(());

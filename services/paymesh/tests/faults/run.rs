@@ -75,15 +75,18 @@ async fn no_money_is_lost_or_made_while_links_fail_and_nodes_die() {
     let (cuts, settled) = tokio::join!(sampling, settle(&world));
     let cuts = cuts.unwrap();
     println!(
-        "{:.0?} of faults: {} payments, {} of them between zones, {} refunds, {} requests sent again\n\
-         {} whole cuts and {} partial ones, {} ways in transit in them; `paymesh verify` ran {} times, {} of them over everything",
+        "{:.0?} of faults: {} payments, {} of them between zones, {} refunds, {} requests sent again, {} own writes read, {} of them from copies\n\
+         {} whole cuts and {} partial ones, in them {} ways between shards, {} of them with money in transit; `paymesh verify` ran {} times, {} of them over everything",
         suffered,
         record.paid.len(),
         gauge.crossed.load(Relaxed),
         record.refunded.len(),
         record.repeated,
+        record.own_writes_read,
+        record.read_from_copies,
         cuts.whole,
         cuts.partial,
+        cuts.ways,
         cuts.ways_in_transit,
         cuts.verified,
         cuts.verified_whole
@@ -108,7 +111,7 @@ async fn links_do_as_they_are_told(world: &World) {
     // A user whose home is us_east, asked for at us_west.
     let (entry, home) = (1, 0);
     let ask = async |wait_ms: u64| {
-        let mut request = Request::new(GetBalanceRequest { user_id: 102, read: None });
+        let mut request = Request::new(GetBalanceRequest { user_id: 102, ..GetBalanceRequest::default() });
         request.set_timeout(Duration::from_millis(wait_ms));
         let begun = Instant::now();
         WalletServiceClient::new(world.entries[entry].clone()).get_balance(request).await.map(|_| begun.elapsed())

@@ -2,11 +2,10 @@
 
 use std::{
     net::TcpStream,
-    process::Command,
     time::{Duration, Instant},
 };
 
-use crate::support::{ONE_REGION, PAYMESH, TestMesh};
+use crate::support::{Launch, ONE_REGION, TestMesh};
 
 const REGION: &str = "eu_west";
 /// Files that the node may open.
@@ -17,11 +16,9 @@ const RID_OF_MAX: Duration = Duration::from_secs(30);
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_connections_leave_a_node_its_files_and_others_their_turn() {
     let mut mesh = TestMesh::new(ONE_REGION);
-    let mut command = Command::new("sh");
-    command.args(["-c", &format!("ulimit -n {FILES_MAX} && exec \"$@\""), "sh", PAYMESH, "node", "--supervised", "--region", REGION]);
-    command.arg("--data").arg(mesh.data(REGION)).env("PAYMESH_CONFIG", mesh.config()).env_remove("RUST_LOG");
-    mesh.spawn_command(REGION, command);
-    mesh.wait_ready(REGION);
+    let limited = ["sh", "-c", &format!("ulimit -n {FILES_MAX} && exec \"$@\""), "sh"].map(str::to_owned);
+    mesh.launch(REGION, Launch { before: limited.into(), ..Launch::default() });
+    mesh.start(REGION);
     mesh.enrol(REGION, 7, "DE", 100).await;
 
     let silent: Vec<TcpStream> = (0..2 * FILES_MAX).map(|_| TcpStream::connect(("127.0.0.1", mesh.grpc_port(REGION))).unwrap()).collect();
