@@ -111,7 +111,7 @@ async fn links_do_as_they_are_told(world: &World) {
     // A user whose home is us_east, asked for at us_west.
     let (entry, home) = (1, 0);
     let ask = async |wait_ms: u64| {
-        let mut request = Request::new(GetBalanceRequest { user_id: 102, ..GetBalanceRequest::default() });
+        let mut request = Request::new(GetBalanceRequest { user_id: 102, read: None });
         request.set_timeout(Duration::from_millis(wait_ms));
         let begun = Instant::now();
         WalletServiceClient::new(world.entries[entry].clone()).get_balance(request).await.map(|_| begun.elapsed())
