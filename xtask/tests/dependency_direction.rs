@@ -19,6 +19,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("paymesh-types", &[]),
     ("paymesh-telemetry", &[]),
     ("paymesh-contract", &["paymesh-types"]),
+    // For those who call the mesh: it knows the contract, and nothing of how the mesh is made.
+    ("paymesh-client", &["paymesh-types", "paymesh-contract"]),
     ("paymesh-topology", &["paymesh-types"]),
     ("paymesh-ledger", &["paymesh-types"]),
     ("paymesh-journal", &["paymesh-types", "paymesh-contract", "paymesh-ledger"]),

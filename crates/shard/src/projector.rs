@@ -10,10 +10,12 @@ use crate::{Error, base::Base, counts};
 
 /// Entries of one projection at most. The more there are, the more writes to the same account become one.
 const PROJECTION_ENTRIES_MAX: usize = 65_536;
-/// Small projections wait this long for more entries at most, unless a reader waits for them.
-const LINGER_MAX: Duration = Duration::from_millis(100);
-/// At a follower, so many times as long as the last one took: an idle one is current soon, a busy one saves its strength.
-const LINGER_TIMES: u32 = 8;
+/// Small projections wait this long for more entries, unless a reader waits for them.
+const LINGER: Duration = Duration::from_millis(100);
+/// At a follower, so many times as long as the last one took, and so long at most: an idle one is current soon, a busy one saves
+/// its strength.
+const LINGER_TIMES: u32 = 4;
+const LINGER_SHORT_MAX: Duration = Duration::from_millis(25);
 /// Projections from this many entries on do not wait.
 const LINGER_ENTRIES: u64 = 4_096;
 /// Between tries when storage fails.
@@ -77,14 +79,14 @@ pub(crate) enum Linger {
 
 /// Projects until that is no longer possible, and says why.
 pub(crate) async fn run(base: &Base, linger: Linger) -> String {
-    let mut wait = LINGER_MAX;
+    let mut took = Duration::ZERO;
     loop {
+        let wait = match linger {
+            Linger::Long => LINGER,
+            Linger::Short => (took * LINGER_TIMES).min(LINGER_SHORT_MAX),
+        };
         match step(base, wait).await {
-            Ok(took) => {
-                if let Linger::Short = linger {
-                    wait = (took * LINGER_TIMES).min(LINGER_MAX);
-                }
-            }
+            Ok(lasted) => took = lasted,
             Err(Error::Storage { source, .. }) if source.is_retryable() => {
                 tracing::warn!(shard = %base.shard, %source, "cannot project yet");
                 tokio::time::sleep(RETRY_PAUSE).await;

@@ -94,6 +94,39 @@ async fn a_replica_in_the_zone_is_the_leaders_journal_byte_for_byte_also_after_a
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replicas_tables_follow_soon_without_anybody_asking() {
+    let (_disk, shard) = leader().await;
+    let own = Disk::memory(&eu(0));
+    let replica = open(&own, Holding::Whole, true).await;
+    for _ in 0..5 {
+        all(&shard, [deposit(1, 5)]).await;
+        replica.add(segments(shard.tail(), replica.end().await.sequence).await).await.expect("they are added");
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        assert_eq!(replica.projected(), Some(replica.tail().head()));
+    }
+    replica.close().await;
+}
+
+#[tokio::test]
+async fn much_at_once_is_checked_like_little() {
+    let (_disk, shard) = leader().await;
+    all(&shard, (0..300).map(|number| deposit(1 + number % 5, 1))).await;
+    for own in disks(&Holding::Whole) {
+        let replica = open(&own, Holding::Whole, true).await;
+        let sent = segments(shard.tail(), Sequence(0)).await;
+        let mut damaged = sent.clone();
+        let last = damaged.last_mut().expect("there are some");
+        last.root[0] ^= 1;
+        let refused = replica.add(damaged).await;
+        assert!(matches!(refused, Err(AddError::BadSegment(_))), "{refused:?}");
+        assert_eq!(replica.end().await.sequence, Sequence(0));
+        let end = replica.add(sent).await.expect("what the leader wrote is added");
+        assert_eq!(end.sequence, shard.tail().head());
+        replica.close().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replica_forgets_request_ids_when_its_leader_does() {
     const HOUR: u64 = 3_600;
     let time = support::Time::new();

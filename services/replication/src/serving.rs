@@ -30,8 +30,8 @@ use crate::{
     wire,
 };
 
-/// Payload bytes of a message, unless one segment has more.
-const MESSAGE_PAYLOAD_BYTES: usize = 1 << 20;
+/// Payload bytes of a message, unless one segment has more: some ten thousand payments.
+const MESSAGE_PAYLOAD_BYTES: usize = 1 << 18;
 /// Segments of a message at most.
 const MESSAGE_SEGMENTS_MAX: usize = 1_024;
 /// Entries from which on a segment is reduced on a thread of its own.

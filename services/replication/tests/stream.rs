@@ -17,14 +17,15 @@ use paymesh_contract::{
         FollowAcknowledgement, FollowRequest, FollowResponse, FollowStart, GetReplicationRequest, GetReplicationResponse,
         ReadCheckpointRequest, ReadCheckpointResponse, ReplicaState, VerifyReplicaRequest, VerifyReplicaResponse,
         follow_request::Message,
+        read_checkpoint_response,
         replication_service_client::ReplicationServiceClient,
         replication_service_server::{ReplicationService, ReplicationServiceServer},
     },
 };
-use paymesh_journal::{Holding, Identity, memory::MemoryStore};
+use paymesh_journal::{Holding, Identity, Origin, memory::MemoryStore};
 use paymesh_ledger::{Command, CreatePayment, Request as LedgerRequest};
 use paymesh_mesh::{Limits, Mesh};
-use paymesh_replication::{Ended, Followed, Following, Replicas, Replication, plan};
+use paymesh_replication::{Ended, Followed, Following, Remaking, Replicas, Replication, plan};
 use paymesh_shard::{Options, Replica, ReplicaOptions, Retention, Shard, Shards};
 use paymesh_topology::Topology;
 use paymesh_types::{Currency, Money, RegionName, Sequence, ShardRef, Timestamp, UserId};
@@ -439,5 +440,234 @@ async fn a_leader_that_lies_is_not_believed_and_what_it_says_not_stored() {
         assert!(!said.replicas[0].problem.is_empty(), "{what}");
         drop(stop);
         serving.await.expect("it ends");
+    }
+}
+
+/// us_west's whole copy of global/0, which us_east leads: a checkpoint of many chunks, with a leader and a follower that are cut off
+/// while it comes.
+#[tokio::test]
+async fn a_follower_that_is_outrun_takes_up_its_checkpoint_where_it_was_cut_off() {
+    const ROWS: usize = 20_000;
+    let (listens, port) = listener().await;
+    let topology = topology([port, 1]);
+    let name = shard("global", 0);
+    let identity = Identity { shards: 2, ..identity(&name, Holding::Whole) };
+    let store = MemoryStore::new(&identity);
+    let time = Arc::new(std::sync::atomic::AtomicU64::new(1_700_000_000_000_000));
+    let now = time.clone();
+    let day = Duration::from_secs(86_400);
+    let options = Options { outcome_retention: day, retention: Retention { time: Some(day), bytes: None }, ..Options::default() };
+    let clock: paymesh_shard::Clock = Arc::new(move || Timestamp(now.load(std::sync::atomic::Ordering::Relaxed)));
+    let opened = Shard::open(&identity, store.open(&identity).expect("it opens"), options, clock).await.expect("the shard opens");
+    let euro = Currency::from_code("EUR").expect("EUR");
+    let submit = async |commands: Vec<Command>| {
+        let requests = commands.into_iter().map(|command| LedgerRequest { id: None, command }).collect();
+        opened.submit_all(requests).await.expect("it serves").into_iter().for_each(|answer| drop(answer.expect("it is accepted")));
+    };
+    let enrol = |number: usize| Command::EnrollUser {
+        user: user(number as u64),
+        country: "US".parse().expect("a country"),
+        currencies: std::iter::once(euro).collect(),
+    };
+    submit((1..=ROWS / 2).map(enrol).collect()).await;
+    time.fetch_add(3 * 86_400_000_000, std::sync::atomic::Ordering::Relaxed);
+    submit(vec![enrol(ROWS)]).await;
+    until("the leader lets go of it", || opened.tail().kept_after() > Sequence(0)).await;
+    let manifest = opened.store().checkpoints.latest().await.expect("it is read").expect("there is one");
+    assert!(manifest.chunks.len() >= 5, "{}", manifest.chunks.len());
+
+    let mesh = Mesh::new(topology.clone(), region("us_east")).expect("a mesh");
+    let shards = || Shards::new(BTreeMap::from([(name.clone(), Ok(opened.clone()))]));
+    let service = Replication::new(mesh.clone(), shards(), Replicas::default());
+    let (stop, serving) = serve(&mesh, Routes::new(service.server()), listens);
+    let mut copy = MemoryStore::new(&identity);
+    let at = Mesh::new(topology.clone(), region("us_west")).expect("a mesh");
+    let following = Following::new(Followed { shard: name.clone(), leader: region("us_east"), holding: Holding::Whole });
+    let replica_options = ReplicaOptions { outcome_retention: day, retention: Retention::default() };
+    let open_copy = async |copy: &MemoryStore| {
+        let store = copy.open(&identity).expect("it opens");
+        Replica::open(&identity, store.journal.clone(), Some(store), replica_options).await.expect("the replica opens")
+    };
+    let replica = open_copy(&copy).await;
+    let ended = tokio::time::timeout(PATIENCE, following.run(replica.clone(), &at)).await.expect("it ends");
+    assert!(matches!(&ended, Ended::Outrun(why) if why.contains("is kept from entry")), "{ended:?}");
+    replica.close().await;
+    following.withdraw(Remaking::Bootstrapping(0, 0), String::new());
+
+    // The follower's machine stops after some chunks, twice; the leader's journal begins where it did.
+    for (passes, chunks) in [(3, 2), (2, 4)] {
+        copy.fail_after(passes, paymesh_journal::memory::Operation::Checkpoint, paymesh_journal::memory::Fault::PowerCutBefore);
+        let store = copy.open(&identity).expect("it opens");
+        let cut = tokio::time::timeout(Duration::from_millis(1_500), following.bootstrap(&store.journal, Some(&store.checkpoints), &at));
+        assert!(cut.await.is_err(), "it tries on while its machine is down");
+        copy = copy.crash();
+        let store = copy.open(&identity).expect("it opens");
+        let draft = store.checkpoints.draft().await.expect("it is read").expect("it was begun");
+        assert!(draft.chunks >= chunks && (draft.chunks as usize) < manifest.chunks.len(), "{draft:?} after {passes}");
+        assert_eq!(store.journal.head().await.expect("it is read").sequence, Sequence(0), "nothing begins before all is there");
+    }
+    let store = copy.open(&identity).expect("it opens");
+    following.bootstrap(&store.journal, Some(&store.checkpoints), &at).await.expect("it begins");
+    assert_eq!(store.checkpoints.latest().await.expect("it is read"), Some(manifest));
+    let replica = open_copy(&copy).await;
+    let (kept, keeper) = (replica.clone(), following.clone());
+    let keeping = tokio::spawn(async move { keeper.run(kept, &at).await });
+    until("it follows", || replica.tail().head() == opened.status().head && replica.projected() == Some(opened.status().head)).await;
+    let leaders = store_rows(&opened.store().tables).await;
+    assert_eq!(store_rows(&copy.open(&identity).expect("it opens").tables).await.len(), leaders.len());
+    assert!(store_rows(&copy.open(&identity).expect("it opens").tables).await == leaders, "row by row");
+    let of_leader = replication(&Mesh::new(topology.clone(), region("us_west")).expect("a mesh"), "us_east").await;
+    assert_eq!(of_leader.followers.len(), 1);
+    keeping.abort();
+    drop(stop);
+    serving.await.expect("it ends");
+}
+
+async fn store_rows(tables: &Arc<dyn paymesh_journal::Tables>) -> Vec<String> {
+    let mut snapshot = tables.snapshot().await.expect("a snapshot");
+    let mut rows = Vec::new();
+    loop {
+        let page = snapshot.next().await.expect("rows are read");
+        if page.is_empty() {
+            rows.sort_unstable();
+            return rows;
+        }
+        rows.extend(page.iter().map(|row| format!("{row:?}")));
+    }
+}
+
+/// Across the border goes only where the journal begins: no checkpoint, and of other shards only those of the follower's zone.
+#[tokio::test]
+async fn a_follower_across_the_border_gets_no_checkpoint() {
+    let (listens, port) = listener().await;
+    let topology = topology([1, port]);
+    let store = MemoryStore::new(&identity(&shard("eu", 0), Holding::Whole));
+    let leader = Leader::start(&topology, listens, &store).await;
+    leader.fill(3).await;
+    let mesh = Mesh::new(topology.clone(), region("us_east")).expect("a mesh");
+    let ask = async |name: &str| {
+        let channel = mesh.to_region(&region("eu_west")).expect("a region");
+        let shard = Some(common::ShardRef { zone: "eu".to_owned(), shard: 0 });
+        let request = ReadCheckpointRequest { shard, region: name.to_owned(), root_hash: Vec::new(), chunks: 0 };
+        ReplicationServiceClient::new(channel).read_checkpoint(request).await
+    };
+    let refused = ask("us_east").await.expect_err("it is kept whole");
+    assert_eq!((refused.code(), &*Fault::from_status(&refused).reason), (Code::FailedPrecondition, "CHECKPOINT_NOT_FOUND"));
+    let refused = ask("atlantis").await.expect_err("there is no such region");
+    assert_eq!((refused.code(), &*Fault::from_status(&refused).reason), (Code::InvalidArgument, "INVALID_FIELD"));
+    // As retention would, with a checkpoint beside it that is for the zone alone.
+    let opened = &leader.shard;
+    opened.books().await.expect("it serves");
+    let segments = opened.tail().segments(Sequence(1), usize::MAX).await.expect("they are read");
+    let mut origin = Origin::beginning(opened.reference());
+    for segment in &segments {
+        origin.pass(segment, &segment.entries(opened.reference()).expect("they decode"));
+    }
+    origin.peers.insert(shard("eu", 3), paymesh_journal::Marks { sent: Sequence(1), taken_in: Sequence(5) });
+    let snapshot = opened.store().tables.snapshot().await.expect("a snapshot");
+    let ending = segments.last().expect("there is one");
+    paymesh_journal::checkpoint::make(opened.reference(), snapshot, ending, &opened.store().checkpoints).await.expect("it is made");
+    opened.store().journal.prune(opened.epoch(), &origin).await.expect("it is cut");
+    let mut answers = ask("us_east").await.expect("a stream").into_inner();
+    let first = answers.message().await.expect("a message").expect("a message");
+    let Some(read_checkpoint_response::Message::Start(start)) = first.message else { panic!("{first:?}") };
+    assert!(start.checkpoint.is_none());
+    let told = start.origin.expect("it says where");
+    assert_eq!(told.sequence, origin.sequence.0);
+    assert!(told.peers.iter().all(|peer| peer.zone == "global") && told.peers.len() == 1, "{told:?}");
+    assert!(answers.message().await.expect("it ends").is_none(), "and nothing else");
+    leader.stop().await;
+}
+
+#[tokio::test]
+async fn a_copy_knows_of_when_it_is_by_its_own_questions() {
+    let (listens, port) = listener().await;
+    let topology = topology([1, port]);
+    let store = MemoryStore::new(&identity(&shard("eu", 0), Holding::Whole));
+    let leader = Leader::start(&topology, listens, &store).await;
+    leader.fill(3).await;
+    let begun = tokio::time::Instant::now();
+    let (_, replica, keeping, _mesh) = follow(&topology, &copy_store()).await;
+    until("it is current", || replica.current_at().is_some()).await;
+    let mut last = replica.current_at().expect("it was");
+    assert!(last >= begun, "the question was put after it began");
+    // A leader that does nothing is asked all the same.
+    for _ in 0..3 {
+        until("it is asked again", || replica.current_at() > Some(last)).await;
+        last = replica.current_at().expect("it was");
+        assert!(last <= tokio::time::Instant::now());
+    }
+    leader.fill(20).await;
+    let filled = tokio::time::Instant::now();
+    until("it is current again", || replica.current_at() > Some(filled)).await;
+    assert_eq!(replica.tail().head(), leader.shard.status().head);
+    // Without a leader it grows old.
+    leader.stop().await;
+    let stopped = tokio::time::Instant::now();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(replica.current_at().is_some_and(|at| at <= stopped));
+    keeping.abort();
+}
+
+#[tokio::test]
+async fn the_directory_goes_everywhere_whole_and_nothing_sealed_with_it() {
+    let name = shard("directory", 0);
+    let identity = Identity { shard: name.clone(), ..identity(&name, Holding::Whole) };
+    for sealed in [false, true] {
+        let store = MemoryStore::new(&identity).open(&identity).expect("it opens");
+        let directory = Shard::open(&identity, store, Options::default(), Arc::new(|| Timestamp(1))).await.expect("the shard opens");
+        let claim = |number| Command::ClaimUser { user: user(number), zone: "eu".parse().expect("a zone's name") };
+        let enrol = Command::EnrollUser { user: user(9), country: "DE".parse().expect("a country"), currencies: [].into_iter().collect() };
+        let commands = if sealed { vec![claim(1), enrol] } else { vec![claim(1), claim(2)] };
+        let requests = commands.into_iter().map(|command| LedgerRequest { id: None, command }).collect();
+        directory.submit_all(requests).await.expect("it serves");
+        let segments = directory.tail().segments(Sequence(1), usize::MAX).await.expect("they are read");
+
+        // A leader that does not look at what it sends, and an honest one.
+        let message = |segment: &paymesh_journal::Segment| paymesh_contract::replication::v1::Segment {
+            epoch: segment.epoch.0,
+            first_sequence: segment.first.0,
+            count: segment.count,
+            committed_at_us: segment.committed_at.0,
+            previous_hash: segment.previous.to_vec(),
+            root_hash: segment.root.to_vec(),
+            hash: segment.hash.to_vec(),
+            checksum: segment.checksum.to_vec(),
+            whole: Some(segment.payload.clone()),
+            reduced: None,
+        };
+        let said = FollowResponse { segments: segments.iter().map(|segment| message(segment)).collect(), ..FollowResponse::default() };
+        let liar = Routes::new(ReplicationServiceServer::new(Liar { messages: Mutex::new(vec![said]), asked: Arc::default() }));
+        for honest in [false, true] {
+            let (listens, port) = listener().await;
+            let topology = topology([port, 1]);
+            let at = Mesh::new(topology.clone(), region("us_east")).expect("a mesh");
+            let shards = Shards::new(BTreeMap::from([(name.clone(), Ok(directory.clone()))]));
+            let service = Replication::new(at.clone(), shards, Replicas::default());
+            let routes = if honest { Routes::new(service.server()) } else { liar.clone() };
+            let (stop, serving) = serve(&at, routes, listens);
+            let copy = MemoryStore::new(&identity).open(&identity).expect("it opens");
+            let options = ReplicaOptions { outcome_retention: Duration::from_secs(86_400), retention: Retention::default() };
+            let replica = Replica::open(&identity, copy.journal.clone(), Some(copy), options).await.expect("it opens");
+            let following = Following::new(Followed { shard: name.clone(), leader: region("us_east"), holding: Holding::Whole });
+            let (kept, mesh) = (replica.clone(), Mesh::new(topology, region("eu_west")).expect("a mesh"));
+            let keeping = tokio::spawn(async move { following.run(kept, &mesh).await });
+            match (sealed, honest) {
+                (false, _) => until("it is copied", || replica.tail().head() == directory.tail().head()).await,
+                (true, false) => {
+                    let ended = tokio::time::timeout(PATIENCE, keeping).await.expect("it ends").expect("it does not die");
+                    assert!(matches!(&ended, Ended::Stopped(why) if why.contains("sealed part")), "{ended:?}");
+                    assert_eq!(replica.end().await.sequence, Sequence(0), "something was stored");
+                }
+                (true, true) => {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    assert_eq!(replica.end().await.sequence, Sequence(0), "something was sent");
+                    keeping.abort();
+                }
+            }
+            drop(stop);
+            serving.await.expect("it ends");
+        }
+        directory.close().await;
     }
 }

@@ -51,7 +51,7 @@ impl Load {
     }
 
     /// Pays until `until`: at `rate` payments a second, or as fast as it goes. What is paid after `from` makes the rate.
-    pub(crate) async fn pay(mut self, batch: usize, rate: Option<u64>, from: Instant, until: Instant) -> anyhow::Result<Paid> {
+    pub(crate) async fn pay(&mut self, batch: usize, rate: Option<u64>, from: Instant, until: Instant) -> anyhow::Result<Paid> {
         let every = rate.map(|rate| Duration::from_secs_f64(batch as f64 / rate.max(1) as f64));
         let mut due = tokio::time::Instant::now();
         let mut paid = Paid::default();
@@ -80,7 +80,7 @@ impl Load {
     }
 
     /// Pays so many, as fast as it goes.
-    pub(crate) async fn pay_all(mut self, batch: usize, payments: u64) -> anyhow::Result<()> {
+    pub(crate) async fn pay_all(&mut self, batch: usize, payments: u64) -> anyhow::Result<()> {
         for _ in 0..payments.div_ceil(batch.max(1) as u64) {
             self.pay_one(batch).await?;
         }

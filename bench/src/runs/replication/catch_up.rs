@@ -134,9 +134,9 @@ impl Run<'_> {
     async fn postgres_catch_up(&mut self, pair: &mut Pair, alone: Alone, behind: u64) -> anyhow::Result<f64> {
         pair.caught_up().await?;
         pair.subscribe(false).await?;
-        let load = pair.load(self.accounts, self.lab.seed()).await?;
+        let mut load = pair.load(self.accounts, self.lab.seed()).await?;
         load.pay_all(self.batch, behind).await?;
-        let load = pair.load(self.accounts, self.lab.seed()).await?;
+        let mut load = pair.load(self.accounts, self.lab.seed()).await?;
         let close = alone.payments / 2.0 * CLOSE.as_secs_f64();
         let now = Instant::now();
         let paid = load.pay(self.lag_batch, Some(alone.half()), now, now + GIVE_UP);

@@ -56,7 +56,7 @@ impl Run<'_> {
 
     async fn postgres_lag(&mut self, pair: &mut Pair, rate: u64, what: &str) -> anyhow::Result<Lag> {
         let case = format!("{THEIRS}, {what}");
-        let load = pair.load(self.accounts, self.lab.seed()).await?;
+        let mut load = pair.load(self.accounts, self.lab.seed()).await?;
         let (warm, end) = self.times();
         let (paid, visible) = pair.lags(load.pay(self.lag_batch, Some(rate), warm, end), warm).await?;
         ensure!(visible.count() > 0, "nothing was committed while lags were measured");

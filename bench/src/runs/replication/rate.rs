@@ -93,7 +93,8 @@ impl Run<'_> {
 
     async fn postgres_rate(&mut self, pair: &mut Pair, case: &str) -> anyhow::Result<f64> {
         let case = format!("{THEIRS}, {case}");
-        let load = pair.load(self.accounts, self.lab.seed()).await?;
+        // It stays connected until the end: what a server's process used that has just ended may be in nobody's account.
+        let mut load = pair.load(self.accounts, self.lab.seed()).await?;
         let before = (pair.publisher.sample()?, pair.subscriber.sample()?);
         let (warm, end) = self.times();
         let Paid { rate, payments, .. } = load.pay(self.batch, None, warm, end).await?;

@@ -27,7 +27,7 @@ impl Run<'_> {
             pair.subscribe(true).await?;
             pair.caught_up().await?;
             let before = proxy.bytes();
-            let load = pair.load(accounts, self.lab.seed()).await?;
+            let mut load = pair.load(accounts, self.lab.seed()).await?;
             let (warm, end) = self.times();
             let paid = load.pay(batch, None, warm, end).await?;
             pair.caught_up().await?;

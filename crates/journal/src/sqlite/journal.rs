@@ -223,8 +223,8 @@ impl Journal for SqliteJournal {
         let mut rows = sqlx::query(
             // The origin is read with them: what is swept away meanwhile must not look like a gap.
             "SELECT shards.origin_last, first, last, segments.epoch, committed_at, previous, root, hash, checksum, payload
-             FROM shards LEFT JOIN segments ON segments.slot = shards.slot AND first > origin_last
-               AND first >= coalesce((SELECT max(first) FROM segments WHERE slot = ?1 AND first <= ?2), 0)
+             FROM shards LEFT JOIN segments ON segments.slot = shards.slot
+               AND first >= max(origin_last + 1, coalesce((SELECT max(first) FROM segments WHERE slot = ?1 AND first <= ?2), 0))
              WHERE shards.slot = ?1 ORDER BY first LIMIT ?3",
         )
         .bind(self.slot)

@@ -159,10 +159,10 @@ impl Keeper {
         let identity = self.identity(followed);
         let failed = |source| Error::Storage { shard: followed.shard.clone(), source };
         let options = ReplicaOptions { outcome_retention: self.topology.outcome_retention(), retention: retention(&self.topology) };
-        following.note_set_aside(self.storage.set_aside_count(&followed.shard).await.map_err(failed)?);
         match followed.holding {
             Holding::Whole => {
                 let store = self.storage.store(&identity).await.map_err(failed)?;
+                following.note_set_aside(self.storage.set_aside_count(&followed.shard).await.map_err(failed)?);
                 let opened = Replica::open(&identity, store.journal.clone(), Some(store.clone()), options).await;
                 if opened.is_err() {
                     // What is set aside must not be open any more.
@@ -172,7 +172,11 @@ impl Keeper {
                 opened
             }
             // What concerns this zone is taken in by its inboxes; there is nothing to query.
-            Holding::For(_) => Replica::open(&identity, self.storage.journal(&identity).await.map_err(failed)?, None, options).await,
+            Holding::For(_) => {
+                let journal = self.storage.journal(&identity).await.map_err(failed)?;
+                following.note_set_aside(self.storage.set_aside_count(&followed.shard).await.map_err(failed)?);
+                Replica::open(&identity, journal, None, options).await
+            }
         }
     }
 }

@@ -86,12 +86,13 @@ async fn a_region_keeps_whole_copies_of_its_zone_and_makes_a_damaged_one_anew() 
         wait_for(&mesh, region, "global/0", is_current(head)).await;
         assert_eq!(stored(&mesh, region, ("global", 0)).await, stored(&mesh, "us_east", ("global", 0)).await);
         // Nothing of the other zone: nobody here takes money from it.
-        assert!(replicas(&mesh, region).await.iter().all(|replica| replica.whole && named(replica).starts_with("global/")));
+        let of_its_own = |replica: &Replica| named(replica).starts_with("global/") || named(replica) == "directory/0";
+        assert!(replicas(&mesh, region).await.iter().all(|replica| replica.whole && of_its_own(replica)));
     }
     let of_the_other_zone = replicas(&mesh, "eu_west").await;
     assert_eq!(
         of_the_other_zone.iter().map(|replica| (named(replica), replica.whole)).collect::<Vec<_>>(),
-        [("global/0".to_owned(), false), ("global/1".to_owned(), false)]
+        [("directory/0".to_owned(), true), ("global/0".to_owned(), false), ("global/1".to_owned(), false)]
     );
 
     // A byte of the copy, the tables of it, and then what was committed meanwhile.
@@ -109,6 +110,7 @@ async fn a_region_keeps_whole_copies_of_its_zone_and_makes_a_damaged_one_anew() 
     wait_for(&mesh, "us_west", "global/0", is_current(head)).await;
     assert_eq!(stored(&mesh, "us_west", ("global", 0)).await, stored(&mesh, "us_east", ("global", 0)).await);
     mesh.wait_logged("us_west", "a replica was set aside");
+    wait_for(&mesh, "us_west", "global/0", |replica| replica.set_aside == 1).await;
     // It is kept.
     let mut file = open(&mesh.data("us_west")).await;
     let aside = "SELECT count(*) FROM segments JOIN shards USING (slot) WHERE set_aside_at IS NOT NULL";
@@ -122,7 +124,7 @@ async fn a_region_keeps_whole_copies_of_its_zone_and_makes_a_damaged_one_anew() 
     // And the proof: every copy is what its leader has, until somebody changes a row of one.
     let report = mesh.assert_books();
     let copies = report["copies"].as_array().unwrap();
-    assert_eq!(copies.len(), 8, "{report}");
+    assert_eq!(copies.len(), 11, "{report}");
     assert!(copies.iter().all(|copy| copy["good"] == true), "{report}");
     assert_eq!(copies.iter().filter(|copy| copy["shard"] == "global/0" && copy["sequence"] == head).count(), 3, "{report}");
     let tables = mesh.data("us_west").join("global-0.tables.sqlite");

@@ -1,0 +1,118 @@
+//! The contract's calls, as the client makes them.
+
+use paymesh_contract::{
+    common::v1::{Position, ReadLevel, ReadOptions},
+    directory::v1::{EnrollUserRequest, EnrollUserResponse, directory_service_client::DirectoryServiceClient},
+    payments::v1::{
+        CapturePaymentRequest, CapturePaymentResponse, CreatePaymentRequest, CreatePaymentResponse, GetPaymentRequest, GetPaymentResponse,
+        GetRequestOutcomeRequest, GetRequestOutcomeResponse, ListPaymentsRequest, ListPaymentsResponse, RefundPaymentRequest,
+        RefundPaymentResponse, VoidPaymentRequest, VoidPaymentResponse, payment_service_client::PaymentServiceClient,
+    },
+    wallet::v1::{
+        CloseAccountRequest, CloseAccountResponse, DepositRequest, DepositResponse, GetBalanceRequest, GetBalanceResponse,
+        GetStatementRequest, GetStatementResponse, OpenAccountRequest, OpenAccountResponse, WithdrawRequest, WithdrawResponse,
+        wallet_service_client::WalletServiceClient,
+    },
+};
+use tonic::{Request, Response, Status, transport::Channel};
+use uuid::Uuid;
+
+/// A request of the contract that [`Client::call`](crate::Client::call) makes: one that moves money, or reads.
+pub trait Call: Clone + Send + Sync + sealed::Sealed {
+    /// What it is answered with.
+    type Answer: Send;
+
+    /// The request's own field: a write's id.
+    #[doc(hidden)]
+    fn request_id(&mut self) -> Option<&mut String> {
+        None
+    }
+
+    /// The request's own field: how old the answer may be.
+    #[doc(hidden)]
+    fn read(&mut self) -> Option<&mut Option<ReadOptions>> {
+        None
+    }
+
+    #[doc(hidden)]
+    fn position(answer: &Self::Answer) -> Option<&Position>;
+
+    #[doc(hidden)]
+    fn send(request: Request<Self>, channel: Channel) -> impl Future<Output = Result<Response<Self::Answer>, Status>> + Send
+    where
+        Self: Sized;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// Gives a write an id, where it has none, so that every try has the same: version 7, which homes need not look up.
+pub(crate) fn name<C: Call>(call: &mut C) -> Option<String> {
+    let id = call.request_id()?;
+    if id.is_empty() {
+        *id = Uuid::now_v7().to_string();
+    }
+    Some(id.clone())
+}
+
+/// Sends a read home, where no answer is too old.
+pub(crate) fn go_home<C: Call>(call: &mut C) {
+    if let Some(Some(read)) = call.read() {
+        read.level = ReadLevel::Home.into();
+    }
+}
+
+macro_rules! calls {
+    ($($client:ident { $($method:ident($request:ident) -> $answer:ident [$($field:ident)?]),+ $(,)? })+) => {$($(
+        impl sealed::Sealed for $request {}
+
+        impl Call for $request {
+            type Answer = $answer;
+
+            $(calls!(@field $field);)?
+
+            fn position(answer: &$answer) -> Option<&Position> {
+                answer.position.as_ref()
+            }
+
+            async fn send(request: Request<Self>, channel: Channel) -> Result<Response<$answer>, Status> {
+                $client::new(channel).$method(request).await
+            }
+        }
+    )+)+};
+    (@field request_id) => {
+        fn request_id(&mut self) -> Option<&mut String> {
+            Some(&mut self.request_id)
+        }
+    };
+    (@field read) => {
+        fn read(&mut self) -> Option<&mut Option<ReadOptions>> {
+            Some(&mut self.read)
+        }
+    };
+}
+
+calls! {
+    DirectoryServiceClient {
+        enroll_user(EnrollUserRequest) -> EnrollUserResponse [request_id],
+    }
+    WalletServiceClient {
+        open_account(OpenAccountRequest) -> OpenAccountResponse [request_id],
+        close_account(CloseAccountRequest) -> CloseAccountResponse [request_id],
+        deposit(DepositRequest) -> DepositResponse [request_id],
+        withdraw(WithdrawRequest) -> WithdrawResponse [request_id],
+        get_balance(GetBalanceRequest) -> GetBalanceResponse [read],
+        get_statement(GetStatementRequest) -> GetStatementResponse [read],
+    }
+    PaymentServiceClient {
+        create_payment(CreatePaymentRequest) -> CreatePaymentResponse [request_id],
+        capture_payment(CapturePaymentRequest) -> CapturePaymentResponse [request_id],
+        void_payment(VoidPaymentRequest) -> VoidPaymentResponse [request_id],
+        refund_payment(RefundPaymentRequest) -> RefundPaymentResponse [request_id],
+        get_payment(GetPaymentRequest) -> GetPaymentResponse [read],
+        list_payments(ListPaymentsRequest) -> ListPaymentsResponse [read],
+        // It reads, and names the id of another: nothing is to be filled in.
+        get_request_outcome(GetRequestOutcomeRequest) -> GetRequestOutcomeResponse [],
+    }
+}

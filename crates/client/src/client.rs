@@ -1,0 +1,186 @@
+//! The client: tries, pauses and deadlines.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use paymesh_contract::{
+    Fault,
+    common::v1::ReadLevel,
+    payments::v1::{GetRequestOutcomeRequest, GetRequestOutcomeResponse},
+};
+use tokio::time::Instant;
+use tonic::{
+    Code, Request, Status,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{
+    Call, Error, Session,
+    budget::Budget,
+    calls::{go_home, name},
+};
+
+/// How long a connection may take to be made.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How often a connection with calls in flight is asked whether its other end lives, and how long the answer may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How much longer than its deadline a try is waited for: the node says better what it came to.
+const GRACE: Duration = Duration::from_millis(100);
+/// Between tries, at first and at most; each is made up to half shorter by chance.
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// The bounds of each call.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long a call may take, all its tries together.
+    pub call_timeout: Duration,
+    /// How long one try may take.
+    pub try_timeout: Duration,
+    /// How long a copy may take to come to what the session has seen; then the home is asked.
+    pub local_timeout: Duration,
+    /// Tries at most.
+    pub tries_max: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            call_timeout: Duration::from_secs(15),
+            try_timeout: Duration::from_secs(5),
+            local_timeout: Duration::from_secs(1),
+            tries_max: 6,
+        }
+    }
+}
+
+/// The nodes of a region, or the load balancer before them. Cheap to clone; all clones share connections and retry budget.
+#[derive(Debug, Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    channels: Vec<Channel>,
+    next: AtomicUsize,
+    budget: Budget,
+    options: Options,
+}
+
+impl Client {
+    /// A client of these endpoints, such as `http://127.0.0.1:7101`: calls go to one after the other. Connections are made when first
+    /// needed. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::NoEndpoints`], [`Error::Endpoint`].
+    pub fn connect<E: Into<String>>(endpoints: impl IntoIterator<Item = E>, options: Options) -> Result<Self, Error> {
+        let channels = endpoints.into_iter().map(|endpoint| {
+            let endpoint = endpoint.into();
+            let dialled = Endpoint::from_shared(endpoint.clone()).map_err(|source| Error::Endpoint { endpoint, source })?;
+            let dialled = dialled.connect_timeout(CONNECT_WAIT_MAX).tcp_nodelay(true);
+            Ok(dialled.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE).connect_lazy())
+        });
+        let channels = channels.collect::<Result<Vec<_>, Error>>()?;
+        if channels.is_empty() {
+            return Err(Error::NoEndpoints);
+        }
+        Ok(Self { inner: Arc::new(Inner { channels, next: AtomicUsize::new(0), budget: Budget::default(), options }) })
+    }
+
+    /// Makes a call, and has the session know of it. A write without a request id gets one. A read that does not say how old its answer
+    /// may be has at least what the session has seen.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]; [`Error::Unknown`] of a write that may have had its effect.
+    pub async fn call<C: Call>(&self, session: &Session, mut call: C) -> Result<C::Answer, Error> {
+        let options = &self.inner.options;
+        let request_id = name(&mut call);
+        if let Some(read) = call.read() {
+            read.get_or_insert_with(|| session.read());
+        }
+        self.inner.budget.earn();
+        let deadline = Instant::now() + options.call_timeout;
+        let mut place = self.inner.next.fetch_add(1, Relaxed);
+        let mut tries = 1;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let fault = match self.attempt(&call, place, left).await {
+                Ok(answer) => {
+                    if let Some(position) = C::position(&answer) {
+                        session.note(position);
+                    }
+                    return Ok(answer);
+                }
+                Err(status) => Fault::from_status(&status),
+            };
+            if !may_be_tried_again(&fault) {
+                return Err(Error::Refused(Box::new(fault)));
+            }
+            let behind = fault.reason == "REPLICA_BEHIND";
+            let pause = if behind { Duration::ZERO } else { pause(tries, fault.retry_after) };
+            let in_time = Instant::now() + pause < deadline && tries < options.tries_max;
+            if !in_time || !self.inner.budget.spend() {
+                let fault = Box::new(fault);
+                return Err(match request_id {
+                    Some(request_id) => Error::Unknown { request_id, fault },
+                    None => Error::Refused(fault),
+                });
+            }
+            if behind {
+                go_home(&mut call);
+            } else {
+                place += 1;
+            }
+            tokio::time::sleep(pause).await;
+            tries += 1;
+        }
+    }
+
+    /// What became of a write; `None`: nothing is recorded of it, and once its last deadline has passed, nothing will be. Always
+    /// answered by the user's home.
+    ///
+    /// # Errors
+    /// [`Error::Refused`].
+    pub async fn outcome(&self, session: &Session, user_id: u64, request_id: String) -> Result<Option<GetRequestOutcomeResponse>, Error> {
+        match self.call(session, GetRequestOutcomeRequest { user_id, request_id }).await {
+            Ok(outcome) => Ok(Some(outcome)),
+            Err(Error::Refused(fault)) if fault.reason == "REQUEST_NOT_FOUND" => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn attempt<C: Call>(&self, call: &C, place: usize, left: Duration) -> Result<C::Answer, Status> {
+        let Inner { channels, options, .. } = &*self.inner;
+        let mut call = call.clone();
+        let local = call.read().and_then(|read| read.as_ref()).is_some_and(|read| read.level() == ReadLevel::Local);
+        let limit = if local { options.local_timeout } else { options.try_timeout }.min(left);
+        let mut request = Request::new(call);
+        request.set_timeout(limit);
+        let channel = channels[place % channels.len()].clone();
+        match tokio::time::timeout(limit + GRACE, C::send(request, channel)).await {
+            Ok(answer) => answer.map(tonic::Response::into_inner),
+            Err(_) => Err(Status::deadline_exceeded(format!("no answer within {} ms", limit.as_millis()))),
+        }
+    }
+}
+
+/// Whether another try may end otherwise. Every write has an id, so that one that was done is not done again.
+fn may_be_tried_again(fault: &Fault) -> bool {
+    // tonic's own timer says CANCELLED, and a broken connection UNKNOWN or INTERNAL without a reason of ours.
+    matches!(fault.code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+        || fault.retry_after.is_some()
+        || (fault.code == Code::Unknown && fault.reason == "UNKNOWN")
+}
+
+/// The pause before the next try: twice the one before, or what the node asks for.
+fn pause(tries: u32, asked: Option<Duration>) -> Duration {
+    let doubled = PAUSE_FIRST.saturating_mul(1 << (tries - 1).min(16)).min(PAUSE_MAX);
+    let whole = doubled.max(asked.unwrap_or_default());
+    rand::random_range(whole / 2..=whole)
+}

@@ -1,0 +1,75 @@
+//! The client library of internal services: one call, and what it takes to make it safely.
+//!
+//! [`Client::call`] takes any request of the contract that moves money or reads, and
+//!
+//! - ends by its deadline, whatever happens on the way;
+//! - gives a write its request id, once, so that sending it again has one effect;
+//! - sends again what may be sent again, at another endpoint where there is one, after a pause that grows and varies, as long as
+//!   the retry budget that all calls of the client share is not used up;
+//! - reads near by, and never less than the [`Session`] has written or read: at the node that it reached where that keeps a copy that
+//!   has come so far, and else at the home.
+//!
+//! ```no_run
+//! use paymesh_client::{Client, Options, Session};
+//! use paymesh_contract::{
+//!     common::v1::Money,
+//!     wallet::v1::{DepositRequest, GetBalanceRequest},
+//! };
+//!
+//! # async fn example() -> Result<(), paymesh_client::Error> {
+//! let client = Client::connect(["http://127.0.0.1:7102"], Options::default())?;
+//! let session = Session::new();
+//! let amount = Some(Money { minor_units: 1_000, currency_code: "EUR".to_owned() });
+//! client.call(&session, DepositRequest { user_id: 7, amount, ..DepositRequest::default() }).await?;
+//! // At a copy in this region, if it has the deposit by now.
+//! let answer = client.call(&session, GetBalanceRequest { user_id: 7, ..GetBalanceRequest::default() }).await?;
+//! println!("{} read at {:?}", answer.balances.len(), answer.source);
+//! // Another process, perhaps in another region, goes on from here.
+//! let token = session.token();
+//! # let _ = token;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A write whose end is not known when its time is over is [`Error::Unknown`], with the id under which it can be sent again, or
+//! asked about with [`Client::outcome`]. Left to the caller: what a decline means, batches and streams.
+
+#![forbid(unsafe_code)]
+
+mod budget;
+mod calls;
+mod client;
+mod session;
+
+pub use calls::Call;
+pub use client::{Client, Options};
+pub use session::{POSITIONS_MAX, Session, TokenError};
+
+use paymesh_contract::Fault;
+
+/// Why a call did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An endpoint cannot be dialled.
+    #[error("the endpoint `{endpoint}` cannot be dialled: {source}")]
+    Endpoint {
+        /// As given.
+        endpoint: String,
+        /// What is wrong with it.
+        source: tonic::transport::Error,
+    },
+    /// There is no endpoint.
+    #[error("a client needs at least one endpoint")]
+    NoEndpoints,
+    /// It was refused, and is not to be sent again as it is; or it only reads, and no answer came in time.
+    #[error(transparent)]
+    Refused(Box<Fault>),
+    /// A write may have had its effect, now or until its last deadline has passed. Sending it again with this id is safe.
+    #[error("what became of request {request_id} is not known: {fault}")]
+    Unknown {
+        /// The write's request id.
+        request_id: String,
+        /// What the last try ended with.
+        fault: Box<Fault>,
+    },
+}
