@@ -77,6 +77,18 @@ impl Manifest {
         }
     }
 
+    /// Checks that one of its chunks may go to any zone: there is nothing in it but what the directory has.
+    ///
+    /// # Errors
+    /// It is not that chunk, or holds more.
+    pub fn check_all_open(&self, index: usize, chunk: &[u8]) -> Result<(), Corrupt> {
+        // A test holds this to the contract's classes.
+        match self.rows(index, chunk)?.iter().all(|row| matches!(row, Row::Claim(..) | Row::Request(..))) {
+            true => Ok(()),
+            false => Err(self.corrupt(index, "it has rows that do not leave their zone".to_owned())),
+        }
+    }
+
     fn corrupt(&self, index: usize, what: String) -> Corrupt {
         Corrupt { shard: self.shard.clone(), sequence: self.sequence, what: format!("the checkpoint's chunk {index}: {what}") }
     }
@@ -172,5 +184,43 @@ pub(crate) fn kind(account: &Account) -> Option<(u32, Option<&ShardRef>)> {
         Account::External => Some((0, None)),
         Account::Sent(peer) => Some((1, Some(peer))),
         Account::Received(peer) => Some((2, Some(peer))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use paymesh_contract::{DataClass, policies};
+    use paymesh_types::{Country, RequestId, UserId, ZoneName};
+
+    use super::*;
+
+    #[test]
+    fn a_chunk_that_goes_to_any_zone_has_no_row_of_class_personal() {
+        let user = UserId::try_from(7).expect("a user");
+        let (zone, country) = ("eu".parse::<ZoneName>().expect("a zone's name"), "DE".parse::<Country>().expect("a country"));
+        let open =
+            vec![Row::Claim(user, zone.clone()), Row::Request(Sequence(1), RequestId::from_slice(&[3; 16]).expect("an id"), Timestamp(1))];
+        let mixed = [open.clone(), vec![Row::User(user, country)]].concat();
+        for (rows, allowed) in [(open, true), (mixed, false)] {
+            let chunk = codec::pack(&rows);
+            let manifest = Manifest {
+                shard: ShardRef { zone: zone.clone(), index: 0 },
+                epoch: Epoch(1),
+                sequence: Sequence(1),
+                hash: [0; 32],
+                committed_at: Timestamp(1),
+                books: Records::default(),
+                digest: Digest::default(),
+                chunks: vec![chunk_hash(&chunk)],
+            };
+            assert_eq!(manifest.check_all_open(0, &chunk).is_ok(), allowed);
+            assert!(manifest.check_all_open(0, b"another").is_err() && manifest.check_all_open(1, &chunk).is_err());
+        }
+        for (field, personal) in
+            [("users", true), ("accounts", true), ("lines", true), ("payments", true), ("claims", false), ("requests", false)]
+        {
+            let class = policies().class_of("paymesh.events.v1.CheckpointChunk", field).expect("every field has a class");
+            assert_eq!(class >= DataClass::Personal, personal, "{field}");
+        }
     }
 }

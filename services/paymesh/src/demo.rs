@@ -1,10 +1,12 @@
 //! `paymesh demo`: the whole mesh on this machine, the shipped payments, and the proof of its books.
 //!
 //! Everything goes through the same doors as in operation: the nodes are processes of their own, the payments enter through
-//! their gRPC ports. One region is cut off for some seconds while payments go on. Besides `verify`, it compares the books with the file: the users that exist, the payments that were made,
+//! their gRPC ports. What is written in one region is read at once in another, and one region
+//! is cut off for some seconds while payments go on. Besides `verify`, it compares the books with the file: the users that exist, the payments that were made,
 //! the money that came in. The nodes and their storage are gone when it ends, unless `--keep`.
 
 mod cut;
+mod own_writes;
 
 use std::{
     collections::BTreeMap,
@@ -60,6 +62,8 @@ struct Report {
     settled_ms: u64,
     /// How many entries all copies together were behind at the last answer.
     behind_entries: u64,
+    /// Absent where every region leads something, and has no copies to read.
+    own_writes: Option<own_writes::Report>,
     /// Absent where every region leads something, and none can be cut off without stopping payments.
     cut: Option<cut::Report>,
     verify: verify::Report,
@@ -140,16 +144,17 @@ async fn play(mesh: &Mesh, nodes: &mut [Node], file: &Path, json: Option<&Path>)
     let mut left = settle(mesh).await?;
     let settled_ms = u64::try_from(waiting.elapsed().as_millis()).unwrap_or(u64::MAX);
     say!("{behind_entries} entries behind at the last answer, all there, and no money in transit, {settled_ms} ms later");
-    let cut = cut::run(mesh, nodes, &fs::read_to_string(file)?).await?;
-    if cut.is_some() {
-        left.extend(settle(mesh).await?);
-    }
+    let csv = fs::read_to_string(file)?;
+    let own_writes = own_writes::run(mesh, &csv).await?;
+    let cut = cut::run(mesh, nodes, &csv).await?;
+    left.extend(settle(mesh).await?);
 
     say!("\nVERIFY");
     let verify = verify::verify(mesh).await?;
     verify.say(mesh);
 
-    let mut problems = against_file(&submit, cut.as_ref().map_or(0, |cut| cut.payments), &verify);
+    let besides = cut.as_ref().map_or(0, |cut| cut.payments) + own_writes.as_ref().map_or(0, |own| own.payments);
+    let mut problems = against_file(&submit, besides, &verify);
     problems.extend(left);
     for node in nodes {
         if let Some(status) = node.has_ended() {
@@ -162,7 +167,7 @@ async fn play(mesh: &Mesh, nodes: &mut [Node], file: &Path, json: Option<&Path>)
     let good = problems.is_empty() && verify.good && submit.finished && submit.tally.failed == 0;
     say!("\n{}", if good { "demo: everything was done, and adds up" } else { "demo: FAILED, see above" });
     if let Some(path) = json {
-        output::write_json(path, &Report { good, problems, submit, routes, settled_ms, behind_entries, cut, verify })?;
+        output::write_json(path, &Report { good, problems, submit, routes, settled_ms, behind_entries, own_writes, cut, verify })?;
     }
     Ok(if good { Exit::Good } else { Exit::Failed })
 }

@@ -8,12 +8,12 @@ use paymesh_contract::{
     events::v1::{Checkpoint, JournalOrigin},
     replication::v1::{CheckpointPiece, CheckpointStart, ReadCheckpointResponse, read_checkpoint_response::Message},
 };
-use paymesh_journal::{Checkpoints, Hash, Holding, Origin};
+use paymesh_journal::{Checkpoints, Holding, Manifest, Origin};
 use paymesh_shard::Shard;
 use paymesh_types::Sequence;
 use tonic::{Code, Status};
 
-use crate::serving::unavailable;
+use crate::{plan::is_directory, serving::unavailable};
 
 type Stream = BoxStream<'static, Result<ReadCheckpointResponse, Status>>;
 
@@ -49,16 +49,21 @@ pub(crate) async fn read(shard: &Shard, holding: &Holding, root: &[u8], chunks: 
     let total = u32::try_from(manifest.chunks.len()).unwrap_or(u32::MAX);
     let first = if manifest.root().as_slice() == root { chunks.min(total) } else { 0 };
     let start = start(Some(Checkpoint::from(&manifest)), first);
-    Ok(start.chain(pieces(checkpoints, manifest.root(), first, total)).boxed())
+    Ok(start.chain(pieces(checkpoints, manifest, first, total)).boxed())
 }
 
 /// The chunks, each read when there is room for it.
-fn pieces(checkpoints: Arc<dyn Checkpoints>, root: Hash, first: u32, total: u32) -> Stream {
+fn pieces(checkpoints: Arc<dyn Checkpoints>, manifest: Manifest, first: u32, total: u32) -> Stream {
+    let (root, manifest) = (manifest.root(), Arc::new(manifest));
     let pieces = stream::unfold(Some(first), move |next| {
-        let checkpoints = checkpoints.clone();
+        let (checkpoints, manifest) = (checkpoints.clone(), manifest.clone());
         async move {
             let index = next.filter(|index| *index < total)?;
             let piece = match checkpoints.chunk(&root, index).await {
+                Ok(Some(payload)) if is_directory(&manifest.shard) && manifest.check_all_open(index as usize, &payload).is_err() => {
+                    tracing::error!(shard = %manifest.shard, index, "a checkpoint of the directory has rows that it must not have: nobody gets it");
+                    Err(unavailable(format!("the checkpoint of {} is damaged", manifest.shard)).into())
+                }
                 Ok(Some(payload)) => Ok(ReadCheckpointResponse { message: Some(Message::Chunk(CheckpointPiece { payload })) }),
                 Ok(None) => Err(Fault::new(Code::Aborted, "CHECKPOINT_REPLACED", "there is a newer checkpoint").into()),
                 Err(error) => Err(unavailable(error.to_string()).into()),

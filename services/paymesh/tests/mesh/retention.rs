@@ -215,7 +215,7 @@ async fn whoever_comes_later_than_what_is_kept_begins_with_a_checkpoint_and_no_m
 
     // A subscriber is told where it can begin.
     let mut subscriber = EventServiceClient::new(mesh.channel("us_east"));
-    let request = |from_sequence| SubscribeRequest { zone: "global".to_owned(), shard: 0, from_sequence };
+    let request = |from_sequence| SubscribeRequest { zone: "global".to_owned(), shard: 0, from_sequence, read: None };
     let mut events = subscriber.subscribe(request(1)).await.unwrap().into_inner();
     let refused = events.message().await.unwrap_err();
     let fault = Fault::from_status(&refused);
