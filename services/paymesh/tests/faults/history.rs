@@ -150,16 +150,8 @@ async fn lists(entries: &[Channel], record: &Record, wrong: &mut Vec<String>) {
         let mut client = PaymentServiceClient::new(entries[number % entries.len()].clone());
         let mut page_token = String::new();
         loop {
-<<<<<<< HEAD
             let request = ListPaymentsRequest { payer_id: user.0, page_size: PAGE, page_token, read: None };
             let page = ask(async || client.list_payments(request.clone()).await).await;
-=======
-            let page = client
-                .list_payments(ListPaymentsRequest { payer_id: user.0, page_size: PAGE, page_token, read: None })
-                .await
-                .unwrap()
-                .into_inner();
->>>>>>> main
             for payment in page.payments {
                 let Some(paid) = expected.remove(payment.payment_id.as_str()) else {
                     wrong.push(format!("nobody asked for this, or it is listed twice: {payment:?}"));
