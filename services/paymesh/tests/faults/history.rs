@@ -150,11 +150,8 @@ async fn lists(entries: &[Channel], record: &Record, wrong: &mut Vec<String>) {
         let mut client = PaymentServiceClient::new(entries[number % entries.len()].clone());
         let mut page_token = String::new();
         loop {
-            let page = client
-                .list_payments(ListPaymentsRequest { payer_id: user.0, page_size: PAGE, page_token, read: None })
-                .await
-                .unwrap()
-                .into_inner();
+            let request = ListPaymentsRequest { payer_id: user.0, page_size: PAGE, page_token, read: None };
+            let page = ask(async || client.list_payments(request.clone()).await).await;
             for payment in page.payments {
                 let Some(paid) = expected.remove(payment.payment_id.as_str()) else {
                     wrong.push(format!("nobody asked for this, or it is listed twice: {payment:?}"));
@@ -218,7 +215,7 @@ async fn statement(entry: &Channel, user: User, currency: &str) -> Vec<Statement
 }
 
 async fn balance(entry: &Channel, user: User, currency: &str) -> i64 {
-    let request = GetBalanceRequest { user_id: user.0, ..GetBalanceRequest::default() };
+    let request = GetBalanceRequest { user_id: user.0, read: None };
     let mut client = WalletServiceClient::new(entry.clone());
     let answer = ask(async || client.get_balance(request.clone()).await).await;
     answer.balances.iter().find(|balance| balance.currency_code == currency).unwrap().booked_minor_units
