@@ -135,7 +135,7 @@ async fn a_copy_answers_who_asks_for_it_and_the_home_everyone_else() {
     assert_eq!(told(&pair.balance(2, read).await.expect("it is not asked for")), (105, "us_west", true));
     // Freshness is asked for, and the answer may come at once.
     let (answer, ()) = tokio::join!(pair.balance(2, fresh), async {
-        pair.copy.wants_to_know().await;
+        tokio::time::timeout(Duration::from_secs(20), pair.copy.wants_to_know()).await.expect("it is asked for");
         pair.feed().await;
     });
     let answer = answer.expect("it is fresh");
