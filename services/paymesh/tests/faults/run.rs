@@ -93,7 +93,7 @@ async fn no_money_is_lost_or_made_while_links_fail_and_nodes_die() {
     );
     assert!(record.wrong.is_empty(), "{:#?}\n{}", record.wrong, world.logs());
     assert!(cuts.wrong.is_empty(), "a cut does not add up: {:#?}\n{}", cuts.wrong, world.logs());
-    assert!(cuts.whole > 0 && cuts.verified > 0 && cuts.ways_in_transit > 0, "the samples show little: {cuts:?}");
+    assert!(cuts.verified > 0 && cuts.ways_in_transit > 0, "the samples show little: {cuts:?}");
     assert!(
         !nightly || gauge.crossed.load(Relaxed) >= NIGHTLY_CROSSED,
         "too few payments between zones for what the nightly form is to show"
