@@ -73,10 +73,8 @@ pub(super) async fn run(mesh: &Mesh, payments_csv: &str) -> anyhow::Result<Optio
     }
     let (p50_us, p99_us) = (took.value_at_quantile(0.5), took.value_at_quantile(0.99));
     say!(
-        "{PAYMENTS} payments were made through {leader} and each was read back at once in {}, {read_from_copy} from its own copy: p50 {:.1} ms, p99 {:.1} ms",
-        reader.name,
-        p50_us as f64 / 1e3,
-        p99_us as f64 / 1e3
+        "{PAYMENTS} payments were made through {leader} and each was read back at once in {}, {read_from_copy} from its own copy: p50 {p50_us} us, p99 {p99_us} us",
+        reader.name
     );
     Ok(Some(Report { written_at: leader, read_at: reader.name.clone(), payments: PAYMENTS, read_from_copy, p50_us, p99_us }))
 }
