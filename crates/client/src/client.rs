@@ -132,9 +132,11 @@ impl Client {
                     None => Error::Refused(fault),
                 });
             }
-            if behind {
+            if behind || matches!(fault.code, Code::DeadlineExceeded | Code::Cancelled) {
+                // Near by there was too little time for it.
                 go_home(&mut call);
-            } else {
+            }
+            if !behind {
                 place += 1;
             }
             tokio::time::sleep(pause).await;

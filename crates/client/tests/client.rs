@@ -157,6 +157,16 @@ async fn a_read_has_what_the_session_has_seen_and_goes_home_when_the_copy_has_no
 }
 
 #[tokio::test]
+async fn a_read_that_takes_too_long_near_by_has_its_whole_time_at_the_home() {
+    let (node, endpoint) = Node::start([Turn::Hang]).await;
+    let options = Options { local_timeout: Duration::from_millis(100), ..quick() };
+    let client = Client::connect([endpoint], options).expect("a client");
+    client.call(&Session::new(), GetBalanceRequest::default()).await.expect("at the home");
+    let levels: Vec<ReadLevel> = node.reads.lock().expect("the lock").iter().map(|(level, _)| *level).collect();
+    assert_eq!(levels, [ReadLevel::Local, ReadLevel::Home]);
+}
+
+#[tokio::test]
 async fn an_endpoint_that_is_down_is_passed_over() {
     let gone = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
     let (node, endpoint) = Node::start([]).await;
