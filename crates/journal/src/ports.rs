@@ -122,6 +122,23 @@ pub trait Journal: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`Error::NotNext`] when it ends after it; nothing is then changed.
     async fn jump(&self, origin: &Origin) -> Result<(), Error>;
+
+    /// The end of the copy that was set aside before this one, and the hash of the segment there, where it is not shown yet that this
+    /// one has the same history.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn witness(&self) -> Result<Option<(Sequence, Hash)>, Error> {
+        Ok(None)
+    }
+
+    /// It is shown: there is no witness from now on.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn vouch(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// Query tables, projected from a journal.

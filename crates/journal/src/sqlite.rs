@@ -79,12 +79,13 @@ impl Engine {
     }
 
     /// Sets a copy of a shard's storage aside, which nobody has open: it is kept, the files of tables and checkpoints under names
-    /// that say when, and the next to open the shard's storage begins anew.
+    /// that say when, and the next to open the shard's storage begins anew. With `witness`, the next must come to have the same
+    /// history as this one ([`Journal::witness`]).
     ///
     /// # Errors
     /// The journals' file cannot be written, or the tables' file not renamed.
-    pub async fn set_aside(&self, shard: &ShardRef, at: Timestamp) -> Result<(), Error> {
-        self.journals.set_aside(shard, at).await?;
+    pub async fn set_aside(&self, shard: &ShardRef, at: Timestamp, witness: bool) -> Result<(), Error> {
+        self.journals.set_aside(shard, at, witness).await?;
         rename_aside(&SqliteTables::path(&self.directory, shard), at)?;
         rename_aside(&SqliteCheckpoints::path(&self.directory, shard), at)
     }

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -86,6 +86,8 @@ struct Inner {
     /// What its tables were made of, until its journal has come so far.
     checkpoint: Option<Manifest>,
     freshness: Freshness,
+    /// The end of the copy before it, until it is shown to have the same history.
+    witness: std::sync::Mutex<Option<(Sequence, Hash)>>,
     problem: watch::Sender<Option<String>>,
     owner: Mutex<Option<JoinHandle<()>>>,
 }
@@ -103,6 +105,8 @@ impl Replica {
         options: ReplicaOptions,
     ) -> Result<Self, Error> {
         let Identity { shard, holding, .. } = identity.clone();
+        let failed = |source| Error::Storage { shard: shard.clone(), source };
+        let witness = journal.witness().await.map_err(failed)?;
         let rows = store.as_ref().map(|store| Rows { tables: store.tables.clone(), checkpoints: store.checkpoints.clone() });
         let Read { chain, last_at, bytes, kept_after, projected, checkpoint } =
             recovery::catch_up(&shard, &holding, &journal, rows.as_ref()).await?;
@@ -123,6 +127,7 @@ impl Replica {
             freshness: Freshness::new(epoch),
             options,
             checkpoint,
+            witness: std::sync::Mutex::new(witness),
             problem: watch::Sender::new(None),
             owner: Mutex::new(None),
         };
@@ -199,6 +204,7 @@ impl Replica {
             tokio::time::sleep(RETRY_PAUSE).await;
         }
         *held = chain;
+        self.vouch(held.last()).await;
         if let Some(last) = segments.last() {
             self.inner.last_at.store(last.committed_at.0, Ordering::Relaxed);
         }
@@ -231,6 +237,25 @@ impl Replica {
     /// The last entry that its readers see.
     fn readable(&self) -> Sequence {
         self.projected().unwrap_or_else(|| self.inner.tail.head())
+    }
+
+    /// Notes that the copy has come past the end of the one that was set aside.
+    async fn vouch(&self, last: Sequence) {
+        if self.witness().is_some_and(|(witness, _)| witness <= last) {
+            if let Err(error) = self.inner.journal.vouch().await {
+                // With the next segments again.
+                tracing::warn!(shard = %self.reference(), %error, "cannot note that a copy has the history of the one that was set aside yet");
+                return;
+            }
+            *self.inner.witness.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            tracing::info!(shard = %self.reference(), "a copy has the history of the one that was set aside");
+        }
+    }
+
+    /// The end of the copy that was set aside before this one, until this one has come so far and has the same history: before that
+    /// nobody is to take money from it.
+    pub fn witness(&self) -> Option<(Sequence, Hash)> {
+        self.inner.witness()
     }
 
     /// Why it is of no use any more; `None` while it is.
@@ -313,6 +338,23 @@ impl Replica {
     }
 }
 
+impl Inner {
+    fn witness(&self) -> Option<(Sequence, Hash)> {
+        *self.witness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The history of the copy that was set aside before it goes through the end of a segment, with that hash.
+    fn passes(&self, segment: &Segment) -> Result<(), Corrupt> {
+        let Some((last, hash)) = self.witness() else { return Ok(()) };
+        let within = (segment.first..=segment.last()).contains(&last);
+        if !within || (segment.last() == last && segment.hash == hash) {
+            return Ok(());
+        }
+        let what = "the leader has another history than the copy that was set aside, from which money was taken".to_owned();
+        Err(Corrupt { shard: self.tail.shard().clone(), sequence: last, what })
+    }
+}
+
 /// Segments, each with what is held of its entries.
 type Checked = Vec<(Arc<Segment>, Arc<Vec<Committed>>)>;
 
@@ -323,6 +365,7 @@ fn checked(mut chain: Chain, of: &Inner, segments: Vec<Segment>) -> Result<(Chai
     for segment in segments {
         chain.link(&segment)?;
         recovery::agrees(shard, of.checkpoint.as_ref(), &segment)?;
+        of.passes(&segment)?;
         let entries = of.holding.entries(&segment, shard)?;
         let entries: Vec<Committed> = entries.into_iter().map(|(position, entry)| (position, Arc::new(entry))).collect();
         checked.push((Arc::new(segment), Arc::new(entries)));

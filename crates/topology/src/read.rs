@@ -214,7 +214,7 @@ impl Reader<'_> {
     fn journal(&mut self, field: &Field<'_>) -> Option<DraftJournal> {
         let journal = self.mapping(field, Some(&["retention_hours", "retention_bytes"]))?;
         let mut draft = DraftJournal::default();
-        if journal.fields.is_empty() {
+        if matches!(field.value, Value::Map(entries) if entries.is_empty()) {
             self.say(field, "must have retention_hours, retention_bytes or both; without `journal` everything is kept");
             return None;
         }

@@ -223,8 +223,8 @@ const VALUES: &[Row] = &[
     ),
     (
         "outcomes: {",
-        "journal: {retention_days: 30}\noutcomes: {",
-        &["regions.yaml:18: journal.retention_days: unknown key; did you mean `retention_hours`?"],
+        "journal: {retention_hour: 30}\noutcomes: {",
+        &["regions.yaml:18: journal.retention_hour: unknown key; did you mean `retention_hours`?"],
         BOTH,
     ),
     ("outcomes: {retention_hours: 168}", "outcomes: 168", &["regions.yaml:18: outcomes: must be a mapping, not 168"], BOTH),

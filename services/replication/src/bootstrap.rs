@@ -115,6 +115,15 @@ impl Following {
         } else if checkpoint.is_some() {
             return Err(refused("a checkpoint, which is more than may be held here".to_owned()));
         }
+        match journal.witness().await? {
+            Some((last, hash)) if last == origin.sequence && hash == origin.hash => journal.vouch().await?,
+            Some((last, _)) if last <= origin.sequence => {
+                return Err(refused(format!(
+                    "it begins after entry {last}, to which a copy had come that was set aside: nothing shows that it is the same history"
+                )));
+            }
+            _ => {}
+        }
         journal.jump(&origin).await?;
         Ok(origin)
     }

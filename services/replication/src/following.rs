@@ -231,7 +231,7 @@ impl Following {
     pub async fn run(&self, replica: Replica, mesh: &Mesh) -> Ended {
         self.refuse(String::new());
         self.progress().remaking = None;
-        self.inner.replica.send_replace(Some(replica.clone()));
+        self.announce(&replica);
         let mut pause = RETRY_FIRST;
         loop {
             let ended = tokio::select! {
@@ -250,7 +250,8 @@ impl Following {
                 End::ForGood(ended) => {
                     let (Ended::Diverged(why) | Ended::Stopped(why) | Ended::Outrun(why)) = &ended;
                     tracing::error!(shard = %self.shard(), leader = %self.leader(), %why, "a replica takes in nothing more");
-                    self.note_stopped(true);
+                    // Also of one that nobody has been given.
+                    self.refuse(why.clone());
                     replica.refuse(why.clone());
                     return ended;
                 }
@@ -267,6 +268,13 @@ impl Following {
             }
             tokio::time::sleep(rand::random_range(pause / 2..=pause)).await;
             pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Whoever waits for the replica has it from now on, unless it is still to be shown that it is what the one before it was.
+    fn announce(&self, replica: &Replica) {
+        if replica.witness().is_none() {
+            self.inner.replica.send_if_modified(|current| current.is_none().then(|| *current = Some(replica.clone())).is_some());
         }
     }
 
@@ -374,7 +382,10 @@ impl Following {
                 checked.map_err(|corrupt| format!("what was sent is refused: {corrupt}"))?;
             }
             match replica.add(decoded).await {
-                Ok(end) => stored = end.sequence,
+                Ok(end) => {
+                    stored = end.sequence;
+                    self.announce(replica);
+                }
                 Err(AddError::BadSegment(corrupt)) => return Err(format!("what was sent is refused: {corrupt}")),
                 Err(AddError::Storage(error)) => return Err(error.to_string()),
             }
@@ -391,6 +402,13 @@ impl Following {
             if let Err(error) = replica.forget(&origin).await {
                 tracing::warn!(shard = %self.shard(), %error, "a copy cannot let go of what its leader does not keep");
             }
+        }
+        if let Some((witness, _)) = replica.witness()
+            && stored.0 >= head_sequence
+        {
+            return Err(format!(
+                "the leader's journal ends at {stored}, before entry {witness} of the copy that was set aside: it has lost its end"
+            ));
         }
         metrics::gauge!(counts::LAG_ENTRIES, "shard" => self.shard().to_string()).set(head_sequence.saturating_sub(stored.0) as f64);
         let mut progress = self.progress();

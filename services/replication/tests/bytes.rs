@@ -61,7 +61,7 @@ async fn every_method_takes_any_bytes_and_answers_clean() {
         bodies.push(framed(&message));
     }
     let methods: Vec<_> = policies().methods().filter(|policy| policy.service == "paymesh.replication.v1.ReplicationService").collect();
-    assert_eq!(methods.len(), 3);
+    assert_eq!(methods.len(), 4);
     for policy in methods {
         for body in &bodies {
             let status = call(&routes, &policy.path, body.clone()).await;

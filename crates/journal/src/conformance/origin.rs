@@ -44,7 +44,7 @@ pub(super) async fn what_is_not_kept_is_refused_and_the_rest_is_as_it_was<E: Eng
     let middle = segments.len() / 2;
     store.journal.prune(Epoch(1), &at(&segments[1])).await.expect("it is cut");
     store.journal.prune(Epoch(1), &at(&segments[middle])).await.expect("it is cut further");
-    drop(store);
+    // The store is open still: nobody had the time to close it.
     let place = engine.crash(place).await;
     let store = open(engine, &place).await;
     let journal = store.journal.as_ref();
@@ -98,7 +98,7 @@ pub(super) async fn a_journal_of_which_nothing_is_kept_goes_on<E: Engine>(engine
     let mut origin = at(last);
     origin.epoch = Epoch(40);
     store.journal.prune(Epoch(1), &origin).await.expect("it is cut");
-    drop(store);
+    // The store is open still: nobody had the time to close it.
     let place = engine.crash(place).await;
     let store = open(engine, &place).await;
     assert_eq!(store.journal.read(last.last().next(), ALL).await.expect("nothing is read"), []);
@@ -126,7 +126,7 @@ pub(super) async fn an_older_copy_jumps_and_a_newer_one_does_not<E: Engine>(engi
     journal.jump(&at(&segments[9])).await.expect("it jumps");
     assert_eq!(journal.head().await.expect("it is read"), head(&segments[9]));
     assert!(journal.extend(&segments[3..5]).await.is_err(), "what came next before does not follow any more");
-    drop(store);
+    // The store is open still: nobody had the time to close it.
     let place = engine.crash(place).await;
     let store = open(engine, &place).await;
     let journal = store.journal.as_ref();

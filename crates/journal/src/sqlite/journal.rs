@@ -51,13 +51,34 @@ pub(super) struct Journals {
 
 impl Journals {
     /// Sets what is held of a shard aside: it stays in the file, and the next to open the shard's journal finds it empty.
-    pub(super) async fn set_aside(&self, shard: &ShardRef, at: Timestamp) -> Result<(), Error> {
-        let aside = sqlx::query("UPDATE shards SET set_aside_at = ? WHERE zone = ? AND shard = ? AND set_aside_at IS NULL")
-            .bind(stored(at.0))
-            .bind(shard.zone.as_str())
-            .bind(i64::from(shard.index))
-            .execute(&self.file.writer);
-        aside.await.map(drop).map_err(|source| self.file.failed(shard, source))
+    pub(super) async fn set_aside(&self, shard: &ShardRef, at: Timestamp, witness: bool) -> Result<(), Error> {
+        let _turn = self.turn().await;
+        let aside = async {
+            let mut transaction = self.file.writer.begin_with("BEGIN IMMEDIATE").await?;
+            let slot: Option<i64> = sqlx::query_scalar("SELECT slot FROM shards WHERE zone = ? AND shard = ? AND set_aside_at IS NULL")
+                .bind(shard.zone.as_str())
+                .bind(i64::from(shard.index))
+                .fetch_optional(&mut *transaction)
+                .await?;
+            let Some(slot) = slot else { return Ok(()) };
+            let aside = sqlx::query("UPDATE shards SET set_aside_at = ? WHERE slot = ?").bind(stored(at.0)).bind(slot);
+            aside.execute(&mut *transaction).await?;
+            if witness {
+                // Where this one's own witness is further, it still is what the next must pass through.
+                let next = sqlx::query(
+                    "INSERT INTO shards (mesh, zone, shard, shards, held_for, epoch, witness_last, witness_hash)
+                     SELECT mesh, zone, shard, shards, held_for, 0, last, hash FROM shards LEFT JOIN (
+                       SELECT last, hash FROM (
+                         SELECT last, hash FROM (SELECT last, hash FROM segments WHERE slot = ?1 ORDER BY first DESC LIMIT 1)
+                         UNION ALL SELECT witness_last, witness_hash FROM shards WHERE slot = ?1 AND witness_last IS NOT NULL
+                       ) ORDER BY last DESC LIMIT 1
+                     ) WHERE slot = ?1",
+                );
+                next.bind(slot).execute(&mut *transaction).await?;
+            }
+            transaction.commit().await
+        };
+        aside.await.map_err(|source: sqlx::Error| self.file.failed(shard, source))
     }
 
     pub(super) async fn set_aside_count(&self, shard: &ShardRef) -> Result<u32, Error> {
@@ -303,6 +324,26 @@ impl Journal for SqliteJournal {
         }
         self.sweep(origin.sequence).await;
         Ok(())
+    }
+
+    async fn witness(&self) -> Result<Option<(Sequence, Hash)>, Error> {
+        let row = sqlx::query("SELECT witness_last, witness_hash FROM shards WHERE slot = ? AND witness_last IS NOT NULL").bind(self.slot);
+        let row = row.fetch_optional(&self.journals.file.readers).await.map_err(|error| self.failed(error))?;
+        let Some(row) = row else { return Ok(None) };
+        let last = number(row.try_get(0).map_err(|error| self.failed(error))?);
+        let hash: &[u8] = row.try_get(1).map_err(|error| self.failed(error))?;
+        // No finding about this copy, which another would be made for: that one would have the same witness.
+        let hash = hash.try_into().map_err(|_| Error::Engine {
+            place: self.journals.file.place.clone(),
+            source: format!("the end {last} of the copy that was set aside has no hash").into(),
+        })?;
+        Ok(Some((last, hash)))
+    }
+
+    async fn vouch(&self) -> Result<(), Error> {
+        let _turn = self.journals.turn().await;
+        let vouch = sqlx::query("UPDATE shards SET witness_last = NULL, witness_hash = NULL WHERE slot = ?").bind(self.slot);
+        vouch.execute(&self.journals.file.writer).await.map(drop).map_err(|error| self.failed(error))
     }
 
     async fn jump(&self, origin: &Origin) -> Result<(), Error> {

@@ -77,7 +77,8 @@ impl Keeper {
     }
 
     /// Opens a replica, however often it takes; `None` when what is wrong with it does not pass. One that is damaged is set
-    /// aside, and made anew from its leader, unless money was taken from it: nothing would show that it is the same history.
+    /// aside, and made anew from its leader; where money was taken from it, nobody has the new one before that is shown to have
+    /// the same history.
     async fn opened(&self, following: &Following, component: &Component) -> Option<Replica> {
         let mut pause = RETRY_PAUSE_FIRST;
         loop {
@@ -86,7 +87,7 @@ impl Keeper {
                 Err(error) => error,
             };
             let shard = &following.followed().shard;
-            if !self.takes_money_from(following.followed()) && matches!(&error, Error::Storage { source: JournalError::Corrupt(_), .. }) {
+            if matches!(&error, Error::Storage { source: JournalError::Corrupt(_), .. }) {
                 tracing::error!(%shard, %error, "a replica is damaged");
                 following.withdraw(Remaking::SetAside, error.to_string());
                 match self.set_aside(following.followed()).await {
@@ -113,7 +114,10 @@ impl Keeper {
 
     async fn set_aside(&self, followed: &Followed) -> Result<(), Error> {
         let shard = &followed.shard;
-        self.storage.set_aside(shard, (self.clock)()).await.map_err(|source| Error::Storage { shard: shard.clone(), source })?;
+        self.storage
+            .set_aside(shard, (self.clock)(), self.takes_money_from(followed))
+            .await
+            .map_err(|source| Error::Storage { shard: shard.clone(), source })?;
         tracing::warn!(%shard, leader = %followed.leader, "a replica was set aside, and is made anew from its leader");
         metrics::counter!(SET_ASIDE, "shard" => shard.to_string()).increment(1);
         Ok(())

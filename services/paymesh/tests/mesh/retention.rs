@@ -225,6 +225,63 @@ async fn whoever_comes_later_than_what_is_kept_begins_with_a_checkpoint_and_no_m
     assert_eq!(first.events[0].position.as_ref().unwrap().sequence, later + 1);
 }
 
+/// Across a border too, where money is taken from it: the new copy is given to nobody before it has come to where the old one was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_copy_that_money_was_taken_from_is_made_anew_when_it_is_the_same_history() {
+    let mut mesh = TestMesh::started(FOUR_REGIONS);
+    for (number, country) in [(10, "US"), (20, "DE")] {
+        mesh.enrol("us_east", number, country, 1_000).await;
+    }
+    let arrived = async |mesh: &TestMesh, balance: i64| {
+        let deadline = Instant::now() + WAIT_MAX;
+        while mesh.balance("eu_west", 20).await != balance {
+            assert!(Instant::now() < deadline, "the money does not arrive\n{}", mesh.logs("eu_west"));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    for _ in 0..5 {
+        mesh.payments("us_east").create_payment(payment(10, 20, 10)).await.unwrap();
+    }
+    arrived(&mesh, 1_050).await;
+    mesh.heads();
+    let damage = async |mesh: &TestMesh| {
+        let mut journal = file(&mesh.data("eu_west")).await;
+        let damage = "UPDATE segments SET root = zeroblob(32) WHERE first = 2 AND slot =
+                      (SELECT slot FROM shards WHERE zone = 'global' AND shard = 0 AND set_aside_at IS NULL)";
+        assert_eq!(sqlx::query(damage).execute(&mut journal).await.unwrap().rows_affected(), 1);
+        journal.close().await.unwrap();
+    };
+    for round in 1..=2 {
+        assert!(mesh.stop("eu_west").success());
+        damage(&mesh).await;
+        mesh.payments("us_west").create_payment(payment(10, 20, 7)).await.unwrap();
+        mesh.start("eu_west");
+        arrived(&mesh, 1_050 + 7 * round).await;
+        let head = mesh.heads()["global/0"];
+        let replica = wait_for(&mesh, "eu_west", "global/0", is_current(head)).await;
+        assert_eq!(i64::from(replica.set_aside), round);
+    }
+    mesh.wait_logged("eu_west", "a copy has the history of the one that was set aside");
+    mesh.assert_books();
+
+    // A copy that is damaged, of a leader that was put back: what was taken is not in its history any more.
+    assert!(mesh.stop("eu_west").success() && mesh.stop("us_east").success());
+    damage(&mesh).await;
+    let mut journal = file(&mesh.data("us_east")).await;
+    let cut = "DELETE FROM segments WHERE slot = (SELECT slot FROM shards WHERE zone = 'global' AND shard = 0) AND first >
+               (SELECT max(first) - 3 FROM segments JOIN shards USING (slot) WHERE zone = 'global' AND shard = 0)";
+    assert!(sqlx::query(cut).execute(&mut journal).await.unwrap().rows_affected() > 0);
+    journal.close().await.unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(mesh.data("us_east").join(format!("global-0.tables.sqlite{suffix}")));
+    }
+    mesh.start("us_east");
+    mesh.spawn("eu_west");
+    let stopped = wait_for(&mesh, "eu_west", "global/0", |replica| replica.state() == ReplicaState::Stopped).await;
+    assert!(stopped.problem.contains("set aside"), "{stopped:?}");
+    assert_eq!(mesh.balance("eu_west", 20).await, 1_064, "nothing is taken from the other history");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poison_segment_stops_its_own_shard_and_says_so() {
     let mut mesh = TestMesh::started(FOUR_REGIONS);
