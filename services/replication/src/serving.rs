@@ -153,7 +153,7 @@ impl ReplicationService for Replication {
         let replica = following
             .replica()
             .ok_or_else(|| Fault::unavailable("REPLICA_NOT_OPEN", format!("the copy of shard {name} is not open"), RETRY_AFTER))?;
-        let verification = verification(replica, Sequence(at_sequence), self.verifications.clone());
+        let verification = verification(following.clone(), replica, Sequence(at_sequence), self.verifications.clone());
         Ok(Response::new(verification.boxed()))
     }
 

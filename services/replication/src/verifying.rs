@@ -18,15 +18,20 @@ use tokio::{
 };
 use tonic::{Code, Status};
 
+use crate::Following;
+
 /// Copies of a node that are verified at the same time; others wait.
 pub(crate) const AT_ONCE_MAX: usize = 2;
 /// How often progress is told.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// How long a copy has to come to the entry that is asked for.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Verifies a copy. It ends with the stream.
 pub(crate) fn verification(
+    following: Following,
     replica: Replica,
     at: Sequence,
     permits: Arc<Semaphore>,
@@ -36,6 +41,7 @@ pub(crate) fn verification(
     work.spawn(async move {
         // The semaphore is never closed.
         let _permit = permits.acquire().await;
+        let replica = caught_up(&following, replica, at).await;
         let last = match verified(&replica, at, &tell).await {
             Ok(report) => {
                 let head_sequence = report.sequence.0;
@@ -57,15 +63,22 @@ pub(crate) fn verification(
     stream::unfold((told, work), |(mut told, work)| async move { told.recv().await.map(|message| (message, (told, work))) })
 }
 
+/// The copy once it has come to `at`, or as it is when its time is up: what it lacks then shows in the report. Another may be made
+/// in its place meanwhile.
+async fn caught_up(following: &Following, mut replica: Replica, at: Sequence) -> Replica {
+    let deadline = Instant::now() + CATCH_UP_MAX;
+    while replica.tail().head() < at && Instant::now() < deadline {
+        tokio::time::sleep(LOOK_EVERY).await;
+        replica = following.replica().unwrap_or(replica);
+    }
+    replica
+}
+
 async fn verified(
     replica: &Replica,
     at: Sequence,
     tell: &mpsc::Sender<Result<VerifyReplicaResponse, Status>>,
 ) -> Result<paymesh_shard::ReplicaReport, Error> {
-    if replica.tail().head() < at {
-        // That it did not come so far then shows in the report, and is no fault of what it has.
-        let _ = tokio::time::timeout(CATCH_UP_MAX, replica.tail().segments(at, 0)).await;
-    }
     let mut told = Instant::now();
     let progress = move |read: Sequence, head: Sequence| {
         if told.elapsed() >= PROGRESS_EVERY {
