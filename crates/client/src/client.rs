@@ -9,7 +9,7 @@ use std::{
 };
 
 use paymesh_contract::{
-    Fault,
+    Fault, code_name,
     common::v1::ReadLevel,
     payments::v1::{GetRequestOutcomeRequest, GetRequestOutcomeResponse},
 };
@@ -25,6 +25,8 @@ use crate::{
     calls::{go_home, name},
 };
 
+/// Reasons that say that the call was turned away before anything was done.
+const NOTHING_DONE: [&str; 4] = ["NODE_STARTING", "NODE_OVERLOADED", "PEER_OVERLOADED", "SHARD_OVERLOADED"];
 /// How long a connection may take to be made.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How often a connection with calls in flight is asked whether its other end lives, and how long the answer may take.
@@ -108,6 +110,8 @@ impl Client {
         let deadline = Instant::now() + options.call_timeout;
         let mut place = self.inner.next.fetch_add(1, Relaxed);
         let mut tries = 1;
+        // Whether a try before may have had its effect, or may have it yet.
+        let mut doubtful = false;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let fault = match self.attempt(&call, place, left).await {
@@ -120,8 +124,12 @@ impl Client {
                 Err(status) => Fault::from_status(&status),
             };
             if !may_be_tried_again(&fault) {
-                return Err(Error::Refused(Box::new(fault)));
+                return Err(match request_id {
+                    Some(request_id) if doubtful => Error::Unknown { request_id, fault: Box::new(fault) },
+                    _ => Error::Refused(Box::new(fault)),
+                });
             }
+            doubtful |= !NOTHING_DONE.contains(&&*fault.reason);
             let behind = fault.reason == "REPLICA_BEHIND";
             let pause = if behind { Duration::ZERO } else { pause(tries, fault.retry_after) };
             let in_time = Instant::now() + pause < deadline && tries < options.tries_max;
@@ -144,8 +152,9 @@ impl Client {
         }
     }
 
-    /// What became of a write; `None`: nothing is recorded of it, and once its last deadline has passed, nothing will be. Always
-    /// answered by the user's home.
+    /// What became of a write; `None`: nothing is recorded of it, and once its last deadline has passed, nothing will be. Outcomes are
+    /// kept for the mesh's outcome retention, a day at least: `None` for an older write says nothing. Always answered by the user's
+    /// home.
     ///
     /// # Errors
     /// [`Error::Refused`].
@@ -174,10 +183,11 @@ impl Client {
 
 /// Whether another try may end otherwise. Every write has an id, so that one that was done is not done again.
 fn may_be_tried_again(fault: &Fault) -> bool {
-    // tonic's own timer says CANCELLED, and a broken connection UNKNOWN or INTERNAL without a reason of ours.
-    matches!(fault.code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
-        || fault.retry_after.is_some()
-        || (fault.code == Code::Unknown && fault.reason == "UNKNOWN")
+    // What has no reason of ours, the code's name standing for it, came from the transport or from a proxy: it says nothing of what
+    // was done. tonic's own timer says CANCELLED, and a broken stream any of these.
+    let by_transport = matches!(fault.code, Code::Unknown | Code::Internal | Code::ResourceExhausted | Code::Aborted | Code::DataLoss)
+        && fault.reason == code_name(fault.code);
+    matches!(fault.code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled) || fault.retry_after.is_some() || by_transport
 }
 
 /// The pause before the next try: twice the one before, or what the node asks for.

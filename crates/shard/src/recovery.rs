@@ -9,7 +9,7 @@ use paymesh_journal::{
 use paymesh_ledger::State;
 use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
 
-use crate::Error;
+use crate::{Error, timers::PURGED_MAX};
 
 /// Payload bytes read at once.
 const READ_BYTES: usize = 4 << 20;
@@ -123,6 +123,9 @@ async fn begin(shard: &ShardRef, origin: &Origin, rows: &Rows) -> Result<(Sequen
         checkpoint::restore(&rows.checkpoints, &manifest, &rows.tables).await?;
         projected = manifest.sequence;
     }
+    // Ids of entries that are gone: they cannot be answered any more, and are past the time for which they had to be.
+    let gone = Timestamp(origin.committed_at.0.saturating_add(1));
+    while rows.tables.purge_requests(gone, PURGED_MAX).await? >= u64::from(PURGED_MAX) {}
     Ok((projected, Some(manifest)))
 }
 

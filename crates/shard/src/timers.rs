@@ -12,7 +12,7 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(500);
 const EXPIRED_MAX: u32 = 1_000;
 /// How often request ids are purged, in turns of the above.
 const PURGE_EVERY_TURNS: u64 = 120;
-const PURGED_MAX: u32 = 50_000;
+pub(crate) const PURGED_MAX: u32 = 50_000;
 
 /// Runs until the shard is gone, and says why.
 pub(crate) async fn run(shard: &Shard) -> String {

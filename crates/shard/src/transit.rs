@@ -79,6 +79,8 @@ pub(crate) async fn run(shard: &Shard) -> String {
                     run.entries.iter().for_each(|entry| unacknowledged.note(entry));
                     next = run.last.next();
                 }
+                // What is not kept was acknowledged before it was let go of.
+                Err(Error::NotKept { first, .. }) if first > next => next = first,
                 Err(error) => wait(shard, &error.to_string()).await,
             },
             _ = turns.tick() => if let Err(error) = say(shard).await {

@@ -201,6 +201,9 @@ async fn an_inbox_that_comes_later_goes_on_where_the_journal_begins() {
     kept_from(&payees, 3).await;
     let view = async || payers.payment(&payment_of(&answers[0])).await.expect("it serves").expect("it is there").0;
     assert!(view().await.in_transit);
+    // Nor is it in memory any more.
+    payees.close().await;
+    let payees = open(&theirs, 1, &time).await;
     let hearing = inbox(&payees, &payers);
     until("it is acknowledged by where the journal begins", async || !view().await.in_transit).await;
     // Now the payer's shard lets go of its own, and the payee's inbox comes again from where it was.
@@ -358,4 +361,43 @@ async fn a_copy_begins_with_a_checkpoint_and_comes_to_what_its_leader_has() {
     let segments = shard.tail().segments(origin.sequence.next(), usize::MAX).await.expect("they are read");
     let refused = copy.add(segments.iter().map(|segment| segment.as_ref().clone()).collect()).await;
     assert!(refused.is_err_and(|error| error.to_string().contains("of another journal")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_transit_is_known_after_a_restart_also_where_the_journal_begins_after_the_last_acknowledgement() {
+    let time = Time::new();
+    let (ours, theirs) = (MemoryStore::new(&identity(&eu(0))), MemoryStore::new(&identity(&eu(1))));
+    let (payers, payees) = (open(&ours, 0, &time).await, open(&theirs, 1, &time).await);
+    all(&payers, [enrol(4), deposit(4, 1_000)]).await;
+    all(&payees, [enrol(5)]).await;
+    let answers = all(&payers, [pay_to(4, 5, Some(eu(1)), 100, 0)]).await;
+    let both = [inbox(&payers, &payees), inbox(&payees, &payers)];
+    let view = async || payers.payment(&payment_of(&answers[0])).await.expect("it serves").expect("it is there").0;
+    until("it is acknowledged", async || !view().await.in_transit).await;
+    both.iter().for_each(tokio::task::JoinHandle::abort);
+    all(&payers, (0..20).map(|_| deposit(4, 1)).collect::<Vec<_>>()).await;
+    time.pass_seconds(5 * DAY_S);
+    all(&payers, [deposit(4, 1)]).await;
+    kept_from(&payers, answers[0].position.sequence.0 + 5).await;
+    payers.close().await;
+    let payers = open(&ours, 0, &time).await;
+    all(&payers, [pay_to(4, 5, Some(eu(1)), 10, 0)]).await;
+    until("it is known to be in transit", async || payers.unacknowledged().values().any(Option::is_some)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_whose_entry_is_gone_is_gone_with_it_also_where_tables_are_made_of_a_checkpoint() {
+    let (time, disk) = (Time::new(), MemoryStore::new(&identity(&eu(0))));
+    let shard = open(&disk, 0, &time).await;
+    fill(&shard, &time).await;
+    let past = shard.status().head;
+    time.pass_seconds(3 * DAY_S);
+    shard.submit(ask(100, deposit(1, 5))).await.expect("it is accepted");
+    kept_from(&shard, past.0 + 1).await;
+    shard.close().await;
+    let disk = disk.crash();
+    disk.lose_tables();
+    let shard = open(&disk, 0, &time).await;
+    let again = shard.submit(ask(6, deposit(3, 10_000))).await;
+    assert!(again.is_ok(), "{again:?}");
 }

@@ -107,7 +107,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
     let shards = Arc::new(opener).open_all(led, &health, &mut tasks).await;
     let clock: Clock = Arc::new(system_time);
     let takes_money = topology.led_by(&args.region).iter().any(|shard| shard.zone.as_str() != DIRECTORY_ZONE);
-    let keeper = Keeper { topology: topology.clone(), storage, mesh: mesh.clone(), takes_money, clock };
+    let keeper = Keeper { topology: topology.clone(), storage, directory: args.data.clone(), mesh: mesh.clone(), takes_money, clock };
     let replicas = keeper.keep(paymesh_replication::plan(&topology, &args.region), &health, &mut tasks);
     let mut inboxes = shards.follow_each_other();
     follow_others(&shards, &replicas, &mut inboxes);

@@ -1,6 +1,12 @@
 //! The shards of other regions that a node follows: opened, tried again where that may help, fed, and watched for its health.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use paymesh_journal::{Error as JournalError, Holding, Identity, sqlite::Engine};
 use paymesh_mesh::Mesh;
@@ -24,6 +30,8 @@ const RETRY_PAUSE_LAST: Duration = Duration::from_secs(30);
 pub(super) struct Keeper {
     pub(super) topology: Arc<Topology>,
     pub(super) storage: Engine,
+    /// The node's own.
+    pub(super) directory: PathBuf,
     pub(super) mesh: Mesh,
     /// Whether shards that this region leads take money from what it follows.
     pub(super) takes_money: bool,
@@ -50,6 +58,15 @@ impl Keeper {
     /// Keeps a replica until that is no longer possible.
     async fn keep_one(&self, following: &Following, component: &Component) {
         component.starting();
+        // Also after a restart, and however much its leader has let go of since: time does not make two histories one.
+        let verdict = self.verdict(following.followed());
+        if let Ok(why) = fs::read_to_string(&verdict) {
+            let why =
+                format!("{}; to take the leader's history all the same, remove {} and start the node again", why.trim(), verdict.display());
+            tracing::error!(shard = %following.followed().shard, %why, "a replica stays closed");
+            following.refuse(why.clone());
+            return component.unhealthy(why);
+        }
         while let Some(replica) = self.opened(following, component).await {
             component.healthy();
             let why = match following.run(replica.clone(), &self.mesh).await {
@@ -65,7 +82,13 @@ impl Keeper {
                         Err(why) => return component.unhealthy(why),
                     }
                 }
-                Ended::Diverged(why) | Ended::Stopped(why) => return component.unhealthy(why),
+                Ended::Diverged(why) => {
+                    if let Err(error) = write_durably(&verdict, &why) {
+                        tracing::error!(file = %verdict.display(), %error, "cannot note that a replica has diverged: a restart would not know");
+                    }
+                    return component.unhealthy(why);
+                }
+                Ended::Stopped(why) => return component.unhealthy(why),
             };
             component.unhealthy(why.clone());
             following.withdraw(Remaking::SetAside, why);
@@ -105,6 +128,11 @@ impl Keeper {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_PAUSE_LAST);
         }
+    }
+
+    /// Where it is noted that a copy which money was taken from has diverged from its leader.
+    fn verdict(&self, followed: &Followed) -> PathBuf {
+        self.directory.join(format!("{}-{}.diverged", followed.shard.zone, followed.shard.index))
     }
 
     /// Whether money was taken from the shard by those that this region leads. The directory has none.
@@ -183,4 +211,12 @@ impl Keeper {
             }
         }
     }
+}
+
+/// Writes a file that is there after a crash.
+fn write_durably(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()?;
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }

@@ -172,6 +172,12 @@ async fn a_leader_that_was_put_back_is_not_followed_by_who_took_money_from_it() 
     assert!(status == 503 && health.contains("global/0"), "{status} {health}");
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(mesh.balance("eu_west", 20).await, 1_100, "nothing is taken from the other history");
+    // A restart does not make it another.
+    mesh.kill("eu_west");
+    mesh.start("eu_west");
+    let stopped = wait_for(&mesh, "eu_west", "global/0", |replica| replica.state() == ReplicaState::Stopped).await;
+    assert!(stopped.problem.contains("global-0.diverged"), "{stopped:?}");
+    assert_eq!(mesh.balance("eu_west", 20).await, 1_100, "nothing is taken from the other history");
     // The other shards go on, and so does who only reads.
     wait_for(&mesh, "eu_west", "global/1", |replica| replica.state() == ReplicaState::Streaming).await;
     let head = mesh.heads()["global/0"];
