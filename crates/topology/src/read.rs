@@ -213,19 +213,20 @@ impl Reader<'_> {
 
     fn journal(&mut self, field: &Field<'_>) -> Option<DraftJournal> {
         let journal = self.mapping(field, Some(&["retention_hours", "retention_bytes"]))?;
-        let mut draft = DraftJournal::default();
         if matches!(field.value, Value::Map(entries) if entries.is_empty()) {
             self.say(field, "must have retention_hours, retention_bytes or both; without `journal` everything is kept");
             return None;
         }
-        if let Some(hours) = journal.find("retention_hours") {
-            let whole = self.whole(hours, OUTCOME_RETENTION_HOURS_MIN..=JOURNAL_RETENTION_HOURS_MAX)?;
-            draft.retention_hours = Some(hours.with(whole));
-        }
-        if let Some(bytes) = journal.find("retention_bytes") {
-            draft.retention_bytes = Some(self.whole(bytes, JOURNAL_RETENTION_BYTES_MIN..=JOURNAL_RETENTION_BYTES_MAX)?);
-        }
-        Some(draft)
+        // Both are looked at before either is given up: every mistake is said.
+        let hours = journal.find("retention_hours").map(|hours| {
+            let whole = self.whole(hours, OUTCOME_RETENTION_HOURS_MIN..=JOURNAL_RETENTION_HOURS_MAX);
+            whole.map(|whole| hours.with(whole))
+        });
+        let bytes =
+            journal.find("retention_bytes").map(|bytes| self.whole(bytes, JOURNAL_RETENTION_BYTES_MIN..=JOURNAL_RETENTION_BYTES_MAX));
+        let retention_hours = hours.map_or(Some(None), |hours| hours.map(Some))?;
+        let retention_bytes = bytes.map_or(Some(None), |bytes| bytes.map(Some))?;
+        Some(DraftJournal { retention_hours, retention_bytes })
     }
 
     fn country(&mut self, field: &Field<'_>) -> Option<Country> {

@@ -211,6 +211,15 @@ const VALUES: &[Row] = &[
     ),
     (
         "outcomes: {",
+        "journal: {retention_hours: 99999, retention_bytes: 1000}\noutcomes: {",
+        &[
+            "regions.yaml:18: journal.retention_hours: must be 24 to 87840, not 99999",
+            "regions.yaml:18: journal.retention_bytes: must be 1048576 to 1125899906842624, not 1000",
+        ],
+        BOTH,
+    ),
+    (
+        "outcomes: {",
         "journal: {retention_bytes: 1000}\noutcomes: {",
         &["regions.yaml:18: journal.retention_bytes: must be 1048576 to 1125899906842624, not 1000"],
         BOTH,

@@ -134,13 +134,13 @@ async fn supervise(spec: Spec, terminal: Terminal, mut stopping: watch::Receiver
         }
         if deaths >= DEATHS_MAX {
             terminal.note(format_args!(
-                "paymesh: {} died ({ended}) for the {deaths}th time in a row and is given up; the other regions go on",
+                "paymesh: {} ended ({ended}) for the {deaths}th time in a row and is given up; the other regions go on",
                 spec.region
             ));
             return false;
         }
         let pause = RESTART_PAUSE_FIRST.saturating_mul(1 << (deaths - 1).min(16)).min(RESTART_PAUSE_LAST);
-        terminal.note(format_args!("paymesh: {} died ({ended}); it is started again in {} ms", spec.region, pause.as_millis()));
+        terminal.note(format_args!("paymesh: {} ended ({ended}); it is started again in {} ms", spec.region, pause.as_millis()));
         tokio::select! {
             () = sleep(pause) => {}
             _ = stopping.wait_for(|stop| *stop) => return true,

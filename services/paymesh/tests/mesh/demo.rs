@@ -16,6 +16,7 @@ fn the_demo_pays_across_oceans_with_a_region_cut_off_and_adds_up() {
     assert!(report["cut"]["behind_entries"].as_u64().unwrap() > 0, "what was committed without it did not reach it: {report}");
     assert_eq!(report["own_writes"]["payments"], 200, "{report}");
     assert!(report["own_writes"]["read_from_copy"].as_u64().unwrap() >= 100, "most are there in time: {report}");
+    assert!(report["own_writes"]["p50_us"].as_u64().unwrap() > 50, "no call over a socket is that fast: {report}");
     let copies = report["verify"]["copies"].as_array().unwrap();
     assert!(copies.len() >= 8 && copies.iter().all(|copy| copy["good"] == true), "{report}");
     for words in ["us_west was frozen for", "us_west had caught up", "demo: everything was done, and adds up"] {
