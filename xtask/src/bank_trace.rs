@@ -10,7 +10,7 @@
 //!
 //! A transfer's row names the account at the other end, which the bank does not keep. Either the row is a deposit or a withdrawal
 //! like all others ([`Trace::write_submit`]), or that account is a user too, who lives in the other zone, and the row a payment
-//! between the two ([`Trace::write_wave`], and [`transfers`] for how).
+//! between the two ([`Trace::write_wave`], and `transfers` for how).
 //!
 //! Two things a bank's trace may hold and the mesh's wallets do not are bridged by one deposit before an account's first row:
 //! a balance from before the trace began, and a balance below zero later on (the *cover*: as much as the account was ever
