@@ -6,6 +6,21 @@ use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
 /// The bytes of a segment's salt, with which its payload begins once it is unpacked.
 const SALT_BYTES: usize = 32;
 
+/// A segment with that payload, whose hashes nobody has worked out.
+fn forged(count: u32, payload: Vec<u8>) -> Segment {
+    Segment {
+        epoch: Epoch(1),
+        first: Sequence(1),
+        count,
+        committed_at: Timestamp(0),
+        previous: Chain::start(shard()).hash(),
+        root: [0; 32],
+        hash: [0; 32],
+        checksum: [0; 32],
+        payload,
+    }
+}
+
 fn shard() -> ShardRef {
     ShardRef { zone: "eu".parse().expect("a zone's name"), index: 1 }
 }
@@ -19,17 +34,7 @@ pub fn segment_decoder(bytes: &[u8]) {
     let count = u32::from(u16::from_le_bytes(*count));
     let packed = zstd::bulk::compress(payload, 1).expect("compressing into memory does not fail");
     for payload in [payload.to_vec(), packed] {
-        let segment = Segment {
-            epoch: Epoch(1),
-            first: Sequence(1),
-            count,
-            committed_at: Timestamp(0),
-            previous: Chain::start(shard()).hash(),
-            root: [0; 32],
-            hash: [0; 32],
-            checksum: [0; 32],
-            payload,
-        };
+        let segment = forged(count, payload);
         if count == 0 {
             assert!(Chain::start(shard()).link(&segment).is_err(), "a segment without entries does not follow");
             continue;
@@ -57,17 +62,7 @@ pub fn border_segment(bytes: &[u8]) {
     let zone = "global".parse().expect("a zone's name");
     for payload in [payload.to_vec(), packed] {
         let hidden = payload.is_empty();
-        let segment = Segment {
-            epoch: Epoch(1),
-            first: Sequence(1),
-            count,
-            committed_at: Timestamp(0),
-            previous: Chain::start(shard()).hash(),
-            root: [0; 32],
-            hash: [0; 32],
-            checksum: [0; 32],
-            payload,
-        };
+        let segment = forged(count, payload);
         match segment.entries_for(&zone, &shard()) {
             Ok(entries) => assert!(hidden && entries.is_empty(), "nobody wrote this segment, and it holds {entries:?}"),
             Err(corrupt) => {

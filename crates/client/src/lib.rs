@@ -6,8 +6,8 @@
 //! - gives a write its request id, once, so that sending it again has one effect;
 //! - sends again what may be sent again, at another endpoint where there is one, after a pause that grows and varies, as long as
 //!   the retry budget that all calls of the client share is not used up;
-//! - reads near by, and never less than the [`Session`] has written or read: at the node that it reached where that keeps a copy that
-//!   has come so far, and else at the home.
+//! - reads near by, and never less than the [`Session`] has written or was told that it read: at the node that it reached where that
+//!   keeps a copy that has come so far, and else at the home.
 //!
 //! ```no_run
 //! use paymesh_client::{Client, Options, Session};

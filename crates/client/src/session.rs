@@ -1,4 +1,7 @@
 //! What one line of work has written and read, so that it never reads less.
+//!
+//! A write's position is exact: what was written is read. A read's is a lower bound on what it saw: an answer may hold an entry more
+//! than it says. So what was read is read again at the same copy, but two copies at the same position may differ by that entry.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},

@@ -82,11 +82,25 @@ impl Manifest {
     /// # Errors
     /// It is not that chunk, or holds more.
     pub fn check_all_open(&self, index: usize, chunk: &[u8]) -> Result<(), Corrupt> {
+        self.check(index, chunk)?;
+        let rows = codec::unpack_known(chunk).map_err(|what| self.corrupt(index, what))?;
         // A test holds this to the contract's classes.
-        match self.rows(index, chunk)?.iter().all(|row| matches!(row, Row::Claim(..) | Row::Request(..))) {
+        match rows.iter().all(|row| matches!(row, Row::Claim(..) | Row::Request(..))) {
             true => Ok(()),
             false => Err(self.corrupt(index, "it has rows that do not leave their zone".to_owned())),
         }
+    }
+
+    /// Checks that it may go to any zone itself: the directory has no accounts, and no other shard's journal takes effect in it.
+    ///
+    /// # Errors
+    /// It says more.
+    pub fn check_books_all_open(&self) -> Result<(), Corrupt> {
+        if self.books == (Records { newest_request_ms: self.books.newest_request_ms, ..Records::default() }) {
+            return Ok(());
+        }
+        let what = "the checkpoint has accounts or cursors, which the directory has not".to_owned();
+        Err(Corrupt { shard: self.shard.clone(), sequence: self.sequence, what })
     }
 
     fn corrupt(&self, index: usize, what: String) -> Corrupt {
@@ -215,6 +229,24 @@ mod tests {
             };
             assert_eq!(manifest.check_all_open(0, &chunk).is_ok(), allowed);
             assert!(manifest.check_all_open(0, b"another").is_err() && manifest.check_all_open(1, &chunk).is_err());
+
+            // What this version does not know may be anything.
+            let mut raw = zstd::bulk::decompress(&chunk, 1 << 10).expect("it unpacks");
+            raw.extend([0xfa, 0x07, 3, b'A', b'n', b'n']);
+            let more = zstd::bulk::compress(&raw, 1).expect("it packs");
+            let manifest = Manifest { chunks: vec![chunk_hash(&more)], ..manifest };
+            assert!(manifest.rows(0, &more).is_ok(), "a later version's fields are let be in the zone");
+            assert!(manifest.check_all_open(0, &more).is_err());
+
+            assert!(manifest.check_books_all_open().is_ok());
+            let (peer, euro) = (ShardRef { zone: zone.clone(), index: 1 }, paymesh_types::Currency::from_code("EUR").expect("a currency"));
+            for books in [
+                Records { system: vec![((Account::External, euro), 0)], ..Records::default() },
+                Records { inbox: vec![(peer.clone(), Sequence(1))], ..Records::default() },
+                Records { delivered: vec![(peer, Sequence(1))], ..Records::default() },
+            ] {
+                assert!(Manifest { books, ..manifest.clone() }.check_books_all_open().is_err());
+            }
         }
         for (field, personal) in
             [("users", true), ("accounts", true), ("lines", true), ("payments", true), ("claims", false), ("requests", false)]

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use paymesh_contract::events::v1 as pb;
 use paymesh_ledger::{Body, Entry};
-use paymesh_types::{Epoch, Position, Sequence, ShardRef, Timestamp, ZoneName};
+use paymesh_types::{Epoch, Position, Sequence, ShardRef, Timestamp};
 
-use crate::{Chain, Hash, Segment};
+use crate::{Chain, Hash, Holding, Segment};
 
 /// Shards that an origin knows of at most: the decoder takes no more.
 const PEERS_MAX: usize = 1 << 20;
@@ -74,9 +74,10 @@ impl Origin {
         self.peers.get(peer).copied().unwrap_or_default()
     }
 
-    /// What of it concerns a zone.
+    /// What of it may be held where that is held of the journal.
     #[must_use]
-    pub fn for_zone(&self, zone: &ZoneName) -> Self {
+    pub fn within(&self, holding: &Holding) -> Self {
+        let Holding::For(zone) = holding else { return self.clone() };
         let peers = self.peers.iter().filter(|(peer, _)| peer.zone == *zone);
         Self { peers: peers.map(|(peer, marks)| (peer.clone(), *marks)).collect(), ..self.clone() }
     }

@@ -320,7 +320,13 @@ async fn replay(inner: &Inner, requests: &[Request], decided: Vec<Decided>, batc
         .collect();
     sequences.sort_unstable();
     sequences.dedup();
-    let recorded = inner.base.tail.entries(&sequences).await?;
+    let recorded = inner.base.tail.entries(&sequences).await.map_err(|error| match error {
+        // The entry went while this was under way: its id is forgotten with it, and whoever asks again is told so.
+        Error::NotKept { shard, first, .. } => {
+            Error::NotServing { shard, why: format!("it has just let go of what is before entry {first}; ask again") }
+        }
+        error => error,
+    })?;
     let answers = requests.iter().zip(decided).map(|(request, decided)| match decided {
         Decided::New(index) => Ok(fresh(&batch[index])),
         Decided::Rejected(rejection) => Err(rejection),

@@ -60,6 +60,7 @@ pub(crate) async fn keep(
     loop {
         turns.tick().await;
         let turn = Turn { base, retention, outcomes, now: now() };
+        // Gauges are doubles by Prometheus's definition: exact figures are in the status.
         metrics::gauge!(counts::JOURNAL_BYTES, "shard" => base.shard.to_string()).set(base.tail.bytes() as f64);
         if retention.keeps_all() {
             continue;
@@ -127,6 +128,8 @@ impl Turn<'_> {
         let delivered = store.tables.books().await.map_err(|source| self.failed(source))?.delivered;
         let delivered: BTreeMap<ShardRef, Sequence> = delivered.into_iter().collect();
         let origin = store.journal.origin().await.map_err(|source| self.failed(source))?;
+        // Where the engine could not say whether it pruned, it says so here.
+        tail.dropped(0, origin.sequence);
         let (kept, projected) = (tail.bytes(), projected.get());
         let mut chain = Chain::after(shard.clone(), &origin);
         let mut target = Target { origin, segments: 0, bytes: 0, held_back: false };

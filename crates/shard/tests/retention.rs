@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use paymesh_journal::{
     Origin, Store, checkpoint,
-    memory::{Fault, MemoryStore, Operation},
+    memory::{Fault, Faults, MemoryStore, Operation},
 };
 use paymesh_shard::{Error, Options, Replica, ReplicaOptions, Retention, Shard, Source, inbox, verify_replica};
 use paymesh_types::Sequence;
@@ -45,6 +45,24 @@ async fn fill(shard: &Shard, time: &Time) {
         submit(pay(1 + round % 3, 1 + (round + 1) % 3, 10)).await;
         submit(pay_to(1, 2, None, 1, HOLD_S)).await;
     }
+}
+
+/// A shard with user 4, who has money, and one with user 5, who has none.
+struct Two {
+    time: Time,
+    ours: MemoryStore,
+    theirs: MemoryStore,
+    payers: Shard,
+    payees: Shard,
+}
+
+async fn two() -> Two {
+    let time = Time::new();
+    let (ours, theirs) = (MemoryStore::new(&identity(&eu(0))), MemoryStore::new(&identity(&eu(1))));
+    let (payers, payees) = (open(&ours, 0, &time).await, open(&theirs, 1, &time).await);
+    all(&payers, [enrol(4), deposit(4, 1_000)]).await;
+    all(&payees, [enrol(5)]).await;
+    Two { time, ours, theirs, payers, payees }
 }
 
 /// Turns pass, until the journal begins at least there.
@@ -151,11 +169,7 @@ async fn until(what: &str, is: impl AsyncFn() -> bool) {
 
 #[tokio::test(start_paused = true)]
 async fn money_in_transit_keeps_its_entry_however_long_the_other_shard_is_away() {
-    let time = Time::new();
-    let (ours, theirs) = (MemoryStore::new(&identity(&eu(0))), MemoryStore::new(&identity(&eu(1))));
-    let (payers, payees) = (open(&ours, 0, &time).await, open(&theirs, 1, &time).await);
-    all(&payers, [enrol(4), deposit(4, 1_000)]).await;
-    all(&payees, [enrol(5)]).await;
+    let Two { time, payers, payees, .. } = two().await;
     let sent = all(&payers, [pay_to(4, 5, Some(eu(1)), 100, 0)]).await[0].position.sequence;
     for _ in 0..5 {
         time.pass_seconds(30 * DAY_S);
@@ -185,11 +199,7 @@ fn payment_of_sequence(shard: &Shard, sequence: Sequence) -> paymesh_types::Paym
 /// acknowledged by entries that are gone is acknowledged all the same.
 #[tokio::test(start_paused = true)]
 async fn an_inbox_that_comes_later_goes_on_where_the_journal_begins() {
-    let time = Time::new();
-    let (ours, theirs) = (MemoryStore::new(&identity(&eu(0))), MemoryStore::new(&identity(&eu(1))));
-    let (payers, payees) = (open(&ours, 0, &time).await, open(&theirs, 1, &time).await);
-    all(&payers, [enrol(4), deposit(4, 1_000)]).await;
-    all(&payees, [enrol(5)]).await;
+    let Two { time, theirs, payers, payees, .. } = two().await;
     let answers = all(&payers, [pay_to(4, 5, Some(eu(1)), 100, 0)]).await;
     let taking = inbox(&payers, &payees);
     until("the money arrives", async || balance(&payees, 5).await == 100).await;
@@ -224,11 +234,7 @@ async fn an_inbox_that_comes_later_goes_on_where_the_journal_begins() {
 
 #[tokio::test(start_paused = true)]
 async fn an_inbox_that_lacks_money_which_is_gone_stops_and_says_so() {
-    let time = Time::new();
-    let (ours, theirs) = (MemoryStore::new(&identity(&eu(0))), MemoryStore::new(&identity(&eu(1))));
-    let (payers, payees) = (open(&ours, 0, &time).await, open(&theirs, 1, &time).await);
-    all(&payers, [enrol(4), deposit(4, 1_000)]).await;
-    all(&payees, [enrol(5)]).await;
+    let Two { time, ours, theirs, payers, payees } = two().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let backup = theirs.backup();
     all(&payers, [pay_to(4, 5, Some(eu(1)), 100, 0)]).await;
@@ -365,11 +371,7 @@ async fn a_copy_begins_with_a_checkpoint_and_comes_to_what_its_leader_has() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_in_transit_is_known_after_a_restart_also_where_the_journal_begins_after_the_last_acknowledgement() {
-    let time = Time::new();
-    let (ours, theirs) = (MemoryStore::new(&identity(&eu(0))), MemoryStore::new(&identity(&eu(1))));
-    let (payers, payees) = (open(&ours, 0, &time).await, open(&theirs, 1, &time).await);
-    all(&payers, [enrol(4), deposit(4, 1_000)]).await;
-    all(&payees, [enrol(5)]).await;
+    let Two { time, ours, payers, payees, .. } = two().await;
     let answers = all(&payers, [pay_to(4, 5, Some(eu(1)), 100, 0)]).await;
     let both = [inbox(&payers, &payees), inbox(&payees, &payers)];
     let view = async || payers.payment(&payment_of(&answers[0])).await.expect("it serves").expect("it is there").0;
@@ -400,4 +402,50 @@ async fn an_id_whose_entry_is_gone_is_gone_with_it_also_where_tables_are_made_of
     let shard = open(&disk, 0, &time).await;
     let again = shard.submit(ask(6, deposit(3, 10_000))).await;
     assert!(again.is_ok(), "{again:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_is_forgotten_before_the_entry_that_it_is_answered_from() {
+    let (time, disk) = (Time::new(), MemoryStore::new(&identity(&eu(0))));
+    let keeps_all = Options { retention: Retention::default(), outcome_retention: Duration::from_secs(30 * DAY_S), ..options() };
+    let shard = Disk::Memory(disk.clone()).try_open(&eu(0), keeps_all, &time).await.expect("it opens");
+    fill(&shard, &time).await;
+    let past = shard.status().head;
+    time.pass_seconds(3 * DAY_S);
+    shard.submit(ask(100, deposit(1, 5))).await.expect("it is accepted");
+    shard.close().await;
+    // Opened by who keeps less, it lets go at once, long before ids are purged by the clock.
+    let shard = open(&disk, 0, &time).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(shard.tail().kept_after(), past);
+    let again = shard.submit(ask(5, deposit(2, 1))).await.expect("it is new");
+    assert!(!again.replayed);
+    proven(&shard).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_tables_do_not_hold_yet_stays() {
+    for seed in 1..=20 {
+        let (time, disk) = (Time::new(), MemoryStore::new(&identity(&eu(0))));
+        let shard = open(&disk, 0, &time).await;
+        fill(&shard, &time).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let filled = balance(&shard, 1).await;
+        disk.set_faults(Faults { seed, projections_per_mille: 1_000, ..Faults::none() });
+        all(&shard, (0..20).map(|_| deposit(1, 1)).collect::<Vec<_>>()).await;
+        time.pass_seconds(3 * DAY_S);
+        all(&shard, [deposit(1, 1)]).await;
+        // The first turn after it; what fails was done all the same now and then.
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        let projected = shard.store().tables.cursor().await.expect("it is read");
+        assert!(shard.tail().kept_after() <= projected, "seed {seed}: {} after {projected}", shard.tail().kept_after());
+        shard.close().await;
+        let disk = disk.crash();
+        disk.set_faults(Faults::none());
+        disk.lose_tables();
+        let shard = open(&disk, 0, &time).await;
+        assert_eq!(balance(&shard, 1).await, filled + 21, "seed {seed}");
+        proven(&shard).await;
+        shard.close().await;
+    }
 }

@@ -22,6 +22,7 @@ use crate::{
     Following, counts,
     following::{MESSAGE_BYTES_MAX, RETRY_FIRST, RETRY_MAX, SILENCE_MAX},
     plan::is_directory,
+    wire,
 };
 
 /// Why nothing came of a try.
@@ -101,10 +102,13 @@ impl Following {
         let CheckpointStart { origin, checkpoint, first_chunk } = start;
         let refused = |what: String| Failed::ForGood(format!("what the leader begins with is refused: {what}"));
         let origin = origin.ok_or_else(|| refused("it does not say where".to_owned()))?;
-        let origin = Origin::try_from(&origin).map_err(|error| refused(error.to_string()))?;
+        let origin = wire::origin(&origin, &self.followed().holding).map_err(refused)?;
         if let (Holding::Whole, Some(checkpoints)) = (&self.followed().holding, checkpoints) {
             let checkpoint = checkpoint.ok_or_else(|| refused("there is no checkpoint".to_owned()))?;
             let manifest = Manifest::try_from(&checkpoint).map_err(|error| refused(error.to_string()))?;
+            if is_directory(&manifest.shard) {
+                manifest.check_books_all_open().map_err(|corrupt| refused(corrupt.to_string()))?;
+            }
             if manifest.shard != self.followed().shard || manifest.sequence < origin.sequence || origin.sequence == Sequence(0) {
                 return Err(refused(format!(
                     "a checkpoint of {} as of {} for a journal that begins after {}",

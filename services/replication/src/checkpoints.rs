@@ -5,25 +5,17 @@ use std::sync::Arc;
 use futures::{StreamExt as _, stream, stream::BoxStream};
 use paymesh_contract::{
     Fault,
-    events::v1::{Checkpoint, JournalOrigin},
+    events::v1::Checkpoint,
     replication::v1::{CheckpointPiece, CheckpointStart, ReadCheckpointResponse, read_checkpoint_response::Message},
 };
-use paymesh_journal::{Checkpoints, Holding, Manifest, Origin};
+use paymesh_journal::{Checkpoints, Holding, Manifest};
 use paymesh_shard::Shard;
 use paymesh_types::Sequence;
 use tonic::{Code, Status};
 
-use crate::{plan::is_directory, serving::unavailable};
+use crate::{plan::is_directory, serving::unavailable, wire};
 
 type Stream = BoxStream<'static, Result<ReadCheckpointResponse, Status>>;
-
-/// The origin as a follower may have it.
-pub(crate) fn origin(origin: &Origin, holding: &Holding) -> JournalOrigin {
-    match holding {
-        Holding::Whole => origin.into(),
-        Holding::For(zone) => (&origin.for_zone(zone)).into(),
-    }
-}
 
 /// What a follower begins with that has so many chunks of the checkpoint of that root.
 pub(crate) async fn read(shard: &Shard, holding: &Holding, root: &[u8], chunks: u32) -> Result<Stream, Fault> {
@@ -36,7 +28,7 @@ pub(crate) async fn read(shard: &Shard, holding: &Holding, root: &[u8], chunks: 
     if begins.sequence == Sequence(0) {
         return Err(none());
     }
-    let begins = Some(origin(&begins, holding));
+    let begins = Some(wire::origin_message(&begins, holding));
     let start = |checkpoint, first_chunk| {
         let start = CheckpointStart { origin: begins, checkpoint, first_chunk };
         stream::iter([Ok(ReadCheckpointResponse { message: Some(Message::Start(start)) })])

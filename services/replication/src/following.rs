@@ -15,7 +15,7 @@ use paymesh_contract::{
         replication_service_client::ReplicationServiceClient,
     },
 };
-use paymesh_journal::{Holding, Origin, SEGMENT_BYTES_MAX};
+use paymesh_journal::{Holding, SEGMENT_BYTES_MAX};
 use paymesh_mesh::Mesh;
 use paymesh_shard::{AddError, Replica};
 use paymesh_types::{Epoch, RegionName, Sequence, ShardRef};
@@ -24,7 +24,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Status, Streaming};
 
 use crate::{Followed, clock::now_us, counts, plan::is_directory, serving::IDLE_EVERY, wire};
 
@@ -102,6 +102,22 @@ enum End {
     Lost { why: String, useful: bool },
     /// It is no use to make it again.
     ForGood(Ended),
+}
+
+impl End {
+    fn by_leader(useful: bool) -> Self {
+        Self::Lost { why: "the leader ended it".to_owned(), useful }
+    }
+
+    /// What the leader's refusal, at the beginning of a stream or in it, means for the copy.
+    fn of(status: &Status, useful: bool) -> Self {
+        let fault = Fault::from_status(status);
+        match &*fault.reason {
+            "REPLICA_DIVERGED" => Self::ForGood(Ended::Diverged(fault.message)),
+            "POSITION_NOT_KEPT" => Self::ForGood(Ended::Outrun(fault.message)),
+            _ => Self::Lost { why: fault.message, useful },
+        }
+    }
 }
 
 /// The replicas that a region keeps. Cheap to clone.
@@ -307,14 +323,7 @@ impl Following {
         let mut client = ReplicationServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let mut answers = match tokio::time::timeout(SILENCE_MAX, client.follow(ReceiverStream::new(said))).await {
             Ok(Ok(answers)) => answers.into_inner(),
-            Ok(Err(status)) => {
-                let fault = Fault::from_status(&status);
-                return match &*fault.reason {
-                    "REPLICA_DIVERGED" => End::ForGood(Ended::Diverged(fault.message)),
-                    "POSITION_NOT_KEPT" => End::ForGood(Ended::Outrun(fault.message)),
-                    _ => lost(fault.message),
-                };
-            }
+            Ok(Err(status)) => return End::of(&status, false),
             Err(_) => return lost(format!("the leader did not answer within {SILENCE_MAX:?}")),
         };
         let was_lost = {
@@ -341,8 +350,8 @@ impl Following {
             };
             let message = match message {
                 Ok(Ok(Some(message))) => message,
-                Ok(Ok(None)) => return End::Lost { why: "the leader ended it".to_owned(), useful },
-                Ok(Err(status)) => return End::Lost { why: status.message().to_owned(), useful },
+                Ok(Ok(None)) => return End::by_leader(useful),
+                Ok(Err(status)) => return End::of(&status, useful),
                 Err(_) => return End::Lost { why: format!("the leader was silent for {SILENCE_MAX:?}"), useful },
             };
             silent_at = Instant::now() + SILENCE_MAX;
@@ -360,8 +369,10 @@ impl Following {
                 }
                 Err(why) => return End::ForGood(Ended::Stopped(why)),
             }
-            if let Some(why) = ended {
-                return End::Lost { why, useful };
+            match ended {
+                None => {}
+                Some(Ok(())) => return End::by_leader(useful),
+                Some(Err(status)) => return End::of(&status, useful),
             }
         }
     }
@@ -398,7 +409,7 @@ impl Following {
             }
         }
         if let Some(origin) = origin {
-            let origin = Origin::try_from(&origin).map_err(|error| format!("where the leader's journal begins is refused: {error}"))?;
+            let origin = wire::origin(&origin, holding).map_err(|what| format!("where the leader's journal begins is refused: {what}"))?;
             if let Err(error) = replica.forget(&origin).await {
                 tracing::warn!(shard = %self.shard(), %error, "a copy cannot let go of what its leader does not keep");
             }
@@ -458,7 +469,7 @@ async fn asked(replica: &Replica, last: Instant) {
 
 /// The message with those behind it that have come already: what is stored together is synced once. And why there will be no
 /// more, if that has come too.
-fn gathered(first: FollowResponse, answers: &mut Streaming<FollowResponse>) -> (FollowResponse, Option<String>) {
+fn gathered(first: FollowResponse, answers: &mut Streaming<FollowResponse>) -> (FollowResponse, Option<Result<(), Status>>) {
     let mut all = first;
     let mut bytes: usize = all.segments.iter().map(payload_bytes).sum();
     while bytes < GATHERED_BYTES && all.segments.len() < GATHERED_SEGMENTS_MAX {
@@ -470,8 +481,8 @@ fn gathered(first: FollowResponse, answers: &mut Streaming<FollowResponse>) -> (
                 // What is said of the leader, as it was said last.
                 all = FollowResponse { segments: all.segments, origin: more.origin.take().or(all.origin), ..more };
             }
-            Some(Ok(None)) => return (all, Some("the leader ended it".to_owned())),
-            Some(Err(status)) => return (all, Some(status.message().to_owned())),
+            Some(Ok(None)) => return (all, Some(Ok(()))),
+            Some(Err(status)) => return (all, Some(Err(status))),
         }
     }
     (all, None)

@@ -285,7 +285,7 @@ impl Feed {
         }
         let origin = self.shard.tail().origin().await.map_err(|error| Status::from(unavailable(error.to_string())))?;
         self.origin_told = origin.sequence;
-        Ok(Some(checkpoints::origin(&origin, &self.holding)))
+        Ok(Some(wire::origin_message(&origin, &self.holding)))
     }
 
     async fn reduced(&self, segment: &Arc<Segment>) -> Result<Segment, Status> {

@@ -1,7 +1,7 @@
-//! Segments as messages.
+//! Segments and origins as messages.
 
-use paymesh_contract::replication::v1 as pb;
-use paymesh_journal::{Hash, Holding, Segment};
+use paymesh_contract::{events::v1::JournalOrigin, replication::v1 as pb};
+use paymesh_journal::{Hash, Holding, Origin, Segment};
 use paymesh_types::{Epoch, Sequence, Timestamp};
 
 pub(crate) fn message(segment: &Segment, holding: &Holding) -> pb::Segment {
@@ -46,6 +46,23 @@ pub(crate) fn segment(message: pb::Segment, holding: &Holding) -> Result<Segment
         checksum: hash(&message.checksum, "checksum")?,
         payload,
     })
+}
+
+/// The origin as whoever holds that of the journal may have it.
+pub(crate) fn origin_message(origin: &Origin, holding: &Holding) -> JournalOrigin {
+    JournalOrigin::from(&origin.within(holding))
+}
+
+/// Where the leader's journal begins.
+///
+/// # Errors
+/// It is no origin, or says more than may be held here.
+pub(crate) fn origin(message: &JournalOrigin, holding: &Holding) -> Result<Origin, String> {
+    let origin = Origin::try_from(message).map_err(|error| error.to_string())?;
+    if origin != origin.within(holding) {
+        return Err("it tells of shards of other zones, which is more than may be held here".to_owned());
+    }
+    Ok(origin)
 }
 
 fn hash(bytes: &[u8], what: &str) -> Result<Hash, String> {

@@ -125,6 +125,12 @@ enum Encoded {
 }
 
 pub(super) fn pack(rows: &[Row]) -> Vec<u8> {
+    let raw = raw(rows);
+    assert!(raw.len() <= CHUNK_BYTES_MAX, "a chunk has {CHUNK_BYTES_MAX} bytes at most");
+    zstd::bulk::compress(&raw, COMPRESSION_LEVEL).expect("compressing into memory does not fail")
+}
+
+fn raw(rows: &[Row]) -> Vec<u8> {
     let mut chunk = pb::CheckpointChunk::default();
     for row in rows {
         match encoded(row) {
@@ -136,9 +142,7 @@ pub(super) fn pack(rows: &[Row]) -> Vec<u8> {
             Encoded::Request(row) => chunk.requests.push(row),
         }
     }
-    let raw = chunk.encode_to_vec();
-    assert!(raw.len() <= CHUNK_BYTES_MAX, "a chunk has {CHUNK_BYTES_MAX} bytes at most");
-    zstd::bulk::compress(&raw, COMPRESSION_LEVEL).expect("compressing into memory does not fail")
+    chunk.encode_to_vec()
 }
 
 /// The same for every build: its table's number, and the message.
@@ -154,15 +158,30 @@ pub(super) fn bytes(row: &Row) -> Vec<u8> {
     std::iter::once(table).chain(message).collect()
 }
 
+/// The rows of a chunk.
 pub(super) fn unpack(chunk: &[u8]) -> Result<Vec<Row>, String> {
+    decode(&decompress(chunk)?)
+}
+
+/// The same, of a chunk in which there is nothing that this version does not know.
+pub(super) fn unpack_known(chunk: &[u8]) -> Result<Vec<Row>, String> {
+    let packed = decompress(chunk)?;
+    let rows = decode(&packed)?;
+    if raw(&rows) == packed { Ok(rows) } else { Err("it has more than its rows".to_owned()) }
+}
+
+fn decompress(chunk: &[u8]) -> Result<Vec<u8>, String> {
     let claimed = zstd::zstd_safe::get_frame_content_size(chunk)
         .ok()
         .flatten()
         .and_then(|bytes| usize::try_from(bytes).ok())
         .filter(|bytes| *bytes <= CHUNK_BYTES_MAX)
         .ok_or("it is not a frame of a size that a chunk has")?;
-    let raw = zstd::bulk::decompress(chunk, claimed).map_err(|error| format!("it does not unpack: {error}"))?;
-    let decoded = pb::CheckpointChunk::decode(raw.as_slice()).map_err(|error| error.to_string())?;
+    zstd::bulk::decompress(chunk, claimed).map_err(|error| format!("it does not unpack: {error}"))
+}
+
+fn decode(raw: &[u8]) -> Result<Vec<Row>, String> {
+    let decoded = pb::CheckpointChunk::decode(raw).map_err(|error| error.to_string())?;
     rows(decoded).map_err(|error| error.to_string())
 }
 

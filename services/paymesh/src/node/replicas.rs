@@ -62,7 +62,7 @@ impl Keeper {
         let verdict = self.verdict(following.followed());
         if let Ok(why) = fs::read_to_string(&verdict) {
             let why =
-                format!("{}; to take the leader's history all the same, remove {} and start the node again", why.trim(), verdict.display());
+                format!("{}; once the leader has its history again, remove {} and start this node again", why.trim(), verdict.display());
             tracing::error!(shard = %following.followed().shard, %why, "a replica stays closed");
             following.refuse(why.clone());
             return component.unhealthy(why);

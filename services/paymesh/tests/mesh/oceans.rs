@@ -1,6 +1,9 @@
 //! Money between users of different regions and zones: it arrives, or it comes back, once.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{BufRead as _, BufReader},
+    time::{Duration, Instant},
+};
 
 use paymesh_contract::{
     payments::v1::{GetPaymentRequest, Payment, PaymentStatus, RefundPaymentRequest},
@@ -158,13 +161,14 @@ async fn how_long_money_is_on_its_way_is_in_the_metrics_and_in_status_also_after
     until(&mesh, "it is still on its way", |age_s| age_s >= 3.0);
 
     // Again and again, as scripts read it, until it is told to end.
-    let watching = mesh.command(&["status", "--json", "--watch"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_secs(3));
+    let mut watching = mesh.command(&["status", "--json", "--watch"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    // Open until it has ended: it is not to die of a closed pipe.
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let reports: Vec<serde_json::Value> = lines.by_ref().take(2).map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+    assert_eq!(reports.len(), 2, "it goes on");
     signal(watching.id(), "INT");
     let seen = wait_within(watching, ARRIVAL_MAX);
     assert_eq!(seen.code, 3, "a region does not answer: {seen:?}");
-    let reports: Vec<serde_json::Value> = seen.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(reports.len() >= 2, "{seen:?}");
     for report in &reports {
         let way = report["in_transit"].as_array().unwrap().iter().find(|way| way["to"].as_str().unwrap().starts_with("global/")).unwrap();
         assert_eq!((way["sent_minor_units"].as_i64(), way["in_transit_minor_units"].as_i64()), (Some(11), None), "{report}");
