@@ -39,7 +39,7 @@ pub fn segment_decoder(bytes: &[u8]) {
             assert!(Chain::start(shard()).link(&segment).is_err(), "a segment without entries does not follow");
             continue;
         }
-        // Its root hash is zero, which no entries have; the decoder finds out last of all, so everything before is reached.
+        // Its root hash is zero, which no entries have: that is found out last, before entries are decoded.
         let corrupt = segment.entries(&shard()).expect_err("nobody wrote this segment");
         assert!(corrupt.sequence >= segment.first && corrupt.sequence <= segment.last(), "the damage is placed within the segment");
         assert!(Chain::start(shard()).link(&segment).is_err(), "its hash is not its own");

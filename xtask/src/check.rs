@@ -3,7 +3,7 @@
 //! One set of packages and features is used throughout ([`WORKSPACE`]), so that clippy and the documentation share one
 //! build, and the tests and the played trace another.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
@@ -55,7 +55,9 @@ pub(crate) fn soak(minutes: u64, filter: Option<&str>) -> Result<()> {
     while round == 0 || begun.elapsed() < until {
         round += 1;
         println!("\n=== soak: round {round}, {} of {minutes} minutes gone ===", begun.elapsed().as_secs() / 60);
-        run_tests(filter, true).with_context(|| format!("round {round}"))?;
+        let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(round, |now| now.as_secs());
+        println!("SEED={seed}");
+        run_tests(filter, Some(seed)).with_context(|| format!("round {round}, SEED={seed}"))?;
     }
     println!("\nsoak: {round} rounds, nothing failed");
     Ok(())
@@ -138,7 +140,7 @@ fn documentation_tests() -> Result<Outcome> {
 }
 
 fn tests() -> Result<Outcome> {
-    run_tests(None, false)?;
+    run_tests(None, None)?;
     Ok(Outcome::Passed)
 }
 
@@ -152,8 +154,13 @@ fn bank_trace() -> Result<Outcome> {
     }
 }
 
-/// Runs all tests, or those whose names contain `filter`. cargo-nextest is faster where it is installed, and is not needed.
-fn run_tests(filter: Option<&str>, soak: bool) -> Result<()> {
+/// Cases of each property test, and seeds of each seeded one, in a soak.
+const SOAK_CASES: &str = "4096";
+const SOAK_SEEDS: &str = "1000";
+
+/// Runs all tests, or those whose names contain `filter`; in their longer forms with `soak`, their seed. cargo-nextest is faster where it is installed, and is
+/// not needed.
+fn run_tests(filter: Option<&str>, soak: Option<u64>) -> Result<()> {
     let nextest = read(cargo().current_dir(root()).args(["nextest", "--version"])).is_ok();
     let mut tests = cargo();
     if nextest {
@@ -161,8 +168,9 @@ fn run_tests(filter: Option<&str>, soak: bool) -> Result<()> {
     } else {
         tests.arg("test").args(WORKSPACE).args(["--all-targets", "--no-fail-fast"]).args(filter);
     }
-    if soak {
-        tests.env("PAYMESH_SOAK", "1");
+    if let Some(seed) = soak {
+        tests.env("PAYMESH_SOAK", "1").env("SEED", seed.to_string());
+        tests.env("PROPTEST_CASES", SOAK_CASES).env("PAYMESH_TEST_SEEDS", SOAK_SEEDS);
     }
     run_program(&mut tests)
 }

@@ -100,11 +100,11 @@ impl Manifest {
             return Ok(());
         }
         let what = "the checkpoint has accounts or cursors, which the directory has not".to_owned();
-        Err(Corrupt { shard: self.shard.clone(), sequence: self.sequence, what })
+        Err(Corrupt::new(&self.shard, self.sequence, what))
     }
 
     fn corrupt(&self, index: usize, what: String) -> Corrupt {
-        Corrupt { shard: self.shard.clone(), sequence: self.sequence, what: format!("the checkpoint's chunk {index}: {what}") }
+        Corrupt::new(&self.shard, self.sequence, format!("the checkpoint's chunk {index}: {what}"))
     }
 
     /// Checks that all accounts sum to zero in each currency, `wallets` being the sums of users' accounts.
@@ -120,7 +120,7 @@ impl Manifest {
             None => Ok(()),
             Some((currency, sum)) => {
                 let what = format!("the checkpoint's accounts in {currency} sum to {sum} minor units, not to zero");
-                Err(Corrupt { shard: self.shard.clone(), sequence: self.sequence, what })
+                Err(Corrupt::new(&self.shard, self.sequence, what))
             }
         }
     }

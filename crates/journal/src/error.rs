@@ -4,7 +4,7 @@ use paymesh_types::{Epoch, Sequence, ShardRef};
 
 /// What is stored is not what was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the journal of shard {shard} is corrupt at sequence {sequence}: {what}")]
+#[error("the journal of shard {shard} {} at sequence {sequence}: {what}", if *as_written { "holds what this version cannot read" } else { "is corrupt" })]
 pub struct Corrupt {
     /// The shard.
     pub shard: ShardRef,
@@ -12,6 +12,15 @@ pub struct Corrupt {
     pub sequence: Sequence,
     /// What was found.
     pub what: String,
+    /// Whether the shard's leader wrote it so, as its hashes show: to have it sent again does not help, another version may.
+    pub as_written: bool,
+}
+
+impl Corrupt {
+    /// Something other than what was written.
+    pub fn new(shard: &ShardRef, sequence: Sequence, what: impl Into<String>) -> Self {
+        Self { shard: shard.clone(), sequence, what: what.into(), as_written: false }
+    }
 }
 
 /// Why a journal or a table did not do as asked.

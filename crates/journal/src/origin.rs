@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 
 use paymesh_contract::events::v1 as pb;
-use paymesh_ledger::{Body, Entry};
-use paymesh_types::{Epoch, Position, Sequence, ShardRef, Timestamp};
+use paymesh_ledger::Body;
+use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
 
-use crate::{Chain, Hash, Holding, Segment};
+use crate::{Chain, Committed, Hash, Holding, Segment};
 
 /// Shards that an origin knows of at most: the decoder takes no more.
 const PEERS_MAX: usize = 1 << 20;
@@ -51,7 +51,7 @@ impl Origin {
     }
 
     /// Moves on to the end of the segment that follows, whose entries these are.
-    pub fn pass(&mut self, segment: &Segment, entries: &[(Position, Entry)]) {
+    pub fn pass(&mut self, segment: &Segment, entries: &[Committed]) {
         for (position, entry) in entries {
             if let Some((to, _)) = entry.message(position) {
                 self.peers.entry(to).or_default().sent = position.sequence;

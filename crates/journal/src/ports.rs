@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use paymesh_ledger::{Entry, Missing, Records, Wallet};
-use paymesh_types::{Country, Currency, Epoch, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
+use paymesh_ledger::{Missing, Records, Wallet};
+use paymesh_types::{Country, Currency, Epoch, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 
-use crate::{Checkpoints, Corrupt, Error, Hash, Line, Origin, PaymentRow, Projection, Row, Segment, Snapshot};
+use crate::{Checkpoints, Committed, Corrupt, Error, Hash, Line, Origin, PaymentRow, Projection, Row, Segment, Snapshot};
 
 /// Statement lines that one read walks at most.
 pub const LINES_WALKED_MAX: u32 = 1_000;
@@ -39,7 +39,7 @@ impl Holding {
     ///
     /// # Errors
     /// The segment is not what the shard's leader wrote, or holds more than it may.
-    pub fn entries(&self, segment: &Segment, shard: &ShardRef) -> Result<Vec<(Position, Entry)>, Corrupt> {
+    pub fn entries(&self, segment: &Segment, shard: &ShardRef) -> Result<Vec<Committed>, Corrupt> {
         match self {
             Self::Whole => segment.entries(shard),
             Self::For(zone) => segment.entries_for(zone, shard),

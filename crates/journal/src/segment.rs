@@ -14,10 +14,12 @@
 
 mod border;
 
-use paymesh_ledger::Entry;
-use paymesh_types::{Epoch, Position, Sequence, ShardRef, Timestamp};
+use std::sync::Arc;
 
-use crate::{Corrupt, codec};
+use paymesh_ledger::Entry;
+use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
+
+use crate::{Committed, Corrupt, codec};
 
 /// Entries of a segment at most.
 pub const SEGMENT_ENTRIES_MAX: usize = 16_384;
@@ -77,30 +79,51 @@ impl Segment {
     ///
     /// # Errors
     /// The payload is not what was written.
-    pub fn entries(&self, shard: &ShardRef) -> Result<Vec<(Position, Entry)>, Corrupt> {
-        let corrupt = |offset: u64, what: String| self.corrupt(shard, offset, what);
-        self.check_bounds(shard)?;
-        let raw = unpack(&self.payload).map_err(|what| corrupt(0, what))?;
-        let (salt, stored) = split(&raw).map_err(|what| corrupt(0, what))?;
-        if stored.len() != self.count as usize {
-            return Err(corrupt(0, format!("the segment holds {} entries and claims {}", stored.len(), self.count)));
-        }
-        let mut root = blake3::Hasher::new();
+    pub fn entries(&self, shard: &ShardRef) -> Result<Vec<Committed>, Corrupt> {
+        let raw = self.unpacked(shard)?;
+        let stored = self.checked(shard, &raw)?;
         let mut entries = Vec::with_capacity(stored.len());
         for (offset, parts) in (0u64..).zip(&stored) {
-            let sequence = Sequence(self.first.0 + offset);
-            root.update(&entry_hash(&salt, sequence, *parts));
-            let entry = codec::decode(*parts, sequence, shard).map_err(|error| corrupt(offset, error.to_string()))?;
-            entries.push((Position { shard: shard.clone(), epoch: self.epoch, sequence }, entry));
-        }
-        if root.finalize().as_bytes() != &self.root {
-            return Err(corrupt(0, "the entries do not match the segment's root hash".to_owned()));
+            let position = self.position(shard, offset);
+            let entry = codec::decode(*parts, position.sequence, shard);
+            let entry = entry.map_err(|error| Corrupt { as_written: true, ..self.corrupt(shard, offset, error.to_string()) })?;
+            entries.push((position, Arc::new(entry)));
         }
         Ok(entries)
     }
 
+    /// Checks every hash without decoding the entries: they are what the shard's leader wrote, whatever that is.
+    ///
+    /// # Errors
+    /// The payload is not what was written.
+    pub fn check(&self, shard: &ShardRef) -> Result<(), Corrupt> {
+        let raw = self.unpacked(shard)?;
+        self.checked(shard, &raw).map(drop)
+    }
+
+    fn unpacked(&self, shard: &ShardRef) -> Result<Vec<u8>, Corrupt> {
+        self.check_bounds(shard)?;
+        unpack(&self.payload).map_err(|what| self.corrupt(shard, 0, what))
+    }
+
+    /// The entries of the unpacked payload, as many as there are to be, with the hashes that they are to have.
+    fn checked<'r>(&self, shard: &ShardRef, raw: &'r [u8]) -> Result<Vec<StoredEntry<'r>>, Corrupt> {
+        let (salt, stored) = split(raw).map_err(|what| self.corrupt(shard, 0, what))?;
+        if stored.len() != self.count as usize {
+            return Err(self.corrupt(shard, 0, format!("the segment holds {} entries and claims {}", stored.len(), self.count)));
+        }
+        let mut root = blake3::Hasher::new();
+        for (offset, parts) in (0u64..).zip(&stored) {
+            root.update(&entry_hash(&salt, Sequence(self.first.0 + offset), *parts));
+        }
+        if root.finalize().as_bytes() != &self.root {
+            return Err(self.corrupt(shard, 0, "the entries do not match the segment's root hash".to_owned()));
+        }
+        Ok(stored)
+    }
+
     fn corrupt(&self, shard: &ShardRef, offset: u64, what: String) -> Corrupt {
-        Corrupt { shard: shard.clone(), sequence: Sequence(self.first.0.saturating_add(offset)), what }
+        Corrupt::new(shard, Sequence(self.first.0.saturating_add(offset)), what)
     }
 
     fn check_bounds(&self, shard: &ShardRef) -> Result<(), Corrupt> {
@@ -156,7 +179,13 @@ fn unpack(payload: &[u8]) -> Result<Vec<u8>, String> {
         .and_then(|bytes| usize::try_from(bytes).ok())
         .filter(|bytes| *bytes <= SEGMENT_BYTES_MAX)
         .ok_or("the payload is not a frame of a size that a segment has")?;
-    zstd::bulk::decompress(payload, claimed).map_err(|error| format!("the payload does not unpack: {error}"))
+    // With this thread's context, as for packing.
+    thread_local! {
+        static DECOMPRESSOR: std::cell::RefCell<zstd::bulk::Decompressor<'static>> =
+            std::cell::RefCell::new(zstd::bulk::Decompressor::new().expect("a context has room in memory"));
+    }
+    let unpacked = DECOMPRESSOR.with_borrow_mut(|decompressor| decompressor.decompress(payload, claimed));
+    unpacked.map_err(|error| format!("the payload does not unpack: {error}"))
 }
 
 fn split(raw: &[u8]) -> Result<([u8; SALT_BYTES], Vec<StoredEntry<'_>>), String> {
@@ -310,7 +339,7 @@ impl Chain {
     /// # Errors
     /// It is not, or does not; the chain stays where it was.
     pub fn link(&mut self, segment: &Segment) -> Result<(), Corrupt> {
-        let corrupt = |what: &str| Corrupt { shard: self.shard.clone(), sequence: self.last.next(), what: what.to_owned() };
+        let corrupt = |what: &str| Corrupt::new(&self.shard, self.last.next(), what);
         if segment.first != self.last.next() || segment.count == 0 {
             return Err(corrupt(&format!("a segment that begins at {} follows {}", segment.first, self.last)));
         }

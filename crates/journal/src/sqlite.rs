@@ -217,7 +217,7 @@ impl File {
 
     fn corrupt(&self, shard: &ShardRef, what: &str) -> Error {
         let what = format!("{}: {what}", self.place);
-        Error::Corrupt(Corrupt { shard: shard.clone(), sequence: paymesh_types::Sequence(0), what })
+        Error::Corrupt(Corrupt::new(shard, paymesh_types::Sequence(0), what))
     }
 }
 

@@ -188,7 +188,7 @@ impl Leader {
         }
         let batch = Arc::new(batch);
         if let Some(segment) = committed {
-            self.inner.base.tail.publish(segment, batch.clone());
+            self.inner.base.tail.publish(segment, Some(batch.clone()));
         }
         metrics::histogram!(counts::DECIDE_SECONDS).record(decided_in.as_secs_f64());
         metrics::histogram!(counts::COMMIT_SECONDS).record(started.elapsed().as_secs_f64());

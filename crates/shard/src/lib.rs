@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aside;
 mod base;
 mod copies;
 mod counts;

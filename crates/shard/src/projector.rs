@@ -1,15 +1,22 @@
 //! Brings the tables up to date with the journal.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
-use paymesh_journal::{Committed, Error as JournalError, Projection};
+use paymesh_journal::{Error as JournalError, Projection};
 use paymesh_types::Sequence;
-use tokio::sync::{Mutex, MutexGuard, Notify, watch};
+use tokio::sync::{Mutex, MutexGuard, Notify, Semaphore, watch};
 
-use crate::{Error, base::Base, counts};
+use crate::{Error, aside::aside, base::Base, counts};
 
 /// Entries of one projection at most. The more there are, the more writes to the same account become one.
 const PROJECTION_ENTRIES_MAX: usize = 65_536;
+/// Turns to project. Tables are the most work that a node has, and the least urgent: half of the cores at most do it at once, so
+/// that commits, and copies of what others commit, find one that is free.
+static TURNS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))));
 /// Small projections wait this long for more entries, unless a reader waits for them.
 const LINGER: Duration = Duration::from_millis(100);
 /// At a follower, so many times as long as the last one took, and so long at most: an idle one is current soon, a busy one saves
@@ -18,6 +25,8 @@ const LINGER_TIMES: u32 = 4;
 const LINGER_SHORT_MAX: Duration = Duration::from_millis(25);
 /// Projections from this many entries on do not wait.
 const LINGER_ENTRIES: u64 = 4_096;
+/// At a follower that is far behind, for so long at most the tables wait for the journal; then they take in some of it.
+const FAR_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Between tries when storage fails.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -69,23 +78,22 @@ impl Projected {
 }
 
 /// How long small projections wait for more entries.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) enum Linger {
     /// Where the shard is led: the leader decides from memory, and a read says that it waits.
     Long,
     /// Where it is followed.
-    Short,
+    Short {
+        /// The copy is far behind, and its journal comes first.
+        far: watch::Receiver<bool>,
+    },
 }
 
 /// Projects until that is no longer possible, and says why.
-pub(crate) async fn run(base: &Base, linger: Linger) -> String {
+pub(crate) async fn run(base: &Base, mut linger: Linger) -> String {
     let mut took = Duration::ZERO;
     loop {
-        let wait = match linger {
-            Linger::Long => LINGER,
-            Linger::Short => (took * LINGER_TIMES).min(LINGER_SHORT_MAX),
-        };
-        match step(base, wait).await {
+        match step(base, &mut linger, took).await {
             Ok(lasted) => took = lasted,
             Err(Error::Storage { source, .. }) if source.is_retryable() => {
                 tracing::warn!(shard = %base.shard, %source, "cannot project yet");
@@ -104,6 +112,16 @@ pub(crate) async fn run(base: &Base, linger: Linger) -> String {
     }
 }
 
+/// Waits until a copy is near its leader's end, a reader waits for the tables, or they have waited long enough.
+async fn near(base: &Base, far: &mut watch::Receiver<bool>) {
+    tokio::select! {
+        // The sender lives as long as the replica, which owns this task.
+        _ = far.wait_for(|far| !far) => {}
+        () = base.projected.wanted.notified() => {}
+        () = tokio::time::sleep(FAR_WAIT_MAX) => {}
+    }
+}
+
 /// Where the engine could not say whether it projected, the cursor can.
 async fn catch_up(base: &Base) -> Result<(), JournalError> {
     let _gate = base.projected.gate().await;
@@ -114,16 +132,24 @@ async fn catch_up(base: &Base) -> Result<(), JournalError> {
     Ok(())
 }
 
-/// Projects once, after at most `linger`; says how long the projecting took.
-async fn step(base: &Base, linger: Duration) -> Result<Duration, Error> {
+/// Projects once, and says how long that took; so long as `took` it took before.
+async fn step(base: &Base, linger: &mut Linger, took: Duration) -> Result<Duration, Error> {
     let from = base.projected.get().next();
     let mut batch = base.tail.next(from).await?.entries;
+    let linger = match linger {
+        Linger::Long => LINGER,
+        Linger::Short { far } => {
+            near(base, far).await;
+            (took * LINGER_TIMES).min(LINGER_SHORT_MAX)
+        }
+    };
     if base.tail.head().0 - from.0 < LINGER_ENTRIES {
         tokio::select! {
             () = tokio::time::sleep(linger) => {}
             () = base.projected.wanted.notified() => {}
         }
     }
+    let _turn = TURNS.acquire().await;
     let _gate = base.projected.gate().await;
     if base.projected.get().next() != from {
         return Ok(Duration::ZERO); // the leader recovered meanwhile and brought the tables up to date itself
@@ -139,9 +165,9 @@ async fn step(base: &Base, linger: Duration) -> Result<Duration, Error> {
         }
         batch = base.tail.next(last.next()).await?.entries;
     }
-    let committed: Vec<&Committed> = batches.iter().flat_map(|batch| batch.iter()).collect();
     let started = std::time::Instant::now();
-    let projection = Projection::of(committed);
+    let of_all = move || Projection::of(batches.iter().flat_map(|batch| batch.iter()));
+    let projection = aside(&base.shard, entries as u64, of_all).await?;
     let up_to = projection.up_to;
     let failed = |source| Error::Storage { shard: base.shard.clone(), source };
     base.store.tables.project(&projection).await.map_err(failed)?;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use paymesh_journal::{
-    Chain, Checkpoints, Committed, Corrupt, Error as JournalError, Hash, Holding, Journal, Manifest, Origin, Projection, Segment, Store,
-    Tables, checkpoint,
+    Chain, Checkpoints, Corrupt, Error as JournalError, Hash, Holding, Journal, Manifest, Origin, Projection, Segment, Store, Tables,
+    checkpoint,
 };
 use paymesh_ledger::State;
 use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
@@ -71,7 +71,7 @@ pub(crate) async fn recover(shard: &ShardRef, store: &Store) -> Result<Recovered
 
 fn lost(shard: &ShardRef, ahead: Sequence, last: Sequence) -> Corrupt {
     let what = format!("the tables hold entries up to {ahead}, the journal ends at {last}");
-    Corrupt { shard: shard.clone(), sequence: last.next(), what }
+    Corrupt::new(shard, last.next(), what)
 }
 
 /// Checks the whole journal and brings the tables, where there are any, up to its end. Tables that are older than the journal's
@@ -109,7 +109,7 @@ pub(crate) async fn catch_up(shard: &ShardRef, holding: &Holding, journal: &Arc<
 
 /// Where the tables begin: as they are, or made of a checkpoint.
 async fn begin(shard: &ShardRef, origin: &Origin, rows: &Rows) -> Result<(Sequence, Option<Manifest>), JournalError> {
-    let corrupt = |what: String| Corrupt { shard: shard.clone(), sequence: origin.sequence, what };
+    let corrupt = |what: String| Corrupt::new(shard, origin.sequence, what);
     let checkpoint = rows.checkpoints.latest().await?;
     if origin.sequence == Sequence(0) {
         return Ok((rows.tables.cursor().await?, checkpoint));
@@ -137,7 +137,7 @@ pub(crate) fn agrees(shard: &ShardRef, checkpoint: Option<&Manifest>, segment: &
         return Ok(());
     }
     let what = format!("the checkpoint as of {} is of another journal", manifest.sequence);
-    Err(Corrupt { shard: shard.clone(), sequence: manifest.sequence, what })
+    Err(Corrupt::new(shard, manifest.sequence, what))
 }
 
 /// Projects what the tables lack of a segment, and says how far they are then.
@@ -150,7 +150,6 @@ async fn project(
 ) -> Result<Sequence, Error> {
     let failed = |source| Error::Storage { shard: shard.clone(), source };
     let entries = holding.entries(segment, shard).map_err(|corrupt| failed(corrupt.into()))?;
-    let entries: Vec<Committed> = entries.into_iter().map(|(position, entry)| (position, Arc::new(entry))).collect();
     while projected < segment.last() {
         let rest = entries.iter().filter(|(position, _)| position.sequence > projected);
         match tables.project(&Projection::of(rest)).await {

@@ -21,18 +21,22 @@ use tokio::{
 
 use crate::{
     Error, Retention, Tail,
+    aside::aside,
     base::Base,
     freshness::Freshness,
     projector::{self, Linger},
     recovery::{self, Read, Rows},
-    retention, timers,
+    retention,
+    tail::RING_ENTRIES_MAX,
+    timers,
 };
 
 /// Between tries to use storage that failed.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Entries from which on what was sent is checked on a thread of its own: other streams are not to wait for that.
-const CHECKED_ASIDE_ENTRIES: u64 = 256;
+/// What is so many entries before the leader's last is not decoded before it is stored: it will have gone from memory before
+/// the tables come to it, which wait meanwhile. The journal is what a region needs first.
+const FAR_ENTRIES: u64 = RING_ENTRIES_MAX;
 
 /// Where a replica's journal ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +92,8 @@ struct Inner {
     freshness: Freshness,
     /// The end of the copy before it, until it is shown to have the same history.
     witness: std::sync::Mutex<Option<(Sequence, Hash)>>,
+    /// Whether it is far behind its leader, and has more on the way.
+    far: watch::Sender<bool>,
     problem: watch::Sender<Option<String>>,
     owner: Mutex<Option<JoinHandle<()>>>,
 }
@@ -128,6 +134,7 @@ impl Replica {
             options,
             checkpoint,
             witness: std::sync::Mutex::new(witness),
+            far: watch::Sender::new(false),
             problem: watch::Sender::new(None),
             owner: Mutex::new(None),
         };
@@ -136,7 +143,7 @@ impl Replica {
             let owned = this.clone();
             let owner = tokio::spawn(async move {
                 tokio::select! {
-                    why = projector::run(&base, Linger::Short) => owned.refuse(format!("the projector: {why}")),
+                    why = projector::run(&base, Linger::Short { far: owned.inner.far.subscribe() }) => owned.refuse(format!("the projector: {why}")),
                     why = timers::run_replica(&base, options.outcome_retention, || owned.last_at()) => {
                         owned.refuse(format!("the timers: {why}"));
                     }
@@ -182,14 +189,22 @@ impl Replica {
     /// [`AddError::BadSegment`]: one does not continue the chain, is damaged, or holds what this region may not; nothing of them is
     /// then stored. Anything else is final for this replica.
     pub async fn add(&self, segments: Vec<Segment>) -> Result<End, AddError> {
+        self.catch_up(segments, Sequence(0)).await
+    }
+
+    /// The same, where the leader's journal is known to end at `head`: what is far from there is not decoded yet. An entry that
+    /// this version cannot read is found when the tables come to it.
+    ///
+    /// # Errors
+    /// As of [`Self::add`].
+    pub async fn catch_up(&self, segments: Vec<Segment>, head: Sequence) -> Result<End, AddError> {
         let shard = self.reference().clone();
+        let last = segments.last().map_or(Sequence(0), Segment::last);
+        self.note_far(head.0.saturating_sub(last.0) >= FAR_ENTRIES);
         let mut held = self.inner.chain.lock().await;
         let (chain, of) = (held.clone(), self.inner.clone());
-        let aside = segments.iter().map(|segment| u64::from(segment.count)).sum::<u64>() >= CHECKED_ASIDE_ENTRIES;
-        let check = move || checked(chain, &of, segments);
-        let checked = if aside { tokio::task::spawn_blocking(check).await } else { Ok(check()) };
-        let checked =
-            checked.map_err(|died| Error::NotServing { shard: shard.clone(), why: format!("checking what was sent died: {died}") })?;
+        let count = segments.iter().map(|segment| u64::from(segment.count)).sum();
+        let checked = aside(&shard, count, move || checked(chain, &of, segments, head)).await?;
         let (chain, added) = checked.map_err(AddError::BadSegment)?;
         let segments: Vec<Arc<Segment>> = added.iter().map(|(segment, _)| segment.clone()).collect();
         while let Err(error) = self.inner.journal.extend(&segments).await {
@@ -213,6 +228,15 @@ impl Replica {
         }
         self.inner.freshness.note_epoch(held.epoch());
         Ok(End { epoch: held.epoch(), sequence: held.last(), hash: held.hash() })
+    }
+
+    /// Nothing more comes for now, however far behind it is.
+    pub fn paused(&self) {
+        self.note_far(false);
+    }
+
+    fn note_far(&self, far: bool) {
+        self.inner.far.send_if_modified(|current| std::mem::replace(current, far) != far);
     }
 
     /// Takes note of what its leader said: its term, its last entry and, where that answers a question, when the question was put.
@@ -351,24 +375,30 @@ impl Inner {
             return Ok(());
         }
         let what = "the leader has another history than the copy that was set aside, from which money was taken".to_owned();
-        Err(Corrupt { shard: self.tail.shard().clone(), sequence: last, what })
+        Err(Corrupt::new(self.tail.shard(), last, what))
     }
 }
 
-/// Segments, each with what is held of its entries.
-type Checked = Vec<(Arc<Segment>, Arc<Vec<Committed>>)>;
+/// Segments, each with what is held of its entries where that is decoded.
+type Checked = Vec<(Arc<Segment>, Option<Arc<Vec<Committed>>>)>;
 
-/// Checks that segments continue the chain, are whole and hold no more than they may; gives back the chain after them.
-fn checked(mut chain: Chain, of: &Inner, segments: Vec<Segment>) -> Result<(Chain, Checked), Corrupt> {
+/// Checks that segments continue the chain, are whole and hold no more than they may; gives back the chain after them. `head` is
+/// where the leader's journal ends.
+fn checked(mut chain: Chain, of: &Inner, segments: Vec<Segment>, head: Sequence) -> Result<(Chain, Checked), Corrupt> {
     let shard = of.tail.shard();
     let mut checked = Vec::with_capacity(segments.len());
     for segment in segments {
         chain.link(&segment)?;
         recovery::agrees(shard, of.checkpoint.as_ref(), &segment)?;
         of.passes(&segment)?;
-        let entries = of.holding.entries(&segment, shard)?;
-        let entries: Vec<Committed> = entries.into_iter().map(|(position, entry)| (position, Arc::new(entry))).collect();
-        checked.push((Arc::new(segment), Arc::new(entries)));
+        let far = head.0.saturating_sub(segment.last().0) >= FAR_ENTRIES;
+        let entries = if far && of.holding == Holding::Whole {
+            segment.check(shard)?;
+            None
+        } else {
+            Some(Arc::new(of.holding.entries(&segment, shard)?))
+        };
+        checked.push((Arc::new(segment), entries));
     }
     Ok((chain, checked))
 }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use paymesh_journal::{Chain, Error as JournalError, Manifest, Origin, checkpoint};
+use paymesh_journal::{Chain, Error as JournalError, Hash, Manifest, Origin, checkpoint};
 use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
 
 use crate::{Error, Shard, base::Base, counts, timers};
@@ -57,6 +57,7 @@ pub(crate) async fn keep(
 ) -> String {
     let mut turns = tokio::time::interval_at(tokio::time::Instant::now() + FIRST_AFTER, EVERY);
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut relied_on = None;
     loop {
         turns.tick().await;
         let turn = Turn { base, retention, outcomes, now: now() };
@@ -66,7 +67,7 @@ pub(crate) async fn keep(
             continue;
         }
         // Storage that fails here fails the leader as well; the next turn tries again.
-        if let Err(error) = turn.run(epoch(), &forget).await {
+        if let Err(error) = turn.run(epoch(), &forget, &mut relied_on).await {
             tracing::warn!(shard = %base.shard, %error, "cannot let go of what is past the retention yet");
             metrics::counter!(counts::RETENTION_FAILED, "shard" => base.shard.to_string()).increment(1);
         }
@@ -91,7 +92,8 @@ struct Target {
 }
 
 impl Turn<'_> {
-    async fn run(&self, epoch: Epoch, forget: &impl Fn(Sequence)) -> Result<(), Error> {
+    /// `relied_on` is the checkpoint that this process made or has read back.
+    async fn run(&self, epoch: Epoch, forget: &impl Fn(Sequence), relied_on: &mut Option<Hash>) -> Result<(), Error> {
         let Target { origin, segments, bytes, held_back } = self.target().await?;
         let shard = self.base.shard.to_string();
         metrics::gauge!(counts::HELD_BACK, "shard" => shard.clone()).set(if held_back { 1.0 } else { 0.0 });
@@ -100,11 +102,18 @@ impl Turn<'_> {
         }
         let checkpoints = &self.base.store.checkpoints;
         let latest = checkpoints.latest().await.map_err(|source| self.failed(source))?;
-        let made = if latest.is_none_or(|latest| latest.sequence < origin.sequence) { Some(self.draft().await?) } else { None };
+        let made = match latest.filter(|latest| latest.sequence >= origin.sequence) {
+            Some(latest) if *relied_on == Some(latest.root()) || self.reads_back(&latest).await? => {
+                *relied_on = Some(latest.root());
+                None
+            }
+            _ => Some(self.draft().await?),
+        };
         // Whoever compares the tables with the journal has read where it begins.
         let _alone = self.base.checks.write().await;
         if let Some(manifest) = &made {
             checkpoints.finish(manifest).await.map_err(|source| self.failed(source))?;
+            *relied_on = Some(manifest.root());
             tracing::info!(%shard, sequence = %manifest.sequence, rows = manifest.digest.rows, chunks = manifest.chunks.len(), "a checkpoint is made");
         }
         // A request id is forgotten before the entry that it is answered from is.
@@ -166,6 +175,22 @@ impl Turn<'_> {
         let past_time = self.retention.time.is_some_and(|time| age > time);
         let past_bytes = self.retention.bytes.is_some_and(|bytes| kept > bytes);
         (past_time || past_bytes) && age > self.outcomes
+    }
+
+    /// Whether a checkpoint that is there since before is still what was written.
+    async fn reads_back(&self, manifest: &Manifest) -> Result<bool, Error> {
+        let mut reader = checkpoint::Reader::new(&self.base.store.checkpoints, manifest);
+        loop {
+            match reader.next().await {
+                Ok(rows) if rows.is_empty() => return Ok(true),
+                Ok(_) => {}
+                Err(JournalError::Corrupt(corrupt)) => {
+                    tracing::error!(shard = %self.base.shard, %corrupt, "a checkpoint is damaged: another is made before the journal begins later");
+                    return Ok(false);
+                }
+                Err(source) => return Err(self.failed(source)),
+            }
+        }
     }
 
     /// Makes a checkpoint of the tables as they are now, but for its end.

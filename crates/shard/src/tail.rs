@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -12,10 +12,10 @@ use paymesh_journal::{Committed, Holding, Journal, Origin, Segment};
 use paymesh_types::{Sequence, ShardRef};
 use tokio::sync::watch;
 
-use crate::Error;
+use crate::{Error, aside::aside};
 
 /// Entries kept in memory for readers that keep up.
-const RING_ENTRIES_MAX: u64 = 65_536;
+pub(crate) const RING_ENTRIES_MAX: u64 = 65_536;
 /// Payload bytes that a reader that lags takes from storage at once. Decoded, they take some thirty times as much.
 const READ_BYTES: usize = 1 << 20;
 /// The same for a reader that keeps a few entries only.
@@ -49,7 +49,7 @@ pub struct Tail {
 
 #[derive(Debug, Default)]
 struct Ring {
-    pieces: VecDeque<Piece>,
+    pieces: VecDeque<Arc<Piece>>,
     entries: u64,
 }
 
@@ -57,7 +57,8 @@ struct Ring {
 #[derive(Debug)]
 struct Piece {
     segment: Arc<Segment>,
-    entries: Batch,
+    /// Decoded by whoever wants them first, where the writer has not.
+    entries: OnceLock<Batch>,
 }
 
 impl Ring {
@@ -110,14 +111,15 @@ impl Tail {
         *self.head.borrow()
     }
 
-    /// Makes a committed segment and what is held of its entries known. It follows the head.
-    pub(crate) fn publish(&self, segment: Arc<Segment>, entries: Batch) {
+    /// Makes a committed segment known, and what is held of its entries if that is decoded. It follows the head.
+    pub(crate) fn publish(&self, segment: Arc<Segment>, entries: Option<Batch>) {
         let head = segment.last();
         self.bytes.fetch_add(segment.payload.len() as u64, Ordering::Relaxed);
         {
             let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
             ring.entries += u64::from(segment.count);
-            ring.pieces.push_back(Piece { segment, entries });
+            let entries = entries.map_or_else(OnceLock::new, OnceLock::from);
+            ring.pieces.push_back(Arc::new(Piece { segment, entries }));
             while ring.entries > RING_ENTRIES_MAX && ring.pieces.len() > 1 {
                 let oldest = ring.pieces.pop_front().map_or(0, |piece| u64::from(piece.segment.count));
                 ring.entries -= oldest;
@@ -141,7 +143,7 @@ impl Tail {
     pub async fn next(&self, from: Sequence) -> Result<Run, Error> {
         let from = from.max(Sequence(1));
         self.reached(from).await;
-        match self.recent(from) {
+        match self.recent(from).await? {
             Some(run) => Ok(run),
             None => self.stored(from, READ_BYTES).await,
         }
@@ -155,7 +157,7 @@ impl Tail {
     pub async fn next_few(&self, from: Sequence, entries_max: usize) -> Result<Vec<Committed>, Error> {
         let from = from.max(Sequence(1));
         self.reached(from).await;
-        let (entries, before) = match self.in_memory(from) {
+        let (entries, before) = match self.in_memory(from).await? {
             Some((_, entries, before)) => (entries, before),
             None => (self.stored(from, READ_FEW_BYTES).await?.entries, 0),
         };
@@ -199,33 +201,52 @@ impl Tail {
 
     /// Entries from storage: those of the segment that holds `from`, and of more until about `bytes_max` are read.
     async fn stored(&self, from: Sequence, bytes_max: usize) -> Result<Run, Error> {
-        let mut entries = Vec::new();
-        let mut last = Sequence(0);
-        for segment in self.journal.read(from, bytes_max).await.map_err(|source| self.failed(source))? {
-            let held = self.holding.entries(&segment, &self.shard).map_err(|corrupt| self.failed(corrupt.into()))?;
-            let wanted = held.into_iter().filter(|(position, _)| position.sequence >= from);
-            entries.extend(wanted.map(|(position, entry)| (position, Arc::new(entry))));
-            last = segment.last();
-        }
+        let segments = self.journal.read(from, bytes_max).await.map_err(|source| self.failed(source))?;
+        let last = segments.last().map_or(Sequence(0), Segment::last);
         if last < from {
             return Err(Error::InTheFuture { shard: self.shard.clone(), head: self.head(), wanted: from });
         }
-        Ok(Run { last, entries: Arc::new(entries) })
+        let (count, tail) = (segments.iter().map(|segment| u64::from(segment.count)).sum(), self.clone());
+        let decoded = aside(&self.shard, count, move || {
+            let mut entries = Vec::new();
+            for segment in &segments {
+                let wanted = tail.decoded(segment)?.into_iter().filter(|(position, _)| position.sequence >= from);
+                entries.extend(wanted);
+            }
+            Ok::<_, Error>(entries)
+        });
+        Ok(Run { last, entries: Arc::new(decoded.await??) })
     }
 
     /// What is in memory of what was committed with `from`, cut to begin there.
-    fn recent(&self, from: Sequence) -> Option<Run> {
-        let (last, entries, before) = self.in_memory(from)?;
+    async fn recent(&self, from: Sequence) -> Result<Option<Run>, Error> {
+        let Some((last, entries, before)) = self.in_memory(from).await? else { return Ok(None) };
         let entries = if before == 0 { entries } else { Arc::new(entries[before..].to_vec()) };
-        Some(Run { last, entries })
+        Ok(Some(Run { last, entries }))
     }
 
     /// The last entry of what was committed with `from`, what is held of it, and how many of these are before `from`.
-    fn in_memory(&self, from: Sequence) -> Option<(Sequence, Batch, usize)> {
-        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let piece = &ring.pieces[ring.index(from)?];
-        let before = piece.entries.partition_point(|(position, _)| position.sequence < from);
-        Some((piece.segment.last(), piece.entries.clone(), before))
+    async fn in_memory(&self, from: Sequence) -> Result<Option<(Sequence, Batch, usize)>, Error> {
+        let piece = {
+            let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+            ring.index(from).map(|index| ring.pieces[index].clone())
+        };
+        let Some(piece) = piece else { return Ok(None) };
+        let entries = match piece.entries.get() {
+            Some(entries) => entries.clone(),
+            None => {
+                let (segment, tail) = (piece.segment.clone(), self.clone());
+                let entries = aside(&self.shard, u64::from(segment.count), move || tail.decoded(&segment)).await??;
+                piece.entries.get_or_init(|| Arc::new(entries)).clone()
+            }
+        };
+        let before = entries.partition_point(|(position, _)| position.sequence < from);
+        Ok(Some((piece.segment.last(), entries, before)))
+    }
+
+    /// What is held of a segment's entries.
+    fn decoded(&self, segment: &Segment) -> Result<Vec<Committed>, Error> {
+        self.holding.entries(segment, &self.shard).map_err(|corrupt| self.failed(corrupt.into()))
     }
 
     /// One entry.
@@ -236,7 +257,7 @@ impl Tail {
         if sequence > self.head() || sequence == Sequence(0) {
             return Err(Error::InTheFuture { shard: self.shard.clone(), head: self.head(), wanted: sequence });
         }
-        let run = match self.recent(sequence) {
+        let run = match self.recent(sequence).await? {
             Some(run) => run,
             None => self.stored(sequence, 0).await?,
         };
@@ -253,7 +274,7 @@ impl Tail {
         for sequence in sequences {
             let held = batch.first().zip(batch.last()).is_some_and(|(first, last)| (first.0.sequence..=last.0.sequence).contains(sequence));
             if !held {
-                batch = match self.recent(*sequence) {
+                batch = match self.recent(*sequence).await? {
                     Some(run) => run.entries,
                     None => self.stored(*sequence, 0).await?.entries,
                 };

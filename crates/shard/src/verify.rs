@@ -283,11 +283,8 @@ impl<'a> Reader<'a> {
                     }
                 };
                 let read = self.audit.position();
-                let entries: Vec<Committed> = entries
-                    .into_iter()
-                    .filter(|(position, _)| position.sequence > read && position.sequence <= to)
-                    .map(|(position, entry)| (position, Arc::new(entry)))
-                    .collect();
+                let wanted = entries.into_iter().filter(|(position, _)| position.sequence > read && position.sequence <= to);
+                let entries: Vec<Committed> = wanted.collect();
                 for (position, entry) in &entries {
                     if let Err(problem) = self.audit.take(position, entry) {
                         self.problems.push(problem.to_string());

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use paymesh_journal::{
     Holding, Identity, Segment, SegmentBuilder, Store,
     memory::{Fault, MemoryStore, Operation},
@@ -47,7 +49,7 @@ async fn open(disk: &Disk, holding: Holding, with_tables: bool) -> Replica {
         Disk::Memory(store) => store.open(&identity).expect("it opens"),
         Disk::Sqlite(directory) => paymesh_journal::sqlite::open(directory.path(), &identity).await.expect("it opens"),
     };
-    let options = ReplicaOptions { outcome_retention: std::time::Duration::from_secs(86_400), retention: Retention::default() };
+    let options = ReplicaOptions { outcome_retention: Duration::from_secs(86_400), retention: Retention::default() };
     Replica::open(&identity, store.journal.clone(), with_tables.then_some(store), options).await.expect("the replica opens")
 }
 
@@ -81,7 +83,7 @@ async fn a_replica_in_the_zone_is_the_leaders_journal_byte_for_byte_also_after_a
         let head = shard.status().head;
         let run = replica.tail().next(head).await.expect("it is read");
         assert_eq!((run.last, run.entries.len()), (head, 1));
-        tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        tokio::time::timeout(Duration::from_secs(20), async {
             while replica.projected() != Some(head) {
                 tokio::task::yield_now().await;
             }
@@ -101,10 +103,97 @@ async fn a_replicas_tables_follow_soon_without_anybody_asking() {
     for _ in 0..5 {
         all(&shard, [deposit(1, 5)]).await;
         replica.add(segments(shard.tail(), replica.end().await.sequence).await).await.expect("they are added");
-        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        tokio::time::sleep(Duration::from_millis(30)).await;
         assert_eq!(replica.projected(), Some(replica.tail().head()));
     }
     replica.close().await;
+}
+
+/// So far ahead is the leader of a copy that is far behind.
+const AWAY: u64 = 70_000;
+
+#[tokio::test(start_paused = true)]
+async fn far_behind_the_journal_comes_first_and_whoever_reads_it_reads_all() {
+    let (disk, shard) = leader().await;
+    let own = Disk::memory(&eu(0));
+    let replica = open(&own, Holding::Whole, true).await;
+    let sent = segments(shard.tail(), Sequence(0)).await;
+    let head = shard.tail().head();
+    let mut damaged = sent.clone();
+    damaged.last_mut().expect("there are some").payload[40] ^= 1;
+    let refused = replica.catch_up(damaged, Sequence(head.0 + AWAY)).await;
+    assert!(matches!(refused, Err(AddError::BadSegment(_))), "{refused:?}");
+    assert_eq!(replica.end().await.sequence, Sequence(0));
+
+    let end = replica.catch_up(sent, Sequence(head.0 + AWAY)).await.expect("they are added");
+    assert_eq!(end.sequence, head);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(replica.projected(), Some(Sequence(0)), "the tables wait");
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for (tail, entries) in [(replica.tail(), &mut ours), (shard.tail(), &mut theirs)] {
+        let mut from = Sequence(1);
+        while from <= head {
+            let run = tail.next(from).await.expect("it is read");
+            entries.extend(run.entries.iter().cloned());
+            from = run.last.next();
+        }
+        assert_eq!(tail.entry(head).await.expect("it is read").0.sequence, head);
+        assert_eq!(tail.next_few(Sequence(2), 3).await.expect("they are read").len(), 3);
+    }
+    assert_eq!(ours, theirs);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(replica.projected(), Some(head), "they do not wait for ever");
+
+    // Near again, and where nothing more comes, they follow at once.
+    for near in [true, false] {
+        all(&shard, [deposit(1, 5)]).await;
+        let more = segments(shard.tail(), replica.end().await.sequence).await;
+        let head = shard.tail().head();
+        replica.catch_up(more, Sequence(head.0 + if near { 0 } else { AWAY })).await.expect("they are added");
+        if !near {
+            replica.paused();
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert_eq!(replica.projected(), Some(head));
+    }
+    let store = own.store(&eu(0)).await.expect("it opens");
+    let leaders = disk.store(&eu(0)).await.expect("it opens");
+    assert_eq!(journal(&store, &eu(0)).await, journal(&leaders, &eu(0)).await);
+    replica.close().await;
+}
+
+/// As a later version of the leader would write, or one that has gone wrong: every hash is right.
+#[tokio::test(start_paused = true)]
+async fn what_the_leader_wrote_and_nobody_can_read_stops_the_copy_and_is_not_taken_for_damage() {
+    let (_disk, shard) = leader().await;
+    let sent = segments(shard.tail(), Sequence(0)).await;
+    let head = shard.tail().head();
+    let entry = shard.tail().entry(head).await.expect("it is read").1;
+    let postings = std::iter::repeat_n(entry.postings[0].clone(), 64).collect();
+    let last = sent.last().expect("there are some");
+    let mut builder = SegmentBuilder::new(eu(0), last.epoch, head.next(), last.hash, [9; 32]);
+    builder.push(&Entry { postings, ..entry.as_ref().clone() });
+    let strange = builder.finish();
+
+    let own = Disk::memory(&eu(0));
+    let replica = open(&own, Holding::Whole, true).await;
+    replica.add(sent).await.expect("they are added");
+    match replica.add(vec![strange.clone()]).await {
+        Err(AddError::BadSegment(corrupt)) => assert!(corrupt.as_written && corrupt.sequence == head.next(), "{corrupt}"),
+        other => panic!("it came to {other:?}"),
+    }
+    replica.catch_up(vec![strange], Sequence(head.0 + AWAY)).await.expect("far behind it is only stored");
+    let why = tokio::time::timeout(Duration::from_secs(20), replica.stopped()).await.expect("it stops");
+    assert!(why.contains("cannot read") && why.contains(&format!("sequence {}", head.next())), "{why}");
+    replica.close().await;
+
+    let identity = identity(&eu(0));
+    let store = own.store(&eu(0)).await.expect("it opens");
+    let options = ReplicaOptions { outcome_retention: Duration::from_secs(86_400), retention: Retention::default() };
+    match Replica::open(&identity, store.journal.clone(), Some(store), options).await {
+        Err(paymesh_shard::Error::Storage { source: paymesh_journal::Error::Corrupt(corrupt), .. }) => assert!(corrupt.as_written),
+        other => panic!("it came to {other:?}"),
+    }
 }
 
 #[tokio::test]
@@ -136,7 +225,7 @@ async fn a_replica_forgets_request_ids_when_its_leader_does() {
     let own = Disk::memory(&eu(0));
     let replica = open(&own, Holding::Whole, true).await;
     let known = async |number| {
-        tokio::time::sleep(std::time::Duration::from_secs(200)).await;
+        tokio::time::sleep(Duration::from_secs(200)).await;
         own.store(&eu(0)).await.expect("it opens").tables.request(support::id(number)).await.expect("it is read").is_some()
     };
     replica.add(segments(shard.tail(), Sequence(0)).await).await.expect("it is added");

@@ -226,3 +226,19 @@ async fn under_load_nothing_read_is_older_than_asked() {
     }
     feeding.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_who_waits_gets_the_tables_a_turn_also_far_behind() {
+    let (shard, replica) = leader_and_copy().await;
+    let position = pay_in(&shard, 5).await;
+    let segments = shard.tail().segments(Sequence(1), usize::MAX).await.expect("they are read");
+    let segments: Vec<Segment> = segments.iter().map(|segment| segment.as_ref().clone()).collect();
+    replica.catch_up(segments, Sequence(1_000_000)).await.expect("they are added");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(replica.projected(), Some(Sequence(0)), "the journal comes first");
+    let reader = Reader::Copied(replica.clone());
+    let came = Instant::now();
+    let view = reader.view(&at_least(&position), came, came + PATIENCE).await.expect("it is there");
+    assert!(came.elapsed() < Duration::from_millis(100), "{:?}", came.elapsed());
+    assert_eq!(view.wallets(user(1)).await.expect("it is read").expect("enrolled")[0].1.balance, 5);
+}

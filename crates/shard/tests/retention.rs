@@ -449,3 +449,40 @@ async fn what_the_tables_do_not_hold_yet_stays() {
         shard.close().await;
     }
 }
+
+/// A checkpoint reaches further than what goes at first; when more goes, it is from before this start.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_checkpoint_is_replaced_before_anything_goes_that_it_stands_for() {
+    let (time, disk) = (Time::new(), MemoryStore::new(&identity(&eu(0))));
+    let shard = open(&disk, 0, &time).await;
+    fill(&shard, &time).await;
+    time.pass_seconds(DAY_S + 3_600);
+    all(&shard, [deposit(1, 5), deposit(2, 5)]).await;
+    let later = shard.status().head;
+    // Past the retention is what was filled in, but the checkpoint holds the deposits too.
+    time.pass_seconds(DAY_S);
+    all(&shard, [deposit(1, 5)]).await;
+    kept_from(&shard, 60).await;
+    let first = shard.tail().kept_after();
+    assert!(first < later);
+    let root = async |store: &Store| store.checkpoints.latest().await.expect("it is read").expect("there is one").root();
+    let before = root(shard.store()).await;
+    assert!(shard.store().checkpoints.latest().await.expect("it is read").expect("there is one").sequence >= later);
+    shard.close().await;
+    assert!(disk.damage_chunk(0, |chunk| {
+        let middle = chunk.len() / 2;
+        chunk[middle] ^= 1;
+    }));
+    let shard = open(&disk, 0, &time).await;
+    time.pass_seconds(2 * DAY_S);
+    all(&shard, [deposit(1, 5)]).await;
+    kept_from(&shard, later.0 + 1).await;
+    assert_ne!(root(shard.store()).await, before);
+    proven(&shard).await;
+    let balance_before = balance(&shard, 1).await;
+    shard.close().await;
+    disk.lose_tables();
+    let shard = open(&disk, 0, &time).await;
+    assert_eq!(balance(&shard, 1).await, balance_before);
+    proven(&shard).await;
+}

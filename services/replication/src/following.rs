@@ -258,6 +258,7 @@ impl Following {
                 }
             };
             self.progress().connected = false;
+            replica.paused();
             match ended {
                 End::ForGood(Ended::Outrun(why)) => {
                     replica.refuse(why.clone());
@@ -392,7 +393,7 @@ impl Following {
                 let checked = decoded.iter().try_for_each(|segment| segment.check_all_open(self.shard()));
                 checked.map_err(|corrupt| format!("what was sent is refused: {corrupt}"))?;
             }
-            match replica.add(decoded).await {
+            match replica.catch_up(decoded, Sequence(head_sequence)).await {
                 Ok(end) => {
                     stored = end.sequence;
                     self.announce(replica);

@@ -119,7 +119,7 @@ impl<'a> Reader<'a> {
     /// [`Error::Corrupt`] when they are not what was written; the storage failed.
     pub async fn next(&mut self) -> Result<Vec<Row>, Error> {
         let Manifest { shard, sequence, .. } = self.manifest;
-        let corrupt = |what: String| Corrupt { shard: shard.clone(), sequence: *sequence, what };
+        let corrupt = |what: String| Corrupt::new(shard, *sequence, what);
         if self.next == self.manifest.chunks.len() {
             if self.digest != self.manifest.digest {
                 return Err(corrupt("the checkpoint's rows are not what it says that they come to".to_owned()).into());

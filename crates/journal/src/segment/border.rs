@@ -4,11 +4,13 @@
 //! A reduced payload holds for each entry either `0` and its hash, or `1`, its open part with its length, and the hash of its
 //! sealed part. Where no entry is kept it is empty: the header has the root.
 
+use std::sync::Arc;
+
 use paymesh_ledger::Entry;
 use paymesh_types::{Position, Sequence, ShardRef, ZoneName};
 
 use super::{HASH_BYTES, Segment, both_hash, pack, part, sealed_hash, split, unpack};
-use crate::{Corrupt, Hash, codec};
+use crate::{Committed, Corrupt, Hash, codec};
 
 const HIDDEN: u8 = 0;
 const KEPT: u8 = 1;
@@ -78,7 +80,7 @@ impl Segment {
     ///
     /// # Errors
     /// It is not what the shard's leader wrote, or holds more than the zone may have.
-    pub fn entries_for(&self, zone: &ZoneName, shard: &ShardRef) -> Result<Vec<(Position, Entry)>, Corrupt> {
+    pub fn entries_for(&self, zone: &ZoneName, shard: &ShardRef) -> Result<Vec<Committed>, Corrupt> {
         let corrupt = |offset: u64, what: String| self.corrupt(shard, offset, what);
         self.check_bounds(shard)?;
         if self.payload.is_empty() {
@@ -93,7 +95,8 @@ impl Segment {
                 Item::Hidden(hash) => root.update(&hash),
                 Item::Kept { open, sealed } => {
                     let position = self.position(shard, offset);
-                    entries.push((position.clone(), kept(open, &position, zone, shard).map_err(|what| corrupt(offset, what))?));
+                    let entry = kept(open, &position, zone, shard).map_err(|what| corrupt(offset, what))?;
+                    entries.push((position, Arc::new(entry)));
                     root.update(&both_hash(open, &sealed))
                 }
             };
@@ -138,7 +141,7 @@ fn hash(rest: &mut &[u8]) -> Result<Hash, String> {
 }
 
 impl Segment {
-    fn position(&self, shard: &ShardRef, offset: u64) -> Position {
+    pub(super) fn position(&self, shard: &ShardRef, offset: u64) -> Position {
         Position { shard: shard.clone(), epoch: self.epoch, sequence: Sequence(self.first.0.saturating_add(offset)) }
     }
 

@@ -54,7 +54,7 @@ impl SqliteCheckpoints {
     }
 
     fn manifest(&self, bytes: &[u8]) -> Result<Manifest, Error> {
-        let corrupt = |what: String| Corrupt { shard: self.shard.clone(), sequence: Sequence(0), what: format!("a checkpoint: {what}") };
+        let corrupt = |what: String| Corrupt::new(&self.shard, Sequence(0), format!("a checkpoint: {what}"));
         let message = pb::Checkpoint::decode(bytes).map_err(|error| corrupt(error.to_string()))?;
         let manifest = Manifest::try_from(&message).map_err(|error| corrupt(error.to_string()))?;
         if manifest.shard != self.shard {

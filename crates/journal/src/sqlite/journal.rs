@@ -166,7 +166,7 @@ impl SqliteJournal {
     /// The row as it is, whatever a bad disk made of it: types and ranges are not taken on trust.
     fn segment(&self, row: &SqliteRow) -> Result<Segment, Error> {
         let first = row.try_get("first").unwrap_or(0);
-        let corrupt = |what: String| Corrupt { shard: self.shard.clone(), sequence: number(first), what };
+        let corrupt = |what: String| Corrupt::new(&self.shard, number(first), what);
         let column = |name: &str| row.try_get::<i64, _>(name).map_err(|error| corrupt(error.to_string()));
         let hash = |name: &str| -> Result<Hash, Corrupt> {
             let bytes: &[u8] = row.try_get(name).map_err(|error| corrupt(error.to_string()))?;
@@ -298,7 +298,7 @@ impl Journal for SqliteJournal {
         let Some(bytes) = row.try_get::<Option<&[u8]>, _>("origin").map_err(|error| self.failed(error))? else {
             return Ok(Origin::beginning(&self.shard));
         };
-        let corrupt = |what: String| Corrupt { shard: self.shard.clone(), sequence: last, what };
+        let corrupt = |what: String| Corrupt::new(&self.shard, last, what);
         let message = pb::JournalOrigin::decode(bytes).map_err(|error| corrupt(format!("where the journal begins: {error}")))?;
         let origin = Origin::try_from(&message).map_err(|error| corrupt(error.to_string()))?;
         if origin.sequence != last {

@@ -184,8 +184,7 @@ pub(crate) async fn journal(store: &Store, shard: &ShardRef) -> (Vec<Segment>, V
         }
         for segment in read {
             chain.link(&segment).expect("the chain holds");
-            let decoded = segment.entries(shard).expect("the entries decode");
-            entries.extend(decoded.into_iter().map(|(position, entry)| (position, Arc::new(entry))));
+            entries.extend(segment.entries(shard).expect("the entries decode"));
             segments.push(segment);
         }
     }

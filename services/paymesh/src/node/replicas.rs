@@ -110,7 +110,8 @@ impl Keeper {
                 Err(error) => error,
             };
             let shard = &following.followed().shard;
-            if matches!(&error, Error::Storage { source: JournalError::Corrupt(_), .. }) {
+            // What its leader wrote so is what would come again.
+            if matches!(&error, Error::Storage { source: JournalError::Corrupt(corrupt), .. } if !corrupt.as_written) {
                 tracing::error!(%shard, %error, "a replica is damaged");
                 following.withdraw(Remaking::SetAside, error.to_string());
                 match self.set_aside(following.followed()).await {

@@ -21,10 +21,11 @@ use paymesh_journal::{Holding, Identity, sqlite};
 use paymesh_ledger::{Command, CreatePayment, Request};
 use paymesh_shard::{Options, Shard};
 use paymesh_types::{Currency, Money, Sequence, ShardRef, Timestamp, UserId};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tonic::Code;
 
-use crate::support::{FOUR_REGIONS, TestMesh, payment};
+use crate::support::{FOUR_REGIONS, TestMesh, payment, seed};
 
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const BOUNDS: &str = "outcomes: {retention_hours: 24}\njournal: {retention_hours: 24}\n";
@@ -53,6 +54,19 @@ fn pay(payer: u64, payee: u64, payee_shard: Option<ShardRef>, minor: i64) -> Com
 
 /// Writes entries into a region's storage as its node did so many days ago, one a minute; the node does not run.
 async fn long_ago(mesh: &TestMesh, region: &str, name: ShardRef, shards: u16, days: u64, commands: Vec<Command>) -> Sequence {
+    long_ago_many(mesh, region, name, shards, days, commands, 1).await
+}
+
+/// The same, so many a minute.
+async fn long_ago_many(
+    mesh: &TestMesh,
+    region: &str,
+    name: ShardRef,
+    shards: u16,
+    days: u64,
+    commands: Vec<Command>,
+    at_once: usize,
+) -> Sequence {
     std::fs::create_dir_all(mesh.data(region)).unwrap();
     let identity = Identity { mesh: "test".to_owned(), shard: name, shards, holding: Holding::Whole };
     let store = sqlite::open(&mesh.data(region), &identity).await.unwrap();
@@ -61,8 +75,9 @@ async fn long_ago(mesh: &TestMesh, region: &str, name: ShardRef, shards: u16, da
     let time = clock.clone();
     let opened =
         Shard::open(&identity, store, Options::default(), Arc::new(move || Timestamp(time.load(Ordering::Relaxed)))).await.unwrap();
-    for command in commands {
-        opened.submit(Request { id: None, command }).await.unwrap();
+    for commands in commands.chunks(at_once) {
+        let requests = commands.iter().map(|command| Request { id: None, command: command.clone() }).collect();
+        assert!(opened.submit_all(requests).await.unwrap().iter().all(Result::is_ok));
         clock.fetch_add(60_000_000, Ordering::Relaxed);
     }
     let head = opened.status().head;
@@ -223,6 +238,52 @@ async fn whoever_comes_later_than_what_is_kept_begins_with_a_checkpoint_and_no_m
     let mut events = subscriber.subscribe(request(later + 1)).await.unwrap().into_inner();
     let first = events.message().await.unwrap().unwrap();
     assert_eq!(first.events[0].position.as_ref().unwrap().sequence, later + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_again_and_again_while_it_begins_a_copy_goes_on_and_comes_to_what_its_leader_has() {
+    const PAYMENTS: u64 = 15_000;
+    const KILLS: usize = 8;
+    let mut random = StdRng::seed_from_u64(seed());
+    let mut mesh = TestMesh::new(&format!("{FOUR_REGIONS}{BOUNDS}"));
+    let home = shard("global", 0);
+    let deposit = |number| Command::Deposit { user: user(number), money: money(1_000_000), reference: String::new() };
+    let claims = [10, 12].map(|number| Command::ClaimUser { user: user(number), zone: "global".parse().unwrap() });
+    long_ago(&mesh, "us_east", shard("directory", 0), 1, 40, claims.to_vec()).await;
+    let mut commands = vec![enrol(10, "US"), enrol(12, "US"), deposit(10), deposit(12)];
+    commands.extend((0..PAYMENTS).map(|number| pay(10 + number % 2 * 2, 12 - number % 2 * 2, None, 1)));
+    let past = long_ago_many(&mesh, "us_east", home.clone(), 2, 30, commands, 1_000).await;
+    mesh.start("us_east");
+    mesh.payments("us_east").create_payment(payment(10, 12, 3)).await.unwrap();
+    assert!(mesh.stop("us_east").success());
+    mesh.start("us_east");
+    until_kept_after(&mesh, "us_east", &home, |after| after >= past.0 - 1_000).await;
+
+    let mut stored_before = 0;
+    for round in 0..KILLS {
+        mesh.spawn("us_west");
+        let wanted = stored_before + random.random_range(1..=3);
+        let begun = |replica: &Replica| replica.state() == ReplicaState::Bootstrapping && replica.chunks_stored > 0;
+        let seen = wait_for(&mesh, "us_west", "global/0", |replica| {
+            assert!(!begun(replica) || replica.chunks_stored >= stored_before, "what was stored is not asked for again: {replica:?}");
+            replica.stored_sequence > 0 || (begun(replica) && replica.chunks_stored >= wanted)
+        })
+        .await;
+        mesh.kill("us_west");
+        if seen.stored_sequence > 0 {
+            assert!(round > 0, "no kill came while it began");
+            break;
+        }
+        stored_before = seen.chunks_stored;
+    }
+    mesh.start("us_west");
+    mesh.start("eu_west");
+    mesh.start("asia_pacific");
+    let head = mesh.heads()["global/0"];
+    wait_for(&mesh, "us_west", "global/0", is_current(head)).await;
+    assert_eq!(stored(&mesh, "us_west", &home).await, stored(&mesh, "us_east", &home).await);
+    let report = mesh.assert_books();
+    assert!(report["copies"].as_array().unwrap().iter().all(|copy| copy["good"] == true), "{report}");
 }
 
 /// Across a border too, where money is taken from it: the new copy is given to nobody before it has come to where the old one was.

@@ -424,3 +424,11 @@ pub(crate) fn free_port() -> u16 {
         }
     }
 }
+
+/// A seed for what a test does at random, printed; with `SEED=...` in the environment, a run is repeated.
+#[allow(clippy::print_stdout, reason = "shown when the test fails")]
+pub(crate) fn seed() -> u64 {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
+    println!("SEED={seed}");
+    seed
+}
