@@ -5,6 +5,7 @@ pub(crate) const LAG_SECONDS: &str = "paymesh_replica_lag_seconds";
 pub(crate) const SEGMENTS: &str = "paymesh_replica_segments_total";
 pub(crate) const BYTES: &str = "paymesh_replica_payload_bytes_total";
 pub(crate) const STOPPED: &str = "paymesh_replica_stopped";
+pub(crate) const AGE_SECONDS: &str = "paymesh_replica_age_seconds";
 pub(crate) const RECONNECTS: &str = "paymesh_replica_reconnects_total";
 
 pub(crate) const BOOTSTRAPS: &str = "paymesh_replica_bootstraps_total";
@@ -16,6 +17,12 @@ pub fn describe_metrics() {
         LAG_SECONDS,
         metrics::Unit::Seconds,
         "From a segment's commit, by the leader's clock, to its being stored here, by this node's; of segments that came as they were committed"
+    );
+    metrics::describe_gauge!(
+        AGE_SECONDS,
+        metrics::Unit::Seconds,
+        "How long ago the copy was last known to hold everything that its leader had, as `paymesh status` says; since the node's start where it never was. \
+         Below a second while it streams"
     );
     metrics::describe_counter!(SEGMENTS, "Segments stored");
     metrics::describe_counter!(BYTES, metrics::Unit::Bytes, "Payload of segments stored, as it came");

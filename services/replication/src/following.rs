@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -21,7 +22,7 @@ use paymesh_shard::{AddError, Replica};
 use paymesh_types::{Epoch, RegionName, Sequence, ShardRef};
 use tokio::{
     sync::{mpsc, watch},
-    time::Instant,
+    time::{Instant, MissedTickBehavior},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -43,6 +44,8 @@ const GATHERED_SEGMENTS_MAX: usize = 2_048;
 const ASK_EVERY: Duration = IDLE_EVERY;
 /// And at most so often, however many readers want to know.
 const ASK_PAUSE: Duration = Duration::from_millis(1);
+/// Between two times that a copy's age is told to `/metrics`.
+const AGE_EVERY: Duration = Duration::from_secs(1);
 /// Questions that are out at most; more are not put.
 const QUESTIONS_MAX: usize = 256;
 /// Bytes of a message at most: one segment of the largest, and what is around it.
@@ -239,6 +242,20 @@ impl Following {
             chunks_stored,
             chunks_total,
             set_aside: progress.set_aside,
+        }
+    }
+
+    /// Tells `/metrics` how old the copy is, for as long as it is polled: also while it is not open, so that it shows.
+    pub async fn tell_age(&self) -> Infallible {
+        let age = metrics::gauge!(counts::AGE_SECONDS, "shard" => self.shard().to_string());
+        let mut current_at = Instant::now();
+        let mut turns = tokio::time::interval(AGE_EVERY);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            // Another that is made in its place has not been current yet.
+            current_at = self.replica().and_then(|replica| replica.current_at()).map_or(current_at, |at| at.max(current_at));
+            age.set(current_at.elapsed().as_secs_f64());
         }
     }
 

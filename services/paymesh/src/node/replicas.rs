@@ -48,8 +48,9 @@ impl Keeper {
             let (keeper, following) = (keeper.clone(), following.clone());
             let component = health.component(format!("replica {}", following.followed().shard));
             tasks.spawn(async move {
-                keeper.keep_one(&following, &component).await;
-                std::future::pending().await
+                // Its age is told whatever becomes of it.
+                let (_, never) = tokio::join!(keeper.keep_one(&following, &component), following.tell_age());
+                match never {}
             });
         }
         Replicas::new(all)
