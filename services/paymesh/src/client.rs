@@ -20,6 +20,7 @@ use tonic::{
     Code, Request, Response, Status,
     transport::{Channel, Endpoint},
 };
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::exit;
 
@@ -29,6 +30,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const DEADLINE_GRACE: Duration = Duration::from_millis(500);
 /// Deadline of the questions that a node answers from memory.
 const STATUS_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a node may take to say that it is there at all: one that is busy says that at once, however long the rest takes.
+const THERE_WAIT: Duration = Duration::from_secs(2);
 /// How often an idle connection asks whether the other side still lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -74,13 +77,45 @@ impl Mesh {
     /// Asks a region for its state.
     pub(crate) async fn status(&self, region: &RegionName) -> Result<GetStatusResponse, Status> {
         let mut client = self.operator(region);
-        call(STATUS_DEADLINE, GetStatusRequest {}, async |request| client.get_status(request).await).await
+        let answer = call(STATUS_DEADLINE, GetStatusRequest {}, async |request| client.get_status(request).await);
+        self.if_there(region, answer).await
     }
 
     /// Asks a region how its copies and its followers are.
     pub(crate) async fn replication(&self, region: &RegionName) -> Result<GetReplicationResponse, Status> {
         let mut client = ReplicationServiceClient::new(self.channel(region));
-        call(STATUS_DEADLINE, GetReplicationRequest {}, async |request| client.get_replication(request).await).await
+        let answer = call(STATUS_DEADLINE, GetReplicationRequest {}, async |request| client.get_replication(request).await);
+        self.if_there(region, answer).await
+    }
+
+    /// Whether a region's node is there; an error where nothing comes from it for [`THERE_WAIT`].
+    pub(crate) async fn there(&self, region: &RegionName) -> Result<(), Status> {
+        let mut client = HealthClient::new(self.channel(region));
+        let asked = client.check(HealthCheckRequest::default());
+        match tokio::time::timeout(THERE_WAIT, asked).await {
+            Ok(Err(status)) if is_broken_connection(&status) => Err(status),
+            // Whatever it says, it says something.
+            Ok(_) => Ok(()),
+            Err(_) => Err(Status::deadline_exceeded(format!(
+                "nothing has come from it for {} s: look whether its process runs and is not stopped, and whether its network is up",
+                THERE_WAIT.as_secs()
+            ))),
+        }
+    }
+
+    /// The answer; or that the node is not there, without waiting for the answer's deadline.
+    async fn if_there<T>(&self, region: &RegionName, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        let gone = async {
+            match self.there(region).await {
+                Ok(()) => std::future::pending().await,
+                Err(status) => status,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answer => answer,
+            status = gone => Err(status),
+        }
     }
 
     /// Asks every region for its state, all at the same time.
@@ -141,6 +176,10 @@ pub(crate) fn explain(status: &Status) -> String {
             return "no answer within the deadline".to_owned();
         }
         return "the node does not answer (connection refused or broken)".to_owned();
+    }
+    if status.code() == Code::DeadlineExceeded && status.details().is_empty() {
+        // Said here, of a node that said nothing.
+        return status.message().to_owned();
     }
     let fault = Fault::from_status(status);
     match &fault.field {

@@ -1,6 +1,7 @@
 //! `paymesh status`: what every region and shard is doing.
 //!
-//! Regions are asked at the same time; one that does not answer is shown as down, with the reason. Money in transit is
+//! Regions are asked at the same time; one from which nothing comes for two seconds is shown as down, with the reason, and its shards and
+//! copies as unknown. Money in transit is
 //! paired from answers given at slightly different moments, so under load it is about right; `verify` is exact.
 
 mod replicas;
@@ -23,6 +24,7 @@ use crate::{
     exit::Exit,
     output::{self, Table, money},
     place, say,
+    up::Interrupts,
 };
 use replicas::ReplicaReport;
 
@@ -98,6 +100,8 @@ async fn watch(mesh: &Mesh, every: Duration, json: bool) -> anyhow::Result<Exit>
     let mut turns = tokio::time::interval(every);
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut shown = Exit::Good;
+    // One for all turns: a Ctrl-C between two of them is heard too.
+    let mut interrupts = Interrupts::new();
     loop {
         tokio::select! {
             report = async {
@@ -111,10 +115,7 @@ async fn watch(mesh: &Mesh, every: Duration, json: bool) -> anyhow::Result<Exit>
                     return Ok(shown);
                 }
             }
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                return Ok(shown);
-            }
+            () = interrupts.next() => return Ok(shown),
         }
     }
 }
@@ -172,7 +173,7 @@ fn report(
     Ok(Report {
         mesh: mesh.topology.mesh().to_owned(),
         regions: regions.collect(),
-        replicas: replicas::report(copies, &heads)?,
+        replicas: replicas::report(&mesh.topology, copies, &heads)?,
         shards: shards.collect(),
         in_transit: in_transit(answers.values().flatten())?,
     })
@@ -274,8 +275,9 @@ fn in_transit_text(topology: &Topology, ways: &[InTransit], partial: bool) -> St
     }
     let mut table = Table::new(["from", "to", "sent so far", "in transit", "oldest"]);
     for ((from, to, currency), sum) in sums {
-        let sent = sum.sent.map_or_else(|| "unknown: the sender was not asked".to_owned(), |minor| money(minor, currency));
-        let in_transit = sum.in_transit.map_or_else(|| "unknown: not both were asked".to_owned(), |minor| money(minor, currency));
+        // A currency is named also where there is no sum: two rows of one way are two currencies.
+        let sent = sum.sent.map_or_else(|| format!("{currency} unknown: the sender was not asked"), |minor| money(minor, currency));
+        let in_transit = sum.in_transit.map_or_else(|| format!("{currency} unknown: not both were asked"), |minor| money(minor, currency));
         let oldest = sum.oldest_ms.map_or_else(|| "-".to_owned(), |ms| format!("{:.1} s", Duration::from_millis(ms).as_secs_f64()));
         table.row([from, to, sent, in_transit, oldest]);
     }
@@ -342,10 +344,10 @@ endpoints:
         let both = text(vec![serving("eu/0", vec![sender.clone()]), serving("eu/1", vec![receiver.clone()])], false);
         assert!(both.contains("0.50 EUR") && !both.contains("asked"), "{both}");
         let sender_only = text(vec![serving("eu/0", vec![sender])], true);
-        assert!(sender_only.contains("1.50 EUR") && sender_only.contains("unknown: not both were asked"), "{sender_only}");
+        assert!(sender_only.contains("1.50 EUR") && sender_only.contains("EUR unknown: not both were asked"), "{sender_only}");
         assert!(sender_only.contains("not every shard was asked: there may be more"), "{sender_only}");
         let receiver_only = text(vec![serving("eu/1", vec![receiver])], true);
-        assert!(receiver_only.contains("unknown: not both were asked"), "{receiver_only}");
+        assert!(receiver_only.contains("EUR unknown: the sender was not asked"), "two rows of a way are two currencies: {receiver_only}");
         assert_eq!(text(vec![serving("eu/0", vec![])], true), "  no money is known to be in transit; not every shard was asked");
         assert_eq!(text(vec![serving("eu/0", vec![])], false), "  no money in transit");
     }
