@@ -12,12 +12,12 @@ use paymesh_contract::{
 };
 use paymesh_types::{RegionName, ShardRef};
 use serde::Serialize;
-use tokio::time::timeout;
 
-use super::{SHARDS_AT_ONCE_MAX, SILENCE_MAX, Trouble, books::Reports};
+use super::{SHARDS_AT_ONCE_MAX, Trouble, books::Reports, said};
 use crate::{
     client::{self, Mesh},
     place,
+    progress::Progress,
 };
 
 /// A copy that was compared.
@@ -61,6 +61,8 @@ pub(super) async fn compare(mesh: &Mesh, leaders: &Reports) -> anyhow::Result<Co
         let at = leader.position.as_ref().map_or(0, |position| position.sequence);
         Some(async move { (prove(mesh, &shard, &region, at).await, shard, region, at, leader.chain_hash.clone()) })
     });
+    let proofs: Vec<_> = proofs.collect();
+    let mut progress = Progress::new("proving copies  ", proofs.len() as u64);
     let mut proofs = std::pin::pin!(futures::stream::iter(proofs).buffer_unordered(SHARDS_AT_ONCE_MAX));
     while let Some((proof, shard, region, at, leaders_hash)) = proofs.next().await {
         let copy = format!("copy of {shard} in {region}");
@@ -84,19 +86,19 @@ pub(super) async fn compare(mesh: &Mesh, leaders: &Reports) -> anyhow::Result<Co
         }
         let good = problems.is_empty() && !copies.unreachable.contains_key(&copy);
         copies.problems.extend(problems.into_iter().map(|problem| format!("{copy}: {problem}")));
+        progress.set_done(copies.all.len() as u64 + 1, "copies");
         copies.all.push(CopySummary { shard: shard.to_string(), region: region.to_string(), sequence, good });
     }
+    progress.finish();
     copies.all.sort_by(|one, other| (&one.shard, &one.region).cmp(&(&other.shard, &other.region)));
     Ok(copies)
 }
 
 async fn prove(mesh: &Mesh, shard: &ShardRef, region: &RegionName, at_sequence: u64) -> Result<ReplicaReport, Trouble> {
-    let silence = |_| Trouble::Unreachable(format!("no answer for {} s", SILENCE_MAX.as_secs()));
     let mut node = ReplicationServiceClient::new(mesh.channel(region));
     let request = VerifyReplicaRequest { shard: Some(common::ShardRef::from(shard)), at_sequence };
-    let steps = timeout(SILENCE_MAX, node.verify_replica(request)).await.map_err(silence)?;
-    let mut steps = steps.map_err(|status| Trouble::of(&status))?.into_inner();
-    while let Some(step) = timeout(SILENCE_MAX, steps.message()).await.map_err(silence)?.map_err(|status| Trouble::of(&status))? {
+    let mut steps = said(mesh, region, node.verify_replica(request)).await?.into_inner();
+    while let Some(step) = said(mesh, region, steps.message()).await? {
         if let Some(Step::Report(report)) = step.step {
             return Ok(report);
         }

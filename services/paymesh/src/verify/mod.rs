@@ -7,7 +7,11 @@
 mod books;
 mod copies;
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use futures::StreamExt as _;
 use paymesh_contract::{
@@ -34,8 +38,10 @@ use crate::{
 const SHARDS_AT_ONCE_MAX: usize = 4;
 /// Steps of progress that wait to be shown.
 const STEPS_MAX: usize = 64;
-/// The longest silence of a node that reads a journal.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How long a node may say nothing of a journal while it is there: others of its journals may be read first.
+const SILENCE_MAX: Duration = Duration::from_secs(600);
+/// How often a node that says nothing is asked whether it is there, and how often it is said that it is waited for.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -95,9 +101,10 @@ impl Trouble {
         }
     }
 
-    fn at(self, region: &RegionName) -> Self {
+    fn at(self, mesh: &Mesh, region: &RegionName) -> Self {
+        let endpoint = mesh.topology.region(region).map(|region| region.grpc.to_string()).unwrap_or_default();
         match self {
-            Self::Unreachable(why) => Self::Unreachable(format!("at {region}: {why}")),
+            Self::Unreachable(why) => Self::Unreachable(format!("at {region} ({endpoint}): {why}")),
             Self::Refused(why) => Self::Refused(format!("at {region}: {why}")),
         }
     }
@@ -175,23 +182,36 @@ async fn pass(mesh: &Mesh, what: &str, shards: Vec<(ShardRef, Vec<InboxCursor>)>
     let mut reads = std::pin::pin!(reads.buffer_unordered(SHARDS_AT_ONCE_MAX));
     let mut progress = Progress::new(what, 0);
     let mut far: BTreeMap<ShardRef, (u64, u64)> = BTreeMap::new();
+    // When each that is being read was last heard of.
+    let mut waited: BTreeMap<ShardRef, Instant> = BTreeMap::new();
+    let mut looks = tokio::time::interval(LOOK_EVERY);
     let (mut reports, mut troubles) = (Reports::new(), BTreeMap::new());
     loop {
         tokio::select! {
-            read = reads.next() => match read {
-                Some((shard, Ok(report))) => {
-                    reports.insert(shard, report);
+            read = reads.next() => {
+                let Some((shard, read)) = read else { break };
+                waited.remove(&shard);
+                match read {
+                    Ok(report) => {
+                        reports.insert(shard, report);
+                    }
+                    Err(trouble) => {
+                        troubles.insert(shard, trouble);
+                    }
                 }
-                Some((shard, Err(trouble))) => {
-                    troubles.insert(shard, trouble);
-                }
-                None => break,
-            },
+            }
             Some((shard, read, head)) = progress_of.recv() => {
+                if !reports.contains_key(&shard) && !troubles.contains_key(&shard) {
+                    waited.insert(shard.clone(), Instant::now());
+                }
                 far.insert(shard, (read, head));
                 progress.set_total(far.values().map(|(_, head)| head).sum());
                 progress.set_done(far.values().map(|(read, _)| read).sum(), "entries");
             }
+            _ = looks.tick() => waited.iter().filter(|(_, since)| since.elapsed() >= LOOK_EVERY).for_each(|(shard, since)| {
+                let leader = mesh.topology.leader(shard).map(RegionName::as_str).unwrap_or_default();
+                progress.note(&format!("paymesh: {leader} has said nothing of {shard} for {} s", since.elapsed().as_secs()));
+            }),
         }
     }
     progress.finish();
@@ -200,19 +220,39 @@ async fn pass(mesh: &Mesh, what: &str, shards: Vec<(ShardRef, Vec<InboxCursor>)>
 
 async fn read_shard(mesh: &Mesh, shard: &ShardRef, sent_by: Vec<InboxCursor>, on_step: impl Fn(u64, u64)) -> Result<ShardReport, Trouble> {
     let leader = mesh.topology.leader(shard).expect("every shard of the configuration has a leader");
-    let trouble = |status: tonic::Status| Trouble::of(&status).at(leader);
-    let silence = || Trouble::Unreachable(format!("at {leader}: no answer for {} s", SILENCE_MAX.as_secs()));
-    let request = VerifyShardRequest { shard: Some(shard.into()), sent_by };
-    let mut node = mesh.operator(leader);
-    let mut steps = timeout(SILENCE_MAX, node.verify_shard(request)).await.map_err(|_| silence())?.map_err(trouble)?.into_inner();
-    while let Some(step) = timeout(SILENCE_MAX, steps.message()).await.map_err(|_| silence())?.map_err(trouble)? {
-        match step.step {
-            Some(Step::ReadSequence(read)) => on_step(read, step.head_sequence),
-            Some(Step::Report(report)) => return Ok(report),
-            None => {}
+    on_step(0, 0);
+    let read = async {
+        there(mesh, leader).await?;
+        let mut node = mesh.operator(leader);
+        let request = VerifyShardRequest { shard: Some(shard.into()), sent_by };
+        let mut steps = said(mesh, leader, node.verify_shard(request)).await?.into_inner();
+        while let Some(step) = said(mesh, leader, steps.message()).await? {
+            match step.step {
+                Some(Step::ReadSequence(read)) => on_step(read, step.head_sequence),
+                Some(Step::Report(report)) => return Ok(report),
+                None => {}
+            }
+        }
+        Err(Trouble::Unreachable("the answer ended before its result".to_owned()))
+    };
+    read.await.map_err(|trouble: Trouble| trouble.at(mesh, leader))
+}
+
+/// What a node says next. One that says nothing is asked whether it is there, and if not is not waited for.
+async fn said<T>(mesh: &Mesh, region: &RegionName, next: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, Trouble> {
+    let mut next = std::pin::pin!(next);
+    let began = Instant::now();
+    while began.elapsed() < SILENCE_MAX {
+        match timeout(LOOK_EVERY, &mut next).await {
+            Ok(said) => return said.map_err(|status| Trouble::of(&status)),
+            Err(_) => there(mesh, region).await?,
         }
     }
-    Err(Trouble::Unreachable(format!("at {leader}: the answer ended before its result")))
+    Err(Trouble::Unreachable(format!("it is there, and has said nothing of it for {} s", SILENCE_MAX.as_secs())))
+}
+
+async fn there(mesh: &Mesh, region: &RegionName) -> Result<(), Trouble> {
+    mesh.there(region).await.map_err(|status| Trouble::Unreachable(client::explain(&status)))
 }
 
 fn summary(mesh: &Mesh, shard: &ShardRef, report: &ShardReport) -> ShardSummary {
