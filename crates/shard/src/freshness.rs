@@ -118,6 +118,17 @@ impl Freshness {
         found.ok().and_then(|known| proves(&known)).unwrap_or(held)
     }
 
+    /// Waits until the leader has answered a question that was put at `at` or later, which happens by itself, and says what its last entry
+    /// was then.
+    pub(crate) async fn told_since(&self, at: Instant) -> Sequence {
+        let told = |known: &Known| known.latest.filter(|proof| proof.at >= at).map(|proof| proof.head);
+        match self.known.subscribe().wait_for(|known| told(known).is_some()).await.ok().and_then(|known| told(&known)) {
+            Some(head) => head,
+            // The sender lives as long as `self`, so waiting cannot fail.
+            None => std::future::pending().await,
+        }
+    }
+
     /// Waits until somebody wants the leader to be asked.
     pub(crate) async fn wanted(&self) {
         self.wanted.notified().await;

@@ -191,11 +191,22 @@ impl Replica {
             biased;
             why = self.stopped() => return Err(not_serving(&why)),
             reached = tokio::time::timeout_at(until, self.reached(base, bounds, came)) => reached.is_ok(),
+            in_the_future = self.in_the_future(bounds, came) => return Err(in_the_future),
         };
         let position = Position { shard: base.shard.clone(), epoch: self.freshness().epoch(), sequence: base.projected.get() };
         // Of what the reader could know when it came: what was committed since is not missing.
         let age = self.freshness().current_at(position.sequence).map(|at| came.saturating_duration_since(at));
         if in_time { Ok(View::new(base.clone(), position, age)) } else { Err(Error::Behind { position, age }) }
+    }
+
+    /// Waits until it is known that what is asked for does not exist: the leader, asked after the reader came, had not committed it, and a
+    /// position that a reader can know of was committed before.
+    async fn in_the_future(&self, bounds: &Bounds, came: Instant) -> Error {
+        let Some((epoch, wanted)) = bounds.at_least else { return std::future::pending().await };
+        // A later leader may have it.
+        self.freshness().wait_for_epoch(epoch).await;
+        let head = self.freshness().told_since(came).await;
+        if wanted <= head { std::future::pending().await } else { Error::InTheFuture { shard: self.reference().clone(), head, wanted } }
     }
 
     /// Waits until the tables hold what is asked for.

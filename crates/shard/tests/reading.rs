@@ -104,6 +104,35 @@ async fn a_position_is_waited_for_and_what_is_there_is_told_when_the_time_is_ove
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_position_that_the_leader_does_not_have_is_in_the_future_once_the_leader_has_said_so() {
+    let (shard, replica) = leader_and_copy().await;
+    feed(&shard, &replica).await;
+    let reader = Reader::Copied(replica.clone());
+    let position = pay_in(&shard, 5).await;
+    let ahead = Position { sequence: position.sequence.next(), ..position.clone() };
+    let late = Position { epoch: Epoch(position.epoch.0 + 1), ..ahead.clone() };
+    let came = Instant::now();
+    let before = came - Duration::from_millis(1);
+    let until = came + Duration::from_millis(500);
+    let told = async {
+        // What it said of a moment before the reader came proves nothing of what was committed between.
+        replica.heard(shard.epoch(), position.sequence, Some(before));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        replica.heard(shard.epoch(), position.sequence, Some(came));
+    };
+    let (ahead, late, there, ()) = tokio::join!(
+        async { (read(&reader, at_least(&ahead), came, until).await, came.elapsed()) },
+        read(&reader, at_least(&late), came, until),
+        read(&reader, at_least(&position), came, until),
+        told
+    );
+    assert!(matches!(ahead.0, Err(Error::InTheFuture { wanted, head, .. }) if wanted == head.next()), "{:?}", ahead.0);
+    assert_eq!(ahead.1, Duration::from_millis(100));
+    assert!(matches!(late, Err(Error::Behind { .. })), "a later leader may have it: {late:?}");
+    assert!(matches!(there, Err(Error::Behind { .. })), "it is there, and has not come yet: {there:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn how_stale_it_may_be_is_asked_of_the_leader_and_its_answer_waited_for() {
     let (shard, replica) = leader_and_copy().await;
     feed(&shard, &replica).await;
