@@ -61,7 +61,8 @@ pub enum Error {
     /// There is no endpoint.
     #[error("a client needs at least one endpoint")]
     NoEndpoints,
-    /// It was refused, and is not to be sent again as it is; or it only reads, and no answer came in time.
+    /// It was refused, and is not to be sent again as it is; or every try was turned away before anything was done, as the fault's reason
+    /// says (NODE_OVERLOADED, PEER_SILENT and such); or it only reads, and no answer came in time.
     #[error(transparent)]
     Refused(Box<Fault>),
     /// A write may have had its effect, now or until its last deadline has passed. Sending it again with this id is safe.

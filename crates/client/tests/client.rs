@@ -142,6 +142,23 @@ async fn a_write_whose_time_is_over_is_unknown_and_names_its_id() {
 }
 
 #[tokio::test]
+async fn a_write_that_was_turned_away_each_time_is_known_not_to_be_done_unless_one_try_may_have_been() {
+    for (turns, known) in [
+        (vec![unavailable("PEER_SILENT"); 3], true),
+        (vec![unavailable("PEER_SILENT"), unavailable("SHARD_OVERLOADED"), unavailable("NODE_STARTING")], true),
+        (vec![Turn::Hang, unavailable("PEER_SILENT"), unavailable("PEER_SILENT")], false),
+        (vec![unavailable("PEER_UNAVAILABLE"), unavailable("PEER_SILENT"), unavailable("PEER_SILENT")], false),
+    ] {
+        let (node, endpoint) = Node::start(turns).await;
+        let client = Client::connect([endpoint], Options { tries_max: 3, ..quick() }).expect("a client");
+        let ended = client.call(&Session::new(), DepositRequest::default()).await.expect_err("it was never answered");
+        assert_eq!(node.deposits().len(), 3);
+        assert_eq!(matches!(ended, Error::Refused(_)), known, "{ended:?}");
+        assert_eq!(matches!(ended, Error::Unknown { .. }), !known, "{ended:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_read_has_what_the_session_has_seen_and_goes_home_when_the_copy_has_not() {
     let (node, endpoint) = Node::start([]).await;
     let client = Client::connect([endpoint], quick()).expect("a client");

@@ -21,10 +21,14 @@ use crate::{
     layers::{deadline, trace},
     methods::{Kind, Method},
     peer::{Peer, Unanswered},
+    silence::SILENT_AFTER_MS,
 };
 
 /// When to try again: about the time of a connection attempt that is answered.
 const RETRY_AFTER_MS: u64 = 200;
+
+/// When to try a silent region again: it is heard as soon as it says something.
+const SILENT_RETRY_AFTER_MS: u64 = 500;
 
 /// Bytes of an answer at most that is not a stream: a batch's, each of whose payments failed with many words.
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -108,6 +112,13 @@ fn unanswered(region: &RegionName, problem: Unanswered, retry_is_safe: bool) -> 
         Unanswered::Full(max) => {
             let message = format!("{max} calls or streams to region {region} are in progress, the most there may be");
             let fault = Fault::unavailable("PEER_OVERLOADED", message, Duration::from_millis(RETRY_AFTER_MS));
+            return fault.with_metadata("region", region.as_str());
+        }
+        Unanswered::Silent => {
+            let message = format!(
+                "nothing has come from region {region} for {SILENT_AFTER_MS} ms or more: nothing was done, and nothing is sent to it until something comes"
+            );
+            let fault = Fault::unavailable("PEER_SILENT", message, Duration::from_millis(SILENT_RETRY_AFTER_MS));
             return fault.with_metadata("region", region.as_str());
         }
         Unanswered::NotSent(cause) => (format!("region {region} cannot be reached: {cause}"), true),

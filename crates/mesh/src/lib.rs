@@ -5,7 +5,8 @@
 //! the same road for calls that start inside: a transport for any generated client. A call that belongs elsewhere is sent
 //! on as the bytes it came in; no message is decoded and none is encoded again.
 //!
-//! Promised: every call ends by its deadline, with an answer that says why; a call is forwarded twice at most; calls,
+//! Promised: every call ends by its deadline, with an answer that says why, and at once where its region has been silent for three seconds
+//! (while the node serves: who only attaches services watches nobody); a call is forwarded twice at most; calls,
 //! streams and connections are bounded, each apart from the others ([`Limits`]); the mesh keeps nothing of a request's content
 //! in logs, spans or metrics.
 //!
@@ -29,6 +30,7 @@ mod peer;
 mod places;
 pub mod route;
 mod router;
+mod silence;
 mod worded;
 mod zone_cache;
 

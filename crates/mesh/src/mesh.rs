@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::join_all;
 use http::{Request, Response};
 use paymesh_contract::{
     Fault,
@@ -31,7 +32,7 @@ use crate::{
         shed::SHED,
     },
     methods,
-    peer::Peer,
+    peer::{self, Peer},
     router::{Entry, Router},
 };
 
@@ -162,9 +163,19 @@ impl Mesh {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
         self.attach(services.clone());
-        let served = edge::serve(self, self.edge(services, limits), listener, limits, shutdown).await;
+        let served = tokio::select! {
+            served = edge::serve(self, self.edge(services, limits), listener, limits, shutdown) => served,
+            never = self.watch_peers() => match never {},
+        };
         self.detach();
         served
+    }
+
+    /// Listens which peers are there, for as long as it is polled.
+    async fn watch_peers(&self) -> Infallible {
+        join_all(self.inner.peers.values().map(|peer| peer.watch(&self.inner.region))).await;
+        // There are no others.
+        std::future::pending().await
     }
 
     pub(crate) fn peer(&self, region: &RegionName) -> Option<&Peer> {
@@ -276,6 +287,10 @@ impl ZoneSource for OverMesh {
 pub fn describe_metrics() {
     metrics::describe_counter!(CALLS, "Calls that ended, by method, sender and gRPC code");
     metrics::describe_histogram!(CALL_SECONDS, metrics::Unit::Seconds, "From a call's headers to the last byte of its answer");
+    metrics::describe_gauge!(
+        peer::UP,
+        "1 while something comes from another region's node, 0 from when nothing has for three seconds: calls to it are refused then"
+    );
     metrics::describe_counter!(SHED, "Calls refused because too many were in progress");
     metrics::describe_counter!(incoming::REFUSED, "Connections that were closed or not accepted, by why: limit, preface, accept");
     metrics::describe_counter!(

@@ -1,28 +1,32 @@
 //! The connections to one other region's node.
 //!
 //! They are made when first needed and again when lost. A node that cannot be reached costs each caller one connection
-//! attempt, never a queue of them: when an attempt fails, every call that still waits to be sent fails with it.
+//! attempt, never a queue of them: when an attempt fails, every call that still waits to be sent fails with it. One that is silent
+//! (`silence`) costs nothing: calls and callers' streams are refused at once. Calls that were on their way keep their connections, and
+//! end as they will; those after the silence get new ones, because the old ones may take as long to notice that it is over as it lasted.
 //!
 //! Streams go over a connection of their own, because those who hold many, or do not read theirs, would hold up the calls
 //! beside them; so do those by which this node follows the shards of the other, one each. No connection carries more than the other side takes: a call that finds all full is refused, and does not wait.
 
 use std::{
+    convert::Infallible,
     error::Error as StdError,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{
             AtomicBool, AtomicUsize,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body::{Frame, SizeHint};
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Full, Limited};
 use paymesh_topology::Region;
 use paymesh_types::RegionName;
 use tokio::sync::Notify;
@@ -34,10 +38,21 @@ use tonic::{
 use tower::{Service, ServiceExt};
 
 use crate::{
-    Error, body,
+    Error,
+    call::Call,
     methods::Kind,
     places::{Place, Places},
+    silence::{self, Hearing},
 };
+
+/// Whether a region is reached. Not labelled `region`, which is the node's own.
+pub(crate) const UP: &str = "paymesh_peer_up";
+
+/// What is asked to hear whether a peer is there: whatever it answers will do.
+const QUESTION_PATH: &str = "/grpc.health.v1.Health/Check";
+
+/// Bytes of its answer at most; more are not read.
+const QUESTION_ANSWER_BYTES_MAX: usize = 1_024;
 
 /// Connections to each region for calls: two, so that one core's worth of encryption or one lost packet does not hold up
 /// everything. Streams have others.
@@ -72,6 +87,8 @@ const ANSWERS_WINDOW_BYTES: u32 = 256 * 1024;
 pub(crate) enum Unanswered {
     /// Its time was over.
     Timeout,
+    /// It never left: nothing has come from the node for a while.
+    Silent,
     /// It never left: so many calls of its kind are in progress, the most there may be.
     Full(usize),
     /// It never left: the node could not be reached.
@@ -88,10 +105,14 @@ pub(crate) struct Peer {
     /// As many as it takes for a stream from each shard that the other leads, and its successor.
     feeds: Vec<Connection>,
     next: AtomicUsize,
+    hearing: Arc<Hearing>,
+    /// What questions go over.
+    asking: Endpoint,
 }
 
 struct Connection {
-    channel: Channel,
+    endpoint: Endpoint,
+    channel: RwLock<Channel>,
     places: Places,
     /// Told when an attempt to connect has failed.
     unreachable: Notify,
@@ -111,7 +132,8 @@ impl Peer {
             .keep_alive_while_idle(true);
         let connection = |places: u32, stream_window_bytes: u32, window_bytes: u32| {
             let endpoint = endpoint.clone().initial_stream_window_size(stream_window_bytes).initial_connection_window_size(window_bytes);
-            Connection { channel: endpoint.connect_lazy(), places: Places::new(places as usize), unreachable: Notify::new() }
+            let channel = RwLock::new(endpoint.connect_lazy());
+            Connection { endpoint, channel, places: Places::new(places as usize), unreachable: Notify::new() }
         };
         // Room for every stream's whole window: none that is not read takes another's.
         let streams = || connection(STREAMS_MAX, ANSWERS_WINDOW_BYTES, STREAMS_MAX * ANSWERS_WINDOW_BYTES);
@@ -121,6 +143,8 @@ impl Peer {
             streams: streams(),
             feeds: (0..(2 * led).div_ceil(STREAMS_MAX as usize)).map(|_| streams()).collect(),
             next: AtomicUsize::new(0),
+            hearing: Arc::default(),
+            asking: endpoint,
         })
     }
 
@@ -145,12 +169,16 @@ impl Peer {
 
     /// Sends a request and waits for the beginning of its answer, as long as the caller keeps waiting.
     pub(crate) async fn send(&self, request: Request<Body>, kind: Kind) -> Result<Response<Body>, Unanswered> {
+        // Those who follow have a rule of their own for when to give up, and come back.
+        if kind != Kind::Feed && self.hearing.is_silent() {
+            return Err(Unanswered::Silent);
+        }
         let (connection, place) = self.place(kind)?;
         // Made before the request is handed over: it hears of every failure from here on.
         let unreachable = connection.unreachable.notified();
         let sent = Arc::new(AtomicBool::new(false));
         let request = request.map(|body| Sent::body(body, Arc::clone(&sent)));
-        let mut channel = connection.channel.clone();
+        let mut channel = connection.channel();
         let answer = async { channel.ready().await?.call(request).await };
         tokio::pin!(answer, unreachable);
         let answered = tokio::select! {
@@ -173,8 +201,75 @@ impl Peer {
             }
             Unanswered::Broken(cause)
         })?;
-        Ok(body::observe(answer, move |_| drop(place)))
+        self.hearing.heard();
+        // A caller's stream may be read late, so what comes of it says nothing of now.
+        let hearing = (kind != Kind::Stream).then(|| Arc::clone(&self.hearing));
+        Ok(Answer::of(answer, place, hearing))
     }
+
+    /// Listens whether the node is there, from a node of `own`, for as long as it is polled.
+    pub(crate) async fn watch(&self, own: &RegionName) -> Infallible {
+        let kept: Mutex<Option<Channel>> = Mutex::default();
+        let ask = || async {
+            let found = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let mut channel = found.unwrap_or_else(|| self.asking.connect_lazy());
+            let answer = async { channel.ready().await?.call(question(own)).await }.await;
+            match answer {
+                Ok(answer) => {
+                    // To its end, whatever it is: a stream that is broken off costs the other side more.
+                    let _ = Limited::new(answer.into_body(), QUESTION_ANSWER_BYTES_MAX).collect().await;
+                    *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel);
+                    Ok(())
+                }
+                Err(error) => match chain(&error) {
+                    causes if causes.iter().any(|error| error.is::<ConnectError>()) => {
+                        Err(causes.last().map(ToString::to_string).unwrap_or_default())
+                    }
+                    // Closed by the other side: there is one, perhaps with as many connections as it takes.
+                    _ => Ok(()),
+                },
+            }
+        };
+        let up = metrics::gauge!(UP, "peer" => self.region.to_string());
+        let changed = |reached: bool, why: &str| {
+            up.set(if reached { 1.0 } else { 0.0 });
+            let region = &self.region;
+            if reached {
+                tracing::info!(%region, "a region is reached");
+            } else {
+                tracing::warn!(%region, why, "a region is silent: calls to it are refused until something comes from it");
+                self.calls.iter().chain([&self.streams]).for_each(Connection::renew);
+            }
+        };
+        silence::watch(&self.hearing, ask, changed).await
+    }
+}
+
+impl Connection {
+    fn channel(&self) -> Channel {
+        self.channel.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is sent from now on goes over a new connection.
+    fn renew(&self) {
+        let old = std::mem::replace(&mut *self.channel.write().unwrap_or_else(PoisonError::into_inner), self.endpoint.connect_lazy());
+        drop(old);
+    }
+}
+
+/// A question whether a node is there, from a node of `own`: gRPC's own.
+fn question(own: &RegionName) -> Request<Body> {
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    Call::entering(own, QUESTION_PATH).write_headers(own, &mut headers);
+    // One empty message.
+    let mut request = Request::new(Body::new(Full::new(Bytes::from_static(&[0; 5]))));
+    *request.method_mut() = http::Method::POST;
+    *request.version_mut() = Version::HTTP_2;
+    *request.uri_mut() = http::Uri::from_static(QUESTION_PATH);
+    *request.headers_mut() = headers;
+    request
 }
 
 /// An error and its causes, the root last.
@@ -213,6 +308,46 @@ impl http_body::Body for Sent {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.sent.store(true, Release);
         Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// An answer's body: it holds the call's place until its end, and tells that something comes.
+struct Answer {
+    inner: Body,
+    place: Option<Place>,
+    hearing: Option<Arc<Hearing>>,
+}
+
+impl Answer {
+    fn of(answer: Response<Body>, place: Place, hearing: Option<Arc<Hearing>>) -> Response<Body> {
+        if answer.body().is_end_stream() {
+            return answer;
+        }
+        answer.map(|inner| Body::new(Self { inner, place: Some(place), hearing }))
+    }
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let (Some(hearing), Some(Ok(_))) = (&self.hearing, &frame) {
+            hearing.heard();
+        }
+        if !matches!(&frame, Some(Ok(frame)) if !frame.is_trailers()) {
+            self.place = None;
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

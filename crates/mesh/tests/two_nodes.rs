@@ -99,19 +99,20 @@ async fn a_peer_that_is_down_is_unavailable_at_once_and_reached_again_when_it_is
     let began = Instant::now();
     for _ in 0..20 {
         let fault = send(&client, GET_BALANCE, &[("grpc-timeout", "5S")], balance_of(7)).await.fault;
-        assert_eq!((fault.code, fault.reason.as_ref()), (Code::Unavailable, "PEER_UNAVAILABLE"), "{fault}");
+        // After three seconds it is not tried any more.
+        assert!(matches!(&*fault.reason, "PEER_UNAVAILABLE" | "PEER_SILENT"), "{fault}");
+        assert_eq!(fault.code, Code::Unavailable, "{fault}");
         assert!(fault.retry_after.is_some() && fault.message.contains("eu_west"), "{fault}");
         assert!(fault.metadata.contains(&("region".to_owned(), "eu_west".to_owned())), "{fault:?}");
     }
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.expect("the port is free again");
     let _eu_node = Node::start(&topology, "eu_west", listener, eu.clone());
-    // Each of the two connections may first find that it has been lost.
-    let mut answers = Vec::new();
+    until_reason(&client, "OK").await;
+    // Each of the two connections may first have found that it had been lost.
     for _ in 0..4 {
-        answers.push(send(&client, GET_BALANCE, &[], balance_of(7)).await.fault.code);
+        assert_eq!(send(&client, GET_BALANCE, &[], balance_of(7)).await.fault.code, Code::Ok);
     }
-    assert_eq!(answers.last(), Some(&Code::Ok), "{answers:?}");
 }
 
 #[tokio::test]
@@ -138,6 +139,71 @@ async fn a_peer_that_accepts_and_says_nothing_ends_at_the_deadline() {
         assert_eq!(answer.fault.code, Code::DeadlineExceeded, "{}", answer.fault);
     }
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+/// us_east, and a port of eu_west where connections stay in the backlog, as those of a process that is stopped.
+async fn one_node_and_a_silent_port() -> (Node, tokio::net::TcpListener, paymesh_topology::Topology) {
+    let ((us_listener, us_port), (eu_listener, eu_port)) = (listener().await, listener().await);
+    let topology = topology([us_port, eu_port], false);
+    let us_node = Node::start(&topology, "us_east", us_listener, Wallet::new("us_east", Manner::Answer));
+    (us_node, eu_listener, topology)
+}
+
+/// Calls until the answer is of that reason, and says how long the first such answer took.
+async fn until_reason(client: &common::Client, reason: &str) -> Duration {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let began = Instant::now();
+        let fault = send(client, GET_BALANCE, &[("grpc-timeout", "100m")], balance_of(7)).await.fault;
+        if fault.reason == reason {
+            return began.elapsed();
+        }
+        assert!(Instant::now() < deadline, "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn calls_to_a_silent_peer_are_refused_at_once_until_it_says_something_and_those_under_way_are_not() {
+    let (us_node, eu_listener, topology) = one_node_and_a_silent_port().await;
+    let client = us_node.client().await;
+    let began = Instant::now();
+    let under_way = tokio::spawn({
+        let client = client.clone();
+        async move { send(&client, GET_BALANCE, &[("grpc-timeout", "60S")], balance_of(7)).await.fault }
+    });
+    until_reason(&client, "PEER_SILENT").await;
+    assert!(began.elapsed() > Duration::from_millis(2_800), "{:?} is not long enough to be sure", began.elapsed());
+    let at_once = Instant::now();
+    for _ in 0..100 {
+        let fault = send(&client, GET_BALANCE, &[("grpc-timeout", "30S")], balance_of(7)).await.fault;
+        assert_eq!((fault.code, fault.reason.as_ref()), (Code::Unavailable, "PEER_SILENT"), "{fault}");
+        assert!(fault.retry_after.is_some() && fault.message.contains("nothing was done"), "{fault}");
+        assert!(fault.metadata.contains(&("region".to_owned(), "eu_west".to_owned())), "{fault:?}");
+    }
+    assert!(at_once.elapsed() < Duration::from_secs(2), "100 calls took {:?}", at_once.elapsed());
+    let here = send(&client, GET_BALANCE, &[], balance_of(8)).await.fault;
+    assert_eq!(here.code, Code::Ok, "{here}");
+    assert!(!under_way.is_finished());
+
+    let _eu_node = Node::start(&topology, "eu_west", eu_listener, Wallet::new("eu_west", Manner::Answer));
+    // The status of what succeeds has no reason but its code.
+    until_reason(&client, "OK").await;
+    let answered = tokio::time::timeout(Duration::from_secs(10), under_way).await.expect("it is answered").expect("no panic");
+    assert_eq!(answered.code, Code::Ok, "{answered}");
+}
+
+#[tokio::test]
+async fn a_peer_that_answers_no_call_for_seconds_is_slow_and_not_silent() {
+    let (us, eu) = (Wallet::new("us_east", Manner::Answer), Wallet::new("eu_west", Manner::Hang));
+    let [us_node, _eu_node] = two_nodes(&us, &eu).await;
+    let client = us_node.client().await;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(5) {
+        let calls = (0..64).map(|_| send(&client, GET_BALANCE, &[("grpc-timeout", "300m")], balance_of(7)));
+        for answer in futures::future::join_all(calls).await {
+            assert_eq!(answer.fault.code, Code::DeadlineExceeded, "{}", answer.fault);
+        }
+    }
 }
 
 #[tokio::test]

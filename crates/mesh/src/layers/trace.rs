@@ -52,7 +52,9 @@ impl<S: Answer> Service<Request<Body>> for Trace<S> {
             Ok(call) => call,
             Err(fault) => return Box::pin(async { Ok(body::reply(fault)) }),
         };
-        let span = span(&call, &self.region, request.headers());
+        // A peer that asks whether the node is there asks all the time, and is no part of anybody's trace.
+        let question = call.method.is_none() && call.is_from_peer();
+        let span = if question { Span::none() } else { span(&call, &self.region, request.headers()) };
         request.extensions_mut().insert(call);
         if span.is_disabled() {
             return Box::pin(self.inner.call(request));

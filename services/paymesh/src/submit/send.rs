@@ -13,6 +13,7 @@ use std::{
 };
 
 use paymesh_contract::{
+    Fault,
     common::v1 as common,
     directory::v1::{EnrollUserRequest, directory_service_client::DirectoryServiceClient},
     payments::v1::{CaptureMode, CreatePaymentRequest, PaymentStatus, payment_service_client::PaymentServiceClient},
@@ -29,7 +30,7 @@ use crate::client::{self, Mesh};
 
 /// Deadline of one try.
 const TRY_DEADLINE: Duration = Duration::from_secs(10);
-/// Tries of one line at most.
+/// Tries of one line at most. Those that were turned away because a region is silent cost nothing, and do not count.
 const TRIES_MAX: u32 = 10;
 /// No other try begins after a line has been at it for so long.
 const RETRY_TIME_MAX: Duration = Duration::from_secs(30);
@@ -72,7 +73,7 @@ impl Sender {
             None => index(turn % regions),
         };
         let mut place = chosen;
-        let mut tries = 0;
+        let (mut tries, mut turned_away) = (0, 0);
         loop {
             tries += 1;
             let (region, channel) = &self.channels[place];
@@ -83,7 +84,8 @@ impl Sender {
                 }
                 Err(status) => {
                     let pause = self.pause(tries, client::retry_after(&status));
-                    if tries < TRIES_MAX && started.elapsed() + pause < RETRY_TIME_MAX {
+                    turned_away += u32::from(Fault::from_status(&status).reason == "PEER_SILENT");
+                    if tries - turned_away < TRIES_MAX && started.elapsed() + pause < RETRY_TIME_MAX {
                         tokio::time::sleep(pause).await;
                         if instruction.via.is_none() {
                             place = (place + 1) % self.channels.len();

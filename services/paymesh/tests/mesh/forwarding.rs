@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use paymesh_contract::{
     Fault,
-    payments::v1::{GetPaymentRequest, PaymentStatus},
+    payments::v1::{GetPaymentRequest, GetRequestOutcomeRequest, PaymentStatus},
     wallet::v1::GetBalanceRequest,
 };
 use tonic::{Code, Request};
@@ -66,7 +66,10 @@ async fn a_home_that_is_down_is_unavailable_at_once_and_one_that_hangs_ends_at_t
             let status = answer.unwrap_err();
             assert!(took < deadline + Duration::from_secs(1), "{via} took {took:?}");
             if std::error::Error::source(&status).is_none() {
-                assert_eq!(status.code(), Code::DeadlineExceeded, "{via}: {status:?}");
+                // By then it may have been silent for long enough.
+                let silent = via != "us_east" || attempt > 1;
+                let refused = silent && Fault::from_status(&status).reason == "PEER_SILENT";
+                assert!(status.code() == Code::DeadlineExceeded || refused, "{via}: {status:?}");
                 break;
             }
             assert!(attempt < 10, "{via} never said that the deadline has passed: {status:?}");
@@ -97,4 +100,100 @@ async fn a_home_that_is_down_is_unavailable_at_once_and_one_that_hangs_ends_at_t
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     mesh.assert_books();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_to_a_frozen_home_fail_at_once_after_three_seconds_and_pass_as_soon_as_it_goes_on() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    mesh.enrol("us_east", 100, "DE", 1_000).await;
+    mesh.enrol("us_east", 102, "DE", 0).await;
+    let client = mesh.payments("us_west");
+    let call = async |within: Duration| {
+        let request = payment(100, 102, 1);
+        let mut timed = Request::new(request.clone());
+        timed.set_timeout(within);
+        let started = Instant::now();
+        (client.clone().create_payment(timed).await.map(|_| ()), request.request_id, started.elapsed())
+    };
+    call(Duration::from_secs(10)).await.0.unwrap();
+    mesh.signal("eu_west", "STOP");
+    let frozen = Instant::now();
+    // The first that is under way does not know what becomes of it; the next ones do.
+    let (under_way, unknown_id, _) = call(Duration::from_millis(400)).await;
+    assert_ne!(Fault::from_status(&under_way.unwrap_err()).reason, "PEER_SILENT");
+    while call(Duration::from_millis(400)).await.0.map_err(|status| Fault::from_status(&status).reason) != Err("PEER_SILENT".into()) {
+        assert!(frozen.elapsed() < Duration::from_secs(20), "nobody notices that eu_west is frozen\n{}", mesh.logs("us_west"));
+    }
+    println!("us_west noticed after {:?}", frozen.elapsed());
+    assert!(frozen.elapsed() > Duration::from_millis(2_900), "{:?} is not long enough to be sure", frozen.elapsed());
+    let mut refused = Vec::new();
+    for _ in 0..20 {
+        let (answer, id, took) = call(Duration::from_secs(10)).await;
+        let fault = Fault::from_status(&answer.unwrap_err());
+        assert_eq!((fault.code, fault.reason.as_ref()), (Code::Unavailable, "PEER_SILENT"), "{fault}");
+        assert!(fault.retry_after.is_some(), "{fault}");
+        refused.push((took, id));
+    }
+    refused.sort();
+    println!("a refusal takes {:?}, the slowest of 20 {:?}", refused[10].0, refused[19].0);
+    assert!(refused[10].0 < Duration::from_millis(100), "{refused:?}");
+    let up = r#"paymesh_peer_up{region="us_west",peer="eu_west"}"#;
+    assert!(mesh.http("us_west", "/metrics").unwrap().1.contains(&format!("{up} 0")));
+    what_operators_see_of_a_frozen_region(&mesh);
+
+    mesh.signal("eu_west", "CONT");
+    let back = Instant::now();
+    while let Err(status) = call(Duration::from_secs(5)).await.0 {
+        assert!(back.elapsed() < Duration::from_secs(20), "{status:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!("a call passed {:?} after it went on", back.elapsed());
+    assert!(back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
+    while !mesh.http("us_west", "/metrics").unwrap().1.contains(&format!("{up} 1")) {
+        assert!(back.elapsed() < Duration::from_secs(20), "the gauge still says that it is silent");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // What was refused at once was not done. Of the other nobody knew: it may have been.
+    for (_, request_id) in refused {
+        let asked = GetRequestOutcomeRequest { user_id: 100, request_id };
+        let found = client.clone().get_request_outcome(asked).await.unwrap_err();
+        assert_eq!(Fault::from_status(&found).reason, "REQUEST_NOT_FOUND");
+    }
+    match client.clone().get_request_outcome(GetRequestOutcomeRequest { user_id: 100, request_id: unknown_id }).await {
+        Ok(_) => {}
+        Err(status) => assert_eq!(Fault::from_status(&status).reason, "REQUEST_NOT_FOUND"),
+    }
+    mesh.assert_books();
+}
+
+/// eu_west is frozen: it leads eu/0 and eu/1, and keeps copies of three shards.
+fn what_operators_see_of_a_frozen_region(mesh: &TestMesh) {
+    let age = |region: &str, shard: &str| -> f64 {
+        let series = format!("paymesh_replica_age_seconds{{region=\"{region}\",shard=\"{shard}\"}} ");
+        let metrics = mesh.http(region, "/metrics").unwrap().1;
+        metrics.lines().find_map(|line| line.strip_prefix(&series)).unwrap_or_else(|| panic!("no {series} in {metrics}")).parse().unwrap()
+    };
+    assert!(age("us_east", "eu/0") >= 1.0, "{}", age("us_east", "eu/0"));
+
+    let started = Instant::now();
+    let run = mesh.run(&["status", "--json"]);
+    assert!(run.code == 3 && started.elapsed() < Duration::from_millis(4_500), "{:?}: {run:?}", started.elapsed());
+    let status: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    let copies = status["replicas"].as_array().unwrap();
+    let of_eu_west = copies.iter().filter(|copy| copy["region"] == "eu_west").collect::<Vec<_>>();
+    assert_eq!(of_eu_west.len(), 3, "{status}");
+    for copy in of_eu_west {
+        assert!(copy["state"] == "unknown" && copy["stored_sequence"].is_u64(), "what its leader knows: {copy}");
+    }
+    assert_eq!(copies.iter().filter(|copy| copy["region"] == "us_west" && copy["state"] == "streaming").count(), 3, "{status}");
+    let run = mesh.run(&["status"]);
+    for words in ["eu_west is down: nothing has come from it for 2 s", "unknown: the region does not answer"] {
+        assert!(run.stdout.contains(words), "{words}: {run:?}");
+    }
+
+    let started = Instant::now();
+    let run = mesh.run(&["verify"]);
+    assert!(run.code == 3 && started.elapsed() < Duration::from_secs(20), "{:?}: {run:?}", started.elapsed());
+    let said = format!("NOT VERIFIED  eu/0: at eu_west ({}): nothing has come from it for 2 s", mesh.grpc_address("eu_west"));
+    assert!(run.stdout.contains(&said), "{said}: {run:?}");
 }
