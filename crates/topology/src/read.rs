@@ -416,10 +416,28 @@ impl Reader<'_> {
             _ => None,
         };
         if number.is_none() {
-            self.expected(field, &format!("{} to {}", bounds.start(), bounds.end()));
+            let must = format!("must be {} to {}", bounds.start(), bounds.end());
+            self.say(
+                field,
+                match (field.value, digits_of(field.value)) {
+                    (Value::Text(text), Some(digits)) if digits == *text => {
+                        format!("{must}, not text {}: write it without quotes", field.value)
+                    }
+                    (_, Some(digits)) => format!("{must}, not text {}: write it as {digits}", field.value),
+                    (value, None) => format!("{must}, not {value}"),
+                },
+            );
         }
         number
     }
+}
+
+/// The digits of a text that a reader takes for a number.
+fn digits_of(value: &Value) -> Option<String> {
+    let Value::Text(text) = value else { return None };
+    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+    let others = text.chars().all(|c| c.is_ascii_digit() || matches!(c, '_' | ',' | '.' | '\'' | ' '));
+    (others && !digits.is_empty()).then_some(digits)
 }
 
 impl<T> At<T> {

@@ -226,6 +226,36 @@ const VALUES: &[Row] = &[
     ),
     (
         "outcomes: {",
+        "journal: {retention_bytes: \"107374182400\"}\noutcomes: {",
+        &[
+            "regions.yaml:18: journal.retention_bytes: must be 1048576 to 1125899906842624, not text `107374182400`: write it without quotes",
+        ],
+        BOTH,
+    ),
+    (
+        "outcomes: {",
+        "journal: {retention_bytes: 100 GiB}\noutcomes: {",
+        &["regions.yaml:18: journal.retention_bytes: must be 1048576 to 1125899906842624, not `100 GiB`"],
+        BOTH,
+    ),
+    (
+        "outcomes: {",
+        "journal:\n  retention_bytes: 107,374,182,400\noutcomes: {",
+        &[
+            "regions.yaml:19: journal.retention_bytes: must be 1048576 to 1125899906842624, not text `107,374,182,400`: write it as 107374182400",
+        ],
+        BOTH,
+    ),
+    (
+        "outcomes: {",
+        "journal: {retention_bytes: 107_374_182_400_}\noutcomes: {",
+        &[
+            "regions.yaml:18: journal.retention_bytes: must be 1048576 to 1125899906842624, not text `107_374_182_400_`: write it as 107374182400",
+        ],
+        BOTH,
+    ),
+    (
+        "outcomes: {",
         "journal: {}\noutcomes: {",
         &["regions.yaml:18: journal: must have retention_hours, retention_bytes or both; without `journal` everything is kept"],
         BOTH,

@@ -153,6 +153,17 @@ fn all_regions_as_masters_is_one_edit() {
     assert_eq!(topology.led_by(&region("us_east")).len(), 1 + 2, "the directory and two");
 }
 
+/// What stands in the file for a number, and what is taken for it. Mistakes are in `mistakes.rs`.
+#[test]
+fn bytes_may_be_written_with_underscores_between_their_digits() {
+    for (written, bytes) in [("107374182400", 107_374_182_400), ("107_374_182_400", 107_374_182_400), ("1_048_576", 1_048_576)] {
+        let text = format!("{}\njournal: {{retention_bytes: {written}}}\n", shipped_text());
+        let topology = Topology::parse("test", &text).unwrap_or_else(|errors| panic!("{written}: {errors}"));
+        assert_eq!(topology.journal_retention().bytes, Some(bytes), "{written}");
+        Schema::shipped().validate(&text).unwrap_or_else(|errors| panic!("{written}: {errors}"));
+    }
+}
+
 #[test]
 fn a_file_that_cannot_be_read_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
