@@ -265,15 +265,24 @@ impl Report {
             say!("  declined for {reason}: {lines}");
         }
         say!("{} lines a second, {}.{} s in all", self.rate_per_second, self.elapsed_ms / 1_000, self.elapsed_ms % 1_000 / 100);
-        let mut table = Table::new(["entered at", "lines", "p50", "p95", "p99", "longest"]);
-        for (region, entry) in &self.by_region {
-            let Latency { p50_us, p95_us, p99_us, max_us } = entry.latency;
-            table.row([region.to_string(), entry.lines.to_string(), micros(p50_us), micros(p95_us), micros(p99_us), micros(max_us)]);
+        let table = self.latencies();
+        if !table.is_empty() {
+            say!("{table}");
         }
-        let Latency { p50_us, p95_us, p99_us, max_us } = self.latency;
-        let lines = self.by_region.values().map(|entry| entry.lines).sum::<u64>();
-        table.row(["all".to_owned(), lines.to_string(), micros(p50_us), micros(p95_us), micros(p99_us), micros(max_us)]);
-        say!("{table}");
+    }
+
+    /// How long lines took, by the region that they entered at. One that no line entered at is left out: nothing took no time.
+    fn latencies(&self) -> Table {
+        let mut table = Table::new(["entered at", "lines", "p50", "p95", "p99", "longest"]);
+        let mut row = |name: &str, lines: u64, latency: &Latency| {
+            if lines > 0 {
+                let Latency { p50_us, p95_us, p99_us, max_us } = *latency;
+                table.row([name.to_owned(), lines.to_string(), micros(p50_us), micros(p95_us), micros(p99_us), micros(max_us)]);
+            }
+        };
+        self.by_region.iter().for_each(|(region, entry)| row(region.as_str(), entry.lines, &entry.latency));
+        row("all", self.by_region.values().map(|entry| entry.lines).sum(), &self.latency);
+        table
     }
 
     /// Prints the first declined lines.
@@ -285,5 +294,23 @@ impl Report {
         if more > 0 {
             say!("and {more} more declined lines; --json lists up to {LINES_LISTED_MAX}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_that_no_line_entered_at_has_no_latency() {
+        let region = |name: &str| name.parse::<RegionName>().expect("a region's name");
+        let mut counts = Counts::new(Tally::default(), ["eu_west", "us_east"].map(region).into_iter());
+        let nothing = Counts::new(Tally::default(), [region("eu_west")].into_iter()).report(true, Duration::from_secs(1));
+        assert!(nothing.latencies().is_empty(), "nothing was sent");
+        let end = End::Accepted { replay: false };
+        let took = Duration::from_micros(700);
+        counts.add(1, &Outcome { region: Some(region("us_east")), end, took, kind: Some("deposit"), moved: None, position: None });
+        let table = counts.report(true, Duration::from_secs(1)).latencies().to_string();
+        assert!(table.contains("us_east") && table.contains("700 us") && !table.contains("eu_west"), "{table}");
     }
 }
