@@ -205,18 +205,28 @@ async fn is_ready(http: &Endpoint) -> bool {
 /// Says which port of the configuration is taken, before anything is started.
 pub(crate) fn check_ports(topology: &Topology) -> anyhow::Result<()> {
     for region in topology.regions() {
-        for (what, endpoint) in [("gRPC", &region.grpc), ("HTTP", &region.http)] {
+        for (key, endpoint) in [("grpc", &region.grpc), ("http", &region.http)] {
             // A name that is no address is left to the node, which refuses it: it listens on loopback only.
             let Some(address) = endpoint.socket_addr() else { continue };
             if let Err(error) = TcpListener::bind(address) {
-                anyhow::bail!(
-                    "{}: cannot listen on its {what} port {endpoint}: {error}; stop what uses it, or change `endpoints` in the configuration",
-                    region.name
-                );
+                anyhow::bail!("{}", port_taken(region, key, endpoint, &error));
             }
         }
     }
     Ok(())
+}
+
+/// Says of a port that cannot be listened on whose it was to be, and where to ask who has it.
+pub(crate) fn port_taken(region: &Region, key: &str, endpoint: &Endpoint, error: &io::Error) -> String {
+    let told = format!("{}: cannot listen on {endpoint}, its endpoints.{}.{key}: {error}", region.name, region.name);
+    if error.kind() != io::ErrorKind::AddrInUse {
+        return told;
+    }
+    let port = endpoint.port();
+    format!(
+        "{told}; another process listens there, perhaps another `paymesh up`: `ss -ltnp 'sport = :{port}'` says which. Stop it, or give the \
+         region another port in the configuration"
+    )
 }
 
 /// Waits until every node is ready; an error when one ends, or when it takes longer than `limit`.

@@ -14,7 +14,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use crate::exit::unusable;
+use crate::{exit::unusable, supervisor};
 
 /// Callers and nodes have no credentials yet: whoever reaches a node may move money, so nobody but this machine may.
 pub(super) fn require_loopback(region: &Region) -> anyhow::Result<()> {
@@ -106,10 +106,7 @@ impl Listeners {
 async fn bind(region: &Region, key: &str, endpoint: &Endpoint) -> anyhow::Result<TcpListener> {
     let address =
         endpoint.socket_addr().with_context(|| format!("endpoints.{}.{key}: {endpoint} is not an address of this machine", region.name))?;
-    TcpListener::bind(address).await.map_err(|error| {
-        let hint = if error.kind() == io::ErrorKind::AddrInUse { "; another process listens there" } else { "" };
-        unusable(format!("endpoints.{}.{key}: cannot listen on {endpoint}: {error}{hint}", region.name))
-    })
+    TcpListener::bind(address).await.map_err(|error| unusable(supervisor::port_taken(region, key, endpoint, &error)))
 }
 
 /// What tells a node to leave: SIGTERM, Ctrl-C, or, supervised, the end of standard input.

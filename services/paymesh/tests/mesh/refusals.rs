@@ -37,7 +37,13 @@ fn a_port_in_use_ends_the_node_naming_it() {
     let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let run = node(&mesh, "eu_west", mesh.data("eu_west").to_str().unwrap());
     assert!(run.code == 1 || run.code == 2, "{run:?}");
-    assert!(all(&run).contains(&port.to_string()), "{run:?}");
+    let up = mesh.run(&["up", "--data", mesh.data("up").to_str().unwrap()]);
+    assert_eq!(up.code, 1, "{up:?}");
+    for run in [run, up] {
+        let said = all(&run);
+        let who = format!("eu_west: cannot listen on 127.0.0.1:{port}, its endpoints.eu_west.grpc");
+        assert!(said.contains(&who) && said.contains(&format!("`ss -ltnp 'sport = :{port}'`")), "{run:?}");
+    }
 }
 
 #[test]
