@@ -4,10 +4,12 @@
 //! node being told to drain counts as a component that died: nobody has to remember to report it.
 //!
 //! Two questions are answered. *Healthy*: does everything work? *Ready*: should a load balancer send calls here? A node with
-//! one shard that refuses to serve is unhealthy and still ready, because it serves its other shards and forwards the rest.
+//! one shard that refuses to serve is unhealthy and still ready, because it serves its other shards and forwards the rest. When
+//! there is nothing that it serves is for the node to say ([`Health::ready_if`]).
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -28,6 +30,17 @@ pub enum Status {
 struct State {
     components: BTreeMap<String, Status>,
     draining: bool,
+    serves: Serves,
+}
+
+/// Whether the node has anything to serve.
+#[derive(Clone)]
+struct Serves(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl fmt::Debug for Serves {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Serves")
+    }
 }
 
 /// The components of one node. Cheap to clone; all clones are the same registry.
@@ -40,7 +53,8 @@ pub struct Health {
 impl Health {
     /// An empty registry of a node of `region`. Until a component registers, the node counts as starting.
     pub fn new(region: &str) -> Self {
-        Self { region: region.into(), state: Arc::new(Mutex::new(State { components: BTreeMap::new(), draining: false })) }
+        let state = State { components: BTreeMap::new(), draining: false, serves: Serves(Arc::new(|| true)) };
+        Self { region: region.into(), state: Arc::new(Mutex::new(state)) }
     }
 
     /// Registers a component, or takes over the one of that name. It is starting until its handle says otherwise.
@@ -55,11 +69,20 @@ impl Health {
         self.state().draining = true;
     }
 
+    /// From now on the node is ready only while this holds, whatever its components say. It is asked for each report, and must not
+    /// wait for anything.
+    pub fn ready_if(&self, serves: impl Fn() -> bool + Send + Sync + 'static) {
+        self.state().serves = Serves(Arc::new(serves));
+    }
+
     /// How everything is now.
     pub fn report(&self) -> Report {
+        // Asked outside the lock: it may look at what tells its health.
+        let Serves(serves) = self.state().serves.clone();
+        let serves = serves();
         let state = self.state();
         let mut status = if state.components.is_empty() { "starting" } else { "healthy" };
-        let mut ready = !state.components.is_empty() && !state.draining;
+        let mut ready = !state.components.is_empty() && !state.draining && serves;
         let mut checks = BTreeMap::new();
         for (name, component) in &state.components {
             let (word, error) = match component {
@@ -193,6 +216,22 @@ mod tests {
         assert_eq!(report.checks["shard global/1"].error.as_deref(), Some("the chain breaks at 17"));
         bad.healthy();
         assert!(health.report().is_healthy());
+    }
+
+    #[test]
+    fn a_node_that_serves_nothing_is_not_ready_until_it_does() {
+        let health = Health::new("us_east");
+        let shard = health.component("shard global/0");
+        shard.unhealthy("another version made its tables");
+        assert!(health.report().ready);
+        let serves = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        health.ready_if({
+            let serves = serves.clone();
+            move || serves.load(std::sync::atomic::Ordering::Relaxed)
+        });
+        assert!(!health.report().ready);
+        serves.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(health.report().ready);
     }
 
     #[test]

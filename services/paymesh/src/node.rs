@@ -24,6 +24,7 @@ use paymesh_topology::{DIRECTORY_ZONE, Topology};
 use paymesh_types::{ShardRef, Timestamp};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
+use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{args::NodeArgs, exit::Exit, exit::unusable};
 use machine::{DataDirectory, Listeners};
@@ -35,6 +36,9 @@ const LOG_FILTER: &str = "info";
 
 /// Entries that the tables may be behind at most, for all shards of the node together. Each is about a kilobyte in memory.
 const PROJECTION_LAG_MAX: u64 = 262_144;
+
+/// How long gRPC's health service may say something else than `/ready`.
+const READY_EVERY: Duration = Duration::from_millis(250);
 
 const BUILD_INFO: &str = "paymesh_build_info";
 
@@ -105,6 +109,10 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
         clock: Arc::new(system_time),
     };
     let shards = Arc::new(opener).open_all(led, &health, &mut tasks).await;
+    health.ready_if({
+        let shards = shards.clone();
+        move || serves_any(&shards)
+    });
     let clock: Clock = Arc::new(system_time);
     let takes_money = topology.led_by(&args.region).iter().any(|shard| shard.zone.as_str() != DIRECTORY_ZONE);
     let keeper = Keeper { topology: topology.clone(), storage, directory: args.data.clone(), mesh: mesh.clone(), takes_money, clock };
@@ -114,7 +122,6 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
     tasks.spawn(watch_inboxes(inboxes, health.clone()));
 
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
-    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(paymesh_contract::FILE_DESCRIPTOR_SET)
@@ -130,6 +137,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
         .add_service(reflection_v1alpha);
 
     node.healthy();
+    tasks.spawn(tell_readiness(health.clone(), reporter.clone()));
     let limits = limits();
     tracing::info!(region = %args.region, grpc = %region.grpc, http = %region.http, connections_max = limits.connections_max, "serving");
     let leaving = {
@@ -138,7 +146,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
             let why = leave.wanted().await;
             tracing::info!(why, "leaving: no new calls are taken, those in hand are finished");
             health.drain();
-            reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+            reporter.set_service_status("", ServingStatus::NotServing).await;
         }
     };
     let served = tokio::select! {
@@ -172,6 +180,26 @@ fn limits() -> Limits {
 fn copies(replicas: &Replicas) -> Copies {
     let whole = replicas.iter().filter(|following| following.followed().holding == Holding::Whole);
     Copies::new(whole.map(|following| (following.followed().shard.clone(), following.watch())).collect())
+}
+
+/// Whether any of the shards led here serves. A region that leads none forwards, and is there for that.
+fn serves_any(shards: &Shards) -> bool {
+    let mut all = shards.iter().peekable();
+    all.peek().is_none() || all.any(|(_, shard)| shard.is_ok_and(|shard| shard.status().problem.is_none()))
+}
+
+/// Says by gRPC's health service what `/ready` says.
+async fn tell_readiness(health: Health, reporter: HealthReporter) -> anyhow::Result<()> {
+    let mut looks = tokio::time::interval(READY_EVERY);
+    let mut told = None;
+    loop {
+        looks.tick().await;
+        let ready = health.report().ready;
+        if told.replace(ready) != Some(ready) {
+            let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+            reporter.set_service_status("", status).await;
+        }
+    }
 }
 
 /// Starts the inboxes of the led shards for the shards of other regions.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use paymesh_contract::{Fault, wallet::v1::GetBalanceRequest};
 use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::support::{ONE_REGION, TestMesh, payment};
 
@@ -70,4 +71,47 @@ async fn a_flipped_byte_makes_its_shard_refuse_naming_shard_and_sequence_and_oth
     assert_eq!(verify.code, 1, "a journal that is damaged is a finding, and not a shard that could not be asked: {verify:?}");
     assert!(verify.stdout.contains("WRONG"), "{verify:?}");
     assert!(verify.stdout.contains("eu/1"), "{verify:?}");
+}
+
+/// Waits until the node's health is so.
+async fn wait_for_health(mesh: &TestMesh, wanted: impl Fn(u16, &serde_json::Value) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let found = mesh.http(REGION, "/health").map(|(status, health)| (status, serde_json::from_str(&health).unwrap()));
+        if found.as_ref().is_some_and(|(status, health)| wanted(*status, health)) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{found:?}\n{}", mesh.logs(REGION));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Of a load balancer's two questions, one whether everything works, the other whether to send calls here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_every_shard_refuses_is_not_ready() {
+    let mut mesh = TestMesh::started(ONE_REGION);
+    assert!(mesh.stop(REGION).success());
+    // As if another version had made the tables.
+    let path = mesh.data(REGION).join("journal.sqlite");
+    let mut file = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&path)).await.unwrap();
+    assert!(sqlx::query("UPDATE _sqlx_migrations SET checksum = x'00'").execute(&mut file).await.unwrap().rows_affected() > 0);
+    file.close().await.unwrap();
+    mesh.spawn(REGION);
+    wait_for_health(&mesh, |status, health| {
+        let refuse = |shard: &str| health["checks"][format!("shard {shard}")]["status"] == "unhealthy";
+        status == 503 && ["eu/0", "eu/1", "directory/0"].into_iter().all(refuse) && health["checks"]["node"]["status"] == "healthy"
+    })
+    .await;
+    let (status, health) = mesh.http(REGION, "/health").unwrap();
+    assert!(status == 503 && health.contains("\"ready\":false"), "{health}");
+    assert_eq!(mesh.http(REGION, "/ready").unwrap().0, 503);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while HealthClient::new(mesh.channel(REGION)).check(HealthCheckRequest::default()).await.unwrap().into_inner().status()
+        != ServingStatus::NotServing
+    {
+        assert!(Instant::now() < deadline, "gRPC's health service says that it serves");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let refused = Fault::from_status(&mesh.payments(REGION).create_payment(payment(1, 2, 1)).await.unwrap_err());
+    assert_eq!((refused.code, refused.reason.as_ref()), (Code::Unavailable, "SHARD_NOT_SERVING"), "{refused}");
 }

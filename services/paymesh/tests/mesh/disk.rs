@@ -160,13 +160,22 @@ async fn a_node_that_starts_on_a_full_disk_serves_once_there_is_room() {
     command.env("PAYMESH_CONFIG", mesh.config()).env_remove("RUST_LOG");
     command.arg(&data).arg(PAYMESH).args(["node", "--supervised", "--region", REGION, "--data"]).arg(&data);
     mesh.spawn_command(REGION, command);
-    mesh.wait_ready(REGION);
-    let (status, health) = mesh.http(REGION, "/health").unwrap();
-    assert_eq!(status, 503, "{health}");
+    let deadline = Instant::now() + NOTICE_MAX;
     for shard in ["eu/0", "eu/1", "directory/0"] {
-        let why = serde_json::from_str::<serde_json::Value>(&health).unwrap()["checks"][format!("shard {shard}")]["error"].clone();
-        assert!(why.as_str().is_some_and(|why| why.contains("is full; it is tried again")), "{shard}: {health}");
+        loop {
+            let health = mesh.http(REGION, "/health").map_or_else(Default::default, |(_, health)| health);
+            let checks = serde_json::from_str::<serde_json::Value>(&health).unwrap_or_default()["checks"].clone();
+            if checks[format!("shard {shard}")]["error"].as_str().is_some_and(|why| why.contains("is full; it is tried again")) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{shard}: {health}\n{}", mesh.logs(REGION));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
+    assert_eq!(mesh.http(REGION, "/health").unwrap().0, 503);
+    assert_eq!(mesh.http(REGION, "/ready").unwrap().0, 503, "it serves nothing");
+    // Calls that come all the same are answered, once it listens.
+    mesh.wait_logged(REGION, "serving");
     let refused = Fault::from_status(&mesh.payments(REGION).create_payment(payment(1, 2, 1)).await.unwrap_err());
     assert_eq!((refused.code, refused.reason.as_ref()), (Code::Unavailable, "SHARD_NOT_SERVING"), "{refused}");
 
