@@ -4,6 +4,7 @@
 //! ports are bound before shards are opened, so that a second node on the same machine fails at once; shards are checked and
 //! brought up to date before the first call is taken.
 
+mod files;
 mod machine;
 mod replicas;
 mod shards;
@@ -91,6 +92,8 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
         let _ = http_stopped.await;
     });
     tasks.spawn(async move { http.await.context("the http listener") });
+
+    tasks.spawn(files::watch(data.path().to_owned(), health.component("files")));
 
     let mesh = Mesh::new(topology.clone(), args.region.clone())?;
     let led = topology.led_by(&args.region);

@@ -115,3 +115,18 @@ async fn a_node_whose_every_shard_refuses_is_not_ready() {
     let refused = Fault::from_status(&mesh.payments(REGION).create_payment(payment(1, 2, 1)).await.unwrap_err());
     assert_eq!((refused.code, refused.reason.as_ref()), (Code::Unavailable, "SHARD_NOT_SERVING"), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_deleted_under_a_running_node_shows_in_its_health() {
+    let mesh = TestMesh::started(ONE_REGION);
+    mesh.enrol(REGION, 10, "DE", 1_000).await;
+    wait_for_health(&mesh, |status, _| status == 200).await;
+    std::fs::remove_file(mesh.data(REGION).join("eu-0.tables.sqlite")).unwrap();
+    wait_for_health(&mesh, |status, health| {
+        let why = health["checks"]["files"]["error"].as_str().unwrap_or_default();
+        status == 503 && why.contains("eu-0.tables.sqlite was deleted under the running node")
+    })
+    .await;
+    assert_eq!(mesh.http(REGION, "/ready").unwrap().0, 200, "it goes on");
+    assert_eq!(mesh.balance(REGION, 10).await, 1_000);
+}
