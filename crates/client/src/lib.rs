@@ -13,16 +13,25 @@
 //! use paymesh_client::{Client, Options, Session};
 //! use paymesh_contract::{
 //!     common::v1::Money,
+//!     directory::v1::EnrollUserRequest,
 //!     wallet::v1::{DepositRequest, GetBalanceRequest},
 //! };
 //!
 //! # async fn example() -> Result<(), paymesh_client::Error> {
 //! let client = Client::connect(["http://127.0.0.1:7102"], Options::default())?;
 //! let session = Session::new();
+//! // With an id of its own, so that another run of this asks for the same once more and gets the same answer.
+//! let enrol = EnrollUserRequest {
+//!     request_id: "0190b8f5-0000-7000-8000-000000000005".to_owned(),
+//!     user_id: 4_102,
+//!     residence_country: "DE".to_owned(),
+//!     currency_codes: vec!["EUR".to_owned()],
+//! };
+//! client.call(&session, enrol).await?;
 //! let amount = Some(Money { minor_units: 1_000, currency_code: "EUR".to_owned() });
-//! client.call(&session, DepositRequest { user_id: 7, amount, ..DepositRequest::default() }).await?;
+//! client.call(&session, DepositRequest { user_id: 4_102, amount, ..DepositRequest::default() }).await?;
 //! // At a copy in this region, if it has the deposit by now.
-//! let answer = client.call(&session, GetBalanceRequest { user_id: 7, ..GetBalanceRequest::default() }).await?;
+//! let answer = client.call(&session, GetBalanceRequest { user_id: 4_102, ..GetBalanceRequest::default() }).await?;
 //! println!("{} read at {:?}", answer.balances.len(), answer.source);
 //! // Another process, perhaps in another region, goes on from here.
 //! let token = session.token();
