@@ -1,8 +1,9 @@
 //! The composition root: one region's node, put together from its parts and taken apart again.
 //!
 //! Order matters. Everything that can be wrong about the configuration and the machine is found before a port is bound;
-//! ports are bound before shards are opened, so that a second node on the same machine fails at once; shards are checked and
-//! brought up to date before the first call is taken.
+//! ports are bound before shards are opened, so that a second node on the same machine fails at once. Calls are answered while shards
+//! are opened, because nodes that start together ask each other what they have before they lead anything; a shard takes calls once it
+//! is checked and brought up to date, and the node says that it is ready once that is so of all, or is not to be waited for.
 
 mod machine;
 mod replicas;
@@ -17,7 +18,7 @@ use std::{
 use anyhow::Context as _;
 use paymesh_journal::{Holding, sqlite::Engine};
 use paymesh_mesh::{Limits, Mesh};
-use paymesh_replication::{Replicas, Replication};
+use paymesh_replication::{Census, Heard, Replicas, Replication};
 use paymesh_shard::{Clock, Copies, Options, Shards};
 use paymesh_telemetry::{Health, Metrics};
 use paymesh_topology::{DIRECTORY_ZONE, Topology};
@@ -91,6 +92,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
     let mesh = Mesh::new(topology.clone(), args.region.clone())?;
     let led = topology.led_by(&args.region);
     let shards = led.len().max(1);
+    let heard = (!args.trust_own_journals).then(|| ask_followers(&mesh, &mut tasks));
     let storage = Engine::new(data.path());
     let opener = Opener {
         topology: topology.clone(),
@@ -103,8 +105,9 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
             ..Options::default()
         },
         clock: Arc::new(system_time),
+        heard,
     };
-    let shards = Arc::new(opener).open_all(led, &health, &mut tasks).await;
+    let (shards, settled) = Arc::new(opener).open_all(led, &health, &mut tasks);
     let clock: Clock = Arc::new(system_time);
     let takes_money = topology.led_by(&args.region).iter().any(|shard| shard.zone.as_str() != DIRECTORY_ZONE);
     let keeper = Keeper { topology: topology.clone(), storage, directory: args.data.clone(), mesh: mesh.clone(), takes_money, clock };
@@ -114,7 +117,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
     tasks.spawn(watch_inboxes(inboxes, health.clone()));
 
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
-    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(paymesh_contract::FILE_DESCRIPTOR_SET)
@@ -129,13 +132,21 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha);
 
-    node.healthy();
     let limits = limits();
-    tracing::info!(region = %args.region, grpc = %region.grpc, http = %region.http, connections_max = limits.connections_max, "serving");
     let leaving = {
         let (health, reporter) = (health.clone(), reporter.clone());
         async move {
-            let why = leave.wanted().await;
+            let wanted = leave.wanted();
+            tokio::pin!(wanted);
+            let why = tokio::select! {
+                why = &mut wanted => why,
+                () = settled => {
+                    tracing::info!(region = %region.name, grpc = %region.grpc, http = %region.http, connections_max = limits.connections_max, "serving");
+                    node.healthy();
+                    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+                    wanted.await
+                }
+            };
             tracing::info!(why, "leaving: no new calls are taken, those in hand are finished");
             health.drain();
             reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
@@ -159,6 +170,16 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
     }
     tracing::info!("left");
     served
+}
+
+/// Has the regions that follow the node's shards asked what they have of them.
+fn ask_followers(mesh: &Mesh, tasks: &mut JoinSet<anyhow::Result<()>>) -> Heard {
+    let (census, heard) = Census::new(mesh.clone());
+    tasks.spawn(async move {
+        census.take().await;
+        std::future::pending().await
+    });
+    heard
 }
 
 /// The listener's bounds. At least half of the files that the process may open are left to its journals and its health.
