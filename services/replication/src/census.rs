@@ -15,7 +15,9 @@ use std::{
 };
 
 use futures::future::join_all;
-use paymesh_contract::replication::v1::{GetReplicationRequest, Replica, replication_service_client::ReplicationServiceClient};
+use paymesh_contract::replication::v1::{
+    GetReplicationRequest, Replica, ReplicaState, replication_service_client::ReplicationServiceClient,
+};
 use paymesh_journal::{Head, Journal};
 use paymesh_mesh::Mesh;
 use paymesh_types::{RegionName, Sequence, ShardRef};
@@ -26,6 +28,9 @@ use crate::{counts, following::MESSAGE_BYTES_MAX, plan::followers};
 /// How long a shard whose journal is not empty waits for those who do not answer, from when the node began to ask: an ocean's round
 /// trips for a connection and an answer, and once more. All shards of a node wait together.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it waits for those who answer, so that no network is cut, and come up themselves. After that, a shard whose journal is empty is
+/// said to wait for long.
+pub const PATIENCE_LONG: Duration = Duration::from_secs(10);
 /// How long one answer may take.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(2);
 /// A region is asked again after a tenth of the time that it has been asked for, made up to half shorter by chance, within these.
@@ -57,6 +62,8 @@ struct Said {
     /// Whether it answered when it was asked last.
     answers: bool,
     ends: BTreeMap<ShardRef, End>,
+    /// Shards whose copies there take in nothing, for a reason that does not pass soon.
+    closed: BTreeSet<ShardRef>,
 }
 
 type Followers = BTreeMap<RegionName, BTreeSet<ShardRef>>;
@@ -76,7 +83,7 @@ pub struct Heard {
     region: RegionName,
     followers: Arc<Followers>,
     said: watch::Receiver<BTreeMap<RegionName, Said>>,
-    patience_ends: Instant,
+    began: Instant,
 }
 
 impl Census {
@@ -84,12 +91,7 @@ impl Census {
     pub fn new(mesh: Mesh) -> (Self, Heard) {
         let followers = Arc::new(followers(mesh.topology(), mesh.region()));
         let said = watch::Sender::new(BTreeMap::new());
-        let heard = Heard {
-            region: mesh.region().clone(),
-            followers: followers.clone(),
-            said: said.subscribe(),
-            patience_ends: Instant::now() + PATIENCE,
-        };
+        let heard = Heard { region: mesh.region().clone(), followers: followers.clone(), said: said.subscribe(), began: Instant::now() };
         (Self { mesh, followers, said }, heard)
     }
 
@@ -114,6 +116,7 @@ impl Census {
                 let said = said.entry(region.clone()).or_default();
                 let before = said.clone();
                 said.answers = replicas.is_some();
+                said.closed = replicas.iter().flatten().filter_map(closed).collect();
                 // What was known stays known: while the shard is not led, no copy of it grows.
                 said.ends.extend(replicas.iter().flatten().filter_map(|replica| end(replica, shards)));
                 complete = said.ends.len() == shards.len();
@@ -147,9 +150,14 @@ fn end(replica: &Replica, wanted: &BTreeSet<ShardRef>) -> Option<(ShardRef, End)
     Some((shard, End { sequence: Sequence(end.sequence), hash: end.hash.clone() }))
 }
 
+fn closed(replica: &Replica) -> Option<ShardRef> {
+    let stopped = replica.state() == ReplicaState::Stopped;
+    replica.shard.as_ref().filter(|_| stopped).and_then(|shard| ShardRef::try_from(shard).ok())
+}
+
 impl Heard {
     /// Waits until a shard may be led from its journal, which nobody leads meanwhile. `waits` is told whom it waits for, whenever that
-    /// changes, and whether that takes longer than [`PATIENCE`].
+    /// changes, and whether that takes longer than [`PATIENCE_LONG`].
     ///
     /// # Errors
     /// It must not be.
@@ -163,8 +171,9 @@ impl Heard {
         let mut told = (String::new(), false);
         loop {
             let copies = self.copies(shard, journal, &head).await?;
-            let patient = Instant::now() < self.patience_ends;
-            match verdict(head.sequence, &copies, patient) {
+            let (time, next) = Time::since(self.began);
+            let long = time == Time::Over;
+            match verdict(head.sequence, &copies, time) {
                 Verdict::Lead { unheard } => {
                     if !unheard.is_empty() {
                         tracing::warn!(%shard, head = %head.sequence, %unheard, "a shard is led before all who follow it have said what they have");
@@ -178,10 +187,10 @@ impl Heard {
                     return Err(Error::HistoryMissing(why));
                 }
                 Verdict::Wait(whom) => {
-                    if told != (whom.clone(), !patient) {
-                        awaits.set(if patient { 0.0 } else { 1.0 });
-                        waits(&whom, !patient);
-                        told = (whom, !patient);
+                    if told != (whom.clone(), long) {
+                        awaits.set(if long { 1.0 } else { 0.0 });
+                        waits(&whom, long);
+                        told = (whom, long);
                     }
                 }
             }
@@ -190,28 +199,23 @@ impl Heard {
                     // Nobody is asked any more: the node ends.
                     std::future::pending::<()>().await;
                 },
-                () = tokio::time::sleep_until(self.patience_ends), if patient => {}
+                () = tokio::time::sleep_until(next), if !long => {}
             }
         }
     }
 
     /// What each region that follows the shard has of it, beside its journal here.
     async fn copies(&mut self, shard: &ShardRef, journal: &dyn Journal, head: &Head) -> Result<BTreeMap<RegionName, Finding>, Error> {
-        let said: Vec<(RegionName, Option<End>, bool)> = {
+        let said: Vec<(RegionName, Result<End, Finding>)> = {
             let said = self.said.borrow_and_update();
             let regions = self.followers.iter().filter(|(_, shards)| shards.contains(shard)).map(|(region, _)| region);
-            let of_each = regions.map(|region| {
-                let said = said.get(region);
-                (region.clone(), said.and_then(|said| said.ends.get(shard).cloned()), said.is_some_and(|said| said.answers))
-            });
-            of_each.collect()
+            regions.map(|region| (region.clone(), said.get(region).map_or(Err(Finding::Silent), |said| said.of(shard)))).collect()
         };
         let mut copies = BTreeMap::new();
-        for (region, end, answers) in said {
+        for (region, end) in said {
             let copy = match end {
-                Some(end) => beside(journal, head, &end).await?,
-                None if answers => Finding::Unsaid,
-                None => Finding::Silent,
+                Ok(end) => beside(journal, head, &end).await?,
+                Err(unknown) => unknown,
             };
             copies.insert(region, copy);
         }
@@ -220,6 +224,40 @@ impl Heard {
             copies.insert(self.region.clone(), beside(journal, head, &End { sequence, hash: hash.to_vec() }).await?);
         }
         Ok(copies)
+    }
+}
+
+impl Said {
+    /// How far it knows the shard's history to have gone, or why that is not known.
+    fn of(&self, shard: &ShardRef) -> Result<End, Finding> {
+        self.ends.get(shard).cloned().ok_or_else(|| match (self.answers, self.closed.contains(shard)) {
+            (true, true) => Finding::Unsaid,
+            (true, false) => Finding::Starting,
+            (false, _) => Finding::Silent,
+        })
+    }
+}
+
+/// How long it has been asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Time {
+    /// Less than [`PATIENCE`].
+    Short,
+    /// Less than [`PATIENCE_LONG`].
+    Long,
+    /// Longer.
+    Over,
+}
+
+impl Time {
+    /// What it is, and when it is another.
+    fn since(began: Instant) -> (Self, Instant) {
+        let (short, long) = (began + PATIENCE, began + PATIENCE_LONG);
+        match Instant::now() {
+            now if now < short => (Self::Short, short),
+            now if now < long => (Self::Long, long),
+            now => (Self::Over, now),
+        }
     }
 }
 
@@ -232,7 +270,9 @@ enum Finding {
     Beyond(Sequence),
     /// It ends there, where the journal has another history.
     Apart(Sequence),
-    /// The region answers, and cannot say.
+    /// The region answers, and has not looked at its copy yet.
+    Starting,
+    /// The region answers, and cannot say: its copy is closed.
     Unsaid,
     /// The region does not answer.
     Silent,
@@ -272,15 +312,17 @@ enum Verdict {
     Refuse(String),
 }
 
-/// `own` is the last entry of the journal here, 0 where it is empty; `patient`: there is time to wait.
-fn verdict(own: Sequence, copies: &BTreeMap<RegionName, Finding>, patient: bool) -> Verdict {
+/// `own` is the last entry of the journal here, 0 where it is empty.
+fn verdict(own: Sequence, copies: &BTreeMap<RegionName, Finding>, time: Time) -> Verdict {
     let more: Vec<String> = copies.iter().filter_map(|(region, copy)| copy.more(region)).collect();
     if !more.is_empty() {
         let ours = if own == Sequence(0) { "is empty".to_owned() } else { format!("ends at entry {own}") };
         return Verdict::Refuse(format!("its journal here {ours}, and {}", more.join(", and ")));
     }
     let unknown: Vec<String> = copies.iter().filter_map(|(region, copy)| copy.unknown(region)).collect();
-    if unknown.is_empty() || (own > Sequence(0) && !patient) {
+    let starting = copies.values().any(|copy| *copy == Finding::Starting);
+    let patience_ends = if starting { Time::Over } else { Time::Long };
+    if unknown.is_empty() || (own > Sequence(0) && time >= patience_ends) {
         return Verdict::Lead { unheard: unknown.join(", ") };
     }
     let ours = if own == Sequence(0) { "empty" } else { "not empty" };
@@ -292,13 +334,14 @@ impl Finding {
         match self {
             Self::Beyond(sequence) => Some(format!("{region} has its history up to entry {sequence}")),
             Self::Apart(sequence) => Some(format!("{region} has another history of it up to entry {sequence}")),
-            Self::Within | Self::Unsaid | Self::Silent => None,
+            Self::Within | Self::Starting | Self::Unsaid | Self::Silent => None,
         }
     }
 
     fn unknown(self, region: &RegionName) -> Option<String> {
         match self {
-            Self::Unsaid => Some(format!("{region} cannot say")),
+            Self::Starting => Some(format!("{region} has not looked at its copy yet")),
+            Self::Unsaid => Some(format!("{region} cannot say, as its copy is closed")),
             Self::Silent => Some(format!("{region} does not answer")),
             Self::Within | Self::Beyond(_) | Self::Apart(_) => None,
         }
@@ -313,56 +356,62 @@ mod tests {
         listed.iter().map(|(region, copy)| (region.parse().expect("a region's name"), *copy)).collect()
     }
 
-    /// The journal's last entry, what copies have, what becomes of it while there is time to wait, and then.
-    type Row<'a> = (Sequence, &'a [(&'a str, Finding)], &'a str, &'a str);
+    /// The journal's last entry, what copies have, and what becomes of it at each time.
+    type Row<'a> = (Sequence, &'a [(&'a str, Finding)], [&'a str; 3]);
 
     #[test]
     fn a_shard_is_led_where_no_copy_has_more_and_an_empty_one_only_when_all_have_said_so() {
-        use Finding::{Apart, Beyond, Silent, Unsaid, Within};
+        use Finding::{Apart, Beyond, Silent, Starting, Unsaid, Within};
         const LEAD: &str = "lead";
         const WAIT: &str = "wait";
         const REFUSE: &str = "refuse";
         let (five, nine) = (Sequence(5), Sequence(9));
-        let table: [Row<'_>; 14] = [
-            (Sequence(0), &[], LEAD, LEAD),
-            (five, &[], LEAD, LEAD),
-            (Sequence(0), &[("a", Within), ("b", Within)], LEAD, LEAD),
-            (five, &[("a", Within), ("b", Within)], LEAD, LEAD),
-            (Sequence(0), &[("a", Within), ("b", Silent)], WAIT, WAIT),
-            (Sequence(0), &[("a", Unsaid), ("b", Within)], WAIT, WAIT),
-            (five, &[("a", Within), ("b", Silent)], WAIT, LEAD),
-            (five, &[("a", Unsaid), ("b", Silent)], WAIT, LEAD),
-            (Sequence(0), &[("a", Beyond(nine)), ("b", Within)], REFUSE, REFUSE),
-            (five, &[("a", Within), ("b", Beyond(nine))], REFUSE, REFUSE),
+        let table: [Row<'_>; 16] = [
+            (Sequence(0), &[], [LEAD; 3]),
+            (five, &[], [LEAD; 3]),
+            (Sequence(0), &[("a", Within), ("b", Within)], [LEAD; 3]),
+            (five, &[("a", Within), ("b", Within)], [LEAD; 3]),
+            (Sequence(0), &[("a", Within), ("b", Silent)], [WAIT; 3]),
+            (Sequence(0), &[("a", Unsaid), ("b", Within)], [WAIT; 3]),
+            (Sequence(0), &[("a", Starting), ("b", Within)], [WAIT; 3]),
+            (five, &[("a", Within), ("b", Silent)], [WAIT, LEAD, LEAD]),
+            (five, &[("a", Unsaid), ("b", Silent)], [WAIT, LEAD, LEAD]),
+            (five, &[("a", Starting), ("b", Silent)], [WAIT, WAIT, LEAD]),
+            (Sequence(0), &[("a", Beyond(nine)), ("b", Within)], [REFUSE; 3]),
+            (five, &[("a", Within), ("b", Beyond(nine))], [REFUSE; 3]),
             // One that has more settles it, whoever does not answer.
-            (Sequence(0), &[("a", Silent), ("b", Beyond(nine))], REFUSE, REFUSE),
-            (five, &[("a", Beyond(nine)), ("b", Silent)], REFUSE, REFUSE),
-            (nine, &[("a", Apart(five)), ("b", Within)], REFUSE, REFUSE),
-            (nine, &[("a", Apart(nine)), ("b", Unsaid)], REFUSE, REFUSE),
+            (Sequence(0), &[("a", Silent), ("b", Beyond(nine))], [REFUSE; 3]),
+            (five, &[("a", Beyond(nine)), ("b", Silent)], [REFUSE; 3]),
+            (nine, &[("a", Apart(five)), ("b", Within)], [REFUSE; 3]),
+            (nine, &[("a", Apart(nine)), ("b", Starting)], [REFUSE; 3]),
         ];
-        for (own, listed, patient, impatient) in table {
-            for (time, wanted) in [(true, patient), (false, impatient)] {
-                let found = match verdict(own, &copies(listed), time) {
-                    Verdict::Lead { .. } => LEAD,
-                    Verdict::Wait(_) => WAIT,
-                    Verdict::Refuse(_) => REFUSE,
-                };
-                assert_eq!(found, wanted, "{own} beside {listed:?}, time to wait: {time}");
-            }
+        for (own, listed, wanted) in table {
+            let found = [Time::Short, Time::Long, Time::Over].map(|time| match verdict(own, &copies(listed), time) {
+                Verdict::Lead { .. } => LEAD,
+                Verdict::Wait(_) => WAIT,
+                Verdict::Refuse(_) => REFUSE,
+            });
+            assert_eq!(found, wanted, "{own} beside {listed:?}");
         }
     }
 
     #[test]
     fn who_has_more_and_who_is_waited_for_is_named() {
         let all = copies(&[("a", Finding::Beyond(Sequence(9))), ("b", Finding::Silent), ("c", Finding::Apart(Sequence(3)))]);
-        let Verdict::Refuse(why) = verdict(Sequence(5), &all, true) else { panic!("a copy has more") };
+        let Verdict::Refuse(why) = verdict(Sequence(5), &all, Time::Short) else { panic!("a copy has more") };
         for words in ["ends at entry 5", "a has its history up to entry 9", "c has another history of it up to entry 3"] {
             assert!(why.contains(words), "{why}");
         }
         assert!(!why.contains("b "), "{why}");
         let some = copies(&[("a", Finding::Within), ("b", Finding::Silent), ("c", Finding::Unsaid)]);
-        let Verdict::Wait(whom) = verdict(Sequence(0), &some, false) else { panic!("it is not known") };
-        assert!(whom.contains("empty") && whom.contains("b does not answer, c cannot say") && !whom.contains("a "), "{whom}");
-        assert_eq!(verdict(Sequence(5), &some, false), Verdict::Lead { unheard: "b does not answer, c cannot say".to_owned() });
+        let Verdict::Wait(whom) = verdict(Sequence(0), &some, Time::Over) else { panic!("it is not known") };
+        assert!(
+            whom.contains("empty") && whom.contains("b does not answer, c cannot say, as its copy is closed") && !whom.contains("a "),
+            "{whom}"
+        );
+        assert_eq!(
+            verdict(Sequence(5), &some, Time::Over),
+            Verdict::Lead { unheard: "b does not answer, c cannot say, as its copy is closed".to_owned() }
+        );
     }
 }

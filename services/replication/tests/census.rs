@@ -10,7 +10,7 @@ use paymesh_ledger::{Command, Request};
 use paymesh_mesh::{Limits, Mesh};
 use paymesh_replication::{
     Census, Followed, Following, Heard, Remaking, Replicas, Replication,
-    census::{Error, PATIENCE},
+    census::{Error, PATIENCE, PATIENCE_LONG},
 };
 use paymesh_shard::{Options, Shard, Shards};
 use paymesh_topology::Topology;
@@ -166,19 +166,25 @@ async fn an_empty_journal_waits_until_the_copy_was_looked_at_and_one_that_is_not
     let waiting: JoinHandle<_> = tokio::spawn(async move {
         heard.may_lead(&eu(), &*empty(), |whom, long| told.lock().expect("the lock").push((whom.to_owned(), long))).await
     });
-    tokio::time::sleep(PATIENCE + Duration::from_millis(500)).await;
+    tokio::time::sleep(PATIENCE_LONG + Duration::from_millis(500)).await;
     assert!(!waiting.is_finished());
     let last = said.lock().expect("the lock").last().cloned();
-    assert!(last.as_ref().is_some_and(|(whom, long)| whom.contains("us_east cannot say") && *long), "{last:?}");
+    assert!(last.as_ref().is_some_and(|(whom, long)| whom.contains("us_east has not looked at its copy yet") && *long), "{last:?}");
     following.look_at(&*empty()).await.expect("it is read");
     let led = tokio::time::timeout(WAIT_MAX, waiting).await.expect("it hears of it").expect("it ends");
     led.expect("there is nothing that it lacks");
 
     let own = history(2).await;
-    for serve in [true, false] {
+    // One that comes up is waited for longer than one that does not answer, or says that it has none to look at.
+    for (serve, closed, patience) in [(true, false, PATIENCE_LONG), (true, true, PATIENCE), (false, false, PATIENCE)] {
         let began = Instant::now();
-        Two::start(serve).await.may_lead(&own).await.expect("a network that is cut does not stop it");
-        assert!(began.elapsed() >= PATIENCE.mul_f32(0.9), "{:?}", began.elapsed());
+        let mut two = Two::start(serve).await;
+        if closed {
+            two.following.refuse("it has diverged".to_owned());
+        }
+        two.may_lead(&own).await.expect("a network that is cut does not stop it");
+        let took = began.elapsed();
+        assert!(took >= patience.mul_f32(0.9) && took < patience + PATIENCE, "{took:?} instead of {patience:?}");
     }
 }
 

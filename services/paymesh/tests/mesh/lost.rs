@@ -18,7 +18,8 @@ use tonic::{Code, Status};
 use crate::support::{FOUR_REGIONS, TestMesh, payment};
 
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// What a node may take longer to be ready because it asks others first. It would take two seconds if it did not hear from them.
+/// What a node may take longer to be ready because it asks others first. It would take two seconds if it did not hear from them, and ten
+/// where it has nothing.
 const ASKING_MAX: Duration = Duration::from_millis(1_500);
 
 /// Users 10 and 12 of global/0 and 20 of eu/0, each with so much.
