@@ -69,6 +69,8 @@ impl Server {
     pub(crate) fn node(region: &str, program: &Path, port: u16, config: &Path, data: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
         command.args(["node", "--supervised", "--region", region]).arg("--config").arg(config).arg("--data").arg(data);
+        // Fresh data, and followers that come later.
+        command.arg("--trust-own-journals");
         Self::start(region, port, data, command)
     }
 

@@ -26,7 +26,8 @@ use crate::{
 };
 
 /// Reasons that say that the call was turned away before anything was done.
-const NOTHING_DONE: [&str; 5] = ["NODE_STARTING", "NODE_OVERLOADED", "PEER_OVERLOADED", "PEER_SILENT", "SHARD_OVERLOADED"];
+const NOTHING_DONE: [&str; 6] =
+    ["NODE_STARTING", "NODE_OVERLOADED", "PEER_OVERLOADED", "PEER_SILENT", "SHARD_OVERLOADED", "SHARD_HISTORY_MISSING"];
 /// How long a connection may take to be made.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How often a connection with calls in flight is asked whether its other end lives, and how long the answer may take.

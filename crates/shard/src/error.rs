@@ -25,6 +25,14 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// The shard does not serve: a copy in another region has entries that its journal lacks. It does not before an operator acts.
+    #[error("shard {shard} does not serve: {why}")]
+    HistoryMissing {
+        /// The shard.
+        shard: ShardRef,
+        /// Which copy, and what to do.
+        why: String,
+    },
     /// What is to be read has not come here yet.
     #[error("shard {} has come to entry {} here, which is less than was asked for", position.shard, position.sequence)]
     Behind {

@@ -34,7 +34,7 @@ pub use inbox::Source;
 pub use read::{Bounds, Reader};
 pub use replica::{AddError, End, Replica, ReplicaOptions};
 pub use retention::Retention;
-pub use set::{Refusal, Shards};
+pub use set::{Refusal, Shards, Unopened};
 pub use shard::{Answer, Clock, Options, Shard, Status};
 pub use tail::{Run, Tail};
 pub use verify::{ReplicaReport, Report, verify, verify_replica};

@@ -10,11 +10,25 @@ use tokio::{sync::SetOnce, task::JoinSet};
 
 use crate::{Error, Replica, Shard, Source, inbox};
 
-/// Why a shard that this region leads does not serve: it could not be opened.
+/// Why a shard that this region leads does not serve: it is not open.
 #[derive(Debug, Clone, Default)]
 pub struct Refusal {
+    /// What kind of reason it is.
+    pub kind: Unopened,
     /// Why.
     pub why: String,
+}
+
+/// What became of opening a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unopened {
+    /// It is being opened, or waits to be.
+    #[default]
+    Opening,
+    /// It failed.
+    Failed,
+    /// A copy in another region has more of the shard's history than its journal here: an operator must act.
+    HistoryMissing,
 }
 
 /// The shards that a region leads. Cheap to clone; all clones are the same set.
@@ -38,7 +52,7 @@ impl Place {
 }
 
 impl Shards {
-    /// The set, with those that could not be opened and why.
+    /// The set, with those that are not open and why.
     pub fn new(shards: BTreeMap<ShardRef, Result<Shard, Refusal>>) -> Self {
         let places = shards.into_iter().map(|(name, shard)| {
             let place = match shard {
@@ -50,7 +64,7 @@ impl Shards {
         Self { places: Arc::new(places.collect()) }
     }
 
-    /// Puts a shard of the set that could not be opened before in its place: it serves, and inboxes begin to follow it.
+    /// Puts a shard of the set that was not open before in its place: it serves, and inboxes begin to follow it.
     pub fn admit(&self, shard: Shard) {
         let admitted = self.places.get(shard.reference()).is_some_and(|place| place.open.set(shard).is_ok());
         debug_assert!(admitted, "a shard is admitted once, and to the set that it was left out of");
@@ -66,11 +80,14 @@ impl Shards {
     /// The shard, where it serves.
     ///
     /// # Errors
-    /// [`Error::NotServing`]: it does not, or is not led here.
+    /// [`Error::NotServing`]: it does not, or is not led here. [`Error::HistoryMissing`].
     pub fn get(&self, shard: &ShardRef) -> Result<&Shard, Error> {
         let refused = |why| Error::NotServing { shard: shard.clone(), why };
         let place = self.places.get(shard).ok_or_else(|| refused("this region does not lead it".to_owned()))?;
-        place.shard().map_err(|refusal| refused(refusal.why))
+        place.shard().map_err(|Refusal { kind, why }| match kind {
+            Unopened::Opening | Unopened::Failed => refused(why),
+            Unopened::HistoryMissing => Error::HistoryMissing { shard: shard.clone(), why },
+        })
     }
 
     /// All of them.

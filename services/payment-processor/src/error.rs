@@ -14,6 +14,9 @@ const OVERLOADED_RETRY_AFTER_MS: u64 = 50;
 /// When to try again at a shard that does not serve.
 const NOT_SERVING_RETRY_AFTER_MS: u64 = 1_000;
 
+/// When to try again at a shard that an operator must see to first.
+const HISTORY_MISSING_RETRY_AFTER_MS: u64 = 30_000;
+
 /// When to try again at a copy that has not come to what was asked for.
 const BEHIND_RETRY_AFTER_MS: u64 = 100;
 
@@ -60,6 +63,9 @@ pub(crate) fn failed(error: Error) -> Fault {
             Fault::unavailable("SHARD_OVERLOADED", error.to_string(), Duration::from_millis(OVERLOADED_RETRY_AFTER_MS))
         }
         Error::NotServing { .. } => not_serving(error.to_string()),
+        Error::HistoryMissing { .. } => {
+            Fault::unavailable("SHARD_HISTORY_MISSING", error.to_string(), Duration::from_millis(HISTORY_MISSING_RETRY_AFTER_MS))
+        }
         Error::Behind { ref position, age } => {
             let wait = Duration::from_millis(BEHIND_RETRY_AFTER_MS);
             placed(Fault::unavailable("REPLICA_BEHIND", error.to_string(), wait), position, age)

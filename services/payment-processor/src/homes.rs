@@ -119,7 +119,7 @@ impl Homes {
     /// The user's shard, led here; the request's `field` names the user.
     ///
     /// # Errors
-    /// As of [`Self::slot_of`], and `SHARD_NOT_SERVING`.
+    /// As of [`Self::slot_of`], and those of [`Self::led`].
     pub(crate) async fn shard_of(&self, user: UserId, field: &'static str) -> Result<&Shard, Fault> {
         let slot = self.slot_of(user, field).await?;
         self.led(&self.place(slot).shard)
@@ -128,7 +128,7 @@ impl Homes {
     /// The payment's shard, led here.
     ///
     /// # Errors
-    /// `PAYMENT_NOT_FOUND` where the mesh has no such shard, and `SHARD_NOT_SERVING`.
+    /// `PAYMENT_NOT_FOUND` where the mesh has no such shard, and those of [`Self::led`].
     pub(crate) fn shard_of_payment(&self, payment: &PaymentId) -> Result<&Shard, Fault> {
         route::shard(self.topology(), &route::Plan::Payment(payment.clone()), None)?;
         self.led(payment.shard())
@@ -137,7 +137,7 @@ impl Homes {
     /// A shard, led here.
     ///
     /// # Errors
-    /// `SHARD_NOT_SERVING`.
+    /// `SHARD_NOT_SERVING`, `SHARD_HISTORY_MISSING`.
     pub(crate) fn led(&self, shard: &ShardRef) -> Result<&Shard, Fault> {
         self.shards.get(shard).map_err(|error: Error| error::failed(error))
     }

@@ -17,7 +17,7 @@ use paymesh_contract::{
     },
 };
 use paymesh_ledger::{Account, Records};
-use paymesh_shard::{Error, Report, Shard, verify};
+use paymesh_shard::{Error, Refusal, Report, Shard, Unopened, verify};
 use paymesh_types::{Currency, Sequence, ShardRef};
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -74,7 +74,7 @@ impl MeshService for MeshOperations {
         for (name, shard) in self.homes.shards().iter() {
             shards.push(match shard {
                 Ok(shard) => status(shard).await,
-                Err(refusal) => refusing(name, refusal.why),
+                Err(refusal) => unopened(name, refusal),
             });
         }
         let routes = self.homes.mesh().route_counts().into_iter();
@@ -129,9 +129,13 @@ async fn status(shard: &Shard) -> ShardStatus {
     }
 }
 
-/// The state of a shard that could not be opened.
-fn refusing(shard: &ShardRef, problem: String) -> ShardStatus {
-    ShardStatus { shard: Some(shard.into()), state: ShardState::Refusing.into(), problem, ..ShardStatus::default() }
+/// The state of a shard that is not open.
+fn unopened(shard: &ShardRef, Refusal { kind, why }: Refusal) -> ShardStatus {
+    let state = match kind {
+        Unopened::Opening => ShardState::Starting,
+        Unopened::Failed | Unopened::HistoryMissing => ShardState::Refusing,
+    };
+    ShardStatus { shard: Some(shard.into()), state: state.into(), problem: why, ..ShardStatus::default() }
 }
 
 fn cursor(source: &ShardRef, sequence: Sequence) -> InboxCursor {

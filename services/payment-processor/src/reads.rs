@@ -74,7 +74,7 @@ impl Read {
     /// Where the shard is read.
     ///
     /// # Errors
-    /// `SHARD_NOT_SERVING`.
+    /// `SHARD_NOT_SERVING`, `SHARD_HISTORY_MISSING`.
     pub(crate) fn reader(&self, homes: &Homes, shard: &ShardRef) -> Result<Reader, Fault> {
         let led_here = homes.topology().leader(shard) == Some(homes.mesh().region());
         if self.local

@@ -186,6 +186,14 @@ pub(crate) struct NodeArgs {
     #[arg(long)]
     pub(crate) supervised: bool,
 
+    /// Leads its shards with the journals that are here, empty ones too, without asking the regions that follow them
+    ///
+    /// Otherwise a shard whose journal lacks what a copy in another region has is not led, and one whose journal is empty is led once
+    /// all who follow it have said that they have nothing of it either. For a mesh of which not all regions run, and for an operator
+    /// who gives up what is missing: what was acknowledged and is not here is lost, and copies that have it no longer follow.
+    #[arg(long)]
+    pub(crate) trust_own_journals: bool,
+
     /// The configuration's directory: the global option, put here by `main`.
     #[arg(skip)]
     pub(crate) config: PathBuf,
@@ -212,6 +220,10 @@ pub(crate) struct UpArgs {
     /// Where the nodes export traces: the gRPC URL of an OTLP collector
     #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) otlp: Option<String>,
+
+    /// Has every node lead its shards with the journals that are here: see `paymesh node --help`
+    #[arg(long)]
+    pub(crate) trust_own_journals: bool,
 }
 
 /// `paymesh submit`.

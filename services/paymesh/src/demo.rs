@@ -119,6 +119,7 @@ fn start(mesh: &Mesh, config: &Path, scratch: &Path) -> anyhow::Result<Vec<Node>
         data: supervisor::data_of(region, scratch),
         json_logs: false,
         otlp: None,
+        trust_own_journals: false,
         logs: Logs::File(log_of(scratch, &region.name)),
     });
     specs.map(|spec| spec.start()).collect()

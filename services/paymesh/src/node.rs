@@ -1,8 +1,9 @@
 //! The composition root: one region's node, put together from its parts and taken apart again.
 //!
 //! Order matters. Everything that can be wrong about the configuration and the machine is found before a port is bound;
-//! ports are bound before shards are opened, so that a second node on the same machine fails at once; shards are checked and
-//! brought up to date before the first call is taken.
+//! ports are bound before shards are opened, so that a second node on the same machine fails at once. Calls are answered while shards
+//! are opened, because nodes that start together ask each other what they have before they lead anything; a shard takes calls once it
+//! is checked and brought up to date, and the node says that it is ready once that is so of all, or is not to be waited for.
 
 mod files;
 mod machine;
@@ -18,8 +19,8 @@ use std::{
 use anyhow::Context as _;
 use paymesh_journal::{Holding, sqlite::Engine};
 use paymesh_mesh::{Limits, Mesh};
-use paymesh_replication::{Replicas, Replication};
-use paymesh_shard::{Clock, Copies, Options, Shards};
+use paymesh_replication::{Census, Heard, Replicas, Replication};
+use paymesh_shard::{Clock, Copies, Options, Shards, Unopened};
 use paymesh_telemetry::{Health, Metrics};
 use paymesh_topology::{DIRECTORY_ZONE, Topology};
 use paymesh_types::{ShardRef, Timestamp};
@@ -98,6 +99,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
     let mesh = Mesh::new(topology.clone(), args.region.clone())?;
     let led = topology.led_by(&args.region);
     let shards = led.len().max(1);
+    let heard = (!args.trust_own_journals).then(|| ask_followers(&mesh, &mut tasks));
     let storage = Engine::new(data.path());
     let opener = Opener {
         topology: topology.clone(),
@@ -110,8 +112,9 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
             ..Options::default()
         },
         clock: Arc::new(system_time),
+        heard,
     };
-    let shards = Arc::new(opener).open_all(led, &health, &mut tasks).await;
+    let (shards, settled) = Arc::new(opener).open_all(led, &health, &mut tasks);
     health.ready_if({
         let shards = shards.clone();
         move || serves_any(&shards)
@@ -125,6 +128,8 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
     tasks.spawn(watch_inboxes(inboxes, health.clone()));
 
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", ServingStatus::NotServing).await;
+    tasks.spawn(tell_readiness(health.clone(), reporter.clone()));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(paymesh_contract::FILE_DESCRIPTOR_SET)
@@ -139,14 +144,20 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha);
 
-    node.healthy();
-    tasks.spawn(tell_readiness(health.clone(), reporter.clone()));
     let limits = limits();
-    tracing::info!(region = %args.region, grpc = %region.grpc, http = %region.http, connections_max = limits.connections_max, "serving");
     let leaving = {
         let (health, reporter) = (health.clone(), reporter.clone());
         async move {
-            let why = leave.wanted().await;
+            let wanted = leave.wanted();
+            tokio::pin!(wanted);
+            let why = tokio::select! {
+                why = &mut wanted => why,
+                () = settled => {
+                    tracing::info!(region = %region.name, grpc = %region.grpc, http = %region.http, connections_max = limits.connections_max, "serving");
+                    node.healthy();
+                    wanted.await
+                }
+            };
             tracing::info!(why, "leaving: no new calls are taken, those in hand are finished");
             health.drain();
             reporter.set_service_status("", ServingStatus::NotServing).await;
@@ -172,6 +183,16 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
     served
 }
 
+/// Has the regions that follow the node's shards asked what they have of them.
+fn ask_followers(mesh: &Mesh, tasks: &mut JoinSet<anyhow::Result<()>>) -> Heard {
+    let (census, heard) = Census::new(mesh.clone());
+    tasks.spawn(async move {
+        census.take().await;
+        std::future::pending().await
+    });
+    heard
+}
+
 /// The listener's bounds. At least half of the files that the process may open are left to its journals and its health.
 fn limits() -> Limits {
     let default = Limits::default();
@@ -185,10 +206,15 @@ fn copies(replicas: &Replicas) -> Copies {
     Copies::new(whole.map(|following| (following.followed().shard.clone(), following.watch())).collect())
 }
 
-/// Whether any of the shards led here serves. A region that leads none forwards, and is there for that.
+/// Whether any of the shards led here serves, or may yet: who waits for other regions is not to hold them up. A region that leads none
+/// forwards, and is there for that.
 fn serves_any(shards: &Shards) -> bool {
     let mut all = shards.iter().peekable();
-    all.peek().is_none() || all.any(|(_, shard)| shard.is_ok_and(|shard| shard.status().problem.is_none()))
+    all.peek().is_none()
+        || all.any(|(_, shard)| match shard {
+            Ok(shard) => shard.status().problem.is_none(),
+            Err(refusal) => refusal.kind == Unopened::Opening,
+        })
 }
 
 /// Says by gRPC's health service what `/ready` says.

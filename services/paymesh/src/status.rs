@@ -234,7 +234,8 @@ fn text(topology: &Topology, report: &Report) -> String {
     text.push_str(&format!("\n{table}\n"));
     for shard in &report.shards {
         if let Some(problem) = &shard.problem {
-            text.push_str(&format!("  {} does not serve: {problem}\n", shard.shard));
+            let how = if shard.state == state_name(ShardState::Starting) { "does not serve yet" } else { "does not serve" };
+            text.push_str(&format!("  {} {how}: {problem}\n", shard.shard));
         }
     }
     text.push_str(&replicas::text(&report.replicas));

@@ -49,6 +49,7 @@ pub(crate) struct Spec {
     pub(crate) data: PathBuf,
     pub(crate) json_logs: bool,
     pub(crate) otlp: Option<String>,
+    pub(crate) trust_own_journals: bool,
     pub(crate) logs: Logs,
 }
 
@@ -82,6 +83,9 @@ impl Spec {
         }
         if let Some(otlp) = &self.otlp {
             command.args(["--otlp", otlp]);
+        }
+        if self.trust_own_journals {
+            command.arg("--trust-own-journals");
         }
         command.stdin(Stdio::piped()).kill_on_drop(true);
         #[cfg(unix)]

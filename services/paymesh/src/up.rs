@@ -56,6 +56,7 @@ pub(crate) async fn run(config: &Path, args: UpArgs) -> anyhow::Result<Exit> {
             data: supervisor::data_of(region, &args.data),
             json_logs: args.json_logs,
             otlp: args.otlp.clone(),
+            trust_own_journals: args.trust_own_journals,
             logs: Logs::Terminal { terminal: terminal.clone(), prefix },
         };
         nodes.spawn(supervise(spec, terminal.clone(), stopping.clone(), ready.clone()));

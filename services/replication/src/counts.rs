@@ -10,6 +10,9 @@ pub(crate) const RECONNECTS: &str = "paymesh_replica_reconnects_total";
 
 pub(crate) const BOOTSTRAPS: &str = "paymesh_replica_bootstraps_total";
 
+pub(crate) const HISTORY_MISSING: &str = "paymesh_shard_history_missing";
+pub(crate) const AWAITS_COPIES: &str = "paymesh_shard_awaits_copies";
+
 /// Says in `/metrics` what this crate counts. To be called once the recorder is installed.
 pub fn describe_metrics() {
     metrics::describe_gauge!(LAG_ENTRIES, "Entries that the leader had when it sent what was stored last, and this replica has not");
@@ -30,6 +33,14 @@ pub fn describe_metrics() {
     metrics::describe_counter!(
         BOOTSTRAPS,
         "Times that a replica began with a checkpoint, because its leader's journal does not reach back to its end"
+    );
+    metrics::describe_gauge!(
+        HISTORY_MISSING,
+        "1 where a shard is not led because a copy in another region has entries that its journal lacks"
+    );
+    metrics::describe_gauge!(
+        AWAITS_COPIES,
+        "1 while a shard is not led because its journal is empty and not all who follow it have said what they have"
     );
     metrics::describe_counter!(RECONNECTS, "Streams that ended and were made again");
 }

@@ -16,7 +16,7 @@ use paymesh_contract::{
         replication_service_client::ReplicationServiceClient,
     },
 };
-use paymesh_journal::{Holding, SEGMENT_BYTES_MAX};
+use paymesh_journal::{Error as JournalError, Hash, Head, Holding, Journal, SEGMENT_BYTES_MAX};
 use paymesh_mesh::Mesh;
 use paymesh_shard::{AddError, Replica};
 use paymesh_types::{Epoch, RegionName, Sequence, ShardRef};
@@ -77,6 +77,32 @@ struct Progress {
     remaking: Option<Remaking>,
     /// Earlier copies that are set aside.
     set_aside: u32,
+    /// How far the shard's history is known to have gone.
+    known: Option<KnownEnd>,
+}
+
+/// Where a history is known to have come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct KnownEnd {
+    sequence: Sequence,
+    /// The hash of the segment that ends there; `None` where there is none.
+    hash: Option<Hash>,
+}
+
+impl KnownEnd {
+    /// What a copy's journal shows: its end, or that of the one before it that was set aside. One that is empty after another was
+    /// set aside shows nothing.
+    fn of(head: &Head, witness: Option<(Sequence, Hash)>, set_aside: u32) -> Option<Self> {
+        match witness {
+            Some((sequence, hash)) if sequence > head.sequence => Some(Self { sequence, hash: Some(hash) }),
+            _ if head.sequence == Sequence(0) && set_aside > 0 => None,
+            _ => Some(Self { sequence: head.sequence, hash: head.hash }),
+        }
+    }
+
+    fn message(self) -> pb::ReplicaEnd {
+        pb::ReplicaEnd { sequence: self.sequence.0, hash: self.hash.map(|hash| hash.to_vec()).unwrap_or_default() }
+    }
 }
 
 /// What becomes of a copy that is not open, and will be.
@@ -194,6 +220,18 @@ impl Following {
         self.progress().set_aside = count;
     }
 
+    /// Takes note of how far the copy's journal, which need not be open yet, shows the history to have gone: whoever is to lead the shard
+    /// asks for that. To be told how many copies are set aside first.
+    ///
+    /// # Errors
+    /// The storage failed.
+    pub async fn look_at(&self, journal: &dyn Journal) -> Result<(), JournalError> {
+        let (head, witness) = (journal.head().await?, journal.witness().await?);
+        let mut progress = self.progress();
+        progress.known = KnownEnd::of(&head, witness, progress.set_aside);
+        Ok(())
+    }
+
     pub(crate) fn note_chunks(&self, stored: u32, total: u32) {
         self.progress().remaking = Some(Remaking::Bootstrapping(stored, total));
     }
@@ -242,6 +280,7 @@ impl Following {
             chunks_stored,
             chunks_total,
             set_aside: progress.set_aside,
+            known_end: progress.known.map(KnownEnd::message),
         }
     }
 
@@ -286,6 +325,10 @@ impl Following {
                     tracing::error!(shard = %self.shard(), leader = %self.leader(), %why, "a replica takes in nothing more");
                     // Also of one that nobody has been given.
                     self.refuse(why.clone());
+                    if matches!(ended, Ended::Diverged(_)) {
+                        // An operator is to say which history it is; until then this one says nothing against a leader of the other.
+                        self.progress().known = None;
+                    }
                     replica.refuse(why.clone());
                     return ended;
                 }
@@ -317,6 +360,9 @@ impl Following {
         self.inner.replica.send_replace(None);
         let mut progress = self.progress();
         (progress.refusal, progress.remaking) = (why, Some(remaking));
+        if remaking == Remaking::SetAside {
+            progress.known = None;
+        }
         drop(progress);
         self.note_stopped(false);
     }
@@ -414,6 +460,9 @@ impl Following {
                 Ok(end) => {
                     stored = end.sequence;
                     self.announce(replica);
+                    if replica.witness().is_none() {
+                        self.progress().known = Some(KnownEnd { sequence: end.sequence, hash: Some(end.hash) });
+                    }
                 }
                 Err(AddError::BadSegment(corrupt)) => return Err(format!("what was sent is refused: {corrupt}")),
                 Err(AddError::Storage(error)) => return Err(error.to_string()),
@@ -508,4 +557,28 @@ fn gathered(first: FollowResponse, answers: &mut Streaming<FollowResponse>) -> (
 
 fn payload_bytes(segment: &pb::Segment) -> usize {
     [&segment.whole, &segment.reduced].into_iter().flatten().map(Vec::len).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_knows_its_end_or_that_of_the_one_before_and_nothing_when_it_is_empty_after_another() {
+        let head = |last: u64| Head { epoch: Epoch(1), sequence: Sequence(last), hash: (last > 0).then_some([1; 32]) };
+        let witness = |last| Some((Sequence(last), [2; 32]));
+        let known = |last: u64, hash: Option<Hash>| Some(KnownEnd { sequence: Sequence(last), hash });
+        for (head, witness, set_aside, wanted) in [
+            (head(0), None, 0, known(0, None)),
+            (head(7), None, 0, known(7, Some([1; 32]))),
+            (head(7), None, 2, known(7, Some([1; 32]))),
+            (head(0), None, 1, None),
+            (head(0), witness(9), 1, known(9, Some([2; 32]))),
+            (head(7), witness(9), 1, known(9, Some([2; 32]))),
+            // It has come past it, and could not note that yet.
+            (head(9), witness(9), 1, known(9, Some([1; 32]))),
+        ] {
+            assert_eq!(KnownEnd::of(&head, witness, set_aside), wanted, "{head:?} {witness:?} {set_aside}");
+        }
+    }
 }

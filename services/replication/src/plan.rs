@@ -1,5 +1,7 @@
 //! What a region follows.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use paymesh_journal::Holding;
 use paymesh_topology::{DIRECTORY_ZONE, Topology};
 use paymesh_types::{RegionName, ShardRef, ZoneName};
@@ -28,6 +30,15 @@ pub fn plan(topology: &Topology, region: &RegionName) -> Vec<Followed> {
         wanted.then_some(Followed { shard, leader, holding })
     });
     followed.collect()
+}
+
+/// The regions that follow shards which a region leads, each with those.
+pub(crate) fn followers(topology: &Topology, leader: &RegionName) -> BTreeMap<RegionName, BTreeSet<ShardRef>> {
+    let regions = topology.regions().map(|region| {
+        let followed = plan(topology, &region.name).into_iter().filter(|followed| followed.leader == *leader);
+        (region.name.clone(), followed.map(|followed| followed.shard).collect::<BTreeSet<_>>())
+    });
+    regions.filter(|(_, followed)| !followed.is_empty()).collect()
 }
 
 /// What a region of that zone may hold of a shard.

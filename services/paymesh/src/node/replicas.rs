@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use paymesh_journal::{Error as JournalError, Holding, Identity, sqlite::Engine};
+use paymesh_journal::{Error as JournalError, Holding, Identity, Journal, sqlite::Engine};
 use paymesh_mesh::Mesh;
 use paymesh_replication::{Ended, Followed, Following, Remaking, Replicas};
 use paymesh_shard::{Clock, Error, Replica, ReplicaOptions};
@@ -188,6 +188,12 @@ impl Keeper {
         identity(&self.topology, &followed.shard, followed.holding.clone())
     }
 
+    /// Has the node say what it has of the shard, before the whole of it is read and checked: its leader may wait for that.
+    async fn look(&self, following: &Following, journal: &Arc<dyn Journal>) -> Result<(), JournalError> {
+        following.note_set_aside(self.storage.set_aside_count(&following.followed().shard).await?);
+        following.look_at(&**journal).await
+    }
+
     async fn open(&self, following: &Following) -> Result<Replica, Error> {
         let followed = following.followed();
         let identity = self.identity(followed);
@@ -196,7 +202,7 @@ impl Keeper {
         match followed.holding {
             Holding::Whole => {
                 let store = self.storage.store(&identity).await.map_err(failed)?;
-                following.note_set_aside(self.storage.set_aside_count(&followed.shard).await.map_err(failed)?);
+                self.look(following, &store.journal).await.map_err(failed)?;
                 let opened = Replica::open(&identity, store.journal.clone(), Some(store.clone()), options).await;
                 if opened.is_err() {
                     // What is set aside must not be open any more.
@@ -208,7 +214,7 @@ impl Keeper {
             // What concerns this zone is taken in by its inboxes; there is nothing to query.
             Holding::For(_) => {
                 let journal = self.storage.journal(&identity).await.map_err(failed)?;
-                following.note_set_aside(self.storage.set_aside_count(&followed.shard).await.map_err(failed)?);
+                self.look(following, &journal).await.map_err(failed)?;
                 Replica::open(&identity, journal, None, options).await
             }
         }

@@ -1,19 +1,26 @@
-//! The shards that a node leads: opened at the start, tried again where that may help, and watched for the node's health.
+//! The shards that a node leads: opened once that is safe, tried again where that may help, and watched for the node's health.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use paymesh_journal::{Holding, Identity, sqlite::Engine};
-use paymesh_shard::{Clock, Error, Options, Refusal, Retention, Shard, Shards};
+use paymesh_replication::{Heard, census};
+use paymesh_shard::{Clock, Error, Options, Refusal, Retention, Shard, Shards, Unopened};
 use paymesh_telemetry::{Component, Health};
 use paymesh_topology::{DIRECTORY_SHARDS, DIRECTORY_ZONE, JournalRetention, Topology};
 use paymesh_types::ShardRef;
-use tokio::task::JoinSet;
+use tokio::{sync::oneshot, task::JoinSet};
 
 /// The pause before a shard that could not be opened is tried again; each is twice the one before, up to the last.
 const RETRY_PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// The longest such pause.
 const RETRY_PAUSE_LAST: Duration = Duration::from_secs(30);
+
+/// What an operator can do where a journal lacks what a copy has.
+const WHEN_MISSING: &str = "this node has lost entries that were acknowledged. Put its data directory back as it was last and start it again, or have a \
+     region with a whole copy lead the shard; --trust-own-journals goes on without what is missing";
+/// And where that is not known.
+const WHEN_UNKNOWN: &str = "it is led once they have said; --trust-own-journals does not wait for it";
 
 /// What it takes to open a shard.
 pub(super) struct Opener {
@@ -22,88 +29,120 @@ pub(super) struct Opener {
     /// Of each shard.
     pub(super) options: Options,
     pub(super) clock: Clock,
+    /// What those who follow have said; `None` where they are not asked.
+    pub(super) heard: Option<Heard>,
+}
+
+/// A shard that is being opened.
+struct Opening {
+    name: ShardRef,
+    component: Component,
+    shards: Shards,
+    /// Told once it serves, or it is known that it does not, or will not soon.
+    settled: Option<oneshot::Sender<()>>,
 }
 
 impl Opener {
-    /// Opens these shards, all at once. One that cannot be opened is refused, and the others serve; where what it failed of
-    /// may pass, it is tried again by a task of `tasks`. So is watched what becomes of each.
-    pub(super) async fn open_all(
+    /// Opens these shards, each by a task of `tasks`, which then watches what becomes of it. One that cannot be opened is refused, and
+    /// the others serve; where what it failed of may pass, it is tried again. What is given back ends once each serves, or it is
+    /// known that it does not, or will not soon.
+    pub(super) fn open_all(
         self: Arc<Self>,
         names: Vec<ShardRef>,
         health: &Health,
         tasks: &mut JoinSet<anyhow::Result<()>>,
-    ) -> Shards {
-        let opening = names.into_iter().map(|name| {
-            let component = health.component(format!("shard {name}"));
-            let opener = &self;
-            async move {
-                component.starting();
-                (opener.open(&name, &component).await, name, component)
-            }
-        });
-        let (mut shards, mut watches) = (BTreeMap::new(), Vec::new());
-        for (opened, name, component) in join_all(opening).await {
-            let again = opened.as_ref().is_err_and(Failed::may_pass);
-            shards.insert(name.clone(), opened.map_err(Refusal::from));
-            watches.push((name, component, again));
-        }
-        let shards = Shards::new(shards);
-        for (name, component, again) in watches {
-            let (opener, shards) = (self.clone(), shards.clone());
-            tasks.spawn(async move {
-                if again {
-                    opener.try_again(&shards, &name, &component).await;
-                }
-                if let Ok(shard) = shards.get(&name) {
-                    watch(shard, &component).await;
-                }
-                // A handle that is dropped reads as a death, so it is kept.
-                std::future::pending().await
-            });
-        }
-        shards
+    ) -> (Shards, impl Future<Output = ()> + use<>) {
+        let refusal = || Refusal { kind: Unopened::Opening, why: "it is being opened".to_owned() };
+        let shards = Shards::new(names.iter().map(|name| (name.clone(), Err(refusal()))).collect::<BTreeMap<_, _>>());
+        let settled: Vec<_> = names
+            .into_iter()
+            .map(|name| {
+                let component = health.component(format!("shard {name}"));
+                let (settle, settled) = oneshot::channel();
+                let opening = Opening { name, component, shards: shards.clone(), settled: Some(settle) };
+                let opener = self.clone();
+                tasks.spawn(async move {
+                    // A handle of the node's health that is dropped reads as a death, so it is kept.
+                    let _kept = opener.lead(opening).await;
+                    std::future::pending().await
+                });
+                settled
+            })
+            .collect();
+        (shards, async move {
+            // One that is dropped belongs to a task that died, which ends the node.
+            let _ = join_all(settled).await;
+        })
     }
 
-    /// Tries to open a shard until it is open, or what is wrong with it does not pass.
-    async fn try_again(&self, shards: &Shards, name: &ShardRef, component: &Component) {
+    /// Opens a shard, however often that takes, and watches it until it stops.
+    async fn lead(self: Arc<Self>, mut opening: Opening) -> Opening {
         let mut pause = RETRY_PAUSE_FIRST;
         loop {
-            tokio::time::sleep(pause).await;
-            match self.open(name, component).await {
-                Ok(shard) => return shards.admit(shard),
+            match self.open(&mut opening).await {
+                Ok(shard) => {
+                    let (head, epoch) = (shard.status().head, shard.epoch());
+                    opening.shards.admit(shard);
+                    tracing::info!(shard = %opening.name, %head, %epoch, "shard serves");
+                    opening.component.healthy();
+                    opening.settle();
+                    break;
+                }
                 Err(failed) => {
                     let again = failed.may_pass();
-                    shards.refuse(name, failed.into());
+                    let Refusal { kind, why } = failed.refusal();
+                    tracing::error!(shard = %opening.name, error = %why, tried_again = again, "shard refuses to serve");
+                    opening.unopened(kind, why, true);
                     if !again {
-                        return;
+                        return opening;
                     }
                 }
             }
+            tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_PAUSE_LAST);
         }
-    }
-
-    /// Opens a shard, and says in the log and in its component of the node's health what came of it.
-    async fn open(&self, name: &ShardRef, component: &Component) -> Result<Shard, Failed> {
-        let opened = self.try_open(name).await.map_err(Failed);
-        match &opened {
-            Ok(shard) => {
-                tracing::info!(shard = %name, head = %shard.status().head, epoch = %shard.epoch(), "shard serves");
-                component.healthy();
-            }
-            Err(failed) => {
-                tracing::error!(shard = %name, error = %failed.0, tried_again = failed.may_pass(), "shard refuses to serve");
-                component.unhealthy(failed.why());
-            }
+        // What it was opened with is of no use any more: those who follow need not be asked on.
+        drop(self);
+        if let Ok(shard) = opening.shards.get(&opening.name) {
+            watch(shard, &opening.component).await;
         }
-        opened
+        opening
     }
 
-    async fn try_open(&self, name: &ShardRef) -> Result<Shard, Error> {
-        let identity = identity(&self.topology, name, Holding::Whole);
-        let failed = |source| Error::Storage { shard: name.clone(), source };
+    async fn open(&self, opening: &mut Opening) -> Result<Shard, Failed> {
+        let name = opening.name.clone();
+        let identity = identity(&self.topology, &name, Holding::Whole);
+        let failed = |source| Failed::Shard(Error::Storage { shard: name.clone(), source });
         let store = self.storage.store(&identity).await.map_err(failed)?;
-        Shard::open(&identity, store, self.options.clone(), self.clock.clone()).await
+        if let Some(heard) = &self.heard {
+            // Its component is starting for as long as it may be over soon.
+            let waits = |whom: &str, long: bool| opening.unopened(Unopened::Opening, format!("{whom}; {WHEN_UNKNOWN}"), long);
+            heard.clone().may_lead(&name, &*store.journal, waits).await.map_err(|error| match error {
+                census::Error::Storage(source) => failed(source),
+                census::Error::HistoryMissing(why) => Failed::HistoryMissing(format!("{why}: {WHEN_MISSING}")),
+            })?;
+        }
+        Shard::open(&identity, store, self.options.clone(), self.clock.clone()).await.map_err(Failed::Shard)
+    }
+}
+
+impl Opening {
+    /// Says why it is not open, to callers and, where that does not pass at once, in the node's health.
+    fn unopened(&mut self, kind: Unopened, why: String, long: bool) {
+        if long {
+            self.component.unhealthy(why.clone());
+        }
+        self.shards.refuse(&self.name, Refusal { kind, why });
+        if long {
+            self.settle();
+        }
+    }
+
+    fn settle(&mut self) {
+        if let Some(settled) = self.settled.take() {
+            // The node may be leaving.
+            let _ = settled.send(());
+        }
     }
 }
 
@@ -142,22 +181,23 @@ async fn watch(shard: &Shard, component: &Component) {
 }
 
 /// Why a shard could not be opened.
-struct Failed(Error);
-
-impl Failed {
-    /// Whether trying again may help. What is corrupt, another's or led by another stays so.
-    fn may_pass(&self) -> bool {
-        matches!(&self.0, Error::Storage { source, .. } if source.is_retryable())
-    }
-
-    fn why(&self) -> String {
-        let again = if self.may_pass() { "; it is tried again" } else { "" };
-        format!("{}{again}", self.0)
-    }
+enum Failed {
+    Shard(Error),
+    /// A copy has what its journal lacks.
+    HistoryMissing(String),
 }
 
-impl From<Failed> for Refusal {
-    fn from(failed: Failed) -> Self {
-        Self { why: failed.why() }
+impl Failed {
+    /// Whether trying again may help. What is corrupt, another's, led by another or missing stays so.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Shard(Error::Storage { source, .. }) if source.is_retryable())
+    }
+
+    fn refusal(self) -> Refusal {
+        let again = if self.may_pass() { "; it is tried again" } else { "" };
+        match self {
+            Self::Shard(error) => Refusal { kind: Unopened::Failed, why: format!("{error}{again}") },
+            Self::HistoryMissing(why) => Refusal { kind: Unopened::HistoryMissing, why },
+        }
     }
 }

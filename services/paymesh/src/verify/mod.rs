@@ -91,7 +91,7 @@ enum Trouble {
 impl Trouble {
     fn of(status: &tonic::Status) -> Self {
         let why = client::explain(status);
-        if Fault::from_status(status).reason == "SHARD_NOT_SERVING" {
+        if matches!(&*Fault::from_status(status).reason, "SHARD_NOT_SERVING" | "SHARD_HISTORY_MISSING") {
             return Self::Refused(why);
         }
         match status.code() {

@@ -14,6 +14,7 @@ mod disk;
 mod forwarding;
 mod kill;
 mod logs;
+mod lost;
 mod oceans;
 mod reads;
 mod refusals;

@@ -59,6 +59,8 @@ pub(crate) struct TestMesh {
     /// Nodes that are not started like the others.
     launches: BTreeMap<String, Launch>,
     nodes: BTreeMap<String, Child>,
+    /// Whether nodes lead with the journals that they have, without asking those who follow them.
+    trusting: bool,
 }
 
 /// Where a region's node listens.
@@ -94,7 +96,7 @@ impl TestMesh {
             endpoints.push_str(&format!("  {region}: {{grpc: '{host}:{grpc}', http: '{host}:{http}'}}\n"));
             addresses.insert(region, Addresses { host, grpc, http });
         }
-        let mesh = Self { directory, addresses, launches: BTreeMap::new(), nodes: BTreeMap::new() };
+        let mesh = Self { directory, addresses, launches: BTreeMap::new(), nodes: BTreeMap::new(), trusting: false };
         fs::create_dir(mesh.config()).unwrap();
         fs::write(mesh.config().join("regions.yaml"), format!("{config}{endpoints}")).unwrap();
         mesh
@@ -139,6 +141,12 @@ impl TestMesh {
     #[allow(dead_code, reason = "only the tests of faults have nodes that are not like the others")]
     pub(crate) fn launch(&mut self, region: &str, launch: Launch) {
         self.launches.insert(region.to_owned(), launch);
+    }
+
+    /// Whether nodes that are started from now on lead with the journals that they have, without asking those who follow them.
+    #[allow(dead_code, reason = "in the tests of faults all regions run, and none loses its data")]
+    pub(crate) fn trust_own_journals(&mut self, trusting: bool) {
+        self.trusting = trusting;
     }
 
     /// The program with the mesh's configuration.
@@ -200,7 +208,8 @@ impl TestMesh {
 
     fn node_command(&self, region: &str) -> Command {
         let data = self.data(region);
-        let args = ["node", "--supervised", "--region", region, "--data", data.to_str().unwrap()];
+        let mut args = vec!["node", "--supervised", "--region", region, "--data", data.to_str().unwrap()];
+        args.extend(self.trusting.then_some("--trust-own-journals"));
         let Some(Launch { config, before }) = self.launches.get(region) else { return self.command(&args) };
         let mut words = before.iter().map(String::as_str).chain([PAYMESH]).chain(args);
         let mut command = Command::new(words.next().unwrap());
