@@ -266,7 +266,7 @@ fn from_parts(open: pb::EntryOpen, sealed: pb::EntrySealed, at: Sequence, shard:
         return Err(DecodeError::Missing("more postings than an entry has"));
     }
     let postings = sealed.postings.iter().map(|each| from_posting(each, at)).collect::<Result<_, _>>()?;
-    Ok(Entry { at: Timestamp(open.at_us), request_id, body, postings, reference: sealed.reference })
+    Ok(Entry { at: time(open.at_us)?, request_id, body, postings, reference: sealed.reference })
 }
 
 fn from_body(body: pb::entry_open::Body, sealed: &pb::EntrySealed, at: Sequence, shard: &ShardRef) -> Result<Body, DecodeError> {
@@ -308,12 +308,12 @@ fn from_body(body: pb::entry_open::Body, sealed: &pb::EntrySealed, at: Sequence,
                 return Err(DecodeError::Missing("a shard receives nothing from itself"));
             }
             let effect = from_effect(it.effect.ok_or(DecodeError::Missing("no effect"))?)?;
-            Body::Received { source, sequence: Sequence(it.source_sequence), effect }
+            Body::Received { source, sequence: sequence(it.source_sequence)?, effect }
         }
         B::Delivered(it) => Body::Delivered {
             to: from_shard(&it.zone, it.shard)?.ok_or(DecodeError::Missing("no shard"))?,
-            up_to: Sequence(it.up_to_sequence),
-            read_to: Sequence(it.read_to_sequence),
+            up_to: sequence(it.up_to_sequence)?,
+            read_to: sequence(it.read_to_sequence)?,
         },
     })
 }
@@ -336,7 +336,7 @@ fn from_effect(effect: pb::received::Effect) -> Result<Effect, DecodeError> {
 fn from_credit(it: &pb::Credit) -> Result<Credit, DecodeError> {
     let shard = from_shard(&it.payment_zone, it.payment_shard)?.ok_or(DecodeError::Missing("no payment"))?;
     Ok(Credit {
-        payment: PaymentId::from(Position { shard, epoch: Epoch(it.payment_epoch), sequence: Sequence(it.payment_sequence) }),
+        payment: PaymentId::from(Position { shard, epoch: epoch(it.payment_epoch)?, sequence: sequence(it.payment_sequence)? }),
         payer: user(it.payer_id)?,
         payee: user(it.payee_id)?,
         money: money(it.amount, it.currency)?,
@@ -347,8 +347,8 @@ fn from_credit(it: &pb::Credit) -> Result<Credit, DecodeError> {
 pub(crate) fn from_state(state: Option<pb::PaymentState>) -> Result<Payment, DecodeError> {
     let it = state.ok_or(DecodeError::Missing("no payment"))?;
     Ok(Payment {
-        epoch: Epoch(it.epoch),
-        sequence: Sequence(it.sequence),
+        epoch: epoch(it.epoch)?,
+        sequence: sequence(it.sequence)?,
         payer: user(it.payer_id)?,
         payee: user(it.payee_id)?,
         payee_shard: from_shard(&it.payee_zone, it.payee_shard)?,
@@ -356,7 +356,7 @@ pub(crate) fn from_state(state: Option<pb::PaymentState>) -> Result<Payment, Dec
         amount: signed(it.amount)?,
         captured: signed(it.captured)?,
         refunded: signed(it.refunded)?,
-        sent: Sequence(it.sent_sequence),
+        sent: sequence(it.sent_sequence)?,
         phase: match it.phase() {
             pb::Phase::Authorized => Phase::Authorized,
             pb::Phase::Captured => Phase::Captured,
@@ -367,8 +367,8 @@ pub(crate) fn from_state(state: Option<pb::PaymentState>) -> Result<Payment, Dec
             pb::Phase::Unspecified => return Err(DecodeError::Missing("a payment without a phase")),
         },
         reason: from_reason(it.reason)?,
-        created_at: Timestamp(it.created_at_us),
-        expires_at: (it.expires_at_us > 0).then_some(Timestamp(it.expires_at_us)),
+        created_at: time(it.created_at_us)?,
+        expires_at: if it.expires_at_us == 0 { None } else { Some(time(it.expires_at_us)?) },
     })
 }
 
@@ -411,6 +411,23 @@ fn from_shard(zone: &str, index: u32) -> Result<Option<ShardRef>, DecodeError> {
     }
     let index = u16::try_from(index).map_err(|_| DecodeError::Missing("a shard number out of range"))?;
     Ok(Some(ShardRef { zone: zone.parse::<ZoneName>()?, index }))
+}
+
+/// Sequence numbers, epochs and instants are below 2^63: no engine keeps others.
+fn below(number: u64) -> Result<u64, DecodeError> {
+    if number < i64::MAX as u64 { Ok(number) } else { Err(DecodeError::Missing("a number out of range")) }
+}
+
+fn sequence(number: u64) -> Result<Sequence, DecodeError> {
+    below(number).map(Sequence)
+}
+
+fn epoch(number: u64) -> Result<Epoch, DecodeError> {
+    below(number).map(Epoch)
+}
+
+fn time(us: u64) -> Result<Timestamp, DecodeError> {
+    below(us).map(Timestamp)
 }
 
 fn user(id: u64) -> Result<UserId, DecodeError> {

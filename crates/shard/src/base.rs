@@ -1,6 +1,6 @@
 //! What a shard has wherever it is held, led or followed.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 use paymesh_journal::{Holding, Store};
 use paymesh_types::{Sequence, ShardRef};
@@ -17,6 +17,8 @@ pub(crate) struct Base {
     pub(crate) projected: Projected,
     /// Read-locked by those who compare the tables with the journal: meanwhile nothing is forgotten in either.
     pub(crate) checks: Arc<RwLock<()>>,
+    /// A piece of the checkpoint was found to be other than it was written.
+    pub(crate) suspect: Arc<AtomicBool>,
 }
 
 /// A check of the tables: held for as long as it takes.
@@ -26,7 +28,7 @@ impl Base {
     /// `head` and `bytes` are the journal's, `projected` is how far the tables are.
     pub(crate) fn new(shard: ShardRef, store: Store, head: Sequence, bytes: u64, projected: Sequence) -> Self {
         let tail = Tail::new(shard.clone(), Holding::Whole, store.journal.clone(), head, bytes);
-        Self { shard, store, tail, projected: Projected::new(projected), checks: Arc::default() }
+        Self { shard, store, tail, projected: Projected::new(projected), checks: Arc::default(), suspect: Arc::default() }
     }
 
     /// Begins a check of the tables.

@@ -7,7 +7,7 @@ use std::{
 
 use paymesh_journal::{Error as JournalError, Projection};
 use paymesh_types::Sequence;
-use tokio::sync::{Mutex, MutexGuard, Notify, Semaphore, watch};
+use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
 
 use crate::{Error, aside::aside, base::Base, counts};
 
@@ -34,15 +34,15 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub(crate) struct Projected {
     sequence: Arc<watch::Sender<Sequence>>,
-    /// A reader waits: do not linger.
-    wanted: Arc<Notify>,
+    /// The last entry that a reader has waited for.
+    wanted: Arc<watch::Sender<Sequence>>,
     /// Held while the tables change.
     gate: Arc<Mutex<()>>,
 }
 
 impl Projected {
     pub(crate) fn new(sequence: Sequence) -> Self {
-        Self { sequence: Arc::new(watch::Sender::new(sequence)), wanted: Arc::default(), gate: Arc::default() }
+        Self { sequence: Arc::new(watch::Sender::new(sequence)), wanted: Arc::new(watch::Sender::new(Sequence(0))), gate: Arc::default() }
     }
 
     /// The last entry that the tables hold.
@@ -64,9 +64,14 @@ impl Projected {
         if self.get() >= sequence {
             return;
         }
-        self.wanted.notify_one();
+        self.wanted.send_if_modified(|wanted| (*wanted < sequence).then(|| *wanted = sequence).is_some());
         // The sender lives as long as `self`, so waiting cannot fail.
         let _ = self.sequence.subscribe().wait_for(|projected| *projected >= sequence).await;
+    }
+
+    /// Waits until a reader waits for more than the tables hold.
+    async fn asked(&self) {
+        let _ = self.wanted.subscribe().wait_for(|wanted| *wanted > self.get()).await;
     }
 
     /// Waits until the tables are at most `lag` entries behind `head`.
@@ -117,7 +122,7 @@ async fn near(base: &Base, far: &mut watch::Receiver<bool>) {
     tokio::select! {
         // The sender lives as long as the replica, which owns this task.
         _ = far.wait_for(|far| !far) => {}
-        () = base.projected.wanted.notified() => {}
+        () = base.projected.asked() => {}
         () = tokio::time::sleep(FAR_WAIT_MAX) => {}
     }
 }
@@ -146,14 +151,15 @@ async fn step(base: &Base, linger: &mut Linger, took: Duration) -> Result<Durati
     if base.tail.head().0 - from.0 < LINGER_ENTRIES {
         tokio::select! {
             () = tokio::time::sleep(linger) => {}
-            () = base.projected.wanted.notified() => {}
+            () = base.projected.asked() => {}
         }
     }
-    let _turn = TURNS.acquire().await;
     let _gate = base.projected.gate().await;
     if base.projected.get().next() != from {
         return Ok(Duration::ZERO); // the leader recovered meanwhile and brought the tables up to date itself
     }
+    // Last: who has a turn waits for nothing but its own storage.
+    let _turn = TURNS.acquire().await;
     let mut batches = Vec::new();
     let mut entries = 0;
     loop {
@@ -175,4 +181,26 @@ async fn step(base: &Base, linger: &mut Linger, took: Duration) -> Result<Durati
     let took = started.elapsed();
     metrics::histogram!(counts::PROJECT_SECONDS).record(took.as_secs_f64());
     Ok(took)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_reader_waits_for_is_wanted_until_the_tables_hold_it() {
+        let projected = Projected::new(Sequence(10));
+        assert!(projected.asked().now_or_never().is_none());
+        assert!(projected.wait_for(Sequence(100)).now_or_never().is_none());
+        assert!(projected.wait_for(Sequence(50)).now_or_never().is_none());
+        for sequence in [10, 60, 99] {
+            projected.set(Sequence(sequence));
+            assert!(projected.asked().now_or_never().is_some(), "{sequence}");
+        }
+        projected.set(Sequence(100));
+        assert!(projected.asked().now_or_never().is_none());
+        assert!(projected.wait_for(Sequence(100)).now_or_never().is_some());
+    }
 }

@@ -4,6 +4,7 @@
 //! it, and that there is nothing in it which this region may not hold. What is stored is known to be the leader's.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{
         Arc, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -11,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt as _;
 use paymesh_journal::{Chain, Committed, Corrupt, Hash, Holding, Identity, Journal, Manifest, Origin, Segment, Store};
 use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
 use tokio::{
@@ -111,12 +113,25 @@ impl Replica {
         options: ReplicaOptions,
     ) -> Result<Self, Error> {
         let Identity { shard, holding, .. } = identity.clone();
-        let failed = |source| Error::Storage { shard: shard.clone(), source };
+        let name = shard.clone();
+        let failed = |source| Error::Storage { shard: name.clone(), source };
         let witness = journal.witness().await.map_err(failed)?;
         let rows = store.as_ref().map(|store| Rows { tables: store.tables.clone(), checkpoints: store.checkpoints.clone() });
         let Read { chain, last_at, bytes, kept_after, projected, checkpoint } =
             recovery::catch_up(&shard, &holding, &journal, rows.as_ref()).await?;
         let base = store.map(|store| Base::new(shard.clone(), store, chain.last(), bytes, projected));
+        let witness = match witness {
+            // Added, and not noted: it stopped in between.
+            Some((last, hash)) if last <= chain.last() => {
+                if !has(&journal, last, hash).await.map_err(failed)? {
+                    let what = "it is not the history of the copy that was set aside, from which money was taken";
+                    return Err(failed(Corrupt::new(&shard, last, what).into()));
+                }
+                journal.vouch().await.map_err(failed)?;
+                None
+            }
+            witness => witness,
+        };
         let tail = match &base {
             Some(base) => base.tail.clone(),
             None => Tail::new(shard, holding.clone(), journal.clone(), chain.last(), bytes),
@@ -141,7 +156,7 @@ impl Replica {
         let this = Self { inner: Arc::new(inner) };
         if let Some(base) = base {
             let owned = this.clone();
-            let owner = tokio::spawn(async move {
+            let work = async move {
                 tokio::select! {
                     why = projector::run(&base, Linger::Short { far: owned.inner.far.subscribe() }) => owned.refuse(format!("the projector: {why}")),
                     why = timers::run_replica(&base, options.outcome_retention, || owned.last_at()) => {
@@ -149,6 +164,12 @@ impl Replica {
                     }
                     why = owned.keep(&base) => owned.refuse(format!("the retention: {why}")),
                     _ = owned.stopped() => {}
+                }
+            };
+            let watched = this.clone();
+            let owner = tokio::spawn(async move {
+                if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+                    watched.refuse("a task that keeps its tables died: the log says where".to_owned());
                 }
             });
             *this.inner.owner.lock().await = Some(owner);
@@ -263,11 +284,16 @@ impl Replica {
         self.projected().unwrap_or_else(|| self.inner.tail.head())
     }
 
-    /// Notes that the copy has come past the end of the one that was set aside.
+    /// Notes that the copy has come past the end of the one that was set aside, where it has and that could not be noted yet.
+    pub async fn vouch_if_past(&self) {
+        let last = self.end().await.sequence;
+        self.vouch(last).await;
+    }
+
     async fn vouch(&self, last: Sequence) {
         if self.witness().is_some_and(|(witness, _)| witness <= last) {
             if let Err(error) = self.inner.journal.vouch().await {
-                // With the next segments again.
+                // With the next message again.
                 tracing::warn!(shard = %self.reference(), %error, "cannot note that a copy has the history of the one that was set aside yet");
                 return;
             }
@@ -377,6 +403,15 @@ impl Inner {
         let what = "the leader has another history than the copy that was set aside, from which money was taken".to_owned();
         Err(Corrupt::new(self.tail.shard(), last, what))
     }
+}
+
+/// Whether a journal goes through the end of a segment with that hash.
+async fn has(journal: &Arc<dyn Journal>, last: Sequence, hash: Hash) -> Result<bool, paymesh_journal::Error> {
+    let origin = journal.origin().await?;
+    if last <= origin.sequence {
+        return Ok((last, hash) == (origin.sequence, origin.hash));
+    }
+    Ok(journal.read(last, 0).await?.first().is_some_and(|segment| (segment.last(), segment.hash) == (last, hash)))
 }
 
 /// Segments, each with what is held of its entries where that is decoded.

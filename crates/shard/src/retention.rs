@@ -63,6 +63,13 @@ pub(crate) async fn keep(
         let turn = Turn { base, retention, outcomes, now: now() };
         // Gauges are doubles by Prometheus's definition: exact figures are in the status.
         metrics::gauge!(counts::JOURNAL_BYTES, "shard" => base.shard.to_string()).set(base.tail.bytes() as f64);
+        if base.suspect.swap(false, Ordering::Relaxed) {
+            relied_on = None;
+            if let Err(error) = turn.renew().await {
+                base.suspect.store(true, Ordering::Relaxed);
+                tracing::warn!(shard = %base.shard, %error, "cannot make another checkpoint yet");
+            }
+        }
         if retention.keeps_all() {
             continue;
         }
@@ -124,6 +131,18 @@ impl Turn<'_> {
         metrics::counter!(counts::PRUNED_SEGMENTS, "shard" => shard.clone()).increment(segments);
         metrics::gauge!(counts::FIRST_SEQUENCE, "shard" => shard.clone()).set(origin.sequence.next().0 as f64);
         tracing::info!(%shard, first = %origin.sequence.next(), segments, "a journal begins later");
+        Ok(())
+    }
+
+    /// Makes another checkpoint in the place of one that is damaged, if it is.
+    async fn renew(&self) -> Result<(), Error> {
+        let checkpoints = &self.base.store.checkpoints;
+        let latest = checkpoints.latest().await.map_err(|source| self.failed(source))?;
+        let Some(latest) = latest else { return Ok(()) };
+        if !self.reads_back(&latest).await? {
+            let made = self.draft().await?;
+            checkpoints.finish(&made).await.map_err(|source| self.failed(source))?;
+        }
         Ok(())
     }
 

@@ -197,6 +197,11 @@ impl Shard {
         tasks.shutdown().await;
     }
 
+    /// A piece of its checkpoint is not what was written: another is made if so, within a minute.
+    pub fn suspect_checkpoint(&self) {
+        self.inner.base.suspect.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn refuse(&self, why: String) {
         self.inner.problem.send_if_modified(|problem| problem.is_none().then(|| *problem = Some(why)).is_some());
     }

@@ -370,3 +370,29 @@ async fn reopen(store: &mut MemoryStore, options: &Options, time: &Time) -> paym
     }
     panic!("it never opens");
 }
+
+/// A leader that recovers keeps its tables to itself; that must not be a turn to project that others wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn storage_that_fails_under_one_shard_does_not_hold_up_the_tables_of_another() {
+    let store = MemoryStore::new(&identity(&eu(0)));
+    let sick = Disk::Memory(store.clone()).open(&eu(0)).await;
+    let disk = Disk::sqlite();
+    let well = disk.open(&eu(1)).await;
+    all(&sick, [enrol(4), deposit(4, 1)]).await;
+    all(&well, [enrol(1), deposit(1, 1)]).await;
+    assert_eq!((balance(&sick, 4).await, balance(&well, 1).await), (1, 1));
+    // A turn that takes long: meanwhile the other shard's projector queues, and its leader begins to recover.
+    let mut raw = support::raw(&disk, "eu-1.tables.sqlite").await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut raw).await.expect("it is held");
+    all(&well, [deposit(1, 1)]).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    all(&sick, [deposit(4, 1)]).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    store.set_faults(Faults { appends_per_mille: 1_000, reads_per_mille: 1_000, projections_per_mille: 1_000, ..Faults::none() });
+    assert!(sick.submit(ask(1, deposit(4, 1))).await.is_err());
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    sqlx::query("ROLLBACK").execute(&mut raw).await.expect("it is let go");
+    all(&well, [deposit(1, 1)]).await;
+    let read = tokio::time::timeout(Duration::from_secs(10), balance(&well, 1)).await;
+    assert_eq!(read.expect("it is not held up"), 3);
+}

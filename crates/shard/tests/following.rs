@@ -2,11 +2,12 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use paymesh_journal::{
     Holding, Identity, Segment, SegmentBuilder, Store,
     memory::{Fault, MemoryStore, Operation},
+    sqlite::Engine,
 };
 use paymesh_ledger::{Body, Entry};
 use paymesh_shard::{AddError, Options, Replica, ReplicaOptions, Retention, Shard, Tail};
@@ -119,11 +120,22 @@ async fn far_behind_the_journal_comes_first_and_whoever_reads_it_reads_all() {
     let replica = open(&own, Holding::Whole, true).await;
     let sent = segments(shard.tail(), Sequence(0)).await;
     let head = shard.tail().head();
-    let mut damaged = sent.clone();
-    damaged.last_mut().expect("there are some").payload[40] ^= 1;
-    let refused = replica.catch_up(damaged, Sequence(head.0 + AWAY)).await;
-    assert!(matches!(refused, Err(AddError::BadSegment(_))), "{refused:?}");
-    assert_eq!(replica.end().await.sequence, Sequence(0));
+    let decided = shard.tail().entry(head).await.expect("it is read").1;
+    let last = sent.last().expect("there are some");
+    // Other entries under the same hash, with a checksum that fits: of another salt, too few, too many.
+    let others = |count: u32, salt: u8| {
+        let mut builder = SegmentBuilder::new(eu(0), last.epoch, last.first, last.previous, [salt; 32]);
+        (0..count).for_each(|_| builder.push(&decided));
+        let other = builder.finish();
+        Segment { payload: other.payload, checksum: other.checksum, ..last.clone() }
+    };
+    for other in [others(last.count, 1), others(last.count + 1, 2), others(last.count.max(2) - 1, 3)] {
+        let mut damaged = sent.clone();
+        *damaged.last_mut().expect("there are some") = other;
+        let refused = replica.catch_up(damaged, Sequence(head.0 + AWAY)).await;
+        assert!(matches!(refused, Err(AddError::BadSegment(_))), "{refused:?}");
+        assert_eq!(replica.end().await.sequence, Sequence(0));
+    }
 
     let end = replica.catch_up(sent, Sequence(head.0 + AWAY)).await.expect("they are added");
     assert_eq!(end.sequence, head);
@@ -385,4 +397,35 @@ fn other_shard() -> Segment {
         reference: String::new(),
     });
     builder.finish()
+}
+
+/// Segments are added and that is noted in two commits: a crash between them leaves a copy that has shown what it had to.
+#[tokio::test]
+async fn a_copy_that_has_come_past_the_one_set_aside_is_known_to_also_where_that_could_not_be_noted() {
+    let (_disk, shard) = leader().await;
+    let sent = segments(shard.tail(), Sequence(0)).await;
+    let arcs: Vec<_> = sent.iter().cloned().map(Arc::new).collect();
+    let directory = tempfile::tempdir().expect("a folder");
+    let identity = Identity { holding: Holding::Whole, ..identity(&eu(0)) };
+    let engine = Engine::new(directory.path());
+    let options = ReplicaOptions { outcome_retention: Duration::from_secs(86_400), retention: Retention::default() };
+    let open = async || {
+        let store = engine.store(&identity).await.expect("it opens");
+        let opened = Replica::open(&identity, store.journal.clone(), Some(store.clone()), options).await;
+        (store, opened)
+    };
+    let (_, first) = open().await;
+    let first = first.expect("it opens");
+    first.add(sent[..3].to_vec()).await.expect("they are added");
+    first.close().await;
+    engine.set_aside(&eu(0), paymesh_types::Timestamp(1), true).await.expect("it is set aside");
+
+    let (store, second) = open().await;
+    let second = second.expect("it opens");
+    assert_eq!(second.witness(), Some((sent[2].last(), sent[2].hash)));
+    second.close().await;
+    store.journal.extend(&arcs[..4]).await.expect("they are added");
+    let (store, third) = open().await;
+    assert_eq!(third.expect("it opens").witness(), None);
+    assert_eq!(store.journal.witness().await.expect("it is read"), None);
 }

@@ -155,6 +155,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
                 () = settled => {
                     tracing::info!(region = %region.name, grpc = %region.grpc, http = %region.http, connections_max = limits.connections_max, "serving");
                     node.healthy();
+                    reporter.set_service_status("", serving(health.report().ready)).await;
                     wanted.await
                 }
             };
@@ -217,6 +218,10 @@ fn serves_any(shards: &Shards) -> bool {
         })
 }
 
+fn serving(ready: bool) -> ServingStatus {
+    if ready { ServingStatus::Serving } else { ServingStatus::NotServing }
+}
+
 /// Says by gRPC's health service what `/ready` says.
 async fn tell_readiness(health: Health, reporter: HealthReporter) -> anyhow::Result<()> {
     let mut looks = tokio::time::interval(READY_EVERY);
@@ -225,8 +230,7 @@ async fn tell_readiness(health: Health, reporter: HealthReporter) -> anyhow::Res
         looks.tick().await;
         let ready = health.report().ready;
         if told.replace(ready) != Some(ready) {
-            let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-            reporter.set_service_status("", status).await;
+            reporter.set_service_status("", serving(ready)).await;
         }
     }
 }

@@ -158,7 +158,11 @@ impl Following {
             let Message::Chunk(chunk) = next(answers).await? else {
                 return Err(Failed::ForGood("the leader begins twice".to_owned()));
             };
-            let refused = |corrupt| Failed::ForGood(format!("what the leader sends is refused: {corrupt}"));
+            let refused = |corrupt| {
+                // It may make another, which is then fetched.
+                tracing::error!(shard = %manifest.shard, leader = %self.followed().leader, %corrupt, "a piece of a checkpoint is refused");
+                Failed::Lost(format!("what the leader sends is refused: {corrupt}"))
+            };
             // The directory's comes whole across the border, and may have nothing that does not cross it.
             let check = if is_directory(&manifest.shard) { Manifest::check_all_open } else { Manifest::check };
             check(manifest, index as usize, &chunk.payload).map_err(refused)?;

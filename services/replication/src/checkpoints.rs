@@ -8,7 +8,7 @@ use paymesh_contract::{
     events::v1::Checkpoint,
     replication::v1::{CheckpointPiece, CheckpointStart, ReadCheckpointResponse, read_checkpoint_response::Message},
 };
-use paymesh_journal::{Checkpoints, Holding, Manifest};
+use paymesh_journal::{Holding, Manifest};
 use paymesh_shard::Shard;
 use paymesh_types::Sequence;
 use tonic::{Code, Status};
@@ -41,22 +41,28 @@ pub(crate) async fn read(shard: &Shard, holding: &Holding, root: &[u8], chunks: 
     let total = u32::try_from(manifest.chunks.len()).unwrap_or(u32::MAX);
     let first = if manifest.root().as_slice() == root { chunks.min(total) } else { 0 };
     let start = start(Some(Checkpoint::from(&manifest)), first);
-    Ok(start.chain(pieces(checkpoints, manifest, first, total)).boxed())
+    Ok(start.chain(pieces(shard.clone(), manifest, first, total)).boxed())
 }
 
 /// The chunks, each read when there is room for it.
-fn pieces(checkpoints: Arc<dyn Checkpoints>, manifest: Manifest, first: u32, total: u32) -> Stream {
+fn pieces(shard: Shard, manifest: Manifest, first: u32, total: u32) -> Stream {
     let (root, manifest) = (manifest.root(), Arc::new(manifest));
     let pieces = stream::unfold(Some(first), move |next| {
-        let (checkpoints, manifest) = (checkpoints.clone(), manifest.clone());
+        let (shard, manifest) = (shard.clone(), manifest.clone());
         async move {
             let index = next.filter(|index| *index < total)?;
-            let piece = match checkpoints.chunk(&root, index).await {
-                Ok(Some(payload)) if is_directory(&manifest.shard) && manifest.check_all_open(index as usize, &payload).is_err() => {
-                    tracing::error!(shard = %manifest.shard, index, "a checkpoint of the directory has rows that it must not have: nobody gets it");
-                    Err(unavailable(format!("the checkpoint of {} is damaged", manifest.shard)).into())
+            let piece = match shard.store().checkpoints.chunk(&root, index).await {
+                Ok(Some(payload)) => {
+                    let check = if is_directory(&manifest.shard) { Manifest::check_all_open } else { Manifest::check };
+                    match check(&manifest, index as usize, &payload) {
+                        Ok(()) => Ok(ReadCheckpointResponse { message: Some(Message::Chunk(CheckpointPiece { payload })) }),
+                        Err(corrupt) => {
+                            tracing::error!(shard = %manifest.shard, %corrupt, "a checkpoint is damaged: nobody gets it, and another is made");
+                            shard.suspect_checkpoint();
+                            Err(unavailable(format!("the checkpoint of {} is damaged", manifest.shard)).into())
+                        }
+                    }
                 }
-                Ok(Some(payload)) => Ok(ReadCheckpointResponse { message: Some(Message::Chunk(CheckpointPiece { payload })) }),
                 Ok(None) => Err(Fault::new(Code::Aborted, "CHECKPOINT_REPLACED", "there is a newer checkpoint").into()),
                 Err(error) => Err(unavailable(error.to_string()).into()),
             };

@@ -1,6 +1,7 @@
 //! What is counted.
 
 pub(crate) const LAG_ENTRIES: &str = "paymesh_replica_lag_entries";
+pub(crate) const TABLES_LAG_ENTRIES: &str = "paymesh_replica_tables_lag_entries";
 pub(crate) const LAG_SECONDS: &str = "paymesh_replica_lag_seconds";
 pub(crate) const SEGMENTS: &str = "paymesh_replica_segments_total";
 pub(crate) const BYTES: &str = "paymesh_replica_payload_bytes_total";
@@ -16,6 +17,7 @@ pub(crate) const AWAITS_COPIES: &str = "paymesh_shard_awaits_copies";
 /// Says in `/metrics` what this crate counts. To be called once the recorder is installed.
 pub fn describe_metrics() {
     metrics::describe_gauge!(LAG_ENTRIES, "Entries that the leader had when it sent what was stored last, and this replica has not");
+    metrics::describe_gauge!(TABLES_LAG_ENTRIES, "Entries that this replica has stored, and its tables do not hold yet");
     metrics::describe_histogram!(
         LAG_SECONDS,
         metrics::Unit::Seconds,

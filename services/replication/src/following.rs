@@ -481,14 +481,20 @@ impl Following {
                 tracing::warn!(shard = %self.shard(), %error, "a copy cannot let go of what its leader does not keep");
             }
         }
+        replica.vouch_if_past().await;
         if let Some((witness, _)) = replica.witness()
             && stored.0 >= head_sequence
+            && witness > stored
         {
             return Err(format!(
                 "the leader's journal ends at {stored}, before entry {witness} of the copy that was set aside: it has lost its end"
             ));
         }
         metrics::gauge!(counts::LAG_ENTRIES, "shard" => self.shard().to_string()).set(head_sequence.saturating_sub(stored.0) as f64);
+        if let Some(projected) = replica.projected() {
+            let behind = stored.0.saturating_sub(projected.0) as f64;
+            metrics::gauge!(counts::TABLES_LAG_ENTRIES, "shard" => self.shard().to_string()).set(behind);
+        }
         let mut progress = self.progress();
         progress.head = Sequence(head_sequence);
         Ok(stored)

@@ -116,6 +116,7 @@ async fn calls_to_a_frozen_home_fail_at_once_after_three_seconds_and_pass_as_soo
         (client.clone().create_payment(timed).await.map(|_| ()), request.request_id, started.elapsed())
     };
     call(Duration::from_secs(10)).await.0.unwrap();
+    until_copies_stream(&mesh, "eu_west");
     mesh.signal("eu_west", "STOP");
     let frozen = Instant::now();
     // The first that is under way does not know what becomes of it; the next ones do.
@@ -164,6 +165,20 @@ async fn calls_to_a_frozen_home_fail_at_once_after_three_seconds_and_pass_as_soo
         Err(status) => assert_eq!(Fault::from_status(&status).reason, "REQUEST_NOT_FOUND"),
     }
     mesh.assert_books();
+}
+
+/// Waits until the region's copies follow their leaders, who know it then.
+fn until_copies_stream(mesh: &TestMesh, region: &str) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let status: serde_json::Value = serde_json::from_str(&mesh.run(&["status", "--json"]).stdout).unwrap();
+        let copies = status["replicas"].as_array().unwrap().iter().filter(|copy| copy["region"] == region).collect::<Vec<_>>();
+        if !copies.is_empty() && copies.iter().all(|copy| copy["state"] == "streaming") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{status}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// eu_west is frozen: it leads eu/0 and eu/1, and keeps copies of three shards.
