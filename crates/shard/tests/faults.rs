@@ -390,8 +390,9 @@ async fn storage_that_fails_under_one_shard_does_not_hold_up_the_tables_of_anoth
     tokio::time::sleep(Duration::from_millis(300)).await;
     store.set_faults(Faults { appends_per_mille: 1_000, reads_per_mille: 1_000, projections_per_mille: 1_000, ..Faults::none() });
     assert!(sick.submit(ask(1, deposit(4, 1))).await.is_err());
-    tokio::time::sleep(Duration::from_millis(800)).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
     sqlx::query("ROLLBACK").execute(&mut raw).await.expect("it is let go");
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
     all(&well, [deposit(1, 1)]).await;
     let read = tokio::time::timeout(Duration::from_secs(10), balance(&well, 1)).await;
     assert_eq!(read.expect("it is not held up"), 3);
