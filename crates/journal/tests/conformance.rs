@@ -1,6 +1,6 @@
 //! Every engine does what the ports say.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use paymesh_journal::{Error, Holding, Identity, Store, conformance, memory::MemoryStore, sqlite};
 
@@ -19,20 +19,27 @@ impl conformance::Engine for Sqlite {
 
     /// What a process that is killed leaves behind is the files as they are, also those that it has open.
     async fn crash(&self, place: Self::Place) -> Self::Place {
-        let found = tempfile::tempdir().expect("a directory");
-        copy(place.path(), found.path());
-        found
+        // A connection that is being closed may fold its log into the file and remove it: what was copied by then is of no moment.
+        for _ in 0..10 {
+            let found = tempfile::tempdir().expect("a directory");
+            match copy(place.path(), found.path()) {
+                Ok(()) => return found,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}"),
+            }
+        }
+        panic!("files go while they are copied");
     }
 }
 
-fn copy(from: &Path, to: &Path) {
-    for file in std::fs::read_dir(from).expect("the directory is there") {
-        let file = file.expect("a file");
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    for file in std::fs::read_dir(from)? {
+        let file = file?;
         // The index of the write-ahead log lives in memory that processes share; the next one makes it again.
         if !file.file_name().to_string_lossy().ends_with("-shm") {
-            std::fs::copy(file.path(), to.join(file.file_name())).expect("a file is copied");
+            std::fs::copy(file.path(), to.join(file.file_name()))?;
         }
     }
+    Ok(())
 }
 
 struct Memory;

@@ -9,7 +9,7 @@ use paymesh_journal::{Error as JournalError, Projection};
 use paymesh_types::Sequence;
 use tokio::sync::{Mutex, MutexGuard, Semaphore, watch};
 
-use crate::{Error, aside::aside, base::Base, counts};
+use crate::{Error, aside::aside, base::Base, counts, tail::RING_ENTRIES_MAX};
 
 /// Entries of one projection at most. The more there are, the more writes to the same account become one.
 const PROJECTION_ENTRIES_MAX: usize = 65_536;
@@ -27,6 +27,8 @@ const LINGER_SHORT_MAX: Duration = Duration::from_millis(25);
 const LINGER_ENTRIES: u64 = 4_096;
 /// At a follower that is far behind, for so long at most the tables wait for the journal; then they take in some of it.
 const FAR_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Tables that are so far behind do not wait for a turn: much further, and their entries are not in memory any more.
+const URGENT_ENTRIES: u64 = RING_ENTRIES_MAX / 2;
 /// Between tries when storage fails.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -159,7 +161,8 @@ async fn step(base: &Base, linger: &mut Linger, took: Duration) -> Result<Durati
         return Ok(Duration::ZERO); // the leader recovered meanwhile and brought the tables up to date itself
     }
     // Last: who has a turn waits for nothing but its own storage.
-    let _turn = TURNS.acquire().await;
+    let behind = base.tail.head().0.saturating_sub(from.0);
+    let _turn = if behind < URGENT_ENTRIES { Some(TURNS.acquire().await) } else { None };
     let mut batches = Vec::new();
     let mut entries = 0;
     loop {

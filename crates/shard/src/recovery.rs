@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use paymesh_journal::{
-    Chain, Checkpoints, Corrupt, Error as JournalError, Hash, Holding, Journal, Manifest, Origin, Projection, Segment, Store, Tables,
-    checkpoint,
+    Chain, Checkpoints, Committed, Corrupt, Error as JournalError, Hash, Holding, Journal, Manifest, Origin, Projection, Segment, Store,
+    Tables, checkpoint,
 };
 use paymesh_ledger::State;
 use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
@@ -13,6 +13,8 @@ use crate::{Error, timers::PURGED_MAX};
 
 /// Payload bytes read at once.
 const READ_BYTES: usize = 4 << 20;
+/// Entries from which on what the tables lack is projected before more is read: the more at once, the less is written.
+const PROJECTED_ENTRIES: usize = 16_384;
 
 /// A shard as its storage has it.
 pub(crate) struct Recovered {
@@ -85,6 +87,7 @@ pub(crate) async fn catch_up(shard: &ShardRef, holding: &Holding, journal: &Arc<
     };
     let mut chain = Chain::after(shard.clone(), &origin);
     let (mut last_at, mut bytes) = (origin.committed_at, 0);
+    let mut lacking = Vec::new();
     loop {
         let segments = journal.read(chain.last().next(), READ_BYTES).await.map_err(|error| failed(placed(error, chain.last().next())))?;
         if segments.is_empty() {
@@ -96,9 +99,15 @@ pub(crate) async fn catch_up(shard: &ShardRef, holding: &Holding, journal: &Arc<
             last_at = segment.committed_at;
             bytes += segment.payload.len() as u64;
             if let Some(rows) = rows.filter(|_| segment.last() > projected) {
-                projected = project(shard, holding, segment, projected, &rows.tables).await?;
+                lacking.extend(holding.entries(segment, shard).map_err(|corrupt| failed(corrupt.into()))?);
+                if lacking.len() >= PROJECTED_ENTRIES {
+                    projected = project(shard, &std::mem::take(&mut lacking), projected, &rows.tables).await?;
+                }
             }
         }
+    }
+    if let Some(rows) = rows {
+        projected = project(shard, &lacking, projected, &rows.tables).await?;
     }
     let known = checkpoint.as_ref().map_or(Sequence(0), |manifest| manifest.sequence);
     if projected > chain.last() && projected != known {
@@ -140,20 +149,14 @@ pub(crate) fn agrees(shard: &ShardRef, checkpoint: Option<&Manifest>, segment: &
     Err(Corrupt::new(shard, manifest.sequence, what))
 }
 
-/// Projects what the tables lack of a segment, and says how far they are then.
-async fn project(
-    shard: &ShardRef,
-    holding: &Holding,
-    segment: &Segment,
-    mut projected: Sequence,
-    tables: &Arc<dyn Tables>,
-) -> Result<Sequence, Error> {
+/// Projects what the tables lack of entries that follow each other, and says how far they are then.
+async fn project(shard: &ShardRef, entries: &[Committed], mut projected: Sequence, tables: &Arc<dyn Tables>) -> Result<Sequence, Error> {
     let failed = |source| Error::Storage { shard: shard.clone(), source };
-    let entries = holding.entries(segment, shard).map_err(|corrupt| failed(corrupt.into()))?;
-    while projected < segment.last() {
+    let Some((last, _)) = entries.last() else { return Ok(projected) };
+    while projected < last.sequence {
         let rest = entries.iter().filter(|(position, _)| position.sequence > projected);
         match tables.project(&Projection::of(rest)).await {
-            Ok(()) => projected = segment.last(),
+            Ok(()) => projected = last.sequence,
             // The leader before may be projecting still. It cannot get past the journal's end, and we will.
             Err(JournalError::NotNext { head, .. }) if head > projected => projected = head,
             Err(error) => return Err(failed(error)),
