@@ -141,7 +141,7 @@ async fn shards_that_share_a_file_and_its_commits_do_not_mix() {
     assert_eq!(written.len(), usize::from(SHARDS));
     // As another process finds it.
     let found = tempfile::tempdir().expect("a directory");
-    copy(directory.path(), found.path());
+    copy(directory.path(), found.path()).expect("files are copied");
     let found = sqlite::Engine::new(found.path());
     for (index, count) in written {
         let journal = found.store(&identity(index)).await.expect("the storage opens").journal;
