@@ -8,7 +8,7 @@ use paymesh_types::RegionName;
 
 const AFTER_HELP: &str = "\
 Examples:
-  paymesh demo                           a whole mesh, 12,500 payments, the proof
+  paymesh demo                           a whole mesh, 12,700 payments, the proof
   paymesh up --data ./data               every region, until Ctrl-C
   paymesh submit examples/payments.csv   plays a file into the running mesh
   paymesh status                         what each region and shard is doing
@@ -140,7 +140,7 @@ Exit codes:
      as far as its leader; the rest adds up")]
     Verify(VerifyArgs),
 
-    /// Starts the whole mesh on this machine, plays 12,500 payments through it, cuts a region off, and proves its books
+    /// Starts the whole mesh on this machine, plays 12,700 payments through it, cuts a region off, and proves its books
     ///
     /// Starts the regions of the configuration as separate processes with fresh storage in a temporary directory, submits
     /// a file of payments through all of them, prints what came in where and what was forwarded, throughput and latency,
