@@ -84,10 +84,11 @@ impl Keeper {
                     }
                 }
                 Ended::Diverged(why) => {
+                    component.unhealthy(why.clone());
                     if let Err(error) = write_durably(&verdict, &why) {
                         tracing::error!(file = %verdict.display(), %error, "cannot note that a replica has diverged: a restart would not know");
                     }
-                    return component.unhealthy(why);
+                    return;
                 }
                 Ended::Stopped(why) => return component.unhealthy(why),
             };
