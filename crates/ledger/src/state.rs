@@ -356,11 +356,12 @@ impl State {
     }
 
     /// Lets go of records that the tables have (all entries up to `projected`) and that were not used lately, until at
-    /// most about `keep` of each kind stay. Call it between batches only.
+    /// most about `keep` users and accounts stay, and fewer of what is rarely asked for again. Call it between batches only.
     pub fn evict(&mut self, projected: Sequence, keep: usize) {
         self.users.evict(projected, keep);
         self.wallets.evict(projected, keep);
-        self.payments.evict(projected, keep / 4);
+        // Most are never touched again, and each is as large as several accounts.
+        self.payments.evict(projected, keep / 16);
         self.requests.evict(projected, keep / 4);
         self.claims.evict(projected, keep / 4);
     }
