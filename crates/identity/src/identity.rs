@@ -1,0 +1,360 @@
+//! Credentials in use: connections accepted and made with what the files say now.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{Arc, OnceLock, PoisonError, RwLock},
+    task::{Context, Poll, ready},
+    time::{Duration, SystemTime},
+};
+
+use paymesh_types::RegionName;
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    client::Resumption,
+    crypto::{CryptoProvider, aws_lc_rs},
+    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
+    sign::{CertifiedKey, SingleCertAndKey},
+    version::TLS13,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{Accept, TlsAcceptor, TlsConnector, client, server};
+
+use crate::{
+    AUTHORITIES_FILE, Error, NodeName,
+    certificate::Statement,
+    files::{self, Files},
+    verifier::RegionVerifier,
+};
+
+/// What a connection is for, as TLS names it.
+const PROTOCOL: &[u8] = b"h2";
+
+/// A node's credentials, as the files in its directory were when they were last good. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct Identity {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    directory: PathBuf,
+    mesh: String,
+    region: RegionName,
+    current: RwLock<Arc<Loaded>>,
+}
+
+/// What was read at one time.
+struct Loaded {
+    files: Files,
+    name: NodeName,
+    not_after: SystemTime,
+    authorities: Arc<RootCertStore>,
+    provider: Arc<CryptoProvider>,
+    certificate: Arc<SingleCertAndKey>,
+    server: Arc<ServerConfig>,
+}
+
+impl Identity {
+    /// Reads a directory's three files: what a node of that region and mesh shows others, and whom it believes.
+    ///
+    /// # Errors
+    /// A file is missing, or can be read by everybody, or does not fit the others; the certificate is another's, or does not hold now,
+    /// or those who believe the same authorities would not believe it.
+    pub fn load(directory: &Path, mesh: &str, region: &RegionName, now: SystemTime) -> Result<Self, Error> {
+        let loaded = Loaded::new(Files::read(directory)?, mesh, region, now)?;
+        let current = RwLock::new(Arc::new(loaded));
+        Ok(Self { inner: Arc::new(Inner { directory: directory.to_owned(), mesh: mesh.to_owned(), region: region.clone(), current }) })
+    }
+
+    /// Reads the files again. True: they have changed, and connections are made and accepted with what they say now. Those that are open
+    /// stay.
+    ///
+    /// # Errors
+    /// As for [`Self::load`]. What was read before stays in use.
+    pub fn reload(&self, now: SystemTime) -> Result<bool, Error> {
+        let files = Files::read(&self.inner.directory)?;
+        if self.current().files.same(&files) {
+            return Ok(false);
+        }
+        let loaded = Arc::new(Loaded::new(files, &self.inner.mesh, &self.inner.region, now)?);
+        *self.inner.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+        Ok(true)
+    }
+
+    /// Where the files are.
+    pub fn directory(&self) -> &Path {
+        &self.inner.directory
+    }
+
+    /// What the certificate calls this node.
+    pub fn name(&self) -> NodeName {
+        self.current().name.clone()
+    }
+
+    /// When the certificate ends.
+    pub fn not_after(&self) -> SystemTime {
+        self.current().not_after
+    }
+
+    /// A connection that came in. Its handshake is done when it is first read or written.
+    pub fn accept(&self, stream: TcpStream) -> Accepted {
+        let current = self.current();
+        let mesh = current.name.mesh().to_owned();
+        let accept = TlsAcceptor::from(current.server.clone()).accept(stream);
+        Accepted { state: Accepting::Shaking(Box::new(accept)), mesh, peer: Connected::default() }
+    }
+
+    /// A connection to a node of this region, which is shown to be one.
+    ///
+    /// # Errors
+    /// The handshake failed, or somebody else answers.
+    pub async fn dial(&self, region: &RegionName, host: &str, stream: TcpStream) -> io::Result<client::TlsStream<TcpStream>> {
+        let current = self.current();
+        let verifier = RegionVerifier {
+            mesh: current.name.mesh().to_owned(),
+            region: region.clone(),
+            authorities: current.authorities.clone(),
+            provider: current.provider.clone(),
+        };
+        let mut config = ClientConfig::builder_with_provider(current.provider.clone())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(io::Error::other)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(current.certificate.clone());
+        configure(&mut config);
+        connect(config, host, stream).await
+    }
+
+    fn current(&self) -> Arc<Loaded> {
+        self.inner.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Identity({})", self.name())
+    }
+}
+
+impl Loaded {
+    fn new(files: Files, mesh: &str, region: &RegionName, now: SystemTime) -> Result<Self, Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let chain = files.certificate.certificates()?;
+        let authorities = Arc::new(files.authorities.authorities()?);
+        let said = Statement::of(&chain[0]).map_err(|error| files.certificate.unusable(error))?;
+        let name = name(&files, &said, mesh, region)?;
+        holds(&files, &said, now)?;
+        let callers = WebPkiClientVerifier::builder_with_provider(authorities.clone(), provider.clone())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|error| files.authorities.unusable(format!("cannot be believed: {error}")))?;
+        believed(&files, &chain, &*callers, now)?;
+        let key = files.key.key()?;
+        let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => files.key.unusable("is not the key of the certificate beside it"),
+            other => files.key.unusable(format!("cannot be used: {other}")),
+        })?;
+        let certificate = Arc::new(SingleCertAndKey::from(certified));
+        let mut server = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| files.key.unusable(error.to_string()))?
+            .with_client_cert_verifier(callers)
+            .with_cert_resolver(certificate.clone());
+        server.alpn_protocols = vec![PROTOCOL.to_vec()];
+        // A session that is taken up again would be believed without a look at its certificate.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        Ok(Self { files, name, not_after: said.not_after, authorities, provider, certificate, server: Arc::new(server) })
+    }
+}
+
+/// The node that the certificate names, which must be the one that is wanted.
+fn name(files: &Files, said: &Statement, mesh: &str, region: &RegionName) -> Result<NodeName, Error> {
+    let wanted = NodeName::new(mesh, region, NodeName::NODE);
+    let wanted = wanted.ok_or_else(|| files.certificate.unusable(format!("cannot name a node of mesh {mesh}")))?;
+    if said.is_authority {
+        return Err(files.certificate.unusable("is an authority's certificate; a node has one of its own"));
+    }
+    match said.node() {
+        Some(found) if found == wanted => Ok(found),
+        Some(found) => Err(files.certificate.unusable(format!("is that of {found}; this node is {wanted}"))),
+        None => Err(files.certificate.unusable(format!("names no node: its only URI must be {wanted}"))),
+    }
+}
+
+fn holds(files: &Files, said: &Statement, now: SystemTime) -> Result<(), Error> {
+    if said.time_left(now).is_none() {
+        let ago = now.duration_since(said.not_after).unwrap_or_default();
+        return Err(files.certificate.unusable(format!("ended {} ago; get a new one, or look at this machine's clock", rough(ago))));
+    }
+    if let Ok(wait) = said.not_before.duration_since(now)
+        && !wait.is_zero()
+    {
+        return Err(files.certificate.unusable(format!("begins in {} only; look at this machine's clock", rough(wait))));
+    }
+    Ok(())
+}
+
+/// Whether those who believe the same authorities believe the certificate, as a server's and as a client's.
+fn believed(files: &Files, chain: &[CertificateDer<'static>], callers: &dyn ClientCertVerifier, now: SystemTime) -> Result<(), Error> {
+    let (own, intermediates) = chain.split_first().expect("a file without a certificate was refused");
+    let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = UnixTime::since_unix_epoch(since_1970);
+    callers.verify_client_cert(own, intermediates, now).map(|_| ()).map_err(|error| {
+        files.certificate.unusable(format!("would not be believed by those who believe {AUTHORITIES_FILE} beside it: {error}"))
+    })
+}
+
+/// A time as people say it.
+fn rough(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7_199 => format!("{} min", seconds / 60),
+        seconds @ 7_200..=172_799 => format!("{} h", seconds / 3_600),
+        seconds => format!("{} days", seconds / 86_400),
+    }
+}
+
+fn configure(config: &mut ClientConfig) {
+    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    config.resumption = Resumption::disabled();
+}
+
+async fn connect(config: ClientConfig, host: &str, stream: TcpStream) -> io::Result<client::TlsStream<TcpStream>> {
+    let host = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    TlsConnector::from(Arc::new(config)).connect(host, stream).await
+}
+
+/// Whom a caller of the mesh believes: it calls nodes by their hosts' names, as any stock client does.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    config: ClientConfig,
+}
+
+impl Trust {
+    /// Reads [`AUTHORITIES_FILE`] of a directory.
+    ///
+    /// # Errors
+    /// It is missing, or holds no authority.
+    pub fn load(directory: &Path) -> Result<Self, Error> {
+        let file = files::read(directory, AUTHORITIES_FILE)?;
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| file.unusable(error.to_string()))?
+            .with_root_certificates(file.authorities()?)
+            .with_no_client_auth();
+        let mut trust = Self { config };
+        configure(&mut trust.config);
+        Ok(trust)
+    }
+
+    /// A connection to the node at this host, whose certificate must name it.
+    ///
+    /// # Errors
+    /// The handshake failed, or somebody else answers.
+    pub async fn dial(&self, host: &str, stream: TcpStream) -> io::Result<client::TlsStream<TcpStream>> {
+        connect(self.config.clone(), host, stream).await
+    }
+}
+
+/// Who is at the other end of a connection that was accepted, once its handshake is done.
+#[derive(Debug, Clone, Default)]
+pub struct Connected {
+    node: Arc<OnceLock<Option<NodeName>>>,
+}
+
+impl Connected {
+    /// The node of this mesh that it is. None: it is a caller, or nobody knows yet.
+    pub fn node(&self) -> Option<&NodeName> {
+        self.node.get()?.as_ref()
+    }
+}
+
+/// A connection that was accepted.
+pub struct Accepted {
+    state: Accepting,
+    mesh: String,
+    peer: Connected,
+}
+
+/// How far it is.
+pub enum Accepting {
+    /// The handshake is not done.
+    Shaking(Box<Accept<TcpStream>>),
+    /// It is.
+    Done(Box<server::TlsStream<TcpStream>>),
+    /// It never will be.
+    Failed,
+}
+
+impl Accepted {
+    /// Who is at the other end: a handle that knows once the handshake is done.
+    pub fn peer(&self) -> Connected {
+        self.peer.clone()
+    }
+
+    fn poll_stream(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Pin<&mut server::TlsStream<TcpStream>>>> {
+        if let Accepting::Shaking(accept) = &mut self.state {
+            match ready!(Pin::new(accept).poll(cx)) {
+                Ok(stream) => {
+                    let _ = self.peer.node.set(node(&stream, &self.mesh));
+                    self.state = Accepting::Done(Box::new(stream));
+                }
+                Err(error) => {
+                    self.state = Accepting::Failed;
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+        match &mut self.state {
+            Accepting::Done(stream) => Poll::Ready(Ok(Pin::new(stream))),
+            _ => Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the handshake failed"))),
+        }
+    }
+}
+
+/// The node whose certificate was shown, of this mesh. The verifier has seen that an authority says so.
+fn node(stream: &server::TlsStream<TcpStream>, mesh: &str) -> Option<NodeName> {
+    let shown = stream.get_ref().1.peer_certificates()?.first()?;
+    Statement::of(shown).ok()?.node().filter(|node| node.mesh() == mesh)
+}
+
+impl std::fmt::Debug for Accepted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Accepted({:?})", self.peer)
+    }
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_stream(cx))?.poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_stream(cx))?.poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_stream(cx))?.poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_stream(cx))?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_stream(cx))?.poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,58 @@
+//! Who a node is, and how others know.
+//!
+//! A node holds a certificate of its mesh's authority that says which region it serves ([`NodeName`]), and the key of it. [`Identity`]
+//! has both as they are on disk now, accepts connections and makes them: TLS 1.3 and nothing older. Nodes show each other their
+//! certificates; a node believes another to be of the region that its certificate names, and nothing that anyone says beside it.
+//! Callers know a node by the same certificate, which names its hosts too.
+//!
+//! [`Authority`] makes certificates for development: production has an authority of its own.
+//!
+//! Left to others: sockets, and what a known peer may do.
+
+#![forbid(unsafe_code)]
+
+mod authority;
+mod certificate;
+mod files;
+mod identity;
+mod name;
+mod verifier;
+
+use std::{io, path::PathBuf};
+
+pub use authority::{Authority, Issued};
+pub use files::{AUTHORITIES_FILE, CERTIFICATE_FILE, KEY_FILE};
+pub use identity::{Accepted, Accepting, Connected, Identity, Trust};
+pub use name::NodeName;
+
+/// Why credentials cannot be used. Each says which file it is about, and none says what a key is.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A key that people other than its owner and group can read is nobody's secret.
+    #[error("{}: its mode is {mode:o}: a key must not be readable by everybody; chmod o= it, and make a new key if others may have read it", path.display())]
+    Exposed {
+        /// The key's file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// What a file holds cannot be used.
+    #[error("{}: {what}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what it should be.
+        what: String,
+    },
+    /// A certificate could not be made.
+    #[error("a certificate could not be made: {0}")]
+    Issue(#[from] rcgen::Error),
+}

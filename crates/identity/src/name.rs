@@ -1,0 +1,112 @@
+//! What a node's certificate calls it.
+
+use std::{fmt, str::FromStr};
+
+use paymesh_types::RegionName;
+
+/// Bytes of a mesh's or a service's name at most.
+const PART_BYTES_MAX: usize = 63;
+
+/// A node's name, as the URI in its certificate says it: `spiffe://MESH/region/REGION/SERVICE`.
+///
+/// The form is that of a SPIFFE ID (<https://spiffe.io/docs/latest/spiffe-specs/spiffe-id/>), with the mesh as its trust domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeName {
+    mesh: String,
+    region: RegionName,
+    service: String,
+}
+
+/// It is no such name.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a node's name is spiffe://MESH/region/REGION/SERVICE, in lower case")]
+pub struct NotANodeName;
+
+impl NodeName {
+    /// The service of a node that runs all of its region's.
+    pub const NODE: &str = "node";
+
+    /// The name of a service's nodes in a region. None: the mesh or the service cannot be in a URI.
+    pub fn new(mesh: &str, region: &RegionName, service: &str) -> Option<Self> {
+        let named = is_part(mesh) && is_part(service);
+        named.then(|| Self { mesh: mesh.to_owned(), region: region.clone(), service: service.to_owned() })
+    }
+
+    /// The mesh, which region-config names.
+    pub fn mesh(&self) -> &str {
+        &self.mesh
+    }
+
+    /// The region.
+    pub fn region(&self) -> &RegionName {
+        &self.region
+    }
+
+    /// The service.
+    pub fn service(&self) -> &str {
+        &self.service
+    }
+}
+
+/// What region-config takes for a mesh's name, and SPIFFE for a trust domain and for a segment of a path.
+fn is_part(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
+    (1..=PART_BYTES_MAX).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "spiffe://{}/region/{}/{}", self.mesh, self.region, self.service)
+    }
+}
+
+impl FromStr for NodeName {
+    type Err = NotANodeName;
+
+    fn from_str(text: &str) -> Result<Self, NotANodeName> {
+        let parts: Vec<&str> = text.strip_prefix("spiffe://").ok_or(NotANodeName)?.split('/').collect();
+        let [mesh, "region", region, service] = parts[..] else { return Err(NotANodeName) };
+        let region = region.parse().map_err(|_| NotANodeName)?;
+        Self::new(mesh, &region, service).ok_or(NotANodeName)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_read_as_it_is_written() {
+        let region = "eu_west".parse().expect("a region");
+        let name = NodeName::new("paymesh-dev", &region, NodeName::NODE).expect("a name");
+        assert_eq!(name.to_string(), "spiffe://paymesh-dev/region/eu_west/node");
+        assert_eq!(name.to_string().parse(), Ok(name));
+    }
+
+    #[test]
+    fn what_is_almost_a_name_is_none() {
+        for wrong in [
+            "",
+            "spiffe://",
+            "spiffe://m/region/eu_west",
+            "spiffe://m/region/eu_west/node/",
+            "spiffe://m/region/eu_west/node/more",
+            "spiffe://m/regions/eu_west/node",
+            "spiffe://m/region/EU_WEST/node",
+            "spiffe://M/region/eu_west/node",
+            "spiffe:///region/eu_west/node",
+            "spiffe://m/region//node",
+            "spiffe://m@x/region/eu_west/node",
+            "spiffe://m:1/region/eu_west/node",
+            "SPIFFE://m/region/eu_west/node",
+            "https://m/region/eu_west/node",
+            "spiffe://m/region/eu_west/no%64e",
+            "spiffe://m/region/eu_west/node?x",
+            "spiffe://m/region/eu_west/node#x",
+            "spiffe://m/region/eu_west\0/node",
+            " spiffe://m/region/eu_west/node",
+        ] {
+            assert_eq!(wrong.parse::<NodeName>(), Err(NotANodeName), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Credentials from files, and handshakes over real sockets.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use paymesh_identity::{AUTHORITIES_FILE, Authority, CERTIFICATE_FILE, Connected, Identity, KEY_FILE, NodeName, Trust};
+use paymesh_types::RegionName;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+const MESH: &str = "paymesh-test";
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A directory with an authority, and what it issues.
+struct Place {
+    directory: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().expect("a directory") }
+    }
+
+    fn authority(&self) -> Authority {
+        Authority::open(self.directory.path(), MESH, SystemTime::now()).expect("an authority")
+    }
+
+    /// Issues a node's credentials: where they are.
+    fn issue(&self, region: &str, made: SystemTime, holds: Duration) -> PathBuf {
+        let directory = self.directory.path().join(region);
+        self.authority().issue_node(&named(MESH, region), &["127.0.0.1".to_owned()], &directory, made, holds).expect("issued");
+        directory
+    }
+
+    fn node(&self, region: &str) -> Identity {
+        load(&self.issue(region, SystemTime::now(), DAY), region).expect("an identity")
+    }
+}
+
+fn region(name: &str) -> RegionName {
+    name.parse().expect("a region")
+}
+
+fn named(mesh: &str, name: &str) -> NodeName {
+    NodeName::new(mesh, &region(name), NodeName::NODE).expect("a name")
+}
+
+fn load(directory: &Path, name: &str) -> Result<Identity, String> {
+    Identity::load(directory, MESH, &region(name), SystemTime::now()).map_err(|error| error.to_string())
+}
+
+/// What came of a connection on both sides: the one who accepts reads three bytes and answers them.
+async fn meet<F, C>(server: &Identity, dial: impl FnOnce(TcpStream) -> F) -> (io::Result<()>, io::Result<Connected>)
+where
+    F: Future<Output = io::Result<C>>,
+    C: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let accepting = async {
+        let mut accepted = server.accept(listener.accept().await?.0);
+        let peer = accepted.peer();
+        assert!(peer.node().is_none(), "nobody is known before the handshake");
+        let mut bytes = [0; 3];
+        accepted.read_exact(&mut bytes).await?;
+        accepted.write_all(&bytes).await?;
+        accepted.shutdown().await?;
+        Ok(peer)
+    };
+    let dialling = async {
+        let mut stream = dial(TcpStream::connect(address).await?).await?;
+        stream.write_all(b"you").await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        assert_eq!(answer, b"you");
+        Ok(())
+    };
+    let met = async { tokio::join!(dialling, accepting) };
+    tokio::time::timeout(Duration::from_secs(20), met).await.expect("no side waits for ever")
+}
+
+#[tokio::test]
+async fn nodes_know_each_other_by_their_certificates() {
+    let place = Place::new();
+    let (east, west) = (place.node("us_east"), place.node("us_west"));
+    let (dialled, accepted) = meet(&west, |stream| async move { east.dial(&region("us_west"), "127.0.0.1", stream).await }).await;
+    dialled.expect("an answer");
+    assert_eq!(accepted.expect("a connection").node(), Some(&named(MESH, "us_east")));
+}
+
+#[tokio::test]
+async fn a_node_that_answers_for_another_region_is_hung_up_on() {
+    let place = Place::new();
+    let (east, west) = (place.node("us_east"), place.node("us_west"));
+    let (dialled, accepted) = meet(&west, |stream| async move { east.dial(&region("eu_west"), "127.0.0.1", stream).await }).await;
+    let why = dialled.expect_err("another region").to_string();
+    assert!(why.contains("us_west") && why.contains("eu_west"), "{why}");
+    accepted.expect_err("hung up on");
+}
+
+#[tokio::test]
+async fn a_caller_needs_no_certificate_and_is_no_node() {
+    let place = Place::new();
+    let west = place.node("us_west");
+    let trust = Trust::load(west.directory()).expect("authorities");
+    let (dialled, accepted) = meet(&west, |stream| async move { trust.dial("127.0.0.1", stream).await }).await;
+    dialled.expect("an answer");
+    assert_eq!(accepted.expect("a connection").node(), None);
+    // At a host that the certificate does not name, it is somebody else.
+    let trust = Trust::load(west.directory()).expect("authorities");
+    let (dialled, _) = meet(&west, |stream| async move { trust.dial("127.0.0.2", stream).await }).await;
+    dialled.expect_err("another host's certificate");
+}
+
+#[tokio::test]
+async fn what_another_authority_says_is_not_believed_by_either_side() {
+    let (place, other) = (Place::new(), Place::new());
+    let (east, west) = (other.node("us_east"), place.node("us_west"));
+    // Its certificate says everything right, and the one who says so is nobody.
+    let (dialled, accepted) = meet(&west, |stream| async move { east.dial(&region("us_west"), "127.0.0.1", stream).await }).await;
+    dialled.expect_err("the server is not believed");
+    accepted.expect_err("hung up on");
+    // Who believes the server, and shows a certificate of a self-made authority.
+    let mixed = other.issue("us_east", SystemTime::now(), DAY);
+    let both = [west.directory(), &mixed].map(|directory| fs::read_to_string(directory.join(AUTHORITIES_FILE)).expect("authorities"));
+    fs::write(mixed.join(AUTHORITIES_FILE), both.concat()).expect("written");
+    let east = load(&mixed, "us_east").expect("both authorities are believed");
+    let (dialled, accepted) = meet(&west, |stream| async move { east.dial(&region("us_west"), "127.0.0.1", stream).await }).await;
+    assert!(accepted.is_err() && dialled.is_err(), "{dialled:?} {accepted:?}");
+}
+
+#[tokio::test]
+async fn another_meshs_node_is_a_stranger_even_under_the_same_authority() {
+    let place = Place::new();
+    let west = place.node("us_west");
+    let directory = place.directory.path().join("elsewhere");
+    place.authority().issue_node(&named("elsewhere", "us_east"), &[], &directory, SystemTime::now(), DAY).expect("issued");
+    let stranger = Identity::load(&directory, "elsewhere", &region("us_east"), SystemTime::now()).expect("an identity");
+    let (dialled, accepted) = meet(&west, |stream| async move { stranger.dial(&region("us_west"), "127.0.0.1", stream).await }).await;
+    let why = dialled.expect_err("another mesh").to_string();
+    assert!(why.contains("spiffe://paymesh-test/region/us_west/node"), "{why}");
+    drop(accepted);
+    // Who is not so careful gets in as a caller, and as nobody's node.
+    let careless = Trust::load(west.directory()).expect("authorities");
+    let (_, accepted) = meet(&west, |stream| async move { careless.dial("127.0.0.1", stream).await }).await;
+    assert_eq!(accepted.expect("a connection").node(), None);
+}
+
+#[tokio::test]
+async fn what_does_not_speak_tls_is_refused() {
+    let place = Place::new();
+    let west = place.node("us_west");
+    let (_, accepted) = meet(&west, |mut stream| async move {
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
+        Err::<TcpStream, _>(io::Error::other("that is all"))
+    })
+    .await;
+    accepted.expect_err("plain text");
+}
+
+#[tokio::test]
+async fn new_files_are_used_from_the_next_connection_on_and_bad_ones_are_not() {
+    let place = Place::new();
+    let (east, west) = (place.node("us_east"), place.node("us_west"));
+    let (now, first) = (SystemTime::now(), west.not_after());
+    assert!(!west.reload(now).expect("nothing has changed"));
+    place.issue("us_west", now, 2 * DAY);
+    assert!(west.reload(now).expect("a new certificate"));
+    assert!(west.not_after() > first, "the new one");
+    let second = west.not_after();
+    // A key that does not fit, as between two files being written.
+    let key = west.directory().join(KEY_FILE);
+    let kept = fs::read(&key).expect("a key");
+    fs::copy(east.directory().join(KEY_FILE), &key).expect("copied");
+    let why = west.reload(now).expect_err("another's key").to_string();
+    assert!(why.contains(KEY_FILE) && why.contains("not the key"), "{why}");
+    assert_eq!(west.not_after(), second);
+    let (dialled, accepted) = meet(&west, |stream| async move { east.dial(&region("us_west"), "127.0.0.1", stream).await }).await;
+    dialled.expect("what was read before is in use");
+    accepted.expect("a connection");
+    fs::write(&key, kept).expect("written");
+    assert!(!west.reload(now).expect("as before"), "the same files");
+}
+
+#[test]
+fn credentials_that_do_not_fit_are_refused_by_file() {
+    let place = Place::new();
+    let now = SystemTime::now();
+    let refused = |wanted: &str, spoil: &dyn Fn(&Path)| {
+        let directory = place.issue("us_west", now, DAY);
+        spoil(&directory);
+        let why = load(&directory, "us_west").expect_err(wanted);
+        assert!(why.contains(wanted), "{why:?} does not say {wanted:?}");
+        why
+    };
+    let replace = |directory: &Path, file: &str, text: &str| fs::write(directory.join(file), text).expect("written");
+    for file in [CERTIFICATE_FILE, KEY_FILE, AUTHORITIES_FILE] {
+        refused(&format!("{file}: cannot be read"), &|directory| fs::remove_file(directory.join(file)).expect("removed"));
+        refused(file, &|directory| replace(directory, file, ""));
+        let why =
+            refused(file, &|directory| replace(directory, file, "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"));
+        assert!(!why.contains("secret") && !why.contains("c2Vjc"), "a key is not quoted: {why}");
+        refused(file, &|directory| replace(directory, file, &"x".repeat(600_000)));
+    }
+    refused("tls.key: its mode is 644", &|directory| {
+        fs::set_permissions(directory.join(KEY_FILE), fs::Permissions::from_mode(0o644)).expect("a mode");
+    });
+    let other = place.issue("eu_west", now, DAY);
+    refused("is that of spiffe://paymesh-test/region/eu_west/node", &|directory| {
+        for file in [CERTIFICATE_FILE, KEY_FILE] {
+            fs::copy(other.join(file), directory.join(file)).expect("copied");
+        }
+    });
+    refused("not the key of the certificate", &|directory| {
+        fs::copy(other.join(KEY_FILE), directory.join(KEY_FILE)).expect("copied");
+    });
+    let strangers = Place::new();
+    strangers.authority();
+    refused("would not be believed", &|directory| {
+        fs::copy(strangers.directory.path().join(AUTHORITIES_FILE), directory.join(AUTHORITIES_FILE)).expect("copied");
+    });
+    refused("is an authority's", &|directory| {
+        fs::copy(place.directory.path().join(AUTHORITIES_FILE), directory.join(CERTIFICATE_FILE)).expect("copied");
+    });
+    // Its times.
+    let old = load(&place.issue("us_west", now - 10 * DAY, DAY), "us_west").expect_err("over");
+    assert!(old.contains("tls.crt: ended 9 days ago"), "{old}");
+    let early = load(&place.issue("us_west", now + 3 * DAY, DAY), "us_west").expect_err("not yet");
+    assert!(early.contains("tls.crt: begins in 2 days only"), "{early}");
+}
+
+#[test]
+fn an_authority_is_made_once_and_keeps_its_key() {
+    let place = Place::new();
+    place.authority();
+    let files = || [AUTHORITIES_FILE, "ca.key"].map(|file| fs::read(place.directory.path().join(file)).expect("a file"));
+    let made = files();
+    let first = place.node("us_east");
+    assert_eq!(files(), made, "it was not made again");
+    let mode = fs::metadata(place.directory.path().join("ca.key")).expect("a key").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(fs::metadata(first.directory().join(KEY_FILE)).expect("a key").permissions().mode() & 0o777, 0o600);
+    // Another's key beside it issues nothing.
+    let other = Place::new();
+    other.authority();
+    fs::copy(other.directory.path().join("ca.key"), place.directory.path().join("ca.key")).expect("copied");
+    let why = Authority::open(place.directory.path(), MESH, SystemTime::now()).expect_err("another's key").to_string();
+    assert!(why.contains("ca.key: is not the key of ca.crt"), "{why}");
+}
