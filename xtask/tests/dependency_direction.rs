@@ -19,11 +19,11 @@ const CRATES: &[(&str, &[&str])] = &[
     ("paymesh-types", &[]),
     ("paymesh-telemetry", &[]),
     ("paymesh-contract", &["paymesh-types"]),
-    // For those who call the mesh: it knows the contract, and nothing of how the mesh is made.
-    ("paymesh-client", &["paymesh-types", "paymesh-contract"]),
-    ("paymesh-topology", &["paymesh-types"]),
     // Who is who, by certificates: it knows names, and neither sockets' users nor what they may do.
     ("paymesh-identity", &["paymesh-types"]),
+    // For those who call the mesh: it knows the contract, and nothing of how the mesh is made.
+    ("paymesh-client", &["paymesh-types", "paymesh-contract", "paymesh-identity"]),
+    ("paymesh-topology", &["paymesh-types"]),
     ("paymesh-ledger", &["paymesh-types"]),
     ("paymesh-journal", &["paymesh-types", "paymesh-contract", "paymesh-ledger"]),
     ("paymesh-shard", &["paymesh-types", "paymesh-contract", "paymesh-ledger", "paymesh-journal"]),

@@ -13,6 +13,7 @@ use paymesh_contract::{
     common::v1::ReadLevel,
     payments::v1::{GetRequestOutcomeRequest, GetRequestOutcomeResponse},
 };
+use paymesh_identity::Trust;
 use tokio::time::Instant;
 use tonic::{
     Code, Request, Status,
@@ -30,6 +31,8 @@ const NOTHING_DONE: [&str; 6] =
     ["NODE_STARTING", "NODE_OVERLOADED", "PEER_OVERLOADED", "PEER_SILENT", "SHARD_OVERLOADED", "SHARD_HISTORY_MISSING"];
 /// How long a connection may take to be made.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Where `https` is, unless the endpoint says otherwise.
+const HTTPS_PORT: u16 = 443;
 /// How often a connection with calls in flight is asked whether its other end lives, and how long the answer may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How much longer than its deadline a try is waited for: the node says better what it came to.
@@ -49,6 +52,8 @@ pub struct Options {
     pub local_timeout: Duration,
     /// Tries at most.
     pub tries_max: u32,
+    /// The authorities that are believed at `https` endpoints. Without it, there are none that can be called.
+    pub trust: Option<Trust>,
 }
 
 impl Default for Options {
@@ -58,6 +63,7 @@ impl Default for Options {
             try_timeout: Duration::from_secs(5),
             local_timeout: Duration::from_secs(1),
             tries_max: 6,
+            trust: None,
         }
     }
 }
@@ -77,18 +83,13 @@ struct Inner {
 }
 
 impl Client {
-    /// A client of these endpoints, such as `http://127.0.0.1:7101`: calls go to one after the other. Connections are made when first
+    /// A client of these endpoints, such as `https://payments.example:443`, or `http://127.0.0.1:7101` of a node in plain text: calls go to one after the other. Connections are made when first
     /// needed. To be called within a tokio runtime.
     ///
     /// # Errors
     /// [`Error::NoEndpoints`], [`Error::Endpoint`].
     pub fn connect<E: Into<String>>(endpoints: impl IntoIterator<Item = E>, options: Options) -> Result<Self, Error> {
-        let channels = endpoints.into_iter().map(|endpoint| {
-            let endpoint = endpoint.into();
-            let dialled = Endpoint::from_shared(endpoint.clone()).map_err(|source| Error::Endpoint { endpoint, source })?;
-            let dialled = dialled.connect_timeout(CONNECT_WAIT_MAX).tcp_nodelay(true);
-            Ok(dialled.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE).connect_lazy())
-        });
+        let channels = endpoints.into_iter().map(|endpoint| channel(endpoint.into(), options.trust.as_ref()));
         let channels = channels.collect::<Result<Vec<_>, Error>>()?;
         if channels.is_empty() {
             return Err(Error::NoEndpoints);
@@ -180,6 +181,27 @@ impl Client {
             Err(_) => Err(Status::deadline_exceeded(format!("no answer within {} ms", limit.as_millis()))),
         }
     }
+}
+
+/// The connection to an endpoint, made when first needed.
+fn channel(endpoint: String, trust: Option<&Trust>) -> Result<Channel, Error> {
+    let secured = endpoint.strip_prefix("https://").map(|place| format!("http://{place}"));
+    if secured.is_some() && trust.is_none() {
+        return Err(Error::NoTrust { endpoint });
+    }
+    // tonic's own connector would refuse `https`; ours makes the same of either.
+    let dialled = Endpoint::from_shared(secured.clone().unwrap_or_else(|| endpoint.clone()));
+    let dialled = dialled.map_err(|source| Error::Endpoint { endpoint, source })?;
+    let dialled = dialled.connect_timeout(CONNECT_WAIT_MAX).tcp_nodelay(true);
+    let dialled = dialled.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE);
+    Ok(match trust.filter(|_| secured.is_some()) {
+        None => dialled.connect_lazy(),
+        Some(trust) => {
+            let host = dialled.uri().host().unwrap_or_default().trim_matches(['[', ']']);
+            let connector = trust.connector(host, dialled.uri().port_u16().unwrap_or(HTTPS_PORT), CONNECT_WAIT_MAX);
+            dialled.connect_with_connector_lazy(connector)
+        }
+    })
 }
 
 /// Whether another try may end otherwise. Every write has an id, so that one that was done is not done again.

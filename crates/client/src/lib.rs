@@ -70,6 +70,12 @@ pub enum Error {
     /// There is no endpoint.
     #[error("a client needs at least one endpoint")]
     NoEndpoints,
+    /// Nobody is believed who answers at an `https` endpoint.
+    #[error("{endpoint} needs the authorities that are believed there: Options::trust")]
+    NoTrust {
+        /// The endpoint.
+        endpoint: String,
+    },
     /// It was refused, and is not to be sent again as it is; or every try was turned away before anything was done, as the fault's reason
     /// says (NODE_OVERLOADED, PEER_SILENT and such); or it only reads, and no answer came in time.
     #[error(transparent)]

@@ -13,6 +13,7 @@
 
 mod authority;
 mod certificate;
+mod connector;
 mod files;
 mod identity;
 mod name;
@@ -21,6 +22,7 @@ mod verifier;
 use std::{io, path::PathBuf};
 
 pub use authority::{Authority, Issued};
+pub use connector::Connector;
 pub use files::{AUTHORITIES_FILE, CERTIFICATE_FILE, KEY_FILE};
 pub use identity::{Accepted, Accepting, Connected, Identity, Trust};
 pub use name::NodeName;

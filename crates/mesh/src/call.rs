@@ -1,13 +1,13 @@
 //! What a node knows of a call besides its message: where it entered, who passed it on, how long it may take.
 //!
-//! Between nodes this travels in headers. They are believed as they come: until nodes have credentials, whoever reaches
-//! the listener can set them. What a liar gains is small (a call of theirs is refused as a loop, or counted as a peer's), and the
-//! binary listens on loopback only.
+//! Between nodes this travels in headers. They are believed from a connection whose other end has shown a certificate of the region
+//! that it says it is; on a listener in plain text, which is for loopback alone, whoever reaches it can set them.
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use paymesh_contract::Fault;
+use paymesh_identity::{Connected, NodeName};
 use paymesh_types::RegionName;
 use tokio::time::Instant;
 use tonic::Code;
@@ -17,8 +17,8 @@ use crate::methods::{self, Method};
 /// The regions whose nodes sent the call on, in order, parted by commas. Absent: it comes from a caller.
 pub const HOPS_HEADER: &str = "paymesh-hops";
 
-/// The region where the call entered the mesh. The first node to send it on sets it and no other changes it. What a
-/// region may see depends on it once nodes have credentials; until then it is a claim.
+/// The region where the call entered the mesh. The first node to send it on sets it and no other changes it. The
+/// last node on the way is shown to be one; what it says of those before it is believed.
 pub const ENTRY_REGION_HEADER: &str = "paymesh-entry-region";
 
 /// How often a call is sent on at most. Once is usual; twice while a change of leaders or region-config goes around.
@@ -45,11 +45,21 @@ impl Call {
         Self { entry_region: region.clone(), passed: Vec::new(), deadline: None, method: methods::method(path) }
     }
 
-    /// Reads a call's headers as they reach a node of `region`.
-    pub(crate) fn arriving(region: &RegionName, path: &str, headers: &HeaderMap) -> Result<Self, Fault> {
+    /// Reads a call's headers as they reach a node of `region`, over a connection of which it is known who is at its other end, or
+    /// over one in plain text.
+    pub(crate) fn arriving(region: &RegionName, path: &str, headers: &HeaderMap, other_end: Option<&Connected>) -> Result<Self, Fault> {
         let mut call = Self::entering(region, path);
         if let Some(hops) = headers.get(HOPS_HEADER) {
             call.passed = parse_hops(hops)?;
+            if let (Some(other_end), Some(claimed)) = (other_end, call.passed.last()) {
+                let shown = other_end.node().map(NodeName::region);
+                if shown != Some(claimed) {
+                    let shown = shown.map_or_else(|| "that of no node".to_owned(), |region| format!("that of a node of {region}"));
+                    let message =
+                        format!("`{HOPS_HEADER}` says that a node of {claimed} sends this; the connection's certificate is {shown}");
+                    return Err(Fault::new(Code::PermissionDenied, "NOT_THAT_NODE", message));
+                }
+            }
             call.entry_region = match headers.get(ENTRY_REGION_HEADER) {
                 Some(entry) => parse_region(ENTRY_REGION_HEADER, entry)?,
                 None => {
@@ -68,6 +78,11 @@ impl Call {
     /// Whether another region's node sent the call, rather than a caller.
     pub fn is_from_peer(&self) -> bool {
         !self.passed.is_empty()
+    }
+
+    /// The region whose node sent the call: the one at the other end of its connection. None: a caller did.
+    pub fn node(&self) -> Option<&RegionName> {
+        self.passed.last()
     }
 
     /// When the call ends with DEADLINE_EXCEEDED. None: a stream without a deadline.
@@ -168,12 +183,12 @@ mod tests {
 
     #[test]
     fn a_call_remembers_its_way_over_two_hops() {
-        let call = Call::arriving(&region("us_east"), "/x", &HeaderMap::new()).expect("no headers are fine");
+        let call = Call::arriving(&region("us_east"), "/x", &HeaderMap::new(), None).expect("no headers are fine");
         assert!(!call.is_from_peer());
         assert_eq!(call.entry_region(), &region("us_east"));
         let mut sent = HeaderMap::new();
         call.write_headers(&region("us_east"), &mut sent);
-        let call = Call::arriving(&region("eu_west"), "/x", &sent).expect("a node's headers");
+        let call = Call::arriving(&region("eu_west"), "/x", &sent, None).expect("a node's headers");
         assert!(call.is_from_peer());
         call.write_headers(&region("eu_west"), &mut sent);
         assert_eq!([&sent[HOPS_HEADER], &sent[ENTRY_REGION_HEADER]], ["us_east,eu_west", "us_east"]);
@@ -190,7 +205,7 @@ mod tests {
         ] {
             let mut pairs = vec![(HOPS_HEADER, hops)];
             pairs.extend(entry.map(|entry| (ENTRY_REGION_HEADER, entry)));
-            let fault = Call::arriving(&region("eu_west"), "/x", &headers(&pairs)).expect_err(hops);
+            let fault = Call::arriving(&region("eu_west"), "/x", &headers(&pairs), None).expect_err(hops);
             assert_eq!(fault.reason, reason, "{hops}: {fault}");
         }
     }
@@ -225,7 +240,7 @@ mod tests {
                     headers.insert(name, value);
                 }
             }
-            let _ = Call::arriving(&region("eu_west"), "/x", &headers);
+            let _ = Call::arriving(&region("eu_west"), "/x", &headers, None);
             let _ = parse_timeout(&headers);
         }
     }

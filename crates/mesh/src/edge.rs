@@ -15,7 +15,7 @@ use tower::{Service, ServiceBuilder};
 use crate::{
     Error,
     incoming::incoming,
-    layers::{Answering, arrival::Arrival, deadline::Deadline, metrics::Metrics, shed::Shed, trace::Trace},
+    layers::{Answering, admit::Admit, arrival::Arrival, deadline::Deadline, metrics::Metrics, shed::Shed, trace::Trace},
     mesh::Mesh,
     peer::{CONNECTION_CALLS_MAX, CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
     router::{Entry, Router},
@@ -96,7 +96,7 @@ pub struct Edge {
     stack: Stack,
 }
 
-type Stack = Trace<Metrics<Deadline<Shed<Arrival<Router>>>>>;
+type Stack = Trace<Metrics<Admit<Deadline<Shed<Arrival<Router>>>>>>;
 
 /// The stack, top to bottom.
 fn stack(mesh: Mesh, local: Routes, limits: Limits) -> Stack {
@@ -109,7 +109,8 @@ fn stack(mesh: Mesh, local: Routes, limits: Limits) -> Stack {
         .layer_fn(move |inner| Trace::new(region.clone(), inner))
         // Above all that may refuse a call: what is refused counts too, and its time is the caller's time.
         .layer_fn(Metrics::new)
-        // Who calls, and whether they may, belongs here: before anything is spent on the call, after it was counted.
+        // Who may not call is refused before anything is spent on the call, and after it was counted.
+        .layer_fn(Admit::new)
         // Above all that may wait: a call that waits for its body, the directory or a peer ends by its deadline.
         .layer_fn(move |inner| Deadline::new(stop.clone(), inner))
         // Before a byte of the body is read: what is refused costs nothing. Below the deadline, so that a place is free again
@@ -173,7 +174,7 @@ pub(crate) async fn serve(
         shutdown.await;
         draining.cancel();
     };
-    let serving = server(limits).serve_with_incoming_shutdown(edge, incoming(listener, limits), signal);
+    let serving = server(limits).serve_with_incoming_shutdown(edge, incoming(listener, limits, mesh.security().clone()), signal);
     let out_of_time = async {
         stop.draining.cancelled().await;
         tokio::time::sleep(limits.drain_wait).await;

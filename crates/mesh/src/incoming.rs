@@ -14,15 +14,16 @@ use std::{
 };
 
 use futures::{Stream, stream};
+use paymesh_identity::Accepted;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     time::{Instant, Sleep, sleep},
 };
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 use crate::{
-    Limits,
+    Limits, Security,
     places::{Place, Places},
 };
 
@@ -38,13 +39,15 @@ const ACCEPT_RETRY_MS: u64 = 100;
 const LOG_EVERY_MS: u64 = 10_000;
 
 /// The connections of a listener, without end.
-pub(crate) fn incoming(listener: TcpListener, limits: Limits) -> impl Stream<Item = Result<Connection, Infallible>> {
-    let incoming = Incoming { listener, places: Places::new(limits.connections_max), preface_wait: limits.preface_wait, logged: None };
+pub(crate) fn incoming(listener: TcpListener, limits: Limits, security: Security) -> impl Stream<Item = Result<Connection, Infallible>> {
+    let incoming =
+        Incoming { listener, security, places: Places::new(limits.connections_max), preface_wait: limits.preface_wait, logged: None };
     stream::unfold(incoming, |mut incoming| async move { Some((Ok(incoming.next().await), incoming)) })
 }
 
 struct Incoming {
     listener: TcpListener,
+    security: Security,
     places: Places,
     preface_wait: Duration,
     /// When a refused connection was last logged.
@@ -70,7 +73,11 @@ impl Incoming {
             // Answers are small and wanted at once. A connection that is gone already shows when it is read.
             let _ = stream.set_nodelay(true);
             let preface = Preface { bytes: PREFACE_BYTES, wait: Box::pin(sleep(self.preface_wait)) };
-            return Connection { stream, preface: Some(preface), _place: place };
+            let wire = match &self.security {
+                Security::Certificates(identity) => Wire::Tls(identity.accept(stream)),
+                Security::PlainText => Wire::Plain(stream),
+            };
+            return Connection { wire, preface: Some(preface), _place: place };
         }
     }
 
@@ -86,7 +93,7 @@ impl Incoming {
 
 /// A connection that has a place, and must begin in time.
 pub(crate) struct Connection {
-    stream: TcpStream,
+    wire: Wire,
     /// None once it has come.
     preface: Option<Preface>,
     _place: Place,
@@ -98,52 +105,96 @@ struct Preface {
     wait: Pin<Box<Sleep>>,
 }
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+/// What carries its bytes.
+enum Wire {
+    Plain(TcpStream),
+    Tls(Accepted),
+}
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+/// Who is at the other end of a request's connection. None: it is in plain text, and nobody knows.
+#[derive(Debug, Clone)]
+pub(crate) struct OtherEnd(pub(crate) Option<paymesh_identity::Connected>);
+
+impl Connected for Connection {
+    type ConnectInfo = OtherEnd;
+
+    fn connect_info(&self) -> OtherEnd {
+        match &self.wire {
+            Wire::Plain(_) => OtherEnd(None),
+            Wire::Tls(accepted) => OtherEnd(Some(accepted.peer())),
+        }
+    }
+}
+
+impl Connection {
+    fn poll_wire_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.wire {
+            Wire::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Wire::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let Some(preface) = &mut this.preface else { return Pin::new(&mut this.stream).poll_read(cx, buffer) };
+        let Some(preface) = &mut this.preface else { return this.poll_wire_read(cx, buffer) };
         // Asked first: one byte now and then is no preface either.
         if preface.wait.as_mut().poll(cx).is_ready() {
             metrics::counter!(REFUSED, "why" => "preface").increment(1);
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the connection did not begin in time")));
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
-        preface.bytes = preface.bytes.saturating_sub(buffer.filled().len() - before);
-        if preface.bytes == 0 {
-            this.preface = None;
+        if let Err(error) = ready!(this.poll_wire_read(cx, buffer)) {
+            if matches!(this.wire, Wire::Tls(_)) {
+                metrics::counter!(REFUSED, "why" => "tls").increment(1);
+                tracing::debug!(%error, "a connection ended before it had begun");
+            }
+            return Poll::Ready(Err(error));
         }
+        let came = buffer.filled().len() - before;
+        if let Some(preface) = &mut this.preface {
+            preface.bytes = preface.bytes.saturating_sub(came);
+        }
+        this.preface.take_if(|preface| preface.bytes == 0);
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        match &mut self.wire {
+            Wire::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Wire::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+        match &mut self.wire {
+            Wire::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+            Wire::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.wire {
+            Wire::Plain(stream) => stream.is_write_vectored(),
+            Wire::Tls(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        match &mut self.wire {
+            Wire::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Wire::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        match &mut self.wire {
+            Wire::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Wire::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }
 
@@ -174,7 +225,7 @@ mod tests {
         let _recording = metrics::set_default_local_recorder(&recorder);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let mut incoming = Box::pin(incoming(listener, limits(1)));
+        let mut incoming = Box::pin(incoming(listener, limits(1), Security::PlainText));
         let _first = TcpStream::connect(address).await.expect("a connection");
         let held = accepted(&mut incoming).await;
         let (mut second, mut byte) = (TcpStream::connect(address).await.expect("a connection"), [0]);
@@ -198,7 +249,7 @@ mod tests {
         let address = socket.local_addr().expect("an address");
         let listener = TcpListener::from_std(StdListener::from(OwnedFd::from(socket))).expect("a socket");
         UdpSocket::bind("127.0.0.1:0").expect("a port").send_to(b"ready", address).expect("sent");
-        let mut incoming = Box::pin(incoming(listener, limits(1)));
+        let mut incoming = Box::pin(incoming(listener, limits(1), Security::PlainText));
         assert!(tokio::time::timeout(Duration::from_millis(350), incoming.next()).await.is_err());
         let text = recorded.render();
         let line = text.lines().find(|line| line.contains(r#"why="accept""#)).unwrap_or_else(|| panic!("{text}"));

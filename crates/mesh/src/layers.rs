@@ -1,5 +1,6 @@
 //! The layers of the edge's stack, each on its own and tested with a mock below it. [`crate::edge`] puts them in order.
 
+pub(crate) mod admit;
 pub(crate) mod arrival;
 pub(crate) mod deadline;
 pub(crate) mod metrics;

@@ -18,6 +18,7 @@
 mod body;
 mod call;
 mod counts;
+mod dial;
 mod directory;
 mod edge;
 mod forward;
@@ -37,6 +38,7 @@ mod zone_cache;
 pub use crate::{
     call::{Call, ENTRY_REGION_HEADER, HOPS_HEADER, HOPS_MAX},
     counts::RouteCount,
+    dial::Security,
     directory::{Directory, ZoneSource},
     edge::{Edge, Limits},
     frame::MESSAGE_BYTES_MAX,

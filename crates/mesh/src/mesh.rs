@@ -24,6 +24,7 @@ use tower::Service;
 use crate::{
     Call, Directory, Edge, Error, Limits, RouteCount, ZoneSource,
     counts::RouteCounts,
+    dial::Security,
     directory, edge, incoming,
     layers::{
         Answering,
@@ -51,6 +52,7 @@ pub struct Mesh {
 struct Inner {
     topology: Arc<Topology>,
     region: RegionName,
+    security: Security,
     /// Every region but our own.
     peers: BTreeMap<RegionName, Peer>,
     directory: Directory,
@@ -67,20 +69,21 @@ impl Mesh {
     ///
     /// # Errors
     /// When the region is not in the topology, or an endpoint cannot be dialled.
-    pub fn new(topology: Arc<Topology>, region: RegionName) -> Result<Self, Error> {
+    pub fn new(topology: Arc<Topology>, region: RegionName, security: Security) -> Result<Self, Error> {
         if topology.region(&region).is_none() {
             let known = topology.regions().map(|region| region.name.as_str()).collect::<Vec<_>>().join(", ");
             return Err(Error::UnknownRegion { region, known });
         }
         let others = topology.regions().filter(|other| other.name != region);
         let peers = others
-            .map(|other| Ok((other.name.clone(), Peer::new(other, topology.led_by(&other.name).len())?)))
+            .map(|other| Ok((other.name.clone(), Peer::new(other, topology.led_by(&other.name).len(), &security)?)))
             .collect::<Result<_, Error>>()?;
         let inner = Arc::new_cyclic(|mesh: &Weak<Inner>| Inner {
             directory: Directory::new(Arc::clone(&topology), Arc::new(OverMesh { mesh: mesh.clone() })),
             counts: RouteCounts::new(&topology),
             topology,
             region,
+            security,
             peers,
             stop: Stop::default(),
             copies: OnceLock::new(),
@@ -180,6 +183,16 @@ impl Mesh {
 
     pub(crate) fn peer(&self, region: &RegionName) -> Option<&Peer> {
         self.inner.peers.get(region)
+    }
+
+    /// To be called when the node's credentials have changed: what is sent to peers from now on goes over connections that were made
+    /// with the new ones. No call and no stream is broken off.
+    pub fn credentials_changed(&self) {
+        self.inner.peers.values().for_each(Peer::renew);
+    }
+
+    pub(crate) fn security(&self) -> &Security {
+        &self.inner.security
     }
 
     pub(crate) fn counts(&self) -> &RouteCounts {
@@ -328,13 +341,13 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn a_region_that_is_not_configured_is_named_with_those_that_are() {
         let topology = Arc::new(topology(&[1, 2]));
-        let error = Mesh::new(topology, "mars".parse().expect("a name")).expect_err("mars is not a region");
+        let error = Mesh::new(topology, "mars".parse().expect("a name"), Security::PlainText).expect_err("mars is not a region");
         assert_eq!(error.to_string(), "region `mars` is not in region-config; start the node with one of: us_east, eu_west");
     }
 
     #[tokio::test]
     async fn a_mesh_without_services_says_that_the_node_starts() {
-        let mesh = Mesh::new(Arc::new(topology(&[1, 2])), "us_east".parse().expect("a name")).expect("a mesh");
+        let mesh = Mesh::new(Arc::new(topology(&[1, 2])), "us_east".parse().expect("a name"), Security::PlainText).expect("a mesh");
         let fault = mesh.directory().zone_of(UserId::try_from(7).expect("a user")).await.expect_err("nobody answers");
         assert_eq!(fault.reason, "NODE_STARTING");
         assert!(mesh.to_region(&"mars".parse().expect("a name")).is_none());

@@ -40,6 +40,7 @@ use tower::{Service, ServiceExt};
 use crate::{
     Error,
     call::Call,
+    dial::{Dialer, Security},
     methods::Kind,
     places::{Place, Places},
     silence::{self, Hearing},
@@ -63,9 +64,6 @@ pub(crate) const CONNECTION_CALLS_MAX: u32 = 2_048;
 
 /// Streams of callers to each region in progress at most, and on each connection that this node follows by.
 const STREAMS_MAX: u32 = 256;
-
-/// How long a connection may take to be made: an ocean's round trips, twice over.
-const CONNECT_WAIT_MAX_MS: u64 = 1_000;
 
 /// How often a connection is asked whether it lives, also when nothing is in flight.
 const KEEPALIVE_EVERY_MS: u64 = 5_000;
@@ -107,10 +105,11 @@ pub(crate) struct Peer {
     next: AtomicUsize,
     hearing: Arc<Hearing>,
     /// What questions go over.
-    asking: Endpoint,
+    asking: (Dialer, Endpoint),
 }
 
 struct Connection {
+    dialer: Dialer,
     endpoint: Endpoint,
     channel: RwLock<Channel>,
     places: Places,
@@ -120,20 +119,19 @@ struct Connection {
 
 impl Peer {
     /// The peer of a region that leads so many shards. Connects to nothing yet; must be called within a tokio runtime.
-    pub(crate) fn new(region: &Region, led: usize) -> Result<Self, Error> {
-        let dial = format!("http://{}", region.grpc);
+    pub(crate) fn new(region: &Region, led: usize, security: &Security) -> Result<Self, Error> {
+        let dialer = Dialer::new(security, region);
         let wrong = |source| Error::Endpoint { region: region.name.clone(), endpoint: region.grpc.to_string(), source };
-        let endpoint = Endpoint::from_shared(dial)
+        let endpoint = dialer
+            .endpoint()
             .map_err(wrong)?
-            .connect_timeout(Duration::from_millis(CONNECT_WAIT_MAX_MS))
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_millis(KEEPALIVE_EVERY_MS))
             .keep_alive_timeout(Duration::from_millis(KEEPALIVE_WAIT_MAX_MS))
             .keep_alive_while_idle(true);
         let connection = |places: u32, stream_window_bytes: u32, window_bytes: u32| {
             let endpoint = endpoint.clone().initial_stream_window_size(stream_window_bytes).initial_connection_window_size(window_bytes);
-            let channel = RwLock::new(endpoint.connect_lazy());
-            Connection { endpoint, channel, places: Places::new(places as usize), unreachable: Notify::new() }
+            let channel = RwLock::new(dialer.connect_lazy(&endpoint));
+            Connection { dialer: dialer.clone(), endpoint, channel, places: Places::new(places as usize), unreachable: Notify::new() }
         };
         // Room for every stream's whole window: none that is not read takes another's.
         let streams = || connection(STREAMS_MAX, ANSWERS_WINDOW_BYTES, STREAMS_MAX * ANSWERS_WINDOW_BYTES);
@@ -144,7 +142,7 @@ impl Peer {
             feeds: (0..(2 * led).div_ceil(STREAMS_MAX as usize)).map(|_| streams()).collect(),
             next: AtomicUsize::new(0),
             hearing: Arc::default(),
-            asking: endpoint,
+            asking: (dialer.clone(), endpoint),
         })
     }
 
@@ -207,12 +205,17 @@ impl Peer {
         Ok(Answer::of(answer, place, hearing))
     }
 
+    /// What is sent from now on goes over new connections, streams that this node follows by included. What is under way keeps its own.
+    pub(crate) fn renew(&self) {
+        self.calls.iter().chain([&self.streams]).chain(&self.feeds).for_each(Connection::renew);
+    }
+
     /// Listens whether the node is there, from a node of `own`, for as long as it is polled.
     pub(crate) async fn watch(&self, own: &RegionName) -> Infallible {
         let kept: Mutex<Option<Channel>> = Mutex::default();
         let ask = || async {
             let found = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let mut channel = found.unwrap_or_else(|| self.asking.connect_lazy());
+            let mut channel = found.unwrap_or_else(|| self.asking.0.connect_lazy(&self.asking.1));
             let answer = async { channel.ready().await?.call(question(own)).await }.await;
             match answer {
                 Ok(answer) => {
@@ -252,7 +255,8 @@ impl Connection {
 
     /// What is sent from now on goes over a new connection.
     fn renew(&self) {
-        let old = std::mem::replace(&mut *self.channel.write().unwrap_or_else(PoisonError::into_inner), self.endpoint.connect_lazy());
+        let new = self.dialer.connect_lazy(&self.endpoint);
+        let old = std::mem::replace(&mut *self.channel.write().unwrap_or_else(PoisonError::into_inner), new);
         drop(old);
     }
 }
@@ -366,7 +370,9 @@ mod tests {
     #[tokio::test]
     async fn calls_streams_and_feeds_fill_their_connections_and_then_there_is_no_place() {
         let topology = crate::mesh::tests::topology(&[1, 2]);
-        let peer = |led| Peer::new(topology.region(&"eu_west".parse().expect("a name")).expect("a region"), led).expect("a peer");
+        let peer = |led| {
+            Peer::new(topology.region(&"eu_west".parse().expect("a name")).expect("a region"), led, &Security::PlainText).expect("a peer")
+        };
         let kinds = [(Kind::Call, 4_096), (Kind::Stream, 256), (Kind::Feed, 1_024)];
         // 400 shards, and as many streams beside those that were lost.
         let many = peer(400);

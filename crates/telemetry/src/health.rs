@@ -22,6 +22,8 @@ pub enum Status {
     Starting,
     /// It works.
     Healthy,
+    /// It works, and will not for ever; what is to be done is for an operator.
+    Warning(String),
     /// It does not work; the reason is for an operator.
     Unhealthy(String),
 }
@@ -85,6 +87,7 @@ impl Health {
         let mut ready = !state.components.is_empty() && !state.draining && serves;
         let mut checks = BTreeMap::new();
         for (name, component) in &state.components {
+            let mut warning = None;
             let (word, error) = match component {
                 Status::Starting => {
                     ready = false;
@@ -94,12 +97,16 @@ impl Health {
                     ("starting", None)
                 }
                 Status::Healthy => ("healthy", None),
+                Status::Warning(reason) => {
+                    warning = Some(reason.clone());
+                    ("healthy", None)
+                }
                 Status::Unhealthy(reason) => {
                     status = "unhealthy";
                     ("unhealthy", Some(reason.clone()))
                 }
             };
-            checks.insert(name.clone(), Check { status: word, error });
+            checks.insert(name.clone(), Check { status: word, error, warning });
         }
         Report { status, region: self.region.to_string(), ready, draining: state.draining, checks }
     }
@@ -118,6 +125,7 @@ impl Health {
         match &status {
             Status::Unhealthy(reason) => tracing::error!(component = name, reason, "component is unhealthy"),
             Status::Healthy => tracing::info!(component = name, "component is healthy"),
+            Status::Warning(reason) => tracing::warn!(component = name, reason, "component works, and needs an operator"),
             Status::Starting => tracing::info!(component = name, "component is starting"),
         }
         *now = status;
@@ -140,6 +148,11 @@ impl Component {
     /// It works.
     pub fn healthy(&self) {
         self.health.set(&self.name, Status::Healthy);
+    }
+
+    /// It works, and will not for ever unless somebody does something. Shown at `/health`, which stays healthy.
+    pub fn warn(&self, reason: impl Into<String>) {
+        self.health.set(&self.name, Status::Warning(reason.into()));
     }
 
     /// It does not work. The reason is shown at `/health`: no personal data in it.
@@ -192,6 +205,9 @@ pub struct Check {
     /// Why it is unhealthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What will make it unhealthy unless somebody does something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 #[cfg(test)]
@@ -216,6 +232,18 @@ mod tests {
         assert_eq!(report.checks["shard global/1"].error.as_deref(), Some("the chain breaks at 17"));
         bad.healthy();
         assert!(health.report().is_healthy());
+    }
+
+    #[test]
+    fn a_warning_is_shown_and_the_node_stays_healthy() {
+        let health = Health::new("us_east");
+        let credentials = health.component("credentials");
+        credentials.warn("the certificate ends within 3 hours");
+        let report = health.report();
+        assert!(report.is_healthy() && report.ready);
+        assert_eq!(report.checks["credentials"].warning.as_deref(), Some("the certificate ends within 3 hours"));
+        credentials.healthy();
+        assert_eq!(health.report().checks["credentials"].warning, None);
     }
 
     #[test]

@@ -34,8 +34,24 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "DIR", env = "PAYMESH_CONFIG", default_value = "region-config")]
     pub(crate) config: PathBuf,
 
+    /// Directory of the mesh's credentials: ca.crt, and each region's node in a directory of its name
+    ///
+    /// `paymesh certs` makes one for development. With it, nodes speak TLS 1.3 only and show each other their certificates, and clients
+    /// believe nodes that ca.crt does. Without it everything is in plain text, and nodes listen on loopback.
+    #[arg(long, global = true, value_name = "DIR", env = "PAYMESH_CREDENTIALS")]
+    pub(crate) credentials: Option<PathBuf>,
+
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// What every command goes by.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    /// The configuration's directory.
+    pub(crate) config: PathBuf,
+    /// The credentials' directory. None: everything is in plain text.
+    pub(crate) credentials: Option<PathBuf>,
 }
 
 /// What to do.
@@ -155,6 +171,21 @@ Exit codes:
   1  something failed or does not add up, or a port is taken")]
     Demo(DemoArgs),
 
+    /// Makes credentials for development: an authority, and a certificate and key for each region's node
+    ///
+    /// What is there is renewed by the authority that is there. A node reads tls.crt, tls.key and ca.crt in the directory of its region:
+    /// the names that cert-manager uses, so that in production a secret of your own authority is mounted there instead. A node's
+    /// certificate has one URI, spiffe://MESH/region/REGION/node, and is good for servers and clients.
+    #[command(after_long_help = "\
+Example:
+  paymesh certs ./credentials
+  paymesh --credentials ./credentials up
+
+Exit codes:
+  0  they are made
+  2  the configuration or the directory cannot be used")]
+    Certs(CertsArgs),
+
     /// Prints the completions of a shell
     #[command(after_long_help = "Example:\n  paymesh completions bash > /etc/bash_completion.d/paymesh")]
     Completions {
@@ -193,17 +224,18 @@ pub(crate) struct NodeArgs {
     /// who gives up what is missing: what was acknowledged and is not here is lost, and copies that have it no longer follow.
     #[arg(long)]
     pub(crate) trust_own_journals: bool,
-
-    /// The configuration's directory: the global option, put here by `main`.
-    #[arg(skip)]
-    pub(crate) config: PathBuf,
 }
 
-impl NodeArgs {
-    /// With the global `--config`.
-    pub(crate) fn with_config(self, config: PathBuf) -> Self {
-        Self { config, ..self }
-    }
+/// `paymesh certs`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CertsArgs {
+    /// Where; made when missing
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+
+    /// How long the certificates hold [default: 2160, 90 days]
+    #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u64).range(1..=87_600))]
+    pub(crate) hours: Option<u64>,
 }
 
 /// `paymesh up`.

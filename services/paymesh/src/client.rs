@@ -14,6 +14,7 @@ use paymesh_contract::{
     mesh::v1::{GetStatusRequest, GetStatusResponse, mesh_service_client::MeshServiceClient},
     replication::v1::{GetReplicationRequest, GetReplicationResponse, replication_service_client::ReplicationServiceClient},
 };
+use paymesh_identity::Trust;
 use paymesh_topology::Topology;
 use paymesh_types::RegionName;
 use tonic::{
@@ -22,10 +23,10 @@ use tonic::{
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::exit;
+use crate::{args::Setting, exit};
 
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection may take to be made: longer than [`THERE_WAIT`], which says better what is wrong.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How much longer than the deadline a client waits for the node to say that it has passed.
 const DEADLINE_GRACE: Duration = Duration::from_millis(500);
 /// Deadline of the questions that a node answers from memory.
@@ -39,13 +40,16 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 pub(crate) struct Mesh {
     /// What the configuration says.
     pub(crate) topology: Topology,
+    /// Whom it believes. None: it calls in plain text.
+    pub(crate) trust: Option<Trust>,
     channels: BTreeMap<RegionName, Channel>,
 }
 
 impl Mesh {
     /// Reads the configuration and prepares a connection to every region.
-    pub(crate) fn open(config: &Path) -> anyhow::Result<Self> {
-        let topology = load(config)?;
+    pub(crate) fn open(setting: &Setting) -> anyhow::Result<Self> {
+        let topology = load(&setting.config)?;
+        let trust = setting.credentials.as_deref().map(Trust::load).transpose().map_err(exit::unusable)?;
         let mut channels = BTreeMap::new();
         for region in topology.regions() {
             let endpoint = Endpoint::from_shared(format!("http://{}", region.grpc))
@@ -54,9 +58,16 @@ impl Mesh {
                 .http2_keep_alive_interval(KEEP_ALIVE)
                 .keep_alive_timeout(KEEP_ALIVE)
                 .tcp_nodelay(true);
-            channels.insert(region.name.clone(), endpoint.connect_lazy());
+            let channel = match &trust {
+                None => endpoint.connect_lazy(),
+                Some(trust) => {
+                    let connector = trust.connector(region.grpc.host(), region.grpc.port(), CONNECT_TIMEOUT);
+                    endpoint.connect_with_connector_lazy(connector)
+                }
+            };
+            channels.insert(region.name.clone(), channel);
         }
-        Ok(Self { topology, channels })
+        Ok(Self { topology, trust, channels })
     }
 
     /// The names of all regions, in their order.

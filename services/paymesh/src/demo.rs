@@ -22,7 +22,8 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use crate::{
-    args::DemoArgs,
+    args::{DemoArgs, Setting},
+    certs,
     client::{self, Mesh},
     exit::Exit,
     note,
@@ -70,25 +71,29 @@ struct Report {
 }
 
 /// Runs the command.
-pub(crate) async fn run(config: &Path, args: DemoArgs) -> anyhow::Result<Exit> {
+pub(crate) async fn run(setting: &Setting, args: DemoArgs) -> anyhow::Result<Exit> {
     let scratch = Scratch::new(args.keep)?;
-    let config = match config.exists() {
-        true => config.to_owned(),
+    let config = match setting.config.exists() {
+        true => setting.config.clone(),
         false => {
-            note!("{} does not exist here; the demo uses the configuration that the program was built with", config.display());
+            note!("{} does not exist here; the demo uses the configuration that the program was built with", setting.config.display());
             let shipped = scratch.path.join("region-config");
             fs::create_dir(&shipped)?;
             fs::write(shipped.join(FILE_NAME), REGIONS_YAML)?;
             shipped
         }
     };
-    let mesh = Mesh::open(&config)?;
+    // Also here nodes are believed by their certificates alone.
+    let credentials = scratch.path.join("credentials");
+    certs::make_for_now(&client::load(&config)?, &credentials)?;
+    let setting = Setting { config, credentials: Some(credentials) };
+    let mesh = Mesh::open(&setting)?;
     supervisor::check_ports(&mesh.topology)?;
     let file = scratch.path.join("payments.csv");
     fs::write(&file, first_payments(PAYMENTS_CSV, args.payments))?;
 
     let mut interrupts = up::Interrupts::new();
-    let mut nodes = start(&mesh, &config, &scratch.path)?;
+    let mut nodes = start(&mesh, &setting, &scratch.path)?;
     let exit = tokio::select! {
         played = play(&mesh, &mut nodes, &file, args.json.as_deref()) => played,
         () = interrupts.next() => Err(anyhow::anyhow!("interrupted")),
@@ -111,11 +116,11 @@ pub(crate) async fn run(config: &Path, args: DemoArgs) -> anyhow::Result<Exit> {
 }
 
 /// Starts a node for every region.
-fn start(mesh: &Mesh, config: &Path, scratch: &Path) -> anyhow::Result<Vec<Node>> {
+fn start(mesh: &Mesh, setting: &Setting, scratch: &Path) -> anyhow::Result<Vec<Node>> {
     let specs = mesh.topology.regions().map(|region| Spec {
         region: region.name.clone(),
         http: region.http.clone(),
-        config: config.to_owned(),
+        setting: setting.clone(),
         data: supervisor::data_of(region, scratch),
         json_logs: false,
         otlp: None,

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod certs;
 mod clearing;
 mod client;
 mod demo;
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::{
-    args::{Args, Command},
+    args::{Args, Command, Setting},
     exit::Exit,
 };
 
@@ -36,14 +37,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    let setting = Setting { config: args.config, credentials: args.credentials };
     let result = match args.command {
         // A node builds its own runtime: it decides how many threads it takes.
-        Command::Node(node) => node::run(node.with_config(args.config)),
-        Command::Up(up) => on_runtime(up::run(&args.config, up)),
-        Command::Submit(submit) => on_runtime(submit::run(&args.config, submit)),
-        Command::Status(status) => on_runtime(status::run(&args.config, status)),
-        Command::Verify(verify) => on_runtime(verify::run(&args.config, verify)),
-        Command::Demo(demo) => on_runtime(demo::run(&args.config, demo)),
+        Command::Node(node) => node::run(&setting, node),
+        Command::Up(up) => on_runtime(up::run(&setting, up)),
+        Command::Submit(submit) => on_runtime(submit::run(&setting, submit)),
+        Command::Status(status) => on_runtime(status::run(&setting, status)),
+        Command::Verify(verify) => on_runtime(verify::run(&setting, verify)),
+        Command::Demo(demo) => on_runtime(demo::run(&setting, demo)),
+        Command::Certs(certs) => certs::run(&setting.config, &certs).map(Into::into),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "paymesh", &mut std::io::stdout());
             Ok(Exit::Good.into())

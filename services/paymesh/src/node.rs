@@ -5,6 +5,7 @@
 //! are opened, because nodes that start together ask each other what they have before they lead anything; a shard takes calls once it
 //! is checked and brought up to date, and the node says that it is ready once that is so of all, or is not to be waited for.
 
+mod credentials;
 mod files;
 mod machine;
 mod replicas;
@@ -18,7 +19,7 @@ use std::{
 
 use anyhow::Context as _;
 use paymesh_journal::{Holding, sqlite::Engine};
-use paymesh_mesh::{Limits, Mesh};
+use paymesh_mesh::{Limits, Mesh, Security};
 use paymesh_replication::{Census, Heard, Replicas, Replication};
 use paymesh_shard::{Clock, Copies, Options, Shards, Unopened};
 use paymesh_telemetry::{Health, Metrics};
@@ -28,7 +29,11 @@ use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use crate::{args::NodeArgs, exit::Exit, exit::unusable};
+use crate::{
+    args::{NodeArgs, Setting},
+    exit::Exit,
+    exit::unusable,
+};
 use machine::{DataDirectory, Listeners};
 use replicas::{Keeper, SET_ASIDE};
 use shards::Opener;
@@ -48,23 +53,24 @@ const BUILD_INFO: &str = "paymesh_build_info";
 const RECORDS_MAX: usize = 2_000_000;
 
 /// Runs the node of one region until it is told to leave.
-pub(crate) fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
-    let topology = Topology::load(&args.config).map_err(unusable)?;
+pub(crate) fn run(setting: &Setting, args: NodeArgs) -> anyhow::Result<ExitCode> {
+    let topology = Topology::load(&setting.config).map_err(unusable)?;
     let region = topology.region(&args.region).ok_or_else(|| {
         let known = topology.regions().map(|region| region.name.as_str()).collect::<Vec<_>>().join(", ");
         unusable(format!("region `{}` is not in the configuration; its regions are {known}", args.region))
     })?;
     machine::require_loopback(region)?;
+    let security = credentials::read(setting.credentials.as_deref(), topology.mesh(), &args.region)?;
     let data = DataDirectory::take(&args.data, topology.mesh(), &args.region)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
     let topology = Arc::new(topology.clone());
-    let served = runtime.block_on(serve(&args, topology, &data));
+    let served = runtime.block_on(serve(&args, topology, security, &data));
     // What still runs has nothing to lose: everything that was answered is durable.
     runtime.shutdown_timeout(Duration::from_millis(500));
     served.map(|()| Exit::Good.into())
 }
 
-async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -> anyhow::Result<()> {
+async fn serve(args: &NodeArgs, topology: Arc<Topology>, security: Security, data: &DataDirectory) -> anyhow::Result<()> {
     let _telemetry = paymesh_telemetry::init(&paymesh_telemetry::Config {
         service_name: "paymesh".to_owned(),
         region: Some(args.region.to_string()),
@@ -78,6 +84,11 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
     paymesh_shard::describe_metrics();
     paymesh_replication::describe_metrics();
     metrics::describe_counter!(SET_ASIDE, "Copies of other regions' shards that were damaged or had diverged, and are made anew");
+    metrics::describe_gauge!(
+        credentials::NOT_AFTER,
+        metrics::Unit::Seconds,
+        "When this node's certificate ends, in seconds since 1970 UTC"
+    );
     metrics::describe_gauge!(BUILD_INFO, "Always 1; the label says which version runs");
     metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     let region = topology.region(&args.region).context("the region was found before")?;
@@ -96,7 +107,14 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, data: &DataDirectory) -
 
     tasks.spawn(files::watch(data.path().to_owned(), health.component("files")));
 
-    let mesh = Mesh::new(topology.clone(), args.region.clone())?;
+    let mesh = Mesh::new(topology.clone(), args.region.clone(), security.clone())?;
+    match security {
+        Security::Certificates(identity) => {
+            tracing::info!(node = %identity.name(), "in TLS: nodes are believed by their certificates");
+            tasks.spawn(credentials::watch(mesh.clone(), identity, health.component("credentials")));
+        }
+        Security::PlainText => tracing::warn!("in plain text: whoever reaches this machine's loopback is believed"),
+    }
     let led = topology.led_by(&args.region);
     let shards = led.len().max(1);
     let heard = (!args.trust_own_journals).then(|| ask_followers(&mesh, &mut tasks));

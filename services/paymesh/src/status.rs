@@ -6,7 +6,7 @@
 
 mod replicas;
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use paymesh_contract::{
     mesh::v1::{GetStatusResponse, ShardState, ShardStatus},
@@ -18,7 +18,7 @@ use serde::Serialize;
 use tonic::Status;
 
 use crate::{
-    args::StatusArgs,
+    args::{Setting, StatusArgs},
     clearing::Ways,
     client::{self, Mesh},
     exit::Exit,
@@ -81,8 +81,8 @@ pub(crate) struct InTransit {
 }
 
 /// Runs the command.
-pub(crate) async fn run(config: &Path, args: StatusArgs) -> anyhow::Result<Exit> {
-    let mesh = Mesh::open(config)?;
+pub(crate) async fn run(setting: &Setting, args: StatusArgs) -> anyhow::Result<Exit> {
+    let mesh = Mesh::open(setting)?;
     if let Some(seconds) = args.watch {
         return watch(&mesh, Duration::from_secs(seconds), args.json).await;
     }

@@ -24,7 +24,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::output::Terminal;
+use crate::{args::Setting, output::Terminal};
 
 /// How long a node may take to drain before it is killed. Longer than the node gives itself: 10 s for its calls
 /// (`paymesh_mesh::Limits::drain_wait`), 1 s for streams that are cut off, 2 s for the last traces, 1 s for the last lines of
@@ -43,8 +43,8 @@ pub(crate) struct Spec {
     pub(crate) region: RegionName,
     /// Where it says that it is ready.
     pub(crate) http: Endpoint,
-    /// The configuration's directory.
-    pub(crate) config: PathBuf,
+    /// What it goes by.
+    pub(crate) setting: Setting,
     /// The node's own storage.
     pub(crate) data: PathBuf,
     pub(crate) json_logs: bool,
@@ -76,7 +76,12 @@ impl Spec {
     pub(crate) fn start(&self) -> anyhow::Result<Node> {
         let program = std::env::current_exe().context("cannot find this program's own file to start nodes from")?;
         let mut command = Command::new(program);
-        command.arg("--config").arg(&self.config).args(["node", "--supervised", "--region", self.region.as_str()]);
+        command.arg("--config").arg(&self.setting.config);
+        match &self.setting.credentials {
+            Some(credentials) => command.arg("--credentials").arg(credentials),
+            None => command.env_remove("PAYMESH_CREDENTIALS"),
+        };
+        command.args(["node", "--supervised", "--region", self.region.as_str()]);
         command.arg("--data").arg(&self.data);
         if self.json_logs {
             command.arg("--json-logs");

@@ -6,7 +6,6 @@
 
 use std::{
     io::{IsTerminal as _, stdout},
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -18,8 +17,8 @@ use tokio::{
 };
 
 use crate::{
-    args::UpArgs,
-    client,
+    args::{Setting, UpArgs},
+    certs, client,
     exit::Exit,
     output::Terminal,
     supervisor::{self, Logs, Node, Spec},
@@ -39,8 +38,11 @@ const EXIT_UNUSABLE: i32 = Exit::Unusable as i32;
 const COLOURS: [u8; 10] = [36, 33, 35, 32, 34, 96, 93, 95, 92, 94];
 
 /// Runs the command.
-pub(crate) async fn run(config: &Path, args: UpArgs) -> anyhow::Result<Exit> {
-    let topology = client::load(config)?;
+pub(crate) async fn run(setting: &Setting, args: UpArgs) -> anyhow::Result<Exit> {
+    let topology = client::load(&setting.config)?;
+    if let Some(directory) = setting.credentials.as_deref().filter(|directory| !directory.exists()) {
+        certs::make_for_now(&topology, directory)?;
+    }
     supervisor::check_ports(&topology)?;
     let terminal = Terminal::new()?;
     let (stop, stopping) = watch::channel(false);
@@ -52,7 +54,7 @@ pub(crate) async fn run(config: &Path, args: UpArgs) -> anyhow::Result<Exit> {
         let spec = Spec {
             region: region.name.clone(),
             http: region.http.clone(),
-            config: config.to_owned(),
+            setting: setting.clone(),
             data: supervisor::data_of(region, &args.data),
             json_logs: args.json_logs,
             otlp: args.otlp.clone(),

@@ -15,7 +15,7 @@ use paymesh_contract::{
     },
 };
 use paymesh_journal::{Corrupt, Holding, Segment};
-use paymesh_mesh::{Mesh, Worded, unreadable};
+use paymesh_mesh::{Call, Mesh, Worded, unreadable};
 use paymesh_shard::{Error, Shard, Shards};
 use paymesh_types::{RegionName, Sequence, ShardRef};
 use tokio::sync::Semaphore;
@@ -65,8 +65,8 @@ impl Replication {
     }
 
     /// The stream that a first message asks for.
-    async fn begin(&self, start: FollowStart, said: Streaming<FollowRequest>) -> Result<Feed, Fault> {
-        let (shard, region, holding) = self.wanted(start.shard.as_ref(), &start.region).map_err(|fault| fault.under("start"))?;
+    async fn begin(&self, start: FollowStart, said: Streaming<FollowRequest>, call: Option<&Call>) -> Result<Feed, Fault> {
+        let (shard, region, holding) = self.wanted(start.shard.as_ref(), &start.region, call).map_err(|fault| fault.under("start"))?;
         let name = shard.reference().clone();
         let after = Sequence(start.after_sequence);
         agreed(&shard, after, &start.after_hash).await?;
@@ -76,12 +76,17 @@ impl Replication {
     }
 
     /// The shard that a follower wants, and what of it that may hold.
-    fn wanted(&self, name: Option<&common::ShardRef>, region: &str) -> Result<(Shard, RegionName, Holding), Fault> {
+    fn wanted(&self, name: Option<&common::ShardRef>, region: &str, call: Option<&Call>) -> Result<(Shard, RegionName, Holding), Fault> {
         let name = name.ok_or_else(|| Fault::invalid_field("shard", "a shard is needed"))?;
         let name = ShardRef::try_from(name).map_err(|fault| fault.under("shard"))?;
         let region: RegionName = region.parse().map_err(|error| Fault::invalid_field("region", format!("{error}")))?;
         let follower = self.mesh.topology().region(&region).filter(|_| region != *self.mesh.region());
         let follower = follower.ok_or_else(|| Fault::invalid_field("region", format!("{region} is not another region of this mesh")))?;
+        // What a region may hold follows from which it is, so it is the one whose node asks, whatever the message says.
+        if let Some(node) = call.and_then(Call::node).filter(|node| **node != region) {
+            let message = format!("a node of {node} asks for what is {region}'s");
+            return Err(Fault::new(Code::PermissionDenied, "NOT_THAT_NODE", message));
+        }
         if self.mesh.topology().leader(&name) != Some(self.mesh.region()) {
             return Err(Fault::not_found("SHARD_NOT_FOUND", format!("this node does not lead shard {name}")));
         }
@@ -160,8 +165,9 @@ impl ReplicationService for Replication {
     type ReadCheckpointStream = BoxStream<'static, Result<ReadCheckpointResponse, Status>>;
 
     async fn read_checkpoint(&self, request: Request<ReadCheckpointRequest>) -> Result<Response<Self::ReadCheckpointStream>, Status> {
+        let call = Call::of(&request).cloned();
         let ReadCheckpointRequest { shard, region, root_hash, chunks } = request.into_inner();
-        let (shard, region, holding) = self.wanted(shard.as_ref(), &region)?;
+        let (shard, region, holding) = self.wanted(shard.as_ref(), &region, call.as_ref())?;
         tracing::info!(shard = %shard.reference(), follower = %region, chunks, "a follower begins with a checkpoint");
         Ok(Response::new(checkpoints::read(&shard, &holding, &root_hash, chunks).await?))
     }
@@ -169,6 +175,7 @@ impl ReplicationService for Replication {
     type FollowStream = BoxStream<'static, Result<FollowResponse, Status>>;
 
     async fn follow(&self, request: Request<Streaming<FollowRequest>>) -> Result<Response<Self::FollowStream>, Status> {
+        let call = Call::of(&request).cloned();
         let mut said = request.into_inner();
         let first = tokio::time::timeout(START_WAIT_MAX, said.message()).await;
         let first = first.map_err(|_| Status::from(Fault::invalid_field("start", "nothing was said")))?;
@@ -176,7 +183,7 @@ impl ReplicationService for Replication {
         let Some(FollowRequest { message: Some(Message::Start(start)) }) = first else {
             return Err(Fault::invalid_field("start", "the first message says what is followed").into());
         };
-        let feed = self.begin(start, said).await?;
+        let feed = self.begin(start, said, call.as_ref()).await?;
         Ok(Response::new(stream::unfold(feed, Feed::step).boxed()))
     }
 

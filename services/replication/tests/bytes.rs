@@ -6,7 +6,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use http::Request;
 use http_body_util::Full;
 use paymesh_contract::{DOMAIN, Fault, policies};
-use paymesh_mesh::Mesh;
+use paymesh_mesh::{Mesh, Security};
 use paymesh_replication::{Replicas, Replication};
 use paymesh_shard::Shards;
 use paymesh_topology::Topology;
@@ -27,7 +27,7 @@ endpoints:
 
 fn routes() -> Routes {
     let topology = Topology::parse("test", CONFIG).unwrap_or_else(|errors| panic!("{errors}"));
-    let mesh = Mesh::new(Arc::new(topology), "us_east".parse().expect("a region's name")).expect("a mesh");
+    let mesh = Mesh::new(Arc::new(topology), "us_east".parse().expect("a region's name"), Security::PlainText).expect("a mesh");
     Routes::new(Replication::new(mesh, Shards::default(), Replicas::default()).server())
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use paymesh_journal::{Holding, Identity, Journal, Store, memory::MemoryStore, sqlite::Engine};
 use paymesh_ledger::{Command, Request};
-use paymesh_mesh::{Limits, Mesh};
+use paymesh_mesh::{Limits, Mesh, Security};
 use paymesh_replication::{
     Census, Followed, Following, Heard, Remaking, Replicas, Replication,
     census::{Error, PATIENCE, PATIENCE_LONG},
@@ -66,14 +66,14 @@ impl Two {
         let following = Following::new(Followed { shard: eu(), leader: region("eu_west"), holding });
         let mut tasks = JoinSet::new();
         if serve {
-            let mesh = Mesh::new(topology.clone(), region("us_east")).expect("a mesh");
+            let mesh = Mesh::new(topology.clone(), region("us_east"), Security::PlainText).expect("a mesh");
             let service = Replication::new(mesh.clone(), Shards::default(), Replicas::new(vec![following.clone()]));
             tasks.spawn(async move {
                 let routes = Routes::new(service.server());
                 mesh.serve(routes, listener, Limits::default(), std::future::pending()).await.expect("it serves");
             });
         }
-        let (census, heard) = Census::new(Mesh::new(topology, region("eu_west")).expect("a mesh"));
+        let (census, heard) = Census::new(Mesh::new(topology, region("eu_west"), Security::PlainText).expect("a mesh"));
         tasks.spawn(census.take());
         Self { following, heard, _tasks: tasks }
     }

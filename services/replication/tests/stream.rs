@@ -24,7 +24,7 @@ use paymesh_contract::{
 };
 use paymesh_journal::{Holding, Identity, Origin, memory::MemoryStore};
 use paymesh_ledger::{Command, CreatePayment, Request as LedgerRequest};
-use paymesh_mesh::{Limits, Mesh};
+use paymesh_mesh::{Limits, Mesh, Security};
 use paymesh_replication::{Ended, Followed, Following, Remaking, Replicas, Replication, plan};
 use paymesh_shard::{Options, Replica, ReplicaOptions, Retention, Shard, Shards};
 use paymesh_topology::Topology;
@@ -91,7 +91,7 @@ impl Leader {
         let identity = identity(&name, Holding::Whole);
         let opened = Shard::open(&identity, store.open(&identity).expect("it opens"), Options::default(), Arc::new(|| Timestamp(1)));
         let opened = opened.await.expect("the shard opens");
-        let mesh = Mesh::new(topology.clone(), region("eu_west")).expect("a mesh");
+        let mesh = Mesh::new(topology.clone(), region("eu_west"), Security::PlainText).expect("a mesh");
         let shards = Shards::new(BTreeMap::from([(name, Ok(opened.clone()))]));
         let service = Replication::new(mesh.clone(), shards, Replicas::default());
         let (stop, serving) = serve(&mesh, Routes::new(service.server()), listener);
@@ -159,7 +159,7 @@ async fn follow(topology: &Arc<Topology>, store: &MemoryStore) -> (Replicas, Rep
     let journal = store.open(&identity).expect("it opens").journal;
     let options = ReplicaOptions { outcome_retention: Duration::from_secs(86_400), retention: Retention::default() };
     let replica = Replica::open(&identity, journal, None, options).await.expect("the replica opens");
-    let mesh = Mesh::new(topology.clone(), region("us_east")).expect("a mesh");
+    let mesh = Mesh::new(topology.clone(), region("us_east"), Security::PlainText).expect("a mesh");
     let following = Following::new(Followed { shard: shard("eu", 0), leader: region("eu_west"), holding });
     let replicas = Replicas::new(vec![following.clone()]);
     let (kept, at) = (replica.clone(), mesh.clone());
@@ -263,7 +263,7 @@ async fn who_may_not_follow_or_has_another_journal_is_told_so() {
     let store = MemoryStore::new(&identity(&shard("eu", 0), Holding::Whole));
     let leader = Leader::start(&topology, listens, &store).await;
     leader.fill(3).await;
-    let mesh = Mesh::new(topology.clone(), region("us_east")).expect("a mesh");
+    let mesh = Mesh::new(topology.clone(), region("us_east"), Security::PlainText).expect("a mesh");
     let hash = leader.shard.store().journal.head().await.expect("it is read").hash.expect("there is one").to_vec();
     let head = leader.shard.status().head.0;
     let start = |zone: &str, name: &str, after_sequence: u64, after_hash: &[u8]| FollowStart {
@@ -334,7 +334,7 @@ async fn a_leader_that_is_silent_is_left_and_asked_again() {
     let topology = topology([1, port]);
     let asked = Arc::new(AtomicUsize::new(0));
     let liar = Liar { messages: Mutex::new(Vec::new()), asked: asked.clone() };
-    let at = Mesh::new(topology.clone(), region("eu_west")).expect("a mesh");
+    let at = Mesh::new(topology.clone(), region("eu_west"), Security::PlainText).expect("a mesh");
     let (stop, serving) = serve(&at, Routes::new(ReplicationServiceServer::new(liar)), listens);
     let (_, replica, keeping, _mesh) = follow(&topology, &copy_store()).await;
     until("it asks again", || asked.load(Ordering::Relaxed) >= 2).await;
@@ -384,7 +384,7 @@ async fn a_leader_that_lies_is_not_believed_and_what_it_says_not_stored() {
     let store = MemoryStore::new(&identity(&shard("eu", 0), Holding::Whole));
     let leader = Leader::start(&honest, listens, &store).await;
     leader.fill(4).await;
-    let mesh = Mesh::new(honest.clone(), region("us_east")).expect("a mesh");
+    let mesh = Mesh::new(honest.clone(), region("us_east"), Security::PlainText).expect("a mesh");
     let channel = mesh.to_region(&region("eu_west")).expect("a region");
     let start = FollowStart {
         shard: Some(common::ShardRef { zone: "eu".to_owned(), shard: 0 }),
@@ -427,7 +427,7 @@ async fn a_leader_that_lies_is_not_believed_and_what_it_says_not_stored() {
         let (listens, port) = listener().await;
         let topology = topology([1, port]);
         let liar = Liar { messages: Mutex::new(vec![lie]), asked: Arc::default() };
-        let at = Mesh::new(topology.clone(), region("eu_west")).expect("a mesh");
+        let at = Mesh::new(topology.clone(), region("eu_west"), Security::PlainText).expect("a mesh");
         let (stop, serving) = serve(&at, Routes::new(ReplicationServiceServer::new(liar)), listens);
         let (replicas, replica, keeping, _mesh) = follow(&topology, &copy_store()).await;
         let ended = tokio::time::timeout(PATIENCE, keeping).await.expect("it ends").expect("it does not die");
@@ -476,12 +476,12 @@ async fn a_follower_that_is_outrun_takes_up_its_checkpoint_where_it_was_cut_off(
     let manifest = opened.store().checkpoints.latest().await.expect("it is read").expect("there is one");
     assert!(manifest.chunks.len() >= 5, "{}", manifest.chunks.len());
 
-    let mesh = Mesh::new(topology.clone(), region("us_east")).expect("a mesh");
+    let mesh = Mesh::new(topology.clone(), region("us_east"), Security::PlainText).expect("a mesh");
     let shards = || Shards::new(BTreeMap::from([(name.clone(), Ok(opened.clone()))]));
     let service = Replication::new(mesh.clone(), shards(), Replicas::default());
     let (stop, serving) = serve(&mesh, Routes::new(service.server()), listens);
     let mut copy = MemoryStore::new(&identity);
-    let at = Mesh::new(topology.clone(), region("us_west")).expect("a mesh");
+    let at = Mesh::new(topology.clone(), region("us_west"), Security::PlainText).expect("a mesh");
     let following = Following::new(Followed { shard: name.clone(), leader: region("us_east"), holding: Holding::Whole });
     let replica_options = ReplicaOptions { outcome_retention: day, retention: Retention::default() };
     let open_copy = async |copy: &MemoryStore| {
@@ -516,7 +516,7 @@ async fn a_follower_that_is_outrun_takes_up_its_checkpoint_where_it_was_cut_off(
     let leaders = store_rows(&opened.store().tables).await;
     assert_eq!(store_rows(&copy.open(&identity).expect("it opens").tables).await.len(), leaders.len());
     assert!(store_rows(&copy.open(&identity).expect("it opens").tables).await == leaders, "row by row");
-    let of_leader = replication(&Mesh::new(topology.clone(), region("us_west")).expect("a mesh"), "us_east").await;
+    let of_leader = replication(&Mesh::new(topology.clone(), region("us_west"), Security::PlainText).expect("a mesh"), "us_east").await;
     assert_eq!(of_leader.followers.len(), 1);
     keeping.abort();
     drop(stop);
@@ -544,7 +544,7 @@ async fn a_follower_across_the_border_gets_no_checkpoint() {
     let store = MemoryStore::new(&identity(&shard("eu", 0), Holding::Whole));
     let leader = Leader::start(&topology, listens, &store).await;
     leader.fill(3).await;
-    let mesh = Mesh::new(topology.clone(), region("us_east")).expect("a mesh");
+    let mesh = Mesh::new(topology.clone(), region("us_east"), Security::PlainText).expect("a mesh");
     let ask = async |name: &str| {
         let channel = mesh.to_region(&region("eu_west")).expect("a region");
         let shard = Some(common::ShardRef { zone: "eu".to_owned(), shard: 0 });
@@ -641,7 +641,7 @@ async fn the_directory_goes_everywhere_whole_and_nothing_sealed_with_it() {
         for honest in [false, true] {
             let (listens, port) = listener().await;
             let topology = topology([port, 1]);
-            let at = Mesh::new(topology.clone(), region("us_east")).expect("a mesh");
+            let at = Mesh::new(topology.clone(), region("us_east"), Security::PlainText).expect("a mesh");
             let shards = Shards::new(BTreeMap::from([(name.clone(), Ok(directory.clone()))]));
             let service = Replication::new(at.clone(), shards, Replicas::default());
             let routes = if honest { Routes::new(service.server()) } else { liar.clone() };
@@ -650,7 +650,7 @@ async fn the_directory_goes_everywhere_whole_and_nothing_sealed_with_it() {
             let options = ReplicaOptions { outcome_retention: Duration::from_secs(86_400), retention: Retention::default() };
             let replica = Replica::open(&identity, copy.journal.clone(), Some(copy), options).await.expect("it opens");
             let following = Following::new(Followed { shard: name.clone(), leader: region("us_east"), holding: Holding::Whole });
-            let (kept, mesh) = (replica.clone(), Mesh::new(topology, region("eu_west")).expect("a mesh"));
+            let (kept, mesh) = (replica.clone(), Mesh::new(topology, region("eu_west"), Security::PlainText).expect("a mesh"));
             let keeping = tokio::spawn(async move { following.run(kept, &mesh).await });
             match (sealed, honest) {
                 (false, _) => until("it is copied", || replica.tail().head() == directory.tail().head()).await,

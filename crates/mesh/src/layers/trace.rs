@@ -13,6 +13,7 @@ use opentelemetry::{
     global,
     propagation::{Extractor, Injector},
 };
+use paymesh_identity::Connected;
 use paymesh_types::RegionName;
 use tonic::body::Body;
 use tower::Service;
@@ -20,7 +21,7 @@ use tracing::{Instrument, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::{Answer, Answering};
-use crate::{body, call::Call};
+use crate::{body, call::Call, incoming::OtherEnd};
 
 /// W3C Trace Context's headers (<https://www.w3.org/TR/trace-context/>).
 const TRACE_HEADERS: [&str; 2] = ["traceparent", "tracestate"];
@@ -48,7 +49,7 @@ impl<S: Answer> Service<Request<Body>> for Trace<S> {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Answering {
-        let call = match Call::arriving(&self.region, request.uri().path(), request.headers()) {
+        let call = match Call::arriving(&self.region, request.uri().path(), request.headers(), other_end(&request)) {
             Ok(call) => call,
             Err(fault) => return Box::pin(async { Ok(body::reply(fault)) }),
         };
@@ -72,6 +73,11 @@ impl<S: Answer> Service<Request<Body>> for Trace<S> {
             .instrument(span),
         )
     }
+}
+
+/// Who is at the other end of the request's connection. None: it is in plain text, or there is none.
+fn other_end(request: &Request<Body>) -> Option<&Connected> {
+    request.extensions().get::<OtherEnd>()?.0.as_ref()
 }
 
 fn span(call: &Call, region: &RegionName, headers: &HeaderMap) -> Span {

@@ -24,7 +24,7 @@ use paymesh_contract::{
     Fault,
     directory::v1::{LookUpUsersRequest, LookUpUsersResponse, UserZone},
 };
-use paymesh_mesh::{Limits, Mesh};
+use paymesh_mesh::{Limits, Mesh, Security};
 use paymesh_topology::Topology;
 use prost::Message;
 use tokio::{
@@ -215,7 +215,7 @@ impl Node {
 
     pub fn start_with(topology: &Topology, region: &str, listener: TcpListener, wallet: Wallet, limits: Limits) -> Self {
         let port = listener.local_addr().expect("an address").port();
-        let mesh = Mesh::new(Arc::new(topology.clone()), region.parse().expect("a region")).expect("a mesh");
+        let mesh = Mesh::new(Arc::new(topology.clone()), region.parse().expect("a region"), Security::PlainText).expect("a mesh");
         let (stop, stopped) = oneshot::channel::<()>();
         let services = Routes::new(wallet).add_service(Directory).add_service(Events);
         mesh.attach(services.clone());

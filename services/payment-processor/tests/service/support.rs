@@ -19,7 +19,7 @@ use paymesh_contract::{
     wallet::v1::{DepositRequest, GetBalanceRequest, wallet_service_client::WalletServiceClient},
 };
 use paymesh_journal::{Holding, Identity, sqlite};
-use paymesh_mesh::{Mesh, MeshChannel};
+use paymesh_mesh::{Mesh, MeshChannel, Security};
 use paymesh_payment_processor::services;
 use paymesh_shard::{Clock, Copies, Options, Shard, Shards};
 use paymesh_topology::Topology;
@@ -97,7 +97,7 @@ impl Node {
             shards.insert(shard, Ok(open));
         }
         let shards = Shards::new(shards);
-        let mesh = Mesh::new(topology, region).expect("a mesh");
+        let mesh = Mesh::new(topology, region, Security::PlainText).expect("a mesh");
         mesh.attach(services(shards.clone(), copies.clone(), mesh.clone()));
         Self { _inboxes: shards.follow_each_other(), mesh, shards, copies, time, _directory: directory }
     }

@@ -45,8 +45,9 @@ pub(super) async fn run(mesh: &Mesh, payments_csv: &str) -> anyhow::Result<Optio
     anyhow::ensure!(users.len() >= 2, "the file enrols fewer than two users of zone {} with an account in EUR", reader.zone);
 
     let client = |region: &RegionName| {
-        let endpoint = topology.region(region).map(|region| format!("http://{}", region.grpc)).unwrap_or_default();
-        Client::connect([endpoint], Options::default())
+        let scheme = if mesh.trust.is_some() { "https" } else { "http" };
+        let endpoint = topology.region(region).map(|region| format!("{scheme}://{}", region.grpc)).unwrap_or_default();
+        Client::connect([endpoint], Options { trust: mesh.trust.clone(), ..Options::default() })
     };
     let (there, here) = (client(&leader)?, client(&reader.name)?);
     let mut took = Histogram::<u64>::new_with_bounds(1, TIME_MAX_US, 3).expect("the bounds are in order");

@@ -13,7 +13,7 @@ mod send;
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -31,7 +31,7 @@ use self::{
     send::{LINE_TIME_MAX, Sender},
 };
 use crate::{
-    args::SubmitArgs,
+    args::{Setting, SubmitArgs},
     client::Mesh,
     exit::{self, Exit},
     note, output, place,
@@ -69,8 +69,8 @@ enum Ending {
 }
 
 /// Runs the command.
-pub(crate) async fn run(config: &Path, args: SubmitArgs) -> anyhow::Result<Exit> {
-    let mesh = Mesh::open(config)?;
+pub(crate) async fn run(setting: &Setting, args: SubmitArgs) -> anyhow::Result<Exit> {
+    let mesh = Mesh::open(setting)?;
     let progress = match (args.no_progress_file, args.progress) {
         (true, _) => None,
         (false, Some(path)) => Some(path),

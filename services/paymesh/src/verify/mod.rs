@@ -9,7 +9,6 @@ mod copies;
 
 use std::{
     collections::BTreeMap,
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -25,7 +24,7 @@ use tonic::Code;
 
 use self::{books::Reports, copies::CopySummary};
 use crate::{
-    args::VerifyArgs,
+    args::{Setting, VerifyArgs},
     client::{self, Mesh},
     exit::Exit,
     output::{self, Table, money},
@@ -111,8 +110,8 @@ impl Trouble {
 }
 
 /// Runs the command.
-pub(crate) async fn run(config: &Path, args: VerifyArgs) -> anyhow::Result<Exit> {
-    let mesh = Mesh::open(config)?;
+pub(crate) async fn run(setting: &Setting, args: VerifyArgs) -> anyhow::Result<Exit> {
+    let mesh = Mesh::open(setting)?;
     let report = verify(&mesh).await?;
     if args.json {
         output::say_json(&report)?;

@@ -177,7 +177,12 @@ async fn pass(entries: &[Channel], sent_by: impl Fn(&Name) -> Vec<InboxCursor>) 
 /// What it said, when that is no report.
 pub(crate) async fn verify(config: &Path) -> Result<Value, Run> {
     let mut command = Command::new(PAYMESH);
-    command.env("PAYMESH_CONFIG", config).env_remove("RUST_LOG").args(["verify", "--json"]).stdin(Stdio::null());
+    command
+        .env("PAYMESH_CONFIG", config)
+        .env("PAYMESH_CREDENTIALS", config.with_file_name("credentials"))
+        .env_remove("RUST_LOG")
+        .args(["verify", "--json"])
+        .stdin(Stdio::null());
     let run = tokio::task::spawn_blocking(move || Run::from(command.output().unwrap())).await.unwrap();
     serde_json::from_str(&run.stdout).map_err(|_| run)
 }

@@ -12,6 +12,7 @@ use paymesh_contract::{
     common::v1::{Position, ReadLevel, ReadOptions},
     wallet::v1::{DepositRequest, GetBalanceRequest, GetBalanceResponse},
 };
+use paymesh_identity::Trust;
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
@@ -173,7 +174,11 @@ async fn under_load_nobody_reads_less_than_they_wrote() {
         mesh.enrol("us_east", user, "US", 0).await;
         wait_for_copy(&mesh, "us_west", user).await;
     }
-    let client = |region: &str| Client::connect([format!("http://127.0.0.1:{}", mesh.grpc_port(region))], Options::default()).unwrap();
+    let trust = Trust::load(&mesh.credentials().unwrap()).unwrap();
+    let client = |region: &str| {
+        let options = Options { trust: Some(trust.clone()), ..Options::default() };
+        Client::connect([format!("https://127.0.0.1:{}", mesh.grpc_port(region))], options).unwrap()
+    };
     let tasks: Vec<_> = (1..=6)
         .map(|user| {
             let (east, west) = (client("us_east"), client("us_west"));

@@ -17,6 +17,7 @@ use paymesh_contract::{
     payments::v1::{CreatePaymentRequest, payment_service_client::PaymentServiceClient},
     wallet::v1::{DepositRequest, GetBalanceRequest, wallet_service_client::WalletServiceClient},
 };
+use paymesh_identity::Trust;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
@@ -25,6 +26,8 @@ use uuid::Uuid;
 pub(crate) const PAYMESH: &str = env!("CARGO_BIN_EXE_paymesh");
 /// How long a node may take to be ready, on a machine that is busy with other tests.
 const READY_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a connection may take to be made, likewise.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long a line of a node's log may take to be written, likewise.
 const LOG_TIME_MAX: Duration = Duration::from_secs(10);
 /// Below the ports that the system gives to outgoing connections, so that none of those takes one between choice and use.
@@ -80,7 +83,8 @@ pub(crate) struct Launch {
 }
 
 impl TestMesh {
-    /// The configuration of these regions, with free ports. Nothing runs yet.
+    /// The configuration of these regions, with free ports. Nothing runs yet. Where there are several, they know each other by
+    /// certificates; one alone speaks in plain text.
     pub(crate) fn new(config: &str) -> Self {
         Self::on_hosts(config, |_| "127.0.0.1".to_owned())
     }
@@ -99,6 +103,10 @@ impl TestMesh {
         let mesh = Self { directory, addresses, launches: BTreeMap::new(), nodes: BTreeMap::new(), trusting: false };
         fs::create_dir(mesh.config()).unwrap();
         fs::write(mesh.config().join("regions.yaml"), format!("{config}{endpoints}")).unwrap();
+        if mesh.addresses.len() > 1 {
+            let made = mesh.run(&["certs", mesh.directory.path().join("credentials").to_str().unwrap()]);
+            assert_eq!(made.code, 0, "{made:?}");
+        }
         mesh
     }
 
@@ -111,6 +119,18 @@ impl TestMesh {
 
     pub(crate) fn config(&self) -> PathBuf {
         self.directory.path().join("region-config")
+    }
+
+    /// Where the mesh's credentials are. None: it speaks in plain text.
+    pub(crate) fn credentials(&self) -> Option<PathBuf> {
+        Some(self.directory.path().join("credentials")).filter(|directory| directory.exists())
+    }
+
+    fn set_environment(&self, command: &mut Command) {
+        command.env("PAYMESH_CONFIG", self.config()).env_remove("RUST_LOG");
+        if let Some(credentials) = self.credentials() {
+            command.env("PAYMESH_CREDENTIALS", credentials);
+        }
     }
 
     pub(crate) fn data(&self, region: &str) -> PathBuf {
@@ -152,7 +172,8 @@ impl TestMesh {
     /// The program with the mesh's configuration.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(PAYMESH);
-        command.env("PAYMESH_CONFIG", self.config()).env_remove("RUST_LOG").args(args);
+        self.set_environment(&mut command);
+        command.args(args);
         command
     }
 
@@ -213,7 +234,8 @@ impl TestMesh {
         let Some(Launch { config, before }) = self.launches.get(region) else { return self.command(&args) };
         let mut words = before.iter().map(String::as_str).chain([PAYMESH]).chain(args);
         let mut command = Command::new(words.next().unwrap());
-        command.args(words).env("PAYMESH_CONFIG", config.clone().unwrap_or_else(|| self.config())).env_remove("RUST_LOG");
+        self.set_environment(&mut command);
+        command.args(words).env("PAYMESH_CONFIG", config.clone().unwrap_or_else(|| self.config()));
         command
     }
 
@@ -292,7 +314,14 @@ impl TestMesh {
 
     /// A connection to a region's node, made when first used.
     pub(crate) fn channel(&self, region: &str) -> Channel {
-        Endpoint::from_shared(format!("http://{}", self.grpc_address(region))).unwrap().connect_lazy()
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc_address(region))).unwrap();
+        match self.credentials() {
+            None => endpoint.connect_lazy(),
+            Some(directory) => {
+                let Addresses { host, grpc, .. } = &self.addresses[region];
+                endpoint.connect_with_connector_lazy(Trust::load(&directory).unwrap().connector(host, *grpc, CONNECT_WAIT_MAX))
+            }
+        }
     }
 
     pub(crate) fn wallet(&self, region: &str) -> WalletServiceClient<Channel> {

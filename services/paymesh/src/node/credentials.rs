@@ -1,0 +1,65 @@
+//! The node's credentials: read at the start, read again when their files change, and watched as their end comes nearer.
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use paymesh_identity::Identity;
+use paymesh_mesh::{Mesh, Security};
+use paymesh_telemetry::Component;
+use paymesh_types::RegionName;
+
+use crate::{certs, exit::unusable};
+
+pub(super) const NOT_AFTER: &str = "paymesh_certificate_not_after_seconds";
+
+/// How often the files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// From when on before its end a certificate is warned about: whoever renews it has failed to by then.
+const WARN_BEFORE: Duration = Duration::from_secs(24 * 3600);
+
+/// How this node and its peers know each other.
+pub(super) fn read(directory: Option<&Path>, mesh: &str, region: &RegionName) -> anyhow::Result<Security> {
+    let Some(directory) = directory else { return Ok(Security::PlainText) };
+    let directory = certs::of_region(directory, region);
+    let identity = Identity::load(&directory, mesh, region, SystemTime::now()).map_err(unusable)?;
+    Ok(Security::Certificates(identity))
+}
+
+/// Takes new files into use, for as long as it is polled. What cannot be used is said, and what was read before stays in use.
+pub(super) async fn watch(mesh: Mesh, identity: Identity, component: Component) -> anyhow::Result<()> {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    let mut refused = None;
+    loop {
+        looks.tick().await;
+        let now = SystemTime::now();
+        // Small files, and the handshakes of a renewed connection wait for nothing here.
+        let reading = identity.clone();
+        let read = tokio::task::spawn_blocking(move || reading.reload(now).map_err(|error| error.to_string())).await?;
+        match read {
+            Ok(true) => {
+                mesh.credentials_changed();
+                tracing::info!(directory = %identity.directory().display(), "new credentials are in use");
+                refused = None;
+            }
+            Ok(false) => refused = None,
+            Err(why) => {
+                if refused.as_ref() != Some(&why) {
+                    tracing::error!(%why, "new credentials cannot be used, and those read before stay in use");
+                }
+                refused = Some(why);
+            }
+        }
+        let not_after = identity.not_after();
+        metrics::gauge!(NOT_AFTER).set(not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        match (not_after.duration_since(now), &refused) {
+            (Err(_), _) => component.unhealthy("this node's certificate has ended: others refuse its connections"),
+            (Ok(_), Some(why)) => component.warn(format!("new credentials cannot be used, and those read before stay in use: {why}")),
+            (Ok(left), None) if left < WARN_BEFORE => {
+                component.warn(format!("this node's certificate ends within {} hours", left.as_secs().div_ceil(3600)));
+            }
+            (Ok(_), None) => component.healthy(),
+        }
+    }
+}

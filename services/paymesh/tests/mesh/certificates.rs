@@ -1,0 +1,167 @@
+//! Nodes know each other by their certificates, and believe nothing else.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::stream;
+use paymesh_contract::{
+    Fault,
+    common::v1::ShardRef,
+    replication::v1::{
+        FollowRequest, FollowResponse, FollowStart, ReadCheckpointRequest, follow_request::Message,
+        replication_service_client::ReplicationServiceClient,
+    },
+};
+use paymesh_identity::Identity;
+use tonic::{
+    Code, Request, Status,
+    transport::{Channel, Endpoint},
+};
+
+use crate::support::{FOUR_REGIONS, TestMesh, payment};
+
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// A connection to a region's node from somebody with the credentials of another region.
+fn as_node_of(mesh: &TestMesh, own: &str, to: &str) -> Channel {
+    let directory = mesh.credentials().unwrap().join(own);
+    let identity = Identity::load(&directory, "test", &own.parse().unwrap(), SystemTime::now()).unwrap();
+    let connector = identity.connector(&to.parse().unwrap(), "127.0.0.1", mesh.grpc_port(to), WAIT_MAX);
+    Endpoint::from_shared(format!("http://{}", mesh.grpc_address(to))).unwrap().connect_with_connector_lazy(connector)
+}
+
+/// Follows a shard of us_east by this connection, as this region, with what a node says of the way that it came; the first answer.
+async fn follow(channel: Channel, region: &str, hops: Option<&'static str>) -> Result<Option<FollowResponse>, Status> {
+    let start =
+        FollowStart { shard: Some(ShardRef { zone: "global".to_owned(), shard: 0 }), region: region.to_owned(), ..FollowStart::default() };
+    let said = stream::iter([FollowRequest { message: Some(Message::Start(start)) }]);
+    let mut request = Request::new(futures::StreamExt::chain(said, stream::pending()));
+    say_way(&mut request, hops);
+    ReplicationServiceClient::new(channel).follow(request).await?.into_inner().message().await
+}
+
+fn say_way<T>(request: &mut Request<T>, hops: Option<&'static str>) {
+    if let Some(hops) = hops {
+        request.metadata_mut().insert("paymesh-hops", hops.parse().unwrap());
+        request.metadata_mut().insert("paymesh-entry-region", hops.parse().unwrap());
+    }
+}
+
+fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, reason: &str) {
+    let fault = Fault::from_status(&answer.unwrap_err());
+    assert_eq!((fault.code, &*fault.reason), (Code::PermissionDenied, reason), "{fault}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_is_believed_to_be_the_one_that_its_certificate_names_and_no_other() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    mesh.enrol("us_east", 10, "US", 1_000).await;
+
+    // A caller is no node, whatever it says.
+    let caller = || mesh.channel("us_east");
+    refused(follow(caller(), "us_west", None).await, "NODES_ONLY");
+    refused(follow(caller(), "us_west", Some("us_west")).await, "NOT_THAT_NODE");
+    let mut request = Request::new(payment(10, 12, 1));
+    say_way(&mut request, Some("us_west"));
+    let mut payments = paymesh_contract::payments::v1::payment_service_client::PaymentServiceClient::new(caller());
+    refused(payments.create_payment(request).await, "NOT_THAT_NODE");
+    let checkpoint = ReadCheckpointRequest {
+        shard: Some(ShardRef { zone: "global".to_owned(), shard: 0 }),
+        region: "us_west".to_owned(),
+        ..ReadCheckpointRequest::default()
+    };
+    refused(ReplicationServiceClient::new(caller()).read_checkpoint(checkpoint.clone()).await, "NODES_ONLY");
+
+    // A node of a zone that may not hold the other's entries, which says that it is one that may.
+    let other_zone = || as_node_of(&mesh, "eu_west", "us_east");
+    refused(follow(other_zone(), "us_west", Some("us_west")).await, "NOT_THAT_NODE");
+    refused(follow(other_zone(), "us_west", Some("eu_west")).await, "NOT_THAT_NODE");
+    refused(follow(other_zone(), "us_west", None).await, "NODES_ONLY");
+    let mut request = Request::new(checkpoint);
+    say_way(&mut request, Some("eu_west"));
+    refused(ReplicationServiceClient::new(other_zone()).read_checkpoint(request).await, "NOT_THAT_NODE");
+
+    // The one that it is gets what that may hold.
+    let segments = |answer: Option<FollowResponse>| answer.unwrap().segments.len();
+    assert!(segments(follow(as_node_of(&mesh, "us_west", "us_east"), "us_west", Some("us_west")).await.unwrap()) > 0);
+
+    // Who dials a region hangs up on another's node.
+    let directory = mesh.credentials().unwrap().join("us_west");
+    let identity = Identity::load(&directory, "test", &"us_west".parse().unwrap(), SystemTime::now()).unwrap();
+    let astray = identity.connector(&"eu_west".parse().unwrap(), "127.0.0.1", mesh.grpc_port("us_east"), WAIT_MAX);
+    let astray = Endpoint::from_shared(format!("http://{}", mesh.grpc_address("us_east"))).unwrap().connect_with_connector_lazy(astray);
+    let status = follow(astray, "us_west", Some("us_west")).await.unwrap_err();
+    assert!(format!("{status:?}").contains("is that of spiffe://test/region/us_east/node"), "{status:?}");
+
+    // In plain text nobody is anybody.
+    let plain = Endpoint::from_shared(format!("http://{}", mesh.grpc_address("us_east"))).unwrap().connect_lazy();
+    let status = follow(plain, "us_west", Some("us_west")).await.unwrap_err();
+    assert!(std::error::Error::source(&status).is_some(), "the connection ends before there is an answer: {status:?}");
+    let metrics = mesh.http("us_east", "/metrics").unwrap().1;
+    let handshakes = metrics.lines().find(|line| line.starts_with("paymesh_connections_refused_total") && line.contains("why=\"tls\""));
+    assert!(handshakes.is_some(), "{metrics}");
+    mesh.assert_books();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_certificates_are_taken_into_use_and_no_stream_ends() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    for user in [10, 12] {
+        mesh.enrol("us_east", user, "US", 1_000).await;
+    }
+    let not_after = |region: &str| value(&mesh, region, "paymesh_certificate_not_after_seconds");
+    let reconnects = |region: &str| value(&mesh, region, "paymesh_replica_reconnects_total");
+    let before: Vec<_> = mesh.regions().iter().map(|region| (not_after(region), reconnects(region))).collect();
+    let renewed = mesh.run(&["certs", "--hours", "4000", mesh.credentials().unwrap().to_str().unwrap()]);
+    assert_eq!(renewed.code, 0, "{renewed:?}");
+    let deadline = Instant::now() + WAIT_MAX;
+    for (region, (not_after_then, _)) in mesh.regions().iter().zip(&before) {
+        while not_after(region) <= *not_after_then {
+            assert!(Instant::now() < deadline, "{region} still has its old certificate");
+            mesh.payments("us_west").create_payment(payment(10, 12, 1)).await.unwrap();
+        }
+    }
+    for region in mesh.regions() {
+        mesh.payments(&region).create_payment(payment(10, 12, 1)).await.unwrap();
+    }
+    let after: Vec<_> = mesh.regions().iter().map(|region| reconnects(region)).collect();
+    assert_eq!(after, before.iter().map(|(_, reconnects)| *reconnects).collect::<Vec<_>>(), "no replica lost its stream");
+
+    // Files that cannot be used are said, and change nothing.
+    let key = mesh.credentials().unwrap().join("us_east").join("tls.key");
+    std::fs::write(&key, "no key").unwrap();
+    let health = || mesh.http("us_east", "/health").unwrap();
+    while !health().1.contains("has no private key") {
+        assert!(Instant::now() < deadline + WAIT_MAX, "{}", health().1);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(health().0, 200, "it still works: {}", health().1);
+    mesh.payments("us_west").create_payment(payment(10, 12, 1)).await.unwrap();
+    mesh.assert_books();
+}
+
+/// The sum of a metric's values, over its labels.
+fn value(mesh: &TestMesh, region: &str, name: &str) -> f64 {
+    let metrics = mesh.http(region, "/metrics").unwrap().1;
+    let lines = metrics.lines().filter(|line| line.starts_with(name));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+#[test]
+fn a_node_with_credentials_that_do_not_fit_does_not_start_and_says_which_file() {
+    let mesh = TestMesh::new(FOUR_REGIONS);
+    let credentials = mesh.credentials().unwrap();
+    let (east, west) = (credentials.join("us_east"), credentials.join("us_west"));
+    let start = |wanted: &str| {
+        let run = mesh.run(&["node", "--region", "us_east", "--data", mesh.data("us_east").to_str().unwrap()]);
+        assert!(run.code == 2 && run.stderr.contains(wanted), "{wanted:?}: {run:?}");
+    };
+    std::fs::copy(west.join("tls.key"), east.join("tls.key")).unwrap();
+    start("us_east/tls.key: is not the key of the certificate beside it");
+    std::fs::copy(west.join("tls.crt"), east.join("tls.crt")).unwrap();
+    start("us_east/tls.crt: is that of spiffe://test/region/us_west/node; this node is spiffe://test/region/us_east/node");
+    std::fs::remove_file(east.join("ca.crt")).unwrap();
+    start("us_east/ca.crt: cannot be read");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    std::fs::set_permissions(east.join("tls.key"), open).unwrap();
+    start("us_east/tls.key: its mode is 644");
+}
