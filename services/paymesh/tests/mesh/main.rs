@@ -11,6 +11,7 @@ mod corruption;
 mod crowd;
 mod demo;
 mod disk;
+mod diverged;
 mod forwarding;
 mod kill;
 mod logs;
