@@ -96,8 +96,8 @@ Exit codes:
     ///   id,kind,user,counterparty,amount,currency,country,via,reference
     ///
     ///   id            any text of 1 to 128 bytes, unique in the namespace
-    ///   kind          enrol, deposit, withdrawal, payment or transfer; a transfer
-    ///                 is a payment between two users, captured at once as well
+    ///   kind          enrol, deposit, withdrawal, payment or transfer; the last
+    ///                 two are one thing: money from one user to another, at once
     ///   user          whose account: a whole number from 1 on
     ///   counterparty  the payee, of payments and transfers only
     ///   amount        a decimal, with no more digits than the currency has
@@ -115,9 +115,9 @@ Exit codes:
     /// rest goes on; so are the first 20 declined lines at the end. The request id of a line is derived from its id and the
     /// namespace, and from nothing else: submitting the same file again, from
     /// wherever, changes nothing for as long as the mesh keeps outcomes (7 days by
-    /// default). A file that was interrupted goes on where it was when it is
-    /// submitted again to the same mesh; a file that is done starts again from its
-    /// first line.
+    /// default); the summary counts such lines as replays, declined or not. A file
+    /// that was interrupted goes on where it was when it is submitted again to the
+    /// same mesh; a file that is done starts again from its first line.
     #[command(
         verbatim_doc_comment,
         after_long_help = "\
@@ -126,10 +126,16 @@ Examples:
   paymesh submit --json report.json --strict payments.csv
   paymesh submit --namespace march march.csv
 
+The JSON has the summary's counts: lines = accepted + replays + declined +
+failed, resumed_lines of them by the runs that this one went on from, and
+replays_declined of the replays; declines has declined + replays_declined by
+reason. The rest is of this run alone: kinds (accepted lines), declined_payments,
+declined_lines, failures (with how many more are not listed), and times.
+
 Exit codes:
   0  every line was accepted, or declined without --strict
-  1  a line failed, or the run was interrupted (a second Ctrl-C does not wait
-     for lines in flight)
+  1  a line failed or, with --strict, was declined; or the run was interrupted
+     (a second Ctrl-C does not wait for lines in flight)
   2  the file's header or an option cannot be used; nothing was sent
   3  the mesh does not answer; the file goes on when submitted again"
     )]
@@ -268,7 +274,7 @@ pub(crate) struct SubmitArgs {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) in_flight: u16,
 
-    /// Counts a declined payment or withdrawal as a failure
+    /// Ends with code 1 if a line was declined, by this run or, as a replay, before
     #[arg(long)]
     pub(crate) strict: bool,
 

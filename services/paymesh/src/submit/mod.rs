@@ -95,8 +95,8 @@ pub(crate) async fn run(setting: &Setting, args: SubmitArgs) -> anyhow::Result<E
             return Ok(Exit::Unreachable);
         }
     }
-    // Repeated declines count as well: a strict run that failed fails again.
-    let declined = report.tally.declined > 0 || !report.declines.is_empty();
+    // Replays count as well: a strict run that failed fails again.
+    let declined = report.tally.declined_ever() > 0;
     let failed = report.tally.failed > 0 || !report.finished || (args.strict && declined);
     Ok(if failed { Exit::Failed } else { Exit::Good })
 }

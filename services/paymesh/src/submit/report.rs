@@ -52,22 +52,55 @@ impl Outcome {
     }
 }
 
-/// Counts of lines.
+/// Counts of lines. A replay is a line whose answer, accepted or declined, had been recorded before the run began: playing it again
+/// changed nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tally {
-    /// Done by this run.
+    /// Accepted, replays not included.
     pub(crate) accepted: u64,
-    /// Had been recorded by an earlier run, which changed nothing now; declined ones included.
+    /// Accepted or declined before.
     pub(crate) replays: u64,
-    /// Declined by this run.
+    /// Of the replays, those that were declined.
+    pub(crate) replays_declined: u64,
+    /// Declined, replays not included.
     pub(crate) declined: u64,
     /// Failed, bad lines included.
     pub(crate) failed: u64,
+    /// The declined, replays included, by reason.
+    pub(crate) declines: BTreeMap<String, u64>,
 }
 
 impl Tally {
     pub(crate) fn lines(&self) -> u64 {
         self.accepted + self.replays + self.declined + self.failed
+    }
+
+    /// How many were declined, now or before: the sum of the reasons.
+    pub(crate) fn declined_ever(&self) -> u64 {
+        self.declined + self.replays_declined
+    }
+
+    fn decline(&mut self, reason: &str, replay: bool) {
+        if replay {
+            self.replays += 1;
+            self.replays_declined += 1;
+        } else {
+            self.declined += 1;
+        }
+        *self.declines.entry(reason.to_owned()).or_default() += 1;
+    }
+
+    /// With what other lines came to.
+    fn plus(mut self, more: &Self) -> Self {
+        self.accepted += more.accepted;
+        self.replays += more.replays;
+        self.replays_declined += more.replays_declined;
+        self.declined += more.declined;
+        self.failed += more.failed;
+        for (reason, lines) in &more.declines {
+            *self.declines.entry(reason.clone()).or_default() += lines;
+        }
+        self
     }
 }
 
@@ -108,7 +141,6 @@ pub(crate) struct Counts {
     pub(crate) before: Tally,
     /// Of this run.
     pub(crate) tally: Tally,
-    pub(crate) declines: BTreeMap<String, u64>,
     pub(crate) kinds: BTreeMap<&'static str, u64>,
     pub(crate) declined_payments: u64,
     pub(crate) declined_lines: Vec<ListedLine>,
@@ -124,7 +156,6 @@ impl Counts {
         Self {
             before,
             tally: Tally::default(),
-            declines: BTreeMap::new(),
             kinds: BTreeMap::new(),
             declined_payments: 0,
             declined_lines: Vec::new(),
@@ -152,12 +183,7 @@ impl Counts {
                 }
             }
             End::Declined { reason, replay } => {
-                if *replay {
-                    self.tally.replays += 1;
-                } else {
-                    self.tally.declined += 1;
-                }
-                *self.declines.entry(reason.clone()).or_default() += 1;
+                self.tally.decline(reason, *replay);
                 self.declined_payments += u64::from(outcome.kind == Some("payment"));
                 if self.declined_lines.len() < LINES_LISTED_MAX {
                     self.declined_lines.push(ListedLine { line, reason: reason.clone() });
@@ -179,12 +205,7 @@ impl Counts {
 
     /// Of this run and of the lines before it.
     pub(crate) fn overall(&self) -> Tally {
-        Tally {
-            accepted: self.before.accepted + self.tally.accepted,
-            replays: self.before.replays + self.tally.replays,
-            declined: self.before.declined + self.tally.declined,
-            failed: self.before.failed + self.tally.failed,
-        }
+        self.before.clone().plus(&self.tally)
     }
 
     /// The report of a run that took `elapsed`.
@@ -204,9 +225,8 @@ impl Counts {
                 .iter()
                 .map(|(region, histogram)| (region.clone(), EntryReport { lines: histogram.len(), latency: Latency::of(histogram) }))
                 .collect(),
-            declined_lines_not_listed: self.declines.values().sum::<u64>().saturating_sub(self.declined_lines.len() as u64),
+            declined_lines_not_listed: self.tally.declined_ever().saturating_sub(self.declined_lines.len() as u64),
             declined_lines: self.declined_lines,
-            declines: self.declines,
             kinds: self.kinds,
             declined_payments: self.declined_payments,
             failures_not_listed: self.tally.failed.saturating_sub(self.failures.len() as u64),
@@ -232,13 +252,11 @@ pub(crate) struct Report {
     pub(crate) resumed_lines: u64,
     #[serde(flatten)]
     pub(crate) tally: Tally,
-    /// Accepted lines of this run by kind.
+    /// Accepted lines of this run by kind, replays included; a transfer is a payment.
     pub(crate) kinds: BTreeMap<&'static str, u64>,
-    /// Declined payments of this run, repeated ones included; withdrawals are not.
+    /// Declined payments of this run, replays included; withdrawals are not.
     pub(crate) declined_payments: u64,
-    /// Declined lines of this run by reason.
-    pub(crate) declines: BTreeMap<String, u64>,
-    /// The first of them.
+    /// The first declined lines of this run, replays included.
     pub(crate) declined_lines: Vec<ListedLine>,
     pub(crate) declined_lines_not_listed: u64,
     pub(crate) elapsed_ms: u64,
@@ -256,19 +274,31 @@ pub(crate) struct Report {
 impl Report {
     /// Prints it.
     pub(crate) fn say(&self) {
-        let Tally { accepted, replays, declined, failed } = self.tally;
-        say!("{} lines: {accepted} accepted, {replays} replays, {declined} declined, {failed} failed", self.lines);
-        if self.resumed_lines > 0 {
-            say!("  {} of them by earlier runs of the same file", self.resumed_lines);
-        }
-        for (reason, lines) in &self.declines {
-            say!("  declined for {reason}: {lines}");
-        }
+        say!("{}", self.summary());
         say!("{} lines a second, {}.{} s in all", self.rate_per_second, self.elapsed_ms / 1_000, self.elapsed_ms % 1_000 / 100);
         let table = self.latencies();
         if !table.is_empty() {
             say!("{table}");
         }
+    }
+
+    /// What became of all lines.
+    fn summary(&self) -> String {
+        let Tally { accepted, replays, replays_declined, declined, failed, declines } = &self.tally;
+        let mut text = format!("{} lines: {accepted} accepted, {replays} replays, {declined} declined, {failed} failed", self.lines);
+        if self.resumed_lines > 0 {
+            text.push_str(&format!("\n  {} of them by earlier runs of the same file", self.resumed_lines));
+        }
+        if *replays > 0 {
+            text.push_str("\n  replays were answered before this run, and changed nothing");
+        }
+        if *replays_declined > 0 {
+            text.push_str(&format!("; {replays_declined} of them had been declined"));
+        }
+        for (reason, lines) in declines {
+            text.push_str(&format!("\n  declined for {reason}: {lines}"));
+        }
+        text
     }
 
     /// How long lines took, by the region that they entered at. One that no line entered at is left out: nothing took no time.
@@ -290,7 +320,8 @@ impl Report {
         for ListedLine { line, reason } in self.declined_lines.iter().take(DECLINED_SHOWN_MAX) {
             say!("line {line}: declined for {reason}");
         }
-        let more = self.declines.values().sum::<u64>().saturating_sub(DECLINED_SHOWN_MAX as u64);
+        let declined = self.declined_lines.len() as u64 + self.declined_lines_not_listed;
+        let more = declined.saturating_sub(DECLINED_SHOWN_MAX as u64);
         if more > 0 {
             say!("and {more} more declined lines; --json lists up to {LINES_LISTED_MAX}");
         }
@@ -300,6 +331,41 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn declined(replay: bool) -> Outcome {
+        let end = End::Declined { reason: "INSUFFICIENT_FUNDS".to_owned(), replay };
+        Outcome { region: None, end, took: Duration::ZERO, kind: Some("payment"), moved: None, position: None }
+    }
+
+    #[test]
+    fn the_reasons_add_up_to_the_declined_and_to_the_replays_that_had_been() {
+        let mut first = Counts::new(Tally::default(), std::iter::empty());
+        first.add(2, &declined(false));
+        first.add(3, &declined(false));
+        let before = first.overall();
+        assert_eq!(
+            first.report(true, Duration::from_secs(1)).summary(),
+            "2 lines: 0 accepted, 0 replays, 2 declined, 0 failed\n  declined for INSUFFICIENT_FUNDS: 2"
+        );
+        // A run that goes on after those, and comes to lines that an earlier one had sent.
+        let mut counts = Counts::new(before, std::iter::empty());
+        counts.add(4, &declined(true));
+        let end = End::Accepted { replay: true };
+        counts.add(5, &Outcome { end, ..declined(true) });
+        counts.add(6, &declined(false));
+        let report = counts.report(true, Duration::from_secs(1));
+        assert_eq!(
+            report.summary(),
+            "5 lines: 0 accepted, 2 replays, 3 declined, 0 failed\n  2 of them by earlier runs of the same file\n  \
+             replays were answered before this run, and changed nothing; 1 of them had been declined\n  \
+             declined for INSUFFICIENT_FUNDS: 4"
+        );
+        let json = serde_json::to_value(&report).expect("it is plain");
+        let of = |name: &str| json[name].as_u64().expect("a number");
+        assert_eq!(json["declines"]["INSUFFICIENT_FUNDS"].as_u64(), Some(of("declined") + of("replays_declined")));
+        assert_eq!(of("lines"), of("accepted") + of("replays") + of("declined") + of("failed"));
+        assert_eq!((of("declined_lines_not_listed"), json["declined_lines"].as_array().map(Vec::len)), (0, Some(2)), "of this run");
+    }
 
     #[test]
     fn a_region_that_no_line_entered_at_has_no_latency() {

@@ -18,7 +18,7 @@ use super::report::Tally;
 use crate::exit;
 
 /// Of the form below.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The end of a line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -29,7 +29,7 @@ async fn enrol(mesh: &TestMesh) {
     }
 }
 
-async fn until_balance(mesh: &TestMesh, via: &str, user: u64, minor: i64) {
+pub(crate) async fn until_balance(mesh: &TestMesh, via: &str, user: u64, minor: i64) {
     let deadline = Instant::now() + WAIT_MAX;
     loop {
         let read = mesh.wallet(via).get_balance(GetBalanceRequest { user_id: user, read: None }).await;
@@ -77,7 +77,7 @@ fn gauge(mesh: &TestMesh, region: &str, name: &str, shard: &str) -> Option<Strin
     line.rsplit(' ').next().map(str::to_owned)
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     let _ = fs::remove_dir_all(to);
     assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
 }

@@ -12,6 +12,7 @@ mod corruption;
 mod crowd;
 mod demo;
 mod disk;
+mod diverged;
 mod forwarding;
 mod kill;
 mod logs;

@@ -116,6 +116,9 @@ fn a_declined_payment_is_counted_and_fails_the_run_only_when_strict() {
     let report = report(&mesh, "declined.json");
     assert_eq!(report["declined_lines"], serde_json::json!([{"line": 4, "reason": "INSUFFICIENT_FUNDS"}]), "{report}");
     assert_eq!(report["declined_lines_not_listed"], 0);
+    let counts = ["accepted", "replays", "replays_declined", "declined", "failed"].map(|name| report[name].as_u64());
+    assert_eq!((counts, &report["declines"]), ([0, 3, 1, 0, 0].map(Some), &serde_json::json!({"INSUFFICIENT_FUNDS": 1})), "{report}");
+    assert!(run.stdout.contains("3 replays, 0 declined") && run.stdout.contains("1 of them had been declined"), "{run:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
