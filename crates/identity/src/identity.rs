@@ -121,14 +121,13 @@ impl Identity {
             authorities: current.authorities.clone(),
             provider: current.provider.clone(),
         };
-        let mut config = ClientConfig::builder_with_provider(current.provider.clone())
+        let config = ClientConfig::builder_with_provider(current.provider.clone())
             .with_protocol_versions(&[&TLS13])
             .map_err(io::Error::other)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(current.certificate.clone());
-        configure(&mut config);
-        connect(config, host, stream).await
+        connect(configured(config), host, stream).await
     }
 
     fn current(&self) -> Arc<Loaded> {
@@ -221,20 +220,21 @@ fn rough(time: Duration) -> String {
     }
 }
 
-fn configure(config: &mut ClientConfig) {
+fn configured(mut config: ClientConfig) -> Arc<ClientConfig> {
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
     config.resumption = Resumption::disabled();
+    Arc::new(config)
 }
 
-async fn connect(config: ClientConfig, host: &str, stream: TcpStream) -> io::Result<client::TlsStream<TcpStream>> {
+async fn connect(config: Arc<ClientConfig>, host: &str, stream: TcpStream) -> io::Result<client::TlsStream<TcpStream>> {
     let host = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    TlsConnector::from(Arc::new(config)).connect(host, stream).await
+    TlsConnector::from(config).connect(host, stream).await
 }
 
 /// Whom a caller of the mesh believes: it calls nodes by their hosts' names, as any stock client does.
 #[derive(Debug, Clone)]
 pub struct Trust {
-    config: ClientConfig,
+    config: Arc<ClientConfig>,
 }
 
 impl Trust {
@@ -249,9 +249,7 @@ impl Trust {
             .map_err(|error| file.unusable(error.to_string()))?
             .with_root_certificates(file.authorities()?)
             .with_no_client_auth();
-        let mut trust = Self { config };
-        configure(&mut trust.config);
-        Ok(trust)
+        Ok(Self { config: configured(config) })
     }
 
     /// A connection to the node at this host, whose certificate must name it.
