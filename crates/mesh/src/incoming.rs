@@ -133,6 +133,16 @@ impl Connection {
             Wire::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
+
+    /// Counts, once, a connection in TLS that ends before it has begun: what is read or written first shakes hands.
+    fn noted<T>(&mut self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let (Poll::Ready(Err(error)), Wire::Tls(_), Some(_)) = (&done, &self.wire, &self.preface) {
+            self.preface = None;
+            metrics::counter!(REFUSED, "why" => "tls").increment(1);
+            tracing::debug!(%error, "a connection ended before it had begun");
+        }
+        done
+    }
 }
 
 impl AsyncRead for Connection {
@@ -145,13 +155,8 @@ impl AsyncRead for Connection {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the connection did not begin in time")));
         }
         let before = buffer.filled().len();
-        if let Err(error) = ready!(this.poll_wire_read(cx, buffer)) {
-            if matches!(this.wire, Wire::Tls(_)) {
-                metrics::counter!(REFUSED, "why" => "tls").increment(1);
-                tracing::debug!(%error, "a connection ended before it had begun");
-            }
-            return Poll::Ready(Err(error));
-        }
+        let read = this.poll_wire_read(cx, buffer);
+        ready!(this.noted(read))?;
         let came = buffer.filled().len() - before;
         if let Some(preface) = &mut this.preface {
             preface.bytes = preface.bytes.saturating_sub(came);
@@ -163,17 +168,19 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.wire {
+        let written = match &mut self.wire {
             Wire::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Wire::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
+        };
+        self.noted(written)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match &mut self.wire {
+        let written = match &mut self.wire {
             Wire::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
             Wire::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
-        }
+        };
+        self.noted(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -184,10 +191,11 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.wire {
+        let flushed = match &mut self.wire {
             Wire::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Wire::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        };
+        self.noted(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

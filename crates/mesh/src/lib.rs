@@ -10,8 +10,8 @@
 //! streams and connections are bounded, each apart from the others ([`Limits`]); the mesh keeps nothing of a request's content
 //! in logs, spans or metrics.
 //!
-//! Left to others: what the services answer; who the caller is. Until nodes have credentials, anyone who reaches the
-//! listener can set the headers by which nodes speak to each other (see [`Call`]); the binary listens on loopback only.
+//! Left to others: what the services answer; who the caller is, and what a caller may do. Which node is at the other end of a connection is
+//! known from its certificate ([`Security`]); in plain text, which is for loopback, whoever reaches the listener is believed.
 
 #![forbid(unsafe_code)]
 

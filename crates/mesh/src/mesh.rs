@@ -305,7 +305,7 @@ pub fn describe_metrics() {
         "1 while something comes from another region's node, 0 from when nothing has for three seconds: calls to it are refused then"
     );
     metrics::describe_counter!(SHED, "Calls refused because too many were in progress");
-    metrics::describe_counter!(incoming::REFUSED, "Connections that were closed or not accepted, by why: limit, preface, accept");
+    metrics::describe_counter!(incoming::REFUSED, "Connections that were closed or not accepted, by why: limit, preface, accept, tls");
     metrics::describe_counter!(
         directory::MISSES,
         "Users whose zone was not in memory: it is looked up in a copy of the directory, or asked for"

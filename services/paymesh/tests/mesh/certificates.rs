@@ -96,9 +96,13 @@ async fn a_region_is_believed_to_be_the_one_that_its_certificate_names_and_no_ot
     let plain = Endpoint::from_shared(format!("http://{}", mesh.grpc_address("us_east"))).unwrap().connect_lazy();
     let status = follow(plain, "us_west", Some("us_west")).await.unwrap_err();
     assert!(std::error::Error::source(&status).is_some(), "the connection ends before there is an answer: {status:?}");
-    let metrics = mesh.http("us_east", "/metrics").unwrap().1;
-    let handshakes = metrics.lines().find(|line| line.starts_with("paymesh_connections_refused_total") && line.contains("why=\"tls\""));
-    assert!(handshakes.is_some(), "{metrics}");
+    let deadline = Instant::now() + WAIT_MAX;
+    let counted =
+        || mesh.http("us_east", "/metrics").unwrap().1.contains("paymesh_connections_refused_total{region=\"us_east\",why=\"tls\"}");
+    while !counted() {
+        assert!(Instant::now() < deadline, "{}", mesh.http("us_east", "/metrics").unwrap().1);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     mesh.assert_books();
 }
 
