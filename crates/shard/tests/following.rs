@@ -4,6 +4,7 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
+use futures::FutureExt as _;
 use paymesh_journal::{
     Holding, Identity, Segment, SegmentBuilder, Store,
     memory::{Fault, MemoryStore, Operation},
@@ -365,6 +366,21 @@ async fn what_storage_fails_to_take_is_offered_again_and_not_twice() {
             assert_eq!(segments(replica.tail(), Sequence(0)).await, whole, "{fault:?}, {blind}");
         }
     }
+}
+
+/// It is asked for with every message of the leader's.
+#[tokio::test]
+async fn whether_a_copy_is_past_the_one_set_aside_does_not_wait_for_what_is_being_added() {
+    let (_disk, shard) = leader().await;
+    let store = MemoryStore::new(&identity(&eu(0)));
+    let replica = open(&Disk::Memory(store.clone()), Holding::Whole, false).await;
+    store.hold_appends();
+    let (adding, sent) = (replica.clone(), segments(shard.tail(), Sequence(0)).await);
+    let adding = tokio::spawn(async move { adding.add(sent).await });
+    store.append_waits().await;
+    assert!(replica.vouch_if_past().now_or_never().is_some());
+    store.release_appends();
+    adding.await.expect("it does not die").expect("they are added");
 }
 
 /// A bit on the leader's disk must not make an entry one that concerns nobody.
