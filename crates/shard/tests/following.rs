@@ -2,13 +2,12 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use paymesh_journal::{
     Holding, Identity, Segment, SegmentBuilder, Store,
     memory::{Fault, MemoryStore, Operation},
-    sqlite::Engine,
 };
 use paymesh_ledger::{Body, Entry};
 use paymesh_shard::{AddError, Options, Replica, ReplicaOptions, Retention, Shard, Tail};
@@ -413,35 +412,4 @@ fn other_shard() -> Segment {
         reference: String::new(),
     });
     builder.finish()
-}
-
-/// Segments are added and that is noted in two commits: a crash between them leaves a copy that has shown what it had to.
-#[tokio::test]
-async fn a_copy_that_has_come_past_the_one_set_aside_is_known_to_also_where_that_could_not_be_noted() {
-    let (_disk, shard) = leader().await;
-    let sent = segments(shard.tail(), Sequence(0)).await;
-    let arcs: Vec<_> = sent.iter().cloned().map(Arc::new).collect();
-    let directory = tempfile::tempdir().expect("a folder");
-    let identity = Identity { holding: Holding::Whole, ..identity(&eu(0)) };
-    let engine = Engine::new(directory.path());
-    let options = ReplicaOptions { outcome_retention: Duration::from_secs(86_400), retention: Retention::default() };
-    let open = async || {
-        let store = engine.store(&identity).await.expect("it opens");
-        let opened = Replica::open(&identity, store.journal.clone(), Some(store.clone()), options).await;
-        (store, opened)
-    };
-    let (_, first) = open().await;
-    let first = first.expect("it opens");
-    first.add(sent[..3].to_vec()).await.expect("they are added");
-    first.close().await;
-    engine.set_aside(&eu(0), paymesh_types::Timestamp(1), true).await.expect("it is set aside");
-
-    let (store, second) = open().await;
-    let second = second.expect("it opens");
-    assert_eq!(second.witness(), Some((sent[2].last(), sent[2].hash)));
-    second.close().await;
-    store.journal.extend(&arcs[..4]).await.expect("they are added");
-    let (store, third) = open().await;
-    assert_eq!(third.expect("it opens").witness(), None);
-    assert_eq!(store.journal.witness().await.expect("it is read"), None);
 }
