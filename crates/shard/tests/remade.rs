@@ -5,9 +5,9 @@ mod support;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use paymesh_journal::{Segment, Store, checkpoint, sqlite::Engine};
-use paymesh_shard::{Error, Replica, ReplicaOptions, Retention, Shard};
+use paymesh_shard::{AddError, Error, Replica, ReplicaOptions, Retention, Shard};
 use paymesh_types::{Sequence, Timestamp};
-use support::{Disk, all, deposit, enrol, eu, identity, pay};
+use support::{Disk, all, deposit, enrol, eu, identity, pay, raw};
 
 const OPTIONS: ReplicaOptions =
     ReplicaOptions { outcome_retention: Duration::from_secs(86_400), retention: Retention { time: None, bytes: None } };
@@ -77,6 +77,35 @@ async fn a_copy_that_is_not_set_aside_as_a_whole_leaves_nothing_to_the_next() {
         third.close().await;
         assert!(kept(directory.path(), stays), "{stays}");
     }
+}
+
+/// What is damaged is not what the next copy is measured by; what is not damaged is.
+#[tokio::test]
+async fn a_copy_whose_last_segment_was_damaged_is_made_anew_of_the_same_history_and_of_no_other() {
+    let ((_one, ours), (_other, theirs)) = (history().await, history().await);
+    let last = ours.last().expect("there are some");
+    let disk = Disk::sqlite();
+    let Disk::Sqlite(directory) = &disk else { panic!("it is one") };
+    let engine = Engine::new(directory.path());
+    let (_, first) = open(&engine).await;
+    let first = first.expect("it opens");
+    first.add(ours.clone()).await.expect("they are added");
+    first.close().await;
+    let damage = sqlx::query("UPDATE segments SET hash = zeroblob(32) WHERE first = ?").bind(last.first.0.cast_signed());
+    assert_eq!(damage.execute(&mut raw(&disk, "journal.sqlite").await).await.expect("it is damaged").rows_affected(), 1);
+    let (store, damaged) = open(&engine).await;
+    assert!(matches!(damaged, Err(Error::Storage { source: paymesh_journal::Error::Corrupt(_), .. })), "{damaged:?}");
+    store.tables.close().await;
+    store.checkpoints.close().await;
+    engine.set_aside(&eu(0), Timestamp(1), true).await.expect("it is set aside");
+
+    let (_, second) = open(&engine).await;
+    let second = second.expect("it opens");
+    let refused = second.add(theirs).await;
+    assert!(matches!(&refused, Err(AddError::BadSegment(corrupt)) if corrupt.what.contains("another history")), "{refused:?}");
+    second.add(ours.clone()).await.expect("it is the same history");
+    assert_eq!((second.end().await.sequence, second.witness()), (last.last(), None));
+    second.close().await;
 }
 
 /// Whether a file was kept under another name.
