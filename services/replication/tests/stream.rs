@@ -498,7 +498,8 @@ async fn a_follower_that_is_outrun_takes_up_its_checkpoint_where_it_was_cut_off(
     for (passes, chunks) in [(3, 2), (2, 4)] {
         copy.fail_after(passes, paymesh_journal::memory::Operation::Checkpoint, paymesh_journal::memory::Fault::PowerCutBefore);
         let store = copy.open(&identity).expect("it opens");
-        let cut = tokio::time::timeout(Duration::from_millis(1_500), following.bootstrap(&store.journal, Some(&store.checkpoints), &at));
+        let cut =
+            tokio::time::timeout(Duration::from_millis(1_500), following.bootstrap(&store.journal, Some(&store.checkpoints), &at, false));
         assert!(cut.await.is_err(), "it tries on while its machine is down");
         copy = copy.crash();
         let store = copy.open(&identity).expect("it opens");
@@ -507,7 +508,7 @@ async fn a_follower_that_is_outrun_takes_up_its_checkpoint_where_it_was_cut_off(
         assert_eq!(store.journal.head().await.expect("it is read").sequence, Sequence(0), "nothing begins before all is there");
     }
     let store = copy.open(&identity).expect("it opens");
-    following.bootstrap(&store.journal, Some(&store.checkpoints), &at).await.expect("it begins");
+    following.bootstrap(&store.journal, Some(&store.checkpoints), &at, false).await.expect("it begins");
     assert_eq!(store.checkpoints.latest().await.expect("it is read"), Some(manifest));
     let replica = open_copy(&copy).await;
     let (kept, keeper) = (replica.clone(), following.clone());
@@ -577,6 +578,80 @@ async fn a_follower_across_the_border_gets_no_checkpoint() {
     assert!(told.peers.iter().all(|peer| peer.zone == "global") && told.peers.len() == 1, "{told:?}");
     assert!(answers.message().await.expect("it ends").is_none(), "and nothing else");
     leader.stop().await;
+}
+
+/// Has a leader's journal begin after all that is in it, as retention would once it has taken effect, with a checkpoint beside it.
+async fn let_go(opened: &Shard) -> Origin {
+    opened.books().await.expect("it serves");
+    let segments = opened.tail().segments(Sequence(1), usize::MAX).await.expect("they are read");
+    let mut origin = Origin::beginning(opened.reference());
+    for segment in &segments {
+        origin.pass(segment, &segment.entries(opened.reference()).expect("they decode"));
+    }
+    let snapshot = opened.store().tables.snapshot().await.expect("a snapshot");
+    let ending = segments.last().expect("there is one");
+    paymesh_journal::checkpoint::make(opened.reference(), snapshot, ending, &opened.store().checkpoints).await.expect("it is made");
+    opened.store().journal.prune(opened.epoch(), &origin).await.expect("it is cut");
+    opened.tail().origin().await.expect("it is read")
+}
+
+/// A leader that was put back from a backup, and let go of all that would show that, has not sent what was taken.
+#[tokio::test]
+async fn a_copy_that_money_was_taken_from_and_that_is_outrun_does_not_go_on_with_a_history_that_has_not_sent_it() {
+    for (put_back, taken) in [(false, true), (true, true), (true, false)] {
+        let (listens, port) = listener().await;
+        let topology = topology([1, port]);
+        let (mut store, copy) = (MemoryStore::new(&identity(&shard("eu", 0), Holding::Whole)), copy_store());
+        let leader = Leader::start(&topology, listens, &store).await;
+        leader.fill(2).await;
+        let backup = store.backup();
+        leader.fill(3).await;
+        let (_, replica, keeping, _) = follow(&topology, &copy).await;
+        until("it catches up", || replica.tail().head() == leader.shard.status().head).await;
+        let end = replica.end().await;
+        keeping.abort();
+        let _ = keeping.await;
+        replica.close().await;
+        leader.stop().await;
+
+        if put_back {
+            store = backup;
+        }
+        let listens = TcpListener::bind(("127.0.0.1", port)).await.expect("the port is free again");
+        let leader = Leader::start(&topology, listens, &store).await;
+        let euro = Currency::from_code("EUR").expect("EUR");
+        let deposit =
+            || Command::Deposit { user: user(2), money: Money::new(5, euro).expect("within the bounds"), reference: String::new() };
+        for _ in 0..9 {
+            leader.submit([deposit()]).await;
+        }
+        let origin = let_go(&leader.shard).await;
+        assert!(origin.sequence > end.sequence);
+        leader.stop().await;
+        let listens = TcpListener::bind(("127.0.0.1", port)).await.expect("the port is free again");
+        let leader = Leader::start(&topology, listens, &store).await;
+
+        let (replicas, replica, keeping, mesh) = follow(&topology, &copy).await;
+        let ended = tokio::time::timeout(PATIENCE, keeping).await.expect("it ends").expect("it does not die");
+        assert!(matches!(ended, Ended::Outrun(_)), "{ended:?}");
+        replica.close().await;
+        let following = replicas.iter().next().expect("there is one");
+        following.withdraw(Remaking::Bootstrapping(0, 0), String::new());
+        let journal = copy.open(&identity(&shard("eu", 0), replica.holding().clone())).expect("it opens").journal;
+        let begun = tokio::time::timeout(PATIENCE, following.bootstrap(&journal, None, &mesh, taken)).await.expect("it ends");
+        let head = journal.head().await.expect("it is read");
+        if put_back && taken {
+            assert!(matches!(&begun, Err(Ended::Diverged(why)) if why.contains("global/1")), "{begun:?}");
+            assert_eq!((head.sequence, head.hash), (end.sequence, Some(end.hash)), "the copy stays as it is");
+            let service = Replication::new(mesh.clone(), Shards::default(), replicas);
+            let said = service.get_replication(Request::new(GetReplicationRequest {})).await.expect("an answer").into_inner();
+            assert_eq!((said.replicas[0].state(), &said.replicas[0].known_end), (ReplicaState::Stopped, &None));
+        } else {
+            assert_eq!(begun, Ok(()), "{put_back} {taken}");
+            assert_eq!((head.sequence, head.hash), (origin.sequence, Some(origin.hash)));
+        }
+        leader.stop().await;
+    }
 }
 
 #[tokio::test]

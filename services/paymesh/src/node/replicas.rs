@@ -97,17 +97,10 @@ impl Keeper {
                     replica.close().await;
                     match self.bootstrap(following, component).await {
                         Ok(()) => continue,
-                        Err(why) => return component.unhealthy(why),
+                        Err(ended) => return self.end(following, component, &ended),
                     }
                 }
-                Ended::Diverged(why) => {
-                    component.unhealthy(why.clone());
-                    if let Err(error) = write_durably(&verdict, &why) {
-                        tracing::error!(file = %verdict.display(), %error, "cannot note that a replica has diverged: a restart would not know");
-                    }
-                    return;
-                }
-                Ended::Stopped(why) => return component.unhealthy(why),
+                ended => return self.end(following, component, &ended),
             };
             component.unhealthy(why.clone());
             following.withdraw(Remaking::SetAside, why);
@@ -115,6 +108,18 @@ impl Keeper {
             if !self.set_aside(following, component).await {
                 return;
             }
+        }
+    }
+
+    /// What a replica has ended of does not pass. That it has another history than its leader is noted for the next start.
+    fn end(&self, following: &Following, component: &Component, ended: &Ended) {
+        let (Ended::Diverged(why) | Ended::Outrun(why) | Ended::Stopped(why)) = ended;
+        component.unhealthy(why.clone());
+        let verdict = self.verdict(following.followed());
+        if matches!(ended, Ended::Diverged(_))
+            && let Err(error) = write_durably(&verdict, why)
+        {
+            tracing::error!(file = %verdict.display(), %error, "cannot note that a replica has diverged: a restart would not know");
         }
     }
 
@@ -185,7 +190,7 @@ impl Keeper {
     }
 
     /// Has a copy that is older than what its leader keeps begin where that does, however often it takes.
-    async fn bootstrap(&self, following: &Following, component: &Component) -> Result<(), String> {
+    async fn bootstrap(&self, following: &Following, component: &Component) -> Result<(), Ended> {
         component.unhealthy("it begins with a checkpoint");
         let followed = following.followed();
         let identity = self.identity(followed);
@@ -197,7 +202,8 @@ impl Keeper {
             };
             match opened {
                 Ok((journal, store)) => {
-                    let begun = following.bootstrap(&journal, store.as_ref().map(|store| &store.checkpoints), &self.mesh).await;
+                    let (checkpoints, taken) = (store.as_ref().map(|store| &store.checkpoints), self.takes_money_from(followed));
+                    let begun = following.bootstrap(&journal, checkpoints, &self.mesh, taken).await;
                     if let Some(store) = store {
                         store.tables.close().await;
                         store.checkpoints.close().await;
@@ -207,7 +213,7 @@ impl Keeper {
                 Err(error) if error.is_retryable() => following.refuse(error.to_string()),
                 Err(error) => {
                     following.refuse(error.to_string());
-                    return Err(error.to_string());
+                    return Err(Ended::Stopped(error.to_string()));
                 }
             }
             pause.wait().await;
