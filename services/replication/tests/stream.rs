@@ -333,7 +333,7 @@ async fn a_leader_that_is_silent_is_left_and_asked_again() {
     let (listens, port) = listener().await;
     let topology = topology([1, port]);
     let asked = Arc::new(AtomicUsize::new(0));
-    let liar = Liar { messages: Mutex::new(Vec::new()), asked: asked.clone() };
+    let liar = Liar { asked: asked.clone(), ..Liar::default() };
     let at = Mesh::new(topology.clone(), region("eu_west")).expect("a mesh");
     let (stop, serving) = serve(&at, Routes::new(ReplicationServiceServer::new(liar)), listens);
     let (_, replica, keeping, _mesh) = follow(&topology, &copy_store()).await;
@@ -344,11 +344,14 @@ async fn a_leader_that_is_silent_is_left_and_asked_again() {
     serving.await.expect("it ends");
 }
 
-/// A leader of eu/0 that answers every follower with the same messages, and then with none.
+/// A leader that answers every follower with the same messages, and then with none.
+#[derive(Default)]
 struct Liar {
     messages: Mutex<Vec<FollowResponse>>,
     /// How often it was.
     asked: Arc<AtomicUsize>,
+    /// Whether only the first is answered so, and then cut off.
+    cuts_off: bool,
 }
 
 #[tonic::async_trait]
@@ -366,9 +369,13 @@ impl ReplicationService for Liar {
     }
 
     async fn follow(&self, _: Request<Streaming<FollowRequest>>) -> Result<Response<Self::FollowStream>, Status> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        let messages = self.messages.lock().expect("the lock").clone();
-        Ok(Response::new(futures::stream::iter(messages.into_iter().map(Ok)).chain(futures::stream::pending()).boxed()))
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        let messages = futures::stream::iter(self.messages.lock().expect("the lock").clone().into_iter().map(Ok));
+        Ok(Response::new(match (self.cuts_off, asked) {
+            (false, _) => messages.chain(futures::stream::pending()).boxed(),
+            (true, 0) => messages.boxed(),
+            (true, _) => futures::stream::pending().boxed(),
+        }))
     }
 
     async fn get_replication(&self, _: Request<GetReplicationRequest>) -> Result<Response<GetReplicationResponse>, Status> {
@@ -426,7 +433,7 @@ async fn a_leader_that_lies_is_not_believed_and_what_it_says_not_stored() {
     for (what, lie) in lies {
         let (listens, port) = listener().await;
         let topology = topology([1, port]);
-        let liar = Liar { messages: Mutex::new(vec![lie]), asked: Arc::default() };
+        let liar = Liar { messages: Mutex::new(vec![lie]), ..Liar::default() };
         let at = Mesh::new(topology.clone(), region("eu_west")).expect("a mesh");
         let (stop, serving) = serve(&at, Routes::new(ReplicationServiceServer::new(liar)), listens);
         let (replicas, replica, keeping, _mesh) = follow(&topology, &copy_store()).await;
@@ -580,6 +587,63 @@ async fn a_follower_across_the_border_gets_no_checkpoint() {
     leader.stop().await;
 }
 
+/// An inbox knows how far it has read, by number alone: that the numbers are those of one history is the copy's to see to.
+#[tokio::test]
+async fn nothing_is_taken_in_of_another_history_that_has_grown_past_what_was() {
+    let (listens, port) = listener().await;
+    let topology = topology([1, port]);
+    let (store, copy) = (MemoryStore::new(&identity(&shard("eu", 0), Holding::Whole)), copy_store());
+    let leader = Leader::start(&topology, listens, &store).await;
+    leader.fill(2).await;
+    let backup = store.backup();
+    leader.fill(3).await;
+
+    let payee = shard("global", 1);
+    let its = identity(&payee, Holding::Whole);
+    let opened = MemoryStore::new(&its).open(&its).expect("it opens");
+    let opened = Shard::open(&its, opened, Options::default(), Arc::new(|| Timestamp(1))).await.expect("the shard opens");
+    let euro = std::iter::once(Currency::from_code("EUR").expect("EUR")).collect();
+    let enrol = Command::EnrollUser { user: user(7), country: "US".parse().expect("a country"), currencies: euro };
+    opened.submit_all(vec![LedgerRequest { id: None, command: enrol }]).await.expect("it serves");
+    let has = async || opened.wallets(user(7)).await.expect("it serves").expect("enrolled").0[0].1.balance;
+    let shards = Shards::new(BTreeMap::from([(payee.clone(), Ok(opened.clone()))]));
+    let inbox = |replica: &Replica| {
+        let (shards, replica, payee) = (shards.clone(), replica.clone(), payee.clone());
+        tokio::spawn(async move { shards.follow(replica, &payee).await })
+    };
+    let (_, replica, keeping, _) = follow(&topology, &copy).await;
+    let reading = inbox(&replica);
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while has().await < 5 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    waited.await.expect("the money arrives");
+    let end = replica.end().await.sequence;
+    for task in [reading.abort_handle(), keeping.abort_handle()] {
+        task.abort();
+    }
+    let _ = (reading.await, keeping.await);
+    replica.close().await;
+    leader.stop().await;
+
+    let listens = TcpListener::bind(("127.0.0.1", port)).await.expect("the port is free again");
+    let leader = Leader::start(&topology, listens, &backup).await;
+    leader.fill(20).await;
+    assert!(leader.shard.status().head > end);
+    let (_, replica, keeping, _) = follow(&topology, &copy).await;
+    let reading = inbox(&replica);
+    let ended = tokio::time::timeout(PATIENCE, keeping).await.expect("it ends").expect("it does not die");
+    assert!(matches!(&ended, Ended::Diverged(_)), "{ended:?}");
+    // Longer than an inbox waits for more.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!((has().await, replica.end().await.sequence), (5, end), "nothing is stored, and nothing taken in");
+    assert!(!reading.is_finished());
+    reading.abort();
+    leader.stop().await;
+    opened.close().await;
+}
+
 /// Has a leader's journal begin after all that is in it, as retention would once it has taken effect, with a checkpoint beside it.
 async fn let_go(opened: &Shard) -> Origin {
     opened.books().await.expect("it serves");
@@ -684,6 +748,57 @@ async fn a_copy_knows_of_when_it_is_by_its_own_questions() {
     keeping.abort();
 }
 
+/// A segment as it is sent within its zone.
+fn whole(segment: &paymesh_journal::Segment) -> paymesh_contract::replication::v1::Segment {
+    paymesh_contract::replication::v1::Segment {
+        epoch: segment.epoch.0,
+        first_sequence: segment.first.0,
+        count: segment.count,
+        committed_at_us: segment.committed_at.0,
+        previous_hash: segment.previous.to_vec(),
+        root_hash: segment.root.to_vec(),
+        hash: segment.hash.to_vec(),
+        checksum: segment.checksum.to_vec(),
+        whole: Some(segment.payload.clone()),
+        reduced: None,
+    }
+}
+
+/// They would wait for five seconds, for a journal that does not come.
+#[tokio::test]
+async fn the_tables_of_a_copy_that_is_far_behind_do_not_wait_for_a_leader_that_is_lost() {
+    let name = shard("global", 0);
+    let identity = identity(&name, Holding::Whole);
+    let store = MemoryStore::new(&identity).open(&identity).expect("it opens");
+    let opened = Shard::open(&identity, store, Options::default(), Arc::new(|| Timestamp(1))).await.expect("the shard opens");
+    let enrol = Command::EnrollUser { user: user(9), country: "US".parse().expect("a country"), currencies: [].into_iter().collect() };
+    opened.submit_all(vec![LedgerRequest { id: None, command: enrol }]).await.expect("it serves");
+    let segments = opened.tail().segments(Sequence(1), usize::MAX).await.expect("they are read");
+    let segments = segments.iter().map(|segment| whole(segment)).collect();
+    let said = FollowResponse { segments, head_sequence: 1_000_000, leader_epoch: 1, ..FollowResponse::default() };
+
+    let (listens, port) = listener().await;
+    let topology = topology([port, 1]);
+    let at = Mesh::new(topology.clone(), region("us_east")).expect("a mesh");
+    let liar = Liar { messages: Mutex::new(vec![said]), cuts_off: true, ..Liar::default() };
+    let (stop, serving) = serve(&at, Routes::new(ReplicationServiceServer::new(liar)), listens);
+    let copy = MemoryStore::new(&identity).open(&identity).expect("it opens");
+    let options = ReplicaOptions { outcome_retention: Duration::from_secs(86_400), retention: Retention::default() };
+    let replica = Replica::open(&identity, copy.journal.clone(), Some(copy), options).await.expect("it opens");
+    let following = Following::new(Followed { shard: name, leader: region("us_east"), holding: Holding::Whole });
+    let (kept, mesh) = (replica.clone(), Mesh::new(topology, region("us_west")).expect("a mesh"));
+    let keeping = tokio::spawn(async move { following.run(kept, &mesh).await });
+    until("it is stored", || replica.tail().head() == opened.tail().head()).await;
+    let stored = std::time::Instant::now();
+    until("its tables follow", || replica.projected() == Some(opened.tail().head())).await;
+    assert!(stored.elapsed() < Duration::from_secs(4), "{:?}", stored.elapsed());
+    keeping.abort();
+    replica.close().await;
+    opened.close().await;
+    drop(stop);
+    serving.await.expect("it ends");
+}
+
 #[tokio::test]
 async fn the_directory_goes_everywhere_whole_and_nothing_sealed_with_it() {
     let name = shard("directory", 0);
@@ -699,20 +814,8 @@ async fn the_directory_goes_everywhere_whole_and_nothing_sealed_with_it() {
         let segments = directory.tail().segments(Sequence(1), usize::MAX).await.expect("they are read");
 
         // A leader that does not look at what it sends, and an honest one.
-        let message = |segment: &paymesh_journal::Segment| paymesh_contract::replication::v1::Segment {
-            epoch: segment.epoch.0,
-            first_sequence: segment.first.0,
-            count: segment.count,
-            committed_at_us: segment.committed_at.0,
-            previous_hash: segment.previous.to_vec(),
-            root_hash: segment.root.to_vec(),
-            hash: segment.hash.to_vec(),
-            checksum: segment.checksum.to_vec(),
-            whole: Some(segment.payload.clone()),
-            reduced: None,
-        };
-        let said = FollowResponse { segments: segments.iter().map(|segment| message(segment)).collect(), ..FollowResponse::default() };
-        let liar = Routes::new(ReplicationServiceServer::new(Liar { messages: Mutex::new(vec![said]), asked: Arc::default() }));
+        let said = FollowResponse { segments: segments.iter().map(|segment| whole(segment)).collect(), ..FollowResponse::default() };
+        let liar = Routes::new(ReplicationServiceServer::new(Liar { messages: Mutex::new(vec![said]), ..Liar::default() }));
         for honest in [false, true] {
             let (listens, port) = listener().await;
             let topology = topology([port, 1]);

@@ -156,3 +156,18 @@ async fn a_replica_that_has_diverged_is_set_aside_however_often_that_takes() {
     assert!(health.report().is_healthy(), "{}", why());
     serving.abort();
 }
+
+/// It would come again as it is.
+#[tokio::test]
+async fn a_replica_with_what_its_leader_wrote_and_nobody_here_can_read_is_not_set_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let (keeper, following) = (keeper(&topology(1), directory.path()), following());
+    let strange = Body::Delivered { to: shard(1), up_to: Sequence(u64::MAX), read_to: Sequence(1) };
+    fill(&keeper, &history([opened_account(), strange])).await;
+    let health = Health::new("us_west");
+    let component = health.component("replica");
+    let opened = tokio::time::timeout(PATIENCE, keeper.opened(&following, &component)).await.expect("it is not tried for ever");
+    let why = health.report().checks["replica"].error.clone().unwrap_or_default();
+    assert!(opened.is_none() && why.contains("cannot read"), "{opened:?} {why}");
+    assert_eq!(keeper.storage.set_aside_count(&shard(0)).await.unwrap(), 0);
+}
