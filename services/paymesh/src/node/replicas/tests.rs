@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::{StreamExt as _, stream, stream::BoxStream};
 use paymesh_contract::{
     Fault,
+    events::v1::JournalOrigin,
     replication::v1::{
-        FollowRequest, FollowResponse, GetReplicationRequest, GetReplicationResponse, ReadCheckpointRequest, ReadCheckpointResponse,
-        VerifyReplicaRequest, VerifyReplicaResponse,
+        CheckpointStart, FollowRequest, FollowResponse, GetReplicationRequest, GetReplicationResponse, ReadCheckpointRequest,
+        ReadCheckpointResponse, VerifyReplicaRequest, VerifyReplicaResponse, read_checkpoint_response,
         replication_service_server::{ReplicationService, ReplicationServiceServer},
     },
 };
@@ -15,7 +16,7 @@ use paymesh_journal::{Chain, Segment, SegmentBuilder};
 use paymesh_ledger::{Body, Entry};
 use paymesh_mesh::Limits;
 use paymesh_types::{Currency, Epoch, Sequence, ShardRef, Timestamp, UserId};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinHandle};
 use tonic::{Code, Request, Response, Status, Streaming, service::Routes};
 
 use super::*;
@@ -95,14 +96,24 @@ async fn until(what: &str, mut is: impl FnMut() -> bool) {
     assert!(waited.await.is_ok(), "{what}");
 }
 
-/// A leader who says once that the copy is none of its journal, and has nothing to say afterwards.
-#[derive(Default)]
-struct Elsewhere {
+/// A leader who refuses the copy once, for that reason, and has nothing to say to it afterwards.
+struct Refuses {
+    reason: &'static str,
     told: AtomicBool,
 }
 
+/// Has us_east lead as one who refuses.
+async fn leader(reason: &'static str) -> (Arc<Topology>, JoinHandle<()>) {
+    let listens = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let topology = topology(listens.local_addr().unwrap().port());
+    let mesh = Mesh::new(topology.clone(), "us_east".parse().unwrap()).unwrap();
+    let routes = Routes::new(ReplicationServiceServer::new(Refuses { reason, told: AtomicBool::new(false) }));
+    let serving = async move { mesh.serve(routes, listens, Limits::default(), std::future::pending()).await.unwrap() };
+    (topology, tokio::spawn(serving))
+}
+
 #[tonic::async_trait]
-impl ReplicationService for Elsewhere {
+impl ReplicationService for Refuses {
     type FollowStream = BoxStream<'static, Result<FollowResponse, Status>>;
     type VerifyReplicaStream = BoxStream<'static, Result<VerifyReplicaResponse, Status>>;
     type ReadCheckpointStream = BoxStream<'static, Result<ReadCheckpointResponse, Status>>;
@@ -111,11 +122,15 @@ impl ReplicationService for Elsewhere {
         if self.told.swap(true, Ordering::Relaxed) {
             return Ok(Response::new(stream::pending().boxed()));
         }
-        Err(Fault::new(Code::FailedPrecondition, "REPLICA_DIVERGED", "it is not a copy of this journal").into())
+        Err(Fault::new(Code::FailedPrecondition, self.reason, "there is no such end in this journal").into())
     }
 
+    /// It begins after what the copy has, in a term before that of the copy's end.
     async fn read_checkpoint(&self, _: Request<ReadCheckpointRequest>) -> Result<Response<Self::ReadCheckpointStream>, Status> {
-        Err(Status::unimplemented("not asked"))
+        let origin = JournalOrigin { epoch: 0, sequence: 100, hash: vec![3; 32], committed_at_us: 1, peers: Vec::new() };
+        let start = CheckpointStart { origin: Some(origin), checkpoint: None, first_chunk: 0 };
+        let first = ReadCheckpointResponse { message: Some(read_checkpoint_response::Message::Start(start)) };
+        Ok(Response::new(stream::iter([Ok(first)]).boxed()))
     }
 
     async fn verify_replica(&self, _: Request<VerifyReplicaRequest>) -> Result<Response<Self::VerifyReplicaStream>, Status> {
@@ -129,12 +144,7 @@ impl ReplicationService for Elsewhere {
 
 #[tokio::test]
 async fn a_replica_that_has_diverged_is_set_aside_however_often_that_takes() {
-    let listens = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let topology = topology(listens.local_addr().unwrap().port());
-    let leader = Mesh::new(topology.clone(), "us_east".parse().unwrap()).unwrap();
-    let routes = Routes::new(ReplicationServiceServer::new(Elsewhere::default()));
-    let serving = tokio::spawn(async move { leader.serve(routes, listens, Limits::default(), std::future::pending()).await });
-
+    let (topology, serving) = leader("REPLICA_DIVERGED").await;
     let directory = tempfile::tempdir().unwrap();
     let (keeper, following) = (keeper(&topology, directory.path()), following());
     fill(&keeper, &history([opened_account()])).await;
@@ -170,4 +180,31 @@ async fn a_replica_with_what_its_leader_wrote_and_nobody_here_can_read_is_not_se
     let why = health.report().checks["replica"].error.clone().unwrap_or_default();
     assert!(opened.is_none() && why.contains("cannot read"), "{opened:?} {why}");
     assert_eq!(keeper.storage.set_aside_count(&shard(0)).await.unwrap(), 0);
+}
+
+/// Time does not make two histories one, and an operator may restart a node.
+#[tokio::test]
+async fn a_replica_that_money_was_taken_from_and_that_is_outrun_by_another_history_stays_closed() {
+    for takes_money in [true, false] {
+        let (topology, serving) = leader("POSITION_NOT_KEPT").await;
+        let directory = tempfile::tempdir().unwrap();
+        let keeper = Keeper { takes_money, ..keeper(&topology, directory.path()) };
+        fill(&keeper, &history([opened_account()])).await;
+        let health = Health::new("us_west");
+        let component = health.component("replica");
+        let kept = async || {
+            let following = following();
+            tokio::time::timeout(PATIENCE, keeper.keep_one(&following, &component)).await.expect("it is given up");
+            health.report().checks["replica"].error.clone().unwrap_or_default()
+        };
+        let verdict = directory.path().join("global-0.diverged");
+        let why = kept().await;
+        assert_eq!((why.contains("of term 0 there"), verdict.exists()), (takes_money, takes_money), "{why}");
+        // The leader says nothing against it any more.
+        if takes_money {
+            let why = kept().await;
+            assert!(why.contains("remove") && why.contains("of term 0 there"), "{why}");
+        }
+        serving.abort();
+    }
 }
