@@ -127,8 +127,11 @@ impl Following {
         let origin = origin.ok_or_else(|| refused("it does not say where".to_owned()))?;
         let origin = wire::origin(&origin, &self.followed().holding).map_err(refused)?;
         origin.may_follow(before).map_err(|why| {
-            let (from, to) = (before.sequence, origin.sequence);
-            Failed::Another(format!("the leader's journal begins after {to}, and is none that had come through {from} before: {why}"))
+            let (end, first) = (before.sequence, origin.sequence.next());
+            Failed::Another(format!(
+                "the copy ends at entry {end}, and the leader's journal, which is kept from entry {first} on, did not come through there: {why}; \
+                 it is not a copy of this journal"
+            ))
         })?;
         if let (Holding::Whole, Some(checkpoints)) = (&self.followed().holding, checkpoints) {
             let checkpoint = checkpoint.ok_or_else(|| refused("there is no checkpoint".to_owned()))?;
