@@ -35,9 +35,15 @@ pub struct MemoryStore {
 struct Machine {
     place: String,
     disk: Mutex<Disk>,
-    /// Whether appends wait before they are written.
+    appends: Hold,
+    projections: Hold,
+}
+
+/// Where operations of a kind can be made to wait before anything is written.
+#[derive(Debug)]
+struct Hold {
     held: watch::Sender<bool>,
-    /// Appends that wait so.
+    /// How many wait.
     waiting: watch::Sender<usize>,
 }
 
@@ -87,7 +93,7 @@ impl MemoryStore {
     fn of(disk: Disk) -> Self {
         let shard = &disk.identity.shard;
         let place = format!("memory of {}-{}", shard.zone, shard.index);
-        let machine = Machine { place, disk: Mutex::new(disk), held: watch::Sender::new(false), waiting: watch::Sender::new(0) };
+        let machine = Machine { place, disk: Mutex::new(disk), appends: Hold::new(), projections: Hold::new() };
         Self { machine: Arc::new(machine) }
     }
 
@@ -155,18 +161,33 @@ impl MemoryStore {
 
     /// From now on appends wait, before anything is written, for [`Self::release_appends`].
     pub fn hold_appends(&self) {
-        self.machine.held.send_replace(true);
+        self.machine.appends.held.send_replace(true);
     }
 
     /// Lets appends go on.
     pub fn release_appends(&self) {
-        self.machine.held.send_replace(false);
+        self.machine.appends.held.send_replace(false);
     }
 
     /// Waits until an append waits.
     pub async fn append_waits(&self) {
         // The sender lives as long as `self`, so waiting cannot fail.
-        let _ = self.machine.waiting.subscribe().wait_for(|waiting| *waiting > 0).await;
+        let _ = self.machine.appends.waiting.subscribe().wait_for(|waiting| *waiting > 0).await;
+    }
+
+    /// From now on projections wait, before anything is written, for [`Self::release_projections`].
+    pub fn hold_projections(&self) {
+        self.machine.projections.held.send_replace(true);
+    }
+
+    /// Lets projections go on.
+    pub fn release_projections(&self) {
+        self.machine.projections.held.send_replace(false);
+    }
+
+    /// Whether a projection waits.
+    pub fn projection_waits(&self) -> bool {
+        *self.machine.projections.waiting.borrow() > 0
     }
 
     /// Changes what is stored behind everybody's back, as a bad disk does. Gives back whether there was such a segment.
@@ -241,9 +262,15 @@ impl Machine {
             Fault::PowerCutBefore | Fault::PowerCutAfter => self.failed("it is down"),
         }
     }
+}
 
-    /// Waits while appends are held.
-    async fn held(&self) {
+impl Hold {
+    fn new() -> Self {
+        Self { held: watch::Sender::new(false), waiting: watch::Sender::new(0) }
+    }
+
+    /// Waits while it is held.
+    async fn pass(&self) {
         if !*self.held.borrow() {
             return;
         }
@@ -253,7 +280,7 @@ impl Machine {
     }
 }
 
-/// Counts an append that waits, until it does no more.
+/// Counts one that waits, until it does no more.
 struct Waiting<'a>(&'a watch::Sender<usize>);
 
 impl<'a> Waiting<'a> {

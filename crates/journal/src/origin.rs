@@ -74,6 +74,30 @@ impl Origin {
         self.peers.get(peer).copied().unwrap_or_default()
     }
 
+    /// Whether a journal that begins here may be of the history that had come to `earlier` before: in one history nothing goes
+    /// back. That it does not go back proves nothing.
+    ///
+    /// # Errors
+    /// What shows that it is of another history.
+    pub fn may_follow(&self, earlier: &Self) -> Result<(), String> {
+        if self.epoch < earlier.epoch {
+            return Err(format!("it is of term {} there, and had come to term {}", self.epoch, earlier.epoch));
+        }
+        for (peer, before) in &earlier.peers {
+            let now = self.marks(peer);
+            if now.sent < before.sent {
+                return Err(format!("up to there it has sent {peer} entry {} last, and had sent it entry {}", now.sent, before.sent));
+            }
+            if now.taken_in < before.taken_in {
+                return Err(format!(
+                    "up to there it has taken in entry {} of {peer}, and had taken in entry {}",
+                    now.taken_in, before.taken_in
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// What of it may be held where that is held of the journal.
     #[must_use]
     pub fn within(&self, holding: &Holding) -> Self {
@@ -130,5 +154,33 @@ impl TryFrom<&pb::JournalOrigin> for Origin {
             committed_at: Timestamp(message.committed_at_us),
             peers,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_back_is_of_another_history() {
+        let peer = |index| ShardRef { zone: "eu".parse().expect("a zone's name"), index };
+        let origin = |epoch, sequence, sent, taken_in| {
+            let marks = Marks { sent: Sequence(sent), taken_in: Sequence(taken_in) };
+            let peers = BTreeMap::from([(peer(1), marks), (peer(2), Marks::default())]);
+            Origin { epoch: Epoch(epoch), sequence: Sequence(sequence), peers, ..Origin::beginning(&peer(0)) }
+        };
+        let earlier = origin(2, 100, 50, 7);
+        for (later, may) in [
+            (origin(2, 100, 50, 7), true),
+            (origin(2, 200, 50, 7), true),
+            (origin(3, 200, 150, 70), true),
+            (origin(1, 200, 50, 7), false),
+            (origin(3, 200, 49, 7), false),
+            (origin(3, 200, 50, 6), false),
+            (Origin { peers: BTreeMap::new(), ..origin(3, 200, 0, 0) }, false),
+        ] {
+            assert_eq!(later.may_follow(&earlier).is_ok(), may, "{later:?}");
+            assert_eq!(later.may_follow(&Origin::beginning(&peer(0))), Ok(()), "after nothing comes anything");
+        }
     }
 }

@@ -83,11 +83,14 @@ impl Engine {
     /// history as this one ([`Journal::witness`]).
     ///
     /// # Errors
-    /// The journals' file cannot be written, or the tables' file not renamed.
+    /// The journals' file cannot be written, or the tables' file not renamed. It may be done in part, and can be done again.
     pub async fn set_aside(&self, shard: &ShardRef, at: Timestamp, witness: bool) -> Result<(), Error> {
-        self.journals.set_aside(shard, at, witness).await?;
+        // The files first, and so that a power cut does not bring them back: whoever stops in between leaves a journal whose tables are
+        // made of it again. Tables beside a journal that they are not of would be taken for its own.
         rename_aside(&SqliteTables::path(&self.directory, shard), at)?;
-        rename_aside(&SqliteCheckpoints::path(&self.directory, shard), at)
+        rename_aside(&SqliteCheckpoints::path(&self.directory, shard), at)?;
+        sync(&self.directory)?;
+        self.journals.set_aside(shard, at, witness).await
     }
 }
 
@@ -104,6 +107,12 @@ fn rename_aside(file: &Path, at: Timestamp) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Has what was renamed in a directory be so after a power cut too.
+fn sync(directory: &Path) -> Result<(), Error> {
+    let synced = std::fs::File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|source| Error::Engine { place: directory.display().to_string(), source: Box::new(source) })
 }
 
 /// Opens, and makes where it is missing, the storage of a shard in `directory`, sharing nothing with others there.

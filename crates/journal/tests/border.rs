@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use paymesh_contract::{DataClass, FILE_DESCRIPTOR_SET, policies};
 use paymesh_journal::{
-    Segment, codec,
+    Holding, Origin, Segment, codec,
     conformance::{self, stream::Stream},
 };
-use paymesh_types::ZoneName;
+use paymesh_types::{Sequence, ZoneName};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage as _, Value};
 
@@ -98,4 +98,35 @@ fn only_open_fields_of_entries_that_concern_the_zone_cross_its_border() {
     assert!(personal.is_empty(), "{personal:?}");
     assert!(seen.len() > 20 && kinds.len() >= 4, "the streams have entries of many kinds: {kinds:?}, {seen:?}");
     assert_eq!(kinds.keys().filter(|kind| ["user_enrolled", "deposited", "withdrawn", "account_opened"].contains(kind)).count(), 0);
+}
+
+/// A copy across the border knows by its entries what those of its zone were sent, and some of what was taken in from them: it
+/// compares that with what the leader says.
+#[test]
+fn what_crossed_the_border_knows_what_was_sent_and_no_more_of_what_was_taken_in_than_the_leader() {
+    let shard = conformance::shard();
+    let mut told = 0;
+    for seed in 0..SEEDS {
+        for zone in ["us", "asia"].map(|name| name.parse::<ZoneName>().expect("a zone's name")) {
+            let (mut whole, mut reduced) = (Origin::beginning(&shard), Origin::beginning(&shard));
+            for segment in Stream::with(seed, ENTRIES).segments() {
+                let at = format!("seed {seed}, zone {zone}, up to {}", segment.last());
+                let before = reduced.clone();
+                whole.pass(&segment, &segment.entries(&shard).expect("it decodes"));
+                let crossed = segment.reduced_for(&zone, &shard).expect("it reduces");
+                reduced.pass(&crossed, &crossed.entries_for(&zone, &shard).expect("it is what the zone may have"));
+                let of_the_zone = whole.within(&Holding::For(zone.clone()));
+                let sent = |origin: &Origin| {
+                    let sent = origin.peers.iter().map(|(peer, marks)| (peer.clone(), marks.sent));
+                    sent.filter(|(_, sent)| *sent > Sequence(0)).collect::<Vec<_>>()
+                };
+                assert_eq!(sent(&reduced), sent(&of_the_zone), "{at}");
+                for earlier in [&before, &reduced] {
+                    assert_eq!(of_the_zone.may_follow(earlier), Ok(()), "{at}");
+                }
+                told += usize::from(sent(&before) != sent(&reduced));
+            }
+        }
+    }
+    assert!(told > 20, "the streams have business with the zone: {told}");
 }

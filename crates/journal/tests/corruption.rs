@@ -1,8 +1,8 @@
 //! What was not written as it stands is found, and said where.
 
 use paymesh_journal::{
-    Chain, Committed, Corrupt, ENTRY_PART_BYTES_MAX, Error, SEGMENT_BYTES_MAX, SEGMENT_ENTRIES_MAX, Segment, SegmentBuilder, StoredEntry,
-    codec,
+    Chain, Committed, Corrupt, ENTRY_PART_BYTES_MAX, Error, Hash, Origin, SEGMENT_BYTES_MAX, SEGMENT_ENTRIES_MAX, Segment, SegmentBuilder,
+    StoredEntry, codec,
     conformance::{
         identity, shard,
         stream::{Stream, pack},
@@ -133,6 +133,97 @@ fn a_segment_of_another_past_or_of_an_earlier_term_is_found() {
     let corrupt = ours.clone().link(&pack(&ours, &of_term(&entries[20..], 2), [1; 32])).expect_err("the term is over");
     assert!(corrupt.sequence == Sequence(21) && corrupt.what.contains("epoch 2 follows one of epoch 3"), "{corrupt}");
     ours.link(&pack(&ours, &of_term(&entries[20..], 4), [1; 32])).expect("the next term follows");
+}
+
+/// Changes rows of the file, behind the engine's back.
+async fn change(directory: &std::path::Path, statements: &[String]) {
+    let options =
+        sqlx::sqlite::SqliteConnectOptions::new().filename(directory.join("journal.sqlite")).pragma("ignore_check_constraints", "ON");
+    let mut raw = SqliteConnection::connect_with(&options).await.expect("the file opens");
+    for statement in statements {
+        let changed = sqlx::query(sqlx::AssertSqlSafe(statement.clone())).execute(&mut raw).await.expect("rows are changed");
+        assert!(changed.rows_affected() > 0, "{statement}");
+    }
+    raw.close().await.expect("it closes");
+}
+
+/// What the next copy is to come through, where a copy of these segments is set aside once that was done to it.
+async fn witness(segments: &[Segment], origin: Option<&Origin>, statements: &[String]) -> Option<(Sequence, Hash)> {
+    let directory = tempfile::tempdir().expect("a directory");
+    store(directory.path(), segments).await;
+    let engine = sqlite::Engine::new(directory.path());
+    if let Some(origin) = origin {
+        let journal = engine.store(&identity()).await.expect("the storage opens").journal;
+        journal.prune(Epoch(u64::MAX >> 1), origin).await.expect("it is cut");
+    }
+    change(directory.path(), statements).await;
+    engine.set_aside(&shard(), Timestamp(1), true).await.expect("it is set aside");
+    let next = engine.store(&identity()).await.expect("the storage opens").journal;
+    assert_eq!(next.head().await.expect("it is read").sequence, Sequence(0));
+    next.witness().await.expect("it is read")
+}
+
+/// By anything else, the next copy of the same history would be taken for one of another.
+#[tokio::test]
+async fn a_copy_that_is_set_aside_is_known_by_its_last_segment_that_is_as_it_was_written() {
+    let segments = few_segments();
+    let [.., third_last, second_last, last] = segments.as_slice() else { panic!("there are some") };
+    let end = |segment: &Segment| Some((segment.last(), segment.hash));
+    let damage = |segment: &Segment, change: &str| format!("UPDATE segments SET {change} WHERE first = {}", segment.first);
+    let headers = [
+        "epoch = epoch + 1",
+        "last = last + 1",
+        "last = first - 1",
+        "last = 9223372036854775807",
+        "first = first + 1",
+        "first = 9223372036854775807",
+        "first = -5",
+        "committed_at = committed_at + 1",
+        "previous = zeroblob(32)",
+        "root = zeroblob(32)",
+        "root = x''",
+        "hash = zeroblob(32)",
+        "hash = zeroblob(33)",
+    ];
+    for change in headers {
+        let found = witness(&segments, None, &[damage(last, change)]).await;
+        assert_eq!(found, end(second_last), "{change}");
+        let found = witness(&segments, None, &[damage(last, change), damage(second_last, "hash = zeroblob(32)")]).await;
+        assert_eq!(found, end(third_last), "{change}");
+    }
+    // What is damaged before the end, and entries that are, say nothing against the end.
+    for harmless in [damage(last, "payload = x''"), damage(last, "checksum = x''"), damage(second_last, "hash = zeroblob(32)")] {
+        let found = witness(&segments, None, std::slice::from_ref(&harmless)).await;
+        assert_eq!(found, end(last), "{harmless}");
+    }
+    assert_eq!(witness(&segments, None, &["UPDATE segments SET hash = zeroblob(32)".to_owned()]).await, None, "there is none");
+}
+
+#[tokio::test]
+async fn a_copy_that_begins_later_and_is_set_aside_is_known_by_where_it_begins_and_not_by_what_came_before() {
+    let segments = few_segments();
+    let [.., second_last, last] = segments.as_slice() else { panic!("there are some") };
+    let origin = |segment: &Segment| {
+        let mut origin = Origin::beginning(&shard());
+        origin.pass(segment, &[]);
+        origin
+    };
+    let damaged = format!("UPDATE segments SET root = zeroblob(32) WHERE first = {}", last.first);
+    let found = witness(&segments, Some(&origin(second_last)), &[damaged]).await;
+    assert_eq!(found, Some((second_last.last(), second_last.hash)));
+    // Rows that are of no meaning any more, and were not swept away yet.
+    let blob = |hash: &Hash| hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let Segment { epoch, first, committed_at, previous, root, hash, .. } = second_last;
+    let left = format!(
+        "INSERT INTO segments VALUES (1, {first}, {}, {epoch}, {}, x'{}', x'{}', x'{}', zeroblob(32), x'')",
+        second_last.last(),
+        committed_at.0,
+        blob(previous),
+        blob(root),
+        blob(hash)
+    );
+    let found = witness(&segments, Some(&origin(last)), &[left]).await;
+    assert_eq!(found, Some((last.last(), last.hash)));
 }
 
 /// Rows changed in the file, behind the engine's back.

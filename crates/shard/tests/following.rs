@@ -2,16 +2,23 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use async_trait::async_trait;
+use futures::FutureExt as _;
 use paymesh_journal::{
-    Holding, Identity, Segment, SegmentBuilder, Store,
+    Error as JournalError, Head, Holding, Identity, Journal, Origin, Segment, SegmentBuilder, Store,
     memory::{Fault, MemoryStore, Operation},
-    sqlite::Engine,
 };
 use paymesh_ledger::{Body, Entry};
 use paymesh_shard::{AddError, Options, Replica, ReplicaOptions, Retention, Shard, Tail};
-use paymesh_types::{Sequence, ShardRef, ZoneName};
+use paymesh_types::{Epoch, Sequence, ShardRef, ZoneName};
 use support::{Disk, all, balance, deposit, enrol, eu, identity, journal, pay, pay_to};
 
 const ALL: usize = usize::MAX;
@@ -367,6 +374,21 @@ async fn what_storage_fails_to_take_is_offered_again_and_not_twice() {
     }
 }
 
+/// It is asked for with every message of the leader's.
+#[tokio::test]
+async fn whether_a_copy_is_past_the_one_set_aside_does_not_wait_for_what_is_being_added() {
+    let (_disk, shard) = leader().await;
+    let store = MemoryStore::new(&identity(&eu(0)));
+    let replica = open(&Disk::Memory(store.clone()), Holding::Whole, false).await;
+    store.hold_appends();
+    let (adding, sent) = (replica.clone(), segments(shard.tail(), Sequence(0)).await);
+    let adding = tokio::spawn(async move { adding.add(sent).await });
+    store.append_waits().await;
+    assert!(replica.vouch_if_past().now_or_never().is_some());
+    store.release_appends();
+    adding.await.expect("it does not die").expect("they are added");
+}
+
 /// A bit on the leader's disk must not make an entry one that concerns nobody.
 #[tokio::test]
 async fn a_damaged_segment_is_not_reduced() {
@@ -387,7 +409,7 @@ async fn a_damaged_segment_is_not_reduced() {
 }
 
 fn other_shard() -> Segment {
-    let mut builder = SegmentBuilder::new(eu(1), paymesh_types::Epoch(1), Sequence(1), [0; 32], [1; 32]);
+    let mut builder = SegmentBuilder::new(eu(1), Epoch(1), Sequence(1), [0; 32], [1; 32]);
     let body = Body::AccountOpened { user: support::user(1), currency: support::euro() };
     builder.push(&Entry {
         at: paymesh_types::Timestamp(1),
@@ -399,33 +421,67 @@ fn other_shard() -> Segment {
     builder.finish()
 }
 
-/// Segments are added and that is noted in two commits: a crash between them leaves a copy that has shown what it had to.
-#[tokio::test]
-async fn a_copy_that_has_come_past_the_one_set_aside_is_known_to_also_where_that_could_not_be_noted() {
-    let (_disk, shard) = leader().await;
-    let sent = segments(shard.tail(), Sequence(0)).await;
-    let arcs: Vec<_> = sent.iter().cloned().map(Arc::new).collect();
-    let directory = tempfile::tempdir().expect("a folder");
-    let identity = Identity { holding: Holding::Whole, ..identity(&eu(0)) };
-    let engine = Engine::new(directory.path());
-    let options = ReplicaOptions { outcome_retention: Duration::from_secs(86_400), retention: Retention::default() };
-    let open = async || {
-        let store = engine.store(&identity).await.expect("it opens");
-        let opened = Replica::open(&identity, store.journal.clone(), Some(store.clone()), options).await;
-        (store, opened)
-    };
-    let (_, first) = open().await;
-    let first = first.expect("it opens");
-    first.add(sent[..3].to_vec()).await.expect("they are added");
-    first.close().await;
-    engine.set_aside(&eu(0), paymesh_types::Timestamp(1), true).await.expect("it is set aside");
+/// A journal that has its reader panic, once it is told to.
+#[derive(Debug)]
+struct Deadly {
+    journal: Arc<dyn Journal>,
+    armed: AtomicBool,
+}
 
-    let (store, second) = open().await;
-    let second = second.expect("it opens");
-    assert_eq!(second.witness(), Some((sent[2].last(), sent[2].hash)));
-    second.close().await;
-    store.journal.extend(&arcs[..4]).await.expect("they are added");
-    let (store, third) = open().await;
-    assert_eq!(third.expect("it opens").witness(), None);
-    assert_eq!(store.journal.witness().await.expect("it is read"), None);
+#[async_trait]
+impl Journal for Deadly {
+    async fn lead(&self) -> Result<Epoch, JournalError> {
+        self.journal.lead().await
+    }
+
+    async fn append(&self, segment: &Segment) -> Result<(), JournalError> {
+        self.journal.append(segment).await
+    }
+
+    async fn extend(&self, segments: &[Arc<Segment>]) -> Result<(), JournalError> {
+        self.journal.extend(segments).await
+    }
+
+    async fn read(&self, from: Sequence, bytes_max: usize) -> Result<Vec<Segment>, JournalError> {
+        self.journal.read(from, bytes_max).await
+    }
+
+    async fn head(&self) -> Result<Head, JournalError> {
+        self.journal.head().await
+    }
+
+    async fn origin(&self) -> Result<Origin, JournalError> {
+        assert!(!self.armed.swap(false, Ordering::Relaxed), "a panic that is asked for");
+        self.journal.origin().await
+    }
+
+    async fn prune(&self, epoch: Epoch, origin: &Origin) -> Result<(), JournalError> {
+        self.journal.prune(epoch, origin).await
+    }
+
+    async fn jump(&self, origin: &Origin) -> Result<(), JournalError> {
+        self.journal.jump(origin).await
+    }
+}
+
+/// Whoever goes on without it would have a copy that looks well and stands still.
+#[tokio::test(start_paused = true)]
+async fn a_copy_of_which_a_task_dies_stops_and_says_so() {
+    let (_disk, shard) = leader().await;
+    let identity = identity(&eu(0));
+    let store = MemoryStore::new(&identity).open(&identity).expect("it opens");
+    let deadly = Arc::new(Deadly { journal: store.journal.clone(), armed: AtomicBool::new(false) });
+    let store = Store { journal: deadly.clone(), ..store };
+    // Its retention looks where the journal begins.
+    let retention = Retention { time: Some(Duration::from_secs(3_600)), bytes: None };
+    let options = ReplicaOptions { outcome_retention: Duration::from_secs(86_400), retention };
+    let replica = Replica::open(&identity, store.journal.clone(), Some(store), options).await.expect("it opens");
+    replica.add(segments(shard.tail(), Sequence(0)).await).await.expect("they are added");
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert_eq!((replica.problem(), replica.projected()), (None, Some(shard.tail().head())));
+    deadly.armed.store(true, Ordering::Relaxed);
+    let why = tokio::time::timeout(Duration::from_secs(200), replica.stopped()).await.expect("it stops");
+    assert!(why.contains("died"), "{why}");
+    assert_eq!(replica.problem(), Some(why));
+    replica.close().await;
 }

@@ -2,6 +2,10 @@
 //!
 //! In the zone the checkpoint's chunks come first, each checked and stored before the next is taken: whoever is cut off, or
 //! killed, asks for what is missing. Only then does the copy's journal begin later; the tables are made when it is opened.
+//!
+//! Nobody has what lies between the copy's end and where the leader's journal begins, so nothing proves that the one goes on to the other.
+//! What the leader has let go of has taken effect everywhere, though, so where its history is another than that which money was
+//! taken from, it has sent what was taken at other places, or not at all: then the copy stays as it is, and says so.
 
 use std::sync::Arc;
 
@@ -13,17 +17,20 @@ use paymesh_contract::{
         replication_service_client::ReplicationServiceClient,
     },
 };
-use paymesh_journal::{Checkpoints, Error, Holding, Journal, Manifest, Origin};
+use paymesh_journal::{Chain, Checkpoints, Corrupt, Error, Holding, Journal, Manifest, Origin};
 use paymesh_mesh::Mesh;
 use paymesh_types::Sequence;
 use tonic::Streaming;
 
 use crate::{
-    Following, counts,
+    Ended, Followed, Following, counts,
     following::{MESSAGE_BYTES_MAX, RETRY_FIRST, RETRY_MAX, SILENCE_MAX},
     plan::is_directory,
     wire,
 };
+
+/// Payload bytes of the copy that are read at once.
+const READ_BYTES: usize = 1 << 20;
 
 /// Why nothing came of a try.
 enum Failed {
@@ -31,6 +38,8 @@ enum Failed {
     Lost(String),
     /// It is no use to try again.
     ForGood(String),
+    /// Neither is it: the leader has another history than the copy.
+    Another(String),
 }
 
 impl From<Error> for Failed {
@@ -41,22 +50,24 @@ impl From<Error> for Failed {
 
 impl Following {
     /// Has the copy, which nobody has open, begin where its leader's journal does, however often it takes. In the zone,
-    /// `checkpoints` are the copy's.
+    /// `checkpoints` are the copy's. Where money was `taken` from it, it does not go on with what shows to be another history.
     ///
     /// # Errors
-    /// What is wrong does not pass by itself.
+    /// What is wrong does not pass by itself: [`Ended::Diverged`] where it is another history.
     pub async fn bootstrap(
         &self,
         journal: &Arc<dyn Journal>,
         checkpoints: Option<&Arc<dyn Checkpoints>>,
         mesh: &Mesh,
-    ) -> Result<(), String> {
+        taken: bool,
+    ) -> Result<(), Ended> {
         let (shard, leader) = (&self.followed().shard, &self.followed().leader);
         tracing::warn!(%shard, %leader, "a replica begins with a checkpoint: its leader's journal does not reach back to its end");
         metrics::counter!(counts::BOOTSTRAPS, "shard" => shard.to_string()).increment(1);
         let mut pause = RETRY_FIRST;
+        let mut before = (!taken).then(|| Origin::beginning(shard));
         loop {
-            match self.begin_anew(journal, checkpoints, mesh).await {
+            match self.begin_anew(journal, checkpoints, mesh, &mut before).await {
                 Ok(origin) => {
                     tracing::info!(%shard, %leader, first = %origin.sequence.next(), "a replica has what it begins with");
                     return Ok(());
@@ -64,7 +75,13 @@ impl Following {
                 Err(Failed::ForGood(why)) => {
                     tracing::error!(%shard, %leader, %why, "a replica cannot begin");
                     self.refuse(why.clone());
-                    return Err(why);
+                    return Err(Ended::Stopped(why));
+                }
+                Err(Failed::Another(why)) => {
+                    tracing::error!(%shard, %leader, %why, "a replica does not begin with another history");
+                    self.refuse(why.clone());
+                    self.note_diverged();
+                    return Err(Ended::Diverged(why));
                 }
                 Err(Failed::Lost(why)) => tracing::debug!(%shard, %leader, %why, "a replica tries again to begin"),
             }
@@ -73,12 +90,18 @@ impl Following {
         }
     }
 
+    /// `before` is what the copy had come to, once that is known.
     async fn begin_anew(
         &self,
         journal: &Arc<dyn Journal>,
         checkpoints: Option<&Arc<dyn Checkpoints>>,
         mesh: &Mesh,
+        before: &mut Option<Origin>,
     ) -> Result<Origin, Failed> {
+        let before = match before {
+            Some(before) => before,
+            None => before.insert(self.came_to(journal).await?),
+        };
         let draft = match checkpoints {
             Some(checkpoints) => checkpoints.draft().await?,
             None => None,
@@ -103,6 +126,13 @@ impl Following {
         let refused = |what: String| Failed::ForGood(format!("what the leader begins with is refused: {what}"));
         let origin = origin.ok_or_else(|| refused("it does not say where".to_owned()))?;
         let origin = wire::origin(&origin, &self.followed().holding).map_err(refused)?;
+        origin.may_follow(before).map_err(|why| {
+            let (end, first) = (before.sequence, origin.sequence.next());
+            Failed::Another(format!(
+                "the copy ends at entry {end}, and the leader's journal, which is kept from entry {first} on, did not come through there: {why}; \
+                 it is not a copy of this journal"
+            ))
+        })?;
         if let (Holding::Whole, Some(checkpoints)) = (&self.followed().holding, checkpoints) {
             let checkpoint = checkpoint.ok_or_else(|| refused("there is no checkpoint".to_owned()))?;
             let manifest = Manifest::try_from(&checkpoint).map_err(|error| refused(error.to_string()))?;
@@ -130,6 +160,27 @@ impl Following {
         }
         journal.jump(&origin).await?;
         Ok(origin)
+    }
+
+    /// Where the copy's journal ends, and how far the shard and others had come with each other by then.
+    async fn came_to(&self, journal: &Arc<dyn Journal>) -> Result<Origin, Failed> {
+        let mut end = journal.origin().await?;
+        loop {
+            let segments = journal.read(end.sequence.next(), READ_BYTES).await?;
+            if segments.is_empty() {
+                return Ok(end.within(&self.followed().holding));
+            }
+            let Followed { shard, holding, .. } = self.followed().clone();
+            let passed = tokio::task::spawn_blocking(move || {
+                let mut chain = Chain::after(shard.clone(), &end);
+                for segment in &segments {
+                    chain.link(segment)?;
+                    end.pass(segment, &holding.entries(segment, &shard)?);
+                }
+                Ok::<_, Corrupt>(end)
+            });
+            end = passed.await.map_err(|died| Failed::ForGood(format!("reading the copy died: {died}")))?.map_err(Error::from)?;
+        }
     }
 
     /// Takes the chunks that are missing.

@@ -232,6 +232,11 @@ impl Following {
         Ok(())
     }
 
+    /// An operator is to say which history it is; until then this copy says nothing against a leader of the other.
+    pub(crate) fn note_diverged(&self) {
+        self.progress().known = None;
+    }
+
     pub(crate) fn note_chunks(&self, stored: u32, total: u32) {
         self.progress().remaking = Some(Remaking::Bootstrapping(stored, total));
     }
@@ -326,8 +331,7 @@ impl Following {
                     // Also of one that nobody has been given.
                     self.refuse(why.clone());
                     if matches!(ended, Ended::Diverged(_)) {
-                        // An operator is to say which history it is; until then this one says nothing against a leader of the other.
-                        self.progress().known = None;
+                        self.note_diverged();
                     }
                     replica.refuse(why.clone());
                     return ended;

@@ -106,7 +106,7 @@ impl Journal for MemoryJournal {
     }
 
     async fn extend(&self, segments: &[Arc<Segment>]) -> Result<(), Error> {
-        self.machine.held().await;
+        self.machine.appends.pass().await;
         let mut disk = self.machine.disk()?;
         disk.journal.check(segments)?;
         let fault = disk.fault(Operation::Append);

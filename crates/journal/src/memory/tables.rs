@@ -302,6 +302,7 @@ impl Tables for MemoryTables {
     }
 
     async fn project(&self, projection: &Projection) -> Result<(), Error> {
+        self.machine.projections.pass().await;
         let mut disk = self.machine.disk()?;
         let rows = &disk.tables.rows;
         if rows.cursor != projection.after {

@@ -52,33 +52,71 @@ pub(super) struct Journals {
 impl Journals {
     /// Sets what is held of a shard aside: it stays in the file, and the next to open the shard's journal finds it empty.
     pub(super) async fn set_aside(&self, shard: &ShardRef, at: Timestamp, witness: bool) -> Result<(), Error> {
+        let failed = |source| self.file.failed(shard, source);
+        // Before the turn, which commits wait for: nobody adds to what is set aside.
+        let witness = if witness { self.known_end(shard).await? } else { None };
         let _turn = self.turn().await;
-        let aside = async {
-            let mut transaction = self.file.writer.begin_with("BEGIN IMMEDIATE").await?;
-            let slot: Option<i64> = sqlx::query_scalar("SELECT slot FROM shards WHERE zone = ? AND shard = ? AND set_aside_at IS NULL")
+        let mut transaction = self.file.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
+        let slot: Option<i64> =
+            sqlx::query_scalar("UPDATE shards SET set_aside_at = ? WHERE zone = ? AND shard = ? AND set_aside_at IS NULL RETURNING slot")
+                .bind(stored(at.0))
                 .bind(shard.zone.as_str())
                 .bind(i64::from(shard.index))
                 .fetch_optional(&mut *transaction)
-                .await?;
-            let Some(slot) = slot else { return Ok(()) };
-            let aside = sqlx::query("UPDATE shards SET set_aside_at = ? WHERE slot = ?").bind(stored(at.0)).bind(slot);
-            aside.execute(&mut *transaction).await?;
-            if witness {
-                // Where this one's own witness is further, it still is what the next must pass through.
-                let next = sqlx::query(
-                    "INSERT INTO shards (mesh, zone, shard, shards, held_for, epoch, witness_last, witness_hash)
-                     SELECT mesh, zone, shard, shards, held_for, 0, last, hash FROM shards LEFT JOIN (
-                       SELECT last, hash FROM (
-                         SELECT last, hash FROM (SELECT last, hash FROM segments WHERE slot = ?1 ORDER BY first DESC LIMIT 1)
-                         UNION ALL SELECT witness_last, witness_hash FROM shards WHERE slot = ?1 AND witness_last IS NOT NULL
-                       ) ORDER BY last DESC LIMIT 1
-                     ) WHERE slot = ?1",
-                );
-                next.bind(slot).execute(&mut *transaction).await?;
+                .await
+                .map_err(failed)?;
+        if let (Some(slot), Some((last, hash))) = (slot, witness) {
+            let next = sqlx::query(
+                "INSERT INTO shards (mesh, zone, shard, shards, held_for, epoch, witness_last, witness_hash)
+                 SELECT mesh, zone, shard, shards, held_for, 0, ?2, ?3 FROM shards WHERE slot = ?1",
+            );
+            let next = next.bind(slot).bind(stored(last.0)).bind(hash.as_slice());
+            next.execute(&mut *transaction).await.map_err(failed)?;
+        }
+        transaction.commit().await.map_err(failed)
+    }
+
+    /// The end of what is held of a shard, as far as that can be told of a copy that may be damaged anywhere: its last segment whose
+    /// header is what the leader wrote, or else where it begins. Where its own witness is further, that still is what the next
+    /// must pass through.
+    async fn known_end(&self, shard: &ShardRef) -> Result<Option<(Sequence, Hash)>, Error> {
+        use futures::TryStreamExt as _;
+        let failed = |source| self.file.failed(shard, source);
+        let held = sqlx::query(
+            "SELECT slot, origin_last, origin, witness_last, witness_hash FROM shards WHERE zone = ? AND shard = ? AND set_aside_at IS NULL",
+        );
+        let held = held.bind(shard.zone.as_str()).bind(i64::from(shard.index)).fetch_optional(&self.file.readers).await.map_err(failed)?;
+        let Some(held) = held else { return Ok(None) };
+        let slot: i64 = held.try_get("slot").map_err(failed)?;
+        let origin_last: i64 = held.try_get("origin_last").map_err(failed)?;
+        // What is not swept away yet is of no meaning, and of a payload nothing is read.
+        let mut rows = sqlx::query(
+            "SELECT first, last, epoch, committed_at, previous, root, hash, zeroblob(32) AS checksum, x'' AS payload
+             FROM segments WHERE slot = ? AND first > ? ORDER BY first DESC",
+        )
+        .bind(slot)
+        .bind(origin_last)
+        .fetch(&self.file.readers);
+        let mut last = None;
+        while let Some(row) = rows.try_next().await.map_err(failed)? {
+            let whole = segment(shard, &row).ok().filter(|segment| segment.is_header_whole(shard));
+            if let Some(segment) = whole {
+                last = Some((segment.last(), segment.hash));
+                break;
             }
-            transaction.commit().await
+        }
+        let begins =
+            || origin(shard, &held).ok().filter(|origin| origin.sequence > Sequence(0)).map(|origin| (origin.sequence, origin.hash));
+        let witness = || -> Option<(Sequence, Hash)> {
+            let last: i64 = held.try_get("witness_last").ok()?;
+            let hash: &[u8] = held.try_get("witness_hash").ok()?;
+            Some((number(last), hash.try_into().ok()?))
         };
-        aside.await.map_err(|source: sqlx::Error| self.file.failed(shard, source))
+        let end = last.or_else(begins).into_iter().chain(witness()).max_by_key(|(last, _)| *last);
+        if end.is_none() {
+            tracing::warn!(%shard, "a copy that is set aside has nothing to know its history by");
+        }
+        Ok(end)
     }
 
     pub(super) async fn set_aside_count(&self, shard: &ShardRef) -> Result<u32, Error> {
@@ -163,29 +201,6 @@ impl SqliteJournal {
         self.journals.file.failed(&self.shard, source)
     }
 
-    /// The row as it is, whatever a bad disk made of it: types and ranges are not taken on trust.
-    fn segment(&self, row: &SqliteRow) -> Result<Segment, Error> {
-        let first = row.try_get("first").unwrap_or(0);
-        let corrupt = |what: String| Corrupt::new(&self.shard, number(first), what);
-        let column = |name: &str| row.try_get::<i64, _>(name).map_err(|error| corrupt(error.to_string()));
-        let hash = |name: &str| -> Result<Hash, Corrupt> {
-            let bytes: &[u8] = row.try_get(name).map_err(|error| corrupt(error.to_string()))?;
-            bytes.try_into().map_err(|_| corrupt(format!("the segment's {name} is not 32 bytes")))
-        };
-        let count = column("last")?.checked_sub(first).and_then(|more| u32::try_from(more).ok()?.checked_add(1));
-        Ok(Segment {
-            epoch: Epoch(number(column("epoch")?).0),
-            first: number(first),
-            count: count.ok_or_else(|| corrupt("the segment's last entry is out of range".to_owned()))?,
-            committed_at: Timestamp(number(column("committed_at")?).0),
-            previous: hash("previous")?,
-            root: hash("root")?,
-            hash: hash("hash")?,
-            checksum: hash("checksum")?,
-            payload: row.try_get("payload").map_err(|error| corrupt(error.to_string()))?,
-        })
-    }
-
     /// Why a segment that was offered is not in the file.
     async fn refusal(&self, offered: (Epoch, Sequence)) -> Error {
         let (epoch, first) = offered;
@@ -201,6 +216,44 @@ impl SqliteJournal {
             Err(error) => self.failed(error),
         }
     }
+}
+
+/// The row as it is, whatever a bad disk made of it: types and ranges are not taken on trust.
+fn segment(shard: &ShardRef, row: &SqliteRow) -> Result<Segment, Error> {
+    let first = row.try_get("first").unwrap_or(0);
+    let corrupt = |what: String| Corrupt::new(shard, number(first), what);
+    let column = |name: &str| row.try_get::<i64, _>(name).map_err(|error| corrupt(error.to_string()));
+    let hash = |name: &str| -> Result<Hash, Corrupt> {
+        let bytes: &[u8] = row.try_get(name).map_err(|error| corrupt(error.to_string()))?;
+        bytes.try_into().map_err(|_| corrupt(format!("the segment's {name} is not 32 bytes")))
+    };
+    let count = column("last")?.checked_sub(first).and_then(|more| u32::try_from(more).ok()?.checked_add(1));
+    Ok(Segment {
+        epoch: Epoch(number(column("epoch")?).0),
+        first: number(first),
+        count: count.ok_or_else(|| corrupt("the segment's last entry is out of range".to_owned()))?,
+        committed_at: Timestamp(number(column("committed_at")?).0),
+        previous: hash("previous")?,
+        root: hash("root")?,
+        hash: hash("hash")?,
+        checksum: hash("checksum")?,
+        payload: row.try_get("payload").map_err(|error| corrupt(error.to_string()))?,
+    })
+}
+
+/// Where a journal begins, by its row of `shards`.
+fn origin(shard: &ShardRef, row: &SqliteRow) -> Result<Origin, Corrupt> {
+    let last = number(row.try_get("origin_last").map_err(|error| Corrupt::new(shard, Sequence(0), error.to_string()))?);
+    let corrupt = |what: String| Corrupt::new(shard, last, what);
+    let Some(bytes) = row.try_get::<Option<&[u8]>, _>("origin").map_err(|error| corrupt(error.to_string()))? else {
+        return Ok(Origin::beginning(shard));
+    };
+    let message = pb::JournalOrigin::decode(bytes).map_err(|error| corrupt(format!("where the journal begins: {error}")))?;
+    let origin = Origin::try_from(&message).map_err(|error| corrupt(error.to_string()))?;
+    if origin.sequence != last {
+        return Err(corrupt(format!("the journal begins after {last} and after {}", origin.sequence)));
+    }
+    Ok(origin)
 }
 
 fn number(column: i64) -> Sequence {
@@ -263,7 +316,7 @@ impl Journal for SqliteJournal {
             if row.try_get_raw("first").is_ok_and(|first| sqlx::ValueRef::is_null(&first)) {
                 break;
             }
-            let segment = self.segment(&row)?;
+            let segment = segment(&self.shard, &row)?;
             if segment.last() < from {
                 continue;
             }
@@ -294,17 +347,7 @@ impl Journal for SqliteJournal {
     async fn origin(&self) -> Result<Origin, Error> {
         let row = sqlx::query("SELECT origin_last, origin FROM shards WHERE slot = ?").bind(self.slot);
         let row = row.fetch_one(&self.journals.file.readers).await.map_err(|error| self.failed(error))?;
-        let last = number(row.try_get("origin_last").map_err(|error| self.failed(error))?);
-        let Some(bytes) = row.try_get::<Option<&[u8]>, _>("origin").map_err(|error| self.failed(error))? else {
-            return Ok(Origin::beginning(&self.shard));
-        };
-        let corrupt = |what: String| Corrupt::new(&self.shard, last, what);
-        let message = pb::JournalOrigin::decode(bytes).map_err(|error| corrupt(format!("where the journal begins: {error}")))?;
-        let origin = Origin::try_from(&message).map_err(|error| corrupt(error.to_string()))?;
-        if origin.sequence != last {
-            return Err(corrupt(format!("the journal begins after {last} and after {}", origin.sequence)).into());
-        }
-        Ok(origin)
+        Ok(origin(&self.shard, &row)?)
     }
 
     async fn prune(&self, epoch: Epoch, origin: &Origin) -> Result<(), Error> {

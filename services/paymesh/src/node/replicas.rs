@@ -18,13 +18,30 @@ use tokio::task::JoinSet;
 
 use super::shards::{identity, retention};
 
+#[cfg(test)]
+mod tests;
+
 /// Replicas that were set aside.
 pub(super) const SET_ASIDE: &str = "paymesh_replica_set_aside_total";
 
-/// The pause before a replica that could not be opened is tried again; each is twice the one before, up to the last.
+/// The pause before what could not be done with a replica is tried again; each is twice the one before, up to the last.
 const RETRY_PAUSE_FIRST: Duration = Duration::from_secs(1);
 /// The longest such pause.
 const RETRY_PAUSE_LAST: Duration = Duration::from_secs(30);
+
+/// The time between tries.
+struct Pause(Duration);
+
+impl Pause {
+    fn first() -> Self {
+        Self(RETRY_PAUSE_FIRST)
+    }
+
+    async fn wait(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(RETRY_PAUSE_LAST);
+    }
+}
 
 /// What it takes to keep replicas.
 pub(super) struct Keeper {
@@ -80,24 +97,29 @@ impl Keeper {
                     replica.close().await;
                     match self.bootstrap(following, component).await {
                         Ok(()) => continue,
-                        Err(why) => return component.unhealthy(why),
+                        Err(ended) => return self.end(following, component, &ended),
                     }
                 }
-                Ended::Diverged(why) => {
-                    component.unhealthy(why.clone());
-                    if let Err(error) = write_durably(&verdict, &why) {
-                        tracing::error!(file = %verdict.display(), %error, "cannot note that a replica has diverged: a restart would not know");
-                    }
-                    return;
-                }
-                Ended::Stopped(why) => return component.unhealthy(why),
+                ended => return self.end(following, component, &ended),
             };
             component.unhealthy(why.clone());
             following.withdraw(Remaking::SetAside, why);
             replica.close().await;
-            if let Err(error) = self.set_aside(following.followed()).await {
-                return component.unhealthy(error.to_string());
+            if !self.set_aside(following, component).await {
+                return;
             }
+        }
+    }
+
+    /// What a replica has ended of does not pass. That it has another history than its leader is noted for the next start.
+    fn end(&self, following: &Following, component: &Component, ended: &Ended) {
+        let (Ended::Diverged(why) | Ended::Outrun(why) | Ended::Stopped(why)) = ended;
+        component.unhealthy(why.clone());
+        let verdict = self.verdict(following.followed());
+        if matches!(ended, Ended::Diverged(_))
+            && let Err(error) = write_durably(&verdict, why)
+        {
+            tracing::error!(file = %verdict.display(), %error, "cannot note that a replica has diverged: a restart would not know");
         }
     }
 
@@ -105,9 +127,9 @@ impl Keeper {
     /// aside, and made anew from its leader; where money was taken from it, nobody has the new one before that is shown to have
     /// the same history.
     async fn opened(&self, following: &Following, component: &Component) -> Option<Replica> {
-        let mut pause = RETRY_PAUSE_FIRST;
+        let mut pause = Pause::first();
         loop {
-            let mut error = match self.open(following).await {
+            let error = match self.open(following).await {
                 Ok(replica) => return Some(replica),
                 Err(error) => error,
             };
@@ -116,10 +138,10 @@ impl Keeper {
             if matches!(&error, Error::Storage { source: JournalError::Corrupt(corrupt), .. } if !corrupt.as_written) {
                 tracing::error!(%shard, %error, "a replica is damaged");
                 following.withdraw(Remaking::SetAside, error.to_string());
-                match self.set_aside(following.followed()).await {
-                    Ok(()) => continue,
-                    Err(failed) => error = failed,
+                if !self.set_aside(following, component).await {
+                    return None;
                 }
+                continue;
             }
             let may_pass = matches!(&error, Error::Storage { source, .. } if source.is_retryable());
             tracing::error!(%shard, %error, tried_again = may_pass, "a replica does not open");
@@ -128,8 +150,7 @@ impl Keeper {
             if !may_pass {
                 return None;
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY_PAUSE_LAST);
+            pause.wait().await;
         }
     }
 
@@ -143,23 +164,37 @@ impl Keeper {
         self.takes_money && followed.shard.zone.as_str() != DIRECTORY_ZONE
     }
 
-    async fn set_aside(&self, followed: &Followed) -> Result<(), Error> {
+    /// Sets a replica that nobody has open aside, however often it takes; says whether another can be made.
+    async fn set_aside(&self, following: &Following, component: &Component) -> bool {
+        let followed = following.followed();
         let shard = &followed.shard;
-        self.storage
-            .set_aside(shard, (self.clock)(), self.takes_money_from(followed))
-            .await
-            .map_err(|source| Error::Storage { shard: shard.clone(), source })?;
+        let mut pause = Pause::first();
+        loop {
+            let error = match self.storage.set_aside(shard, (self.clock)(), self.takes_money_from(followed)).await {
+                Ok(()) => break,
+                Err(error) => error,
+            };
+            let may_pass = error.is_retryable();
+            tracing::error!(%shard, %error, tried_again = may_pass, "a replica cannot be set aside");
+            let why = format!("it cannot be set aside: {error}");
+            component.unhealthy(why.clone());
+            following.refuse(why);
+            if !may_pass {
+                return false;
+            }
+            pause.wait().await;
+        }
         tracing::warn!(%shard, leader = %followed.leader, "a replica was set aside, and is made anew from its leader");
         metrics::counter!(SET_ASIDE, "shard" => shard.to_string()).increment(1);
-        Ok(())
+        true
     }
 
     /// Has a copy that is older than what its leader keeps begin where that does, however often it takes.
-    async fn bootstrap(&self, following: &Following, component: &Component) -> Result<(), String> {
+    async fn bootstrap(&self, following: &Following, component: &Component) -> Result<(), Ended> {
         component.unhealthy("it begins with a checkpoint");
         let followed = following.followed();
         let identity = self.identity(followed);
-        let mut pause = RETRY_PAUSE_FIRST;
+        let mut pause = Pause::first();
         loop {
             let opened = match followed.holding {
                 Holding::Whole => self.storage.store(&identity).await.map(|store| (store.journal.clone(), Some(store))),
@@ -167,7 +202,8 @@ impl Keeper {
             };
             match opened {
                 Ok((journal, store)) => {
-                    let begun = following.bootstrap(&journal, store.as_ref().map(|store| &store.checkpoints), &self.mesh).await;
+                    let (checkpoints, taken) = (store.as_ref().map(|store| &store.checkpoints), self.takes_money_from(followed));
+                    let begun = following.bootstrap(&journal, checkpoints, &self.mesh, taken).await;
                     if let Some(store) = store {
                         store.tables.close().await;
                         store.checkpoints.close().await;
@@ -177,11 +213,10 @@ impl Keeper {
                 Err(error) if error.is_retryable() => following.refuse(error.to_string()),
                 Err(error) => {
                     following.refuse(error.to_string());
-                    return Err(error.to_string());
+                    return Err(Ended::Stopped(error.to_string()));
                 }
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY_PAUSE_LAST);
+            pause.wait().await;
         }
     }
 

@@ -1,0 +1,6 @@
+//! Streams between two nodes over loopback: what a follower gets, what it is refused, and leaders that lie.
+
+mod beginning;
+mod following;
+mod liars;
+mod support;
