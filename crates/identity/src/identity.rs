@@ -264,13 +264,22 @@ impl Trust {
 /// Who is at the other end of a connection that was accepted, once its handshake is done.
 #[derive(Debug, Clone, Default)]
 pub struct Connected {
-    node: Arc<OnceLock<Option<NodeName>>>,
+    shown: Arc<OnceLock<Option<Shown>>>,
+}
+
+/// A node's certificate, as it was when the connection was made.
+#[derive(Debug)]
+struct Shown {
+    node: NodeName,
+    not_after: SystemTime,
 }
 
 impl Connected {
-    /// The node of this mesh that it is. None: it is a caller, or nobody knows yet.
-    pub fn node(&self) -> Option<&NodeName> {
-        self.node.get()?.as_ref()
+    /// The node of this mesh that it is, by a certificate that holds at this time. None: it is a caller, or one whose certificate has ended
+    /// since, or nobody knows yet.
+    pub fn node(&self, now: SystemTime) -> Option<&NodeName> {
+        let shown = self.shown.get()?.as_ref();
+        shown.filter(|shown| now < shown.not_after).map(|shown| &shown.node)
     }
 }
 
@@ -301,7 +310,7 @@ impl Accepted {
         if let Accepting::Shaking(accept) = &mut self.state {
             match ready!(Pin::new(accept).poll(cx)) {
                 Ok(stream) => {
-                    let _ = self.peer.node.set(node(&stream, &self.mesh));
+                    let _ = self.peer.shown.set(shown(&stream, &self.mesh));
                     self.state = Accepting::Done(Box::new(stream));
                 }
                 Err(error) => {
@@ -318,9 +327,10 @@ impl Accepted {
 }
 
 /// The node whose certificate was shown, of this mesh. The verifier has seen that an authority says so.
-fn node(stream: &server::TlsStream<TcpStream>, mesh: &str) -> Option<NodeName> {
-    let shown = stream.get_ref().1.peer_certificates()?.first()?;
-    Statement::of(shown).ok()?.node().filter(|node| node.mesh() == mesh)
+fn shown(stream: &server::TlsStream<TcpStream>, mesh: &str) -> Option<Shown> {
+    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+    let said = Statement::of(certificate).ok()?;
+    said.node().filter(|node| node.mesh() == mesh).map(|node| Shown { node, not_after: said.not_after })
 }
 
 impl std::fmt::Debug for Accepted {

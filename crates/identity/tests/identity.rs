@@ -67,7 +67,7 @@ where
     let accepting = async {
         let mut accepted = server.accept(listener.accept().await?.0);
         let peer = accepted.peer();
-        assert!(peer.node().is_none(), "nobody is known before the handshake");
+        assert!(peer.node(SystemTime::now()).is_none(), "nobody is known before the handshake");
         let mut bytes = [0; 3];
         accepted.read_exact(&mut bytes).await?;
         accepted.write_all(&bytes).await?;
@@ -92,7 +92,10 @@ async fn nodes_know_each_other_by_their_certificates() {
     let (east, west) = (place.node("us_east"), place.node("us_west"));
     let (dialled, accepted) = meet(&west, |stream| async move { east.dial(&region("us_west"), "127.0.0.1", stream).await }).await;
     dialled.expect("an answer");
-    assert_eq!(accepted.expect("a connection").node(), Some(&named(MESH, "us_east")));
+    let peer = accepted.expect("a connection");
+    assert_eq!(peer.node(SystemTime::now()), Some(&named(MESH, "us_east")));
+    // A connection may outlive the certificate that it was made with; who is at its end is then nobody any more.
+    assert_eq!(peer.node(SystemTime::now() + DAY), None);
 }
 
 #[tokio::test]
@@ -112,7 +115,7 @@ async fn a_caller_needs_no_certificate_and_is_no_node() {
     let trust = Trust::load(west.directory()).expect("authorities");
     let (dialled, accepted) = meet(&west, |stream| async move { trust.dial("127.0.0.1", stream).await }).await;
     dialled.expect("an answer");
-    assert_eq!(accepted.expect("a connection").node(), None);
+    assert_eq!(accepted.expect("a connection").node(SystemTime::now()), None);
     // At a host that the certificate does not name, it is somebody else.
     let trust = Trust::load(west.directory()).expect("authorities");
     let (dialled, _) = meet(&west, |stream| async move { trust.dial("127.0.0.2", stream).await }).await;
@@ -150,7 +153,7 @@ async fn another_meshs_node_is_a_stranger_even_under_the_same_authority() {
     // Who is not so careful gets in as a caller, and as nobody's node.
     let careless = Trust::load(west.directory()).expect("authorities");
     let (_, accepted) = meet(&west, |stream| async move { careless.dial("127.0.0.1", stream).await }).await;
-    assert_eq!(accepted.expect("a connection").node(), None);
+    assert_eq!(accepted.expect("a connection").node(SystemTime::now()), None);
 }
 
 #[tokio::test]

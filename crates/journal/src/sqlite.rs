@@ -134,6 +134,9 @@ struct Purpose {
     readers_max: u32,
 }
 
+/// What part of the writer's cache a connection that reads has.
+const READING_CACHE_DIVISOR: u32 = 4;
+
 /// A file, and the connections to it. Cheap to clone.
 #[derive(Debug, Clone)]
 struct File {
@@ -157,7 +160,9 @@ impl File {
             .pragma("wal_autocheckpoint", purpose.checkpoint_pages.to_string())
             .pragma("cache_size", format!("-{}", purpose.cache_kib))
             .pragma("temp_store", "MEMORY");
-        let reading = options.clone().read_only(true).create_if_missing(false);
+        // Each connection has a cache of its own. What is read is resident, or in the system's cache.
+        let reading_kib = purpose.cache_kib / READING_CACHE_DIVISOR;
+        let reading = options.clone().read_only(true).create_if_missing(false).pragma("cache_size", format!("-{reading_kib}"));
         let pool = |connections: u32, options: SqliteConnectOptions| {
             SqlitePoolOptions::new()
                 .max_connections(connections)

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 use paymesh_contract::Fault;
-use paymesh_identity::{Connected, NodeName};
 use paymesh_types::RegionName;
 use tokio::time::Instant;
 use tonic::Code;
@@ -39,26 +38,38 @@ pub struct Call {
     pub(crate) method: Option<&'static Method>,
 }
 
+/// Who is at the other end of a call's connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Sender<'a> {
+    /// Nobody knows: the connection is in plain text, and what it says is believed.
+    Unproven,
+    /// Somebody who is no node.
+    Caller,
+    /// A node of this region.
+    Node(&'a RegionName),
+}
+
 impl Call {
     /// A call that enters the mesh at a node of this region.
     pub(crate) fn entering(region: &RegionName, path: &str) -> Self {
         Self { entry_region: region.clone(), passed: Vec::new(), deadline: None, method: methods::method(path) }
     }
 
-    /// Reads a call's headers as they reach a node of `region`, over a connection of which it is known who is at its other end, or
-    /// over one in plain text.
-    pub(crate) fn arriving(region: &RegionName, path: &str, headers: &HeaderMap, other_end: Option<&Connected>) -> Result<Self, Fault> {
+    /// Reads a call's headers as they reach a node of `region` from this sender.
+    pub(crate) fn arriving(region: &RegionName, path: &str, headers: &HeaderMap, sender: Sender<'_>) -> Result<Self, Fault> {
         let mut call = Self::entering(region, path);
         if let Some(hops) = headers.get(HOPS_HEADER) {
             call.passed = parse_hops(hops)?;
-            if let (Some(other_end), Some(claimed)) = (other_end, call.passed.last()) {
-                let shown = other_end.node().map(NodeName::region);
-                if shown != Some(claimed) {
-                    let shown = shown.map_or_else(|| "that of no node".to_owned(), |region| format!("that of a node of {region}"));
-                    let message =
-                        format!("`{HOPS_HEADER}` says that a node of {claimed} sends this; the connection's certificate is {shown}");
-                    return Err(Fault::new(Code::PermissionDenied, "NOT_THAT_NODE", message));
-                }
+            let claimed = call.passed.last();
+            let other = match sender {
+                Sender::Unproven => None,
+                Sender::Caller => Some("has shown no certificate of a node that holds now".to_owned()),
+                Sender::Node(region) if Some(region) == claimed => None,
+                Sender::Node(region) => Some(format!("has shown the certificate of a node of {region}")),
+            };
+            if let (Some(other), Some(claimed)) = (other, claimed) {
+                let message = format!("`{HOPS_HEADER}` says that a node of {claimed} sends this; the other end of the connection {other}");
+                return Err(Fault::new(Code::PermissionDenied, "NOT_THAT_NODE", message));
             }
             call.entry_region = match headers.get(ENTRY_REGION_HEADER) {
                 Some(entry) => parse_region(ENTRY_REGION_HEADER, entry)?,
@@ -183,15 +194,36 @@ mod tests {
 
     #[test]
     fn a_call_remembers_its_way_over_two_hops() {
-        let call = Call::arriving(&region("us_east"), "/x", &HeaderMap::new(), None).expect("no headers are fine");
+        let call = Call::arriving(&region("us_east"), "/x", &HeaderMap::new(), Sender::Unproven).expect("no headers are fine");
         assert!(!call.is_from_peer());
         assert_eq!(call.entry_region(), &region("us_east"));
         let mut sent = HeaderMap::new();
         call.write_headers(&region("us_east"), &mut sent);
-        let call = Call::arriving(&region("eu_west"), "/x", &sent, None).expect("a node's headers");
+        let call = Call::arriving(&region("eu_west"), "/x", &sent, Sender::Unproven).expect("a node's headers");
         assert!(call.is_from_peer());
         call.write_headers(&region("eu_west"), &mut sent);
         assert_eq!([&sent[HOPS_HEADER], &sent[ENTRY_REGION_HEADER]], ["us_east,eu_west", "us_east"]);
+    }
+
+    #[test]
+    fn who_sends_it_on_is_the_one_that_the_connection_shows() {
+        let (here, there, other) = (region("us_east"), region("eu_west"), region("us_west"));
+        let mut sent = HeaderMap::new();
+        Call::entering(&there, "/x").write_headers(&there, &mut sent);
+        for (sender, wanted) in [
+            (Sender::Unproven, Ok(())),
+            (Sender::Node(&there), Ok(())),
+            (Sender::Node(&other), Err("NOT_THAT_NODE")),
+            (Sender::Node(&here), Err("NOT_THAT_NODE")),
+            (Sender::Caller, Err("NOT_THAT_NODE")),
+        ] {
+            let call = Call::arriving(&here, "/x", &sent, sender);
+            assert_eq!(call.as_ref().map(|_| ()).map_err(|fault| &*fault.reason), wanted, "{sender:?}");
+            assert_eq!(call.ok().and_then(|call| call.node().cloned()), wanted.ok().map(|()| there.clone()));
+            // Without what nodes say, it is a call of its own, whoever sends it.
+            let call = Call::arriving(&here, "/x", &HeaderMap::new(), sender).expect("no headers are fine");
+            assert_eq!(call.node(), None, "{sender:?}");
+        }
     }
 
     #[test]
@@ -205,7 +237,7 @@ mod tests {
         ] {
             let mut pairs = vec![(HOPS_HEADER, hops)];
             pairs.extend(entry.map(|entry| (ENTRY_REGION_HEADER, entry)));
-            let fault = Call::arriving(&region("eu_west"), "/x", &headers(&pairs), None).expect_err(hops);
+            let fault = Call::arriving(&region("eu_west"), "/x", &headers(&pairs), Sender::Unproven).expect_err(hops);
             assert_eq!(fault.reason, reason, "{hops}: {fault}");
         }
     }
@@ -240,7 +272,7 @@ mod tests {
                     headers.insert(name, value);
                 }
             }
-            let _ = Call::arriving(&region("eu_west"), "/x", &headers, None);
+            let _ = Call::arriving(&region("eu_west"), "/x", &headers, Sender::Unproven);
             let _ = parse_timeout(&headers);
         }
     }

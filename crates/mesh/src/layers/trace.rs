@@ -6,6 +6,7 @@
 use std::{
     convert::Infallible,
     task::{Context, Poll},
+    time::SystemTime,
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
@@ -13,7 +14,6 @@ use opentelemetry::{
     global,
     propagation::{Extractor, Injector},
 };
-use paymesh_identity::Connected;
 use paymesh_types::RegionName;
 use tonic::body::Body;
 use tower::Service;
@@ -21,7 +21,11 @@ use tracing::{Instrument, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::{Answer, Answering};
-use crate::{body, call::Call, incoming::OtherEnd};
+use crate::{
+    body,
+    call::{Call, Sender},
+    incoming::OtherEnd,
+};
 
 /// W3C Trace Context's headers (<https://www.w3.org/TR/trace-context/>).
 const TRACE_HEADERS: [&str; 2] = ["traceparent", "tracestate"];
@@ -49,7 +53,7 @@ impl<S: Answer> Service<Request<Body>> for Trace<S> {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Answering {
-        let call = match Call::arriving(&self.region, request.uri().path(), request.headers(), other_end(&request)) {
+        let call = match Call::arriving(&self.region, request.uri().path(), request.headers(), sender(&request)) {
             Ok(call) => call,
             Err(fault) => return Box::pin(async { Ok(body::reply(fault)) }),
         };
@@ -75,9 +79,12 @@ impl<S: Answer> Service<Request<Body>> for Trace<S> {
     }
 }
 
-/// Who is at the other end of the request's connection. None: it is in plain text, or there is none.
-fn other_end(request: &Request<Body>) -> Option<&Connected> {
-    request.extensions().get::<OtherEnd>()?.0.as_ref()
+/// Who is at the other end of the request's connection now: its certificate may have ended meanwhile.
+fn sender(request: &Request<Body>) -> Sender<'_> {
+    match request.extensions().get::<OtherEnd>().and_then(|OtherEnd(connected)| connected.as_ref()) {
+        None => Sender::Unproven,
+        Some(connected) => connected.node(SystemTime::now()).map_or(Sender::Caller, |node| Sender::Node(node.region())),
+    }
 }
 
 fn span(call: &Call, region: &RegionName, headers: &HeaderMap) -> Span {
