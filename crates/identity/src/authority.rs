@@ -47,11 +47,16 @@ impl Authority {
     /// # Errors
     /// Its files cannot be read or written, or hold no authority that can issue.
     pub fn open(directory: &Path, mesh: &str, now: SystemTime) -> Result<Self, Error> {
-        let path = directory.join(AUTHORITY_KEY_FILE);
-        match fs::exists(&path) {
-            Ok(true) => Self::read(directory, now),
-            Ok(false) => Self::make(directory, mesh, now),
-            Err(source) => Err(Error::Unreadable { path, source }),
+        match [AUTHORITY_KEY_FILE, AUTHORITIES_FILE].map(|file| directory.join(file).exists()) {
+            [true, true] => Self::read(directory, now),
+            [false, false] => Self::make(directory, mesh, now),
+            // Another would take its place, and those who believe it would not know.
+            [has_key, _] => {
+                let (there, missing) =
+                    if has_key { (AUTHORITY_KEY_FILE, AUTHORITIES_FILE) } else { (AUTHORITIES_FILE, AUTHORITY_KEY_FILE) };
+                let what = format!("is missing, and {there} is beside where it should be: put it back, or move {there} away to begin anew");
+                Err(Error::Unusable { path: directory.join(missing), what })
+            }
         }
     }
 
@@ -80,9 +85,8 @@ impl Authority {
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?.pem();
         make_directory(directory)?;
-        write(directory, AUTHORITIES_FILE, &certificate, 0o644)?;
-        // Last: what has no key is made anew.
         write(directory, AUTHORITY_KEY_FILE, &key.serialize_pem(), 0o600)?;
+        write(directory, AUTHORITIES_FILE, &certificate, 0o644)?;
         Ok(Self { issuer: Issuer::new(params, key), certificate })
     }
 

@@ -12,7 +12,7 @@ use std::{
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
-use crate::Error;
+use crate::{Error, certificate::Statement};
 
 /// The certificate, and the intermediate ones between it and an authority, as PEM.
 pub const CERTIFICATE_FILE: &str = "tls.crt";
@@ -52,6 +52,10 @@ impl Read {
     pub(crate) fn authorities(&self) -> Result<RootCertStore, Error> {
         let mut roots = RootCertStore::empty();
         for certificate in self.certificates()? {
+            // Whatever stands here may issue: a node's certificate must not.
+            if !Statement::of(&certificate).map_err(|error| self.unusable(error))?.is_authority {
+                return Err(self.unusable("holds a certificate that is no authority's"));
+            }
             roots.add(certificate).map_err(|error| self.unusable(format!("holds a certificate that cannot be an authority's: {error}")))?;
         }
         Ok(roots)
@@ -120,6 +124,10 @@ pub(crate) fn read_secret(directory: &Path, name: &str) -> Result<Read, Error> {
 /// A file's bytes and its mode, of the same file.
 fn read_within(path: &Path) -> Result<(Vec<u8>, u32), Error> {
     let cannot = |source| Error::Unreadable { path: path.to_owned(), source };
+    // A pipe would be waited for.
+    if !fs::metadata(path).map_err(cannot)?.is_file() {
+        return Err(Error::Unusable { path: path.to_owned(), what: "is no file".to_owned() });
+    }
     let file = fs::File::open(path).map_err(cannot)?;
     let mode = file.metadata().map_err(cannot)?.permissions().mode();
     let mut bytes = Vec::new();

@@ -12,9 +12,9 @@ use std::{
 use paymesh_types::RegionName;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
-    client::Resumption,
+    client::{Resumption, verify_server_cert_signed_by_trust_anchor},
     crypto::{CryptoProvider, aws_lc_rs},
-    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
     version::TLS13,
 };
@@ -153,7 +153,7 @@ impl Loaded {
             .allow_unauthenticated()
             .build()
             .map_err(|error| files.authorities.unusable(format!("cannot be believed: {error}")))?;
-        believed(&files, &chain, &*callers, now)?;
+        believed(&files, &chain, &*callers, &authorities, &provider, now)?;
         let key = files.key.key()?;
         let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => files.key.unusable("is not the key of the certificate beside it"),
@@ -201,11 +201,23 @@ fn holds(files: &Files, said: &Statement, now: SystemTime) -> Result<(), Error> 
 }
 
 /// Whether those who believe the same authorities believe the certificate, as a server's and as a client's.
-fn believed(files: &Files, chain: &[CertificateDer<'static>], callers: &dyn ClientCertVerifier, now: SystemTime) -> Result<(), Error> {
+fn believed(
+    files: &Files,
+    chain: &[CertificateDer<'static>],
+    callers: &dyn ClientCertVerifier,
+    authorities: &RootCertStore,
+    provider: &CryptoProvider,
+    now: SystemTime,
+) -> Result<(), Error> {
     let (own, intermediates) = chain.split_first().expect("a file without a certificate was refused");
     let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let now = UnixTime::since_unix_epoch(since_1970);
-    callers.verify_client_cert(own, intermediates, now).map(|_| ()).map_err(|error| {
+    let as_client = callers.verify_client_cert(own, intermediates, now).map(|_| ());
+    let as_server = || {
+        let algorithms = provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&ParsedCertificate::try_from(own)?, authorities, intermediates, now, algorithms)
+    };
+    as_client.and_then(|()| as_server()).map_err(|error| {
         files.certificate.unusable(format!("would not be believed by those who believe {AUTHORITIES_FILE} beside it: {error}"))
     })
 }
@@ -330,7 +342,7 @@ impl Accepted {
 fn shown(stream: &server::TlsStream<TcpStream>, mesh: &str) -> Option<Shown> {
     let certificate = stream.get_ref().1.peer_certificates()?.first()?;
     let said = Statement::of(certificate).ok()?;
-    said.node().filter(|node| node.mesh() == mesh).map(|node| Shown { node, not_after: said.not_after })
+    said.node().filter(|node| node.is_node() && node.mesh() == mesh).map(|node| Shown { node, not_after: said.not_after })
 }
 
 impl std::fmt::Debug for Accepted {

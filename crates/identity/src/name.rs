@@ -32,6 +32,11 @@ impl NodeName {
         named.then(|| Self { mesh: mesh.to_owned(), region: region.clone(), service: service.to_owned() })
     }
 
+    /// Whether it is a node's, rather than that of something else that runs in a region.
+    pub fn is_node(&self) -> bool {
+        self.service == Self::NODE
+    }
+
     /// The mesh, which region-config names.
     pub fn mesh(&self) -> &str {
         &self.mesh

@@ -54,7 +54,9 @@ impl ServerCertVerifier for RegionVerifier {
         verify_server_cert_signed_by_trust_anchor(&parsed, &self.authorities, intermediates, now, algorithms)?;
         let said = Statement::of(end_entity).map_err(|_| CertificateError::BadEncoding)?.node();
         match said {
-            Some(node) if node.mesh() == self.mesh && *node.region() == self.region => Ok(ServerCertVerified::assertion()),
+            Some(node) if node.is_node() && node.mesh() == self.mesh && *node.region() == self.region => {
+                Ok(ServerCertVerified::assertion())
+            }
             other => {
                 let found = other.map_or_else(|| "no node's".to_owned(), |node| format!("that of {node}"));
                 let error = AnotherNode { found, wanted: self.region.clone() };

@@ -220,6 +220,22 @@ mod tests {
             let call = Call::arriving(&here, "/x", &sent, sender);
             assert_eq!(call.as_ref().map(|_| ()).map_err(|fault| &*fault.reason), wanted, "{sender:?}");
             assert_eq!(call.ok().and_then(|call| call.node().cloned()), wanted.ok().map(|()| there.clone()));
+            // Over two hops it is the last that sends it, whoever else it says was on the way.
+            let mut twice = HeaderMap::new();
+            Call::arriving(
+                &there,
+                "/x",
+                &{
+                    let mut first = HeaderMap::new();
+                    Call::entering(&other, "/x").write_headers(&other, &mut first);
+                    first
+                },
+                Sender::Unproven,
+            )
+            .expect("a node's headers")
+            .write_headers(&there, &mut twice);
+            let call = Call::arriving(&here, "/x", &twice, sender);
+            assert_eq!(call.map(|_| ()).map_err(|fault| fault.reason.into_owned()), wanted.map_err(str::to_owned), "{sender:?}");
             // Without what nodes say, it is a call of its own, whoever sends it.
             let call = Call::arriving(&here, "/x", &HeaderMap::new(), sender).expect("no headers are fine");
             assert_eq!(call.node(), None, "{sender:?}");

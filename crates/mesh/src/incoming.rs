@@ -134,6 +134,16 @@ impl Connection {
         }
     }
 
+    /// Ends it when it has not begun in time. To be asked before anything is read or written: a handshake may wait in either.
+    fn in_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if !self.preface.as_mut().is_some_and(|preface| preface.wait.as_mut().poll(cx).is_ready()) {
+            return Ok(());
+        }
+        self.preface = None;
+        metrics::counter!(REFUSED, "why" => "preface").increment(1);
+        Err(io::Error::new(io::ErrorKind::TimedOut, "the connection did not begin in time"))
+    }
+
     /// Counts, once, a connection in TLS that ends before it has begun: what is read or written first shakes hands.
     fn noted<T>(&mut self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if let (Poll::Ready(Err(error)), Wire::Tls(_), Some(_)) = (&done, &self.wire, &self.preface) {
@@ -148,11 +158,10 @@ impl Connection {
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let Some(preface) = &mut this.preface else { return this.poll_wire_read(cx, buffer) };
         // Asked first: one byte now and then is no preface either.
-        if preface.wait.as_mut().poll(cx).is_ready() {
-            metrics::counter!(REFUSED, "why" => "preface").increment(1);
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the connection did not begin in time")));
+        this.in_time(cx)?;
+        if this.preface.is_none() {
+            return this.poll_wire_read(cx, buffer);
         }
         let before = buffer.filled().len();
         let read = this.poll_wire_read(cx, buffer);
@@ -168,6 +177,7 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.in_time(cx)?;
         let written = match &mut self.wire {
             Wire::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Wire::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
@@ -176,6 +186,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.in_time(cx)?;
         let written = match &mut self.wire {
             Wire::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
             Wire::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
@@ -191,6 +202,7 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.in_time(cx)?;
         let flushed = match &mut self.wire {
             Wire::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Wire::Tls(stream) => Pin::new(stream).poll_flush(cx),

@@ -78,7 +78,13 @@ impl Keeper {
         component.starting();
         // Also after a restart, and however much its leader has let go of since: time does not make two histories one.
         let verdict = self.verdict(following.followed());
-        if let Ok(why) = fs::read_to_string(&verdict) {
+        let found = match fs::read_to_string(&verdict) {
+            Ok(why) => Some(why),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            // What cannot be read may say that it is closed.
+            Err(error) => Some(format!("whether this copy has diverged cannot be read: {error}")),
+        };
+        if let Some(why) = found {
             let why =
                 format!("{}; once the leader has its history again, remove {} and start this node again", why.trim(), verdict.display());
             tracing::error!(shard = %following.followed().shard, %why, "a replica stays closed");
@@ -238,8 +244,10 @@ impl Keeper {
         match followed.holding {
             Holding::Whole => {
                 let store = self.storage.store(&identity).await.map_err(failed)?;
-                self.look(following, &store.journal).await.map_err(failed)?;
-                let opened = Replica::open(&identity, store.journal.clone(), Some(store.clone()), options).await;
+                let opened = match self.look(following, &store.journal).await {
+                    Ok(()) => Replica::open(&identity, store.journal.clone(), Some(store.clone()), options).await,
+                    Err(source) => Err(failed(source)),
+                };
                 if opened.is_err() {
                     // What is set aside must not be open any more.
                     store.tables.close().await;

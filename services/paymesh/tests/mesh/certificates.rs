@@ -1,11 +1,16 @@
 //! Nodes know each other by their certificates, and believe nothing else.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::TcpStream,
+    time::{Duration, Instant, SystemTime},
+};
 
 use futures::stream;
 use paymesh_contract::{
     Fault,
     common::v1::ShardRef,
+    directory::v1::{ClaimUserRequest, directory_service_client::DirectoryServiceClient},
     replication::v1::{
         FollowRequest, FollowResponse, FollowStart, ReadCheckpointRequest, follow_request::Message,
         replication_service_client::ReplicationServiceClient,
@@ -17,7 +22,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::support::{FOUR_REGIONS, TestMesh, payment};
+use crate::support::{FOUR_REGIONS, Launch, TestMesh, payment};
 
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -168,4 +173,43 @@ fn a_node_with_credentials_that_do_not_fit_does_not_start_and_says_which_file() 
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     std::fs::set_permissions(east.join("tls.key"), open).unwrap();
     start("us_east/tls.key: its mode is 644");
+}
+
+/// In TLS too, where whoever says nothing leaves a handshake open, and not only a preface.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_never_shake_hands_are_closed_and_do_not_hold_up_leaving() {
+    let mut mesh = TestMesh::new(FOUR_REGIONS);
+    let limited = ["sh", "-c", "ulimit -n 256 && exec \"$@\"", "sh"].map(str::to_owned);
+    mesh.launch("us_east", Launch { before: limited.into(), ..Launch::default() });
+    mesh.start_all();
+    mesh.enrol("us_east", 10, "US", 1_000).await;
+    let connect = || TcpStream::connect(("127.0.0.1", mesh.grpc_port("us_east"))).unwrap();
+    let mut silent: Vec<TcpStream> = (0..512).map(|_| connect()).collect();
+    // Some begin a ClientHello and go no further.
+    for stream in silent.iter_mut().step_by(2) {
+        let _ = stream.write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc]);
+    }
+    let deadline = Instant::now() + WAIT_MAX;
+    for stream in &mut silent {
+        stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        // Closed, or reset.
+        while stream.read(&mut [0; 64]).is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)) {
+            assert!(Instant::now() < deadline, "a connection that says nothing is still open");
+        }
+    }
+    assert_eq!(mesh.balance("us_east", 10).await, 1_000, "there is room for others");
+    let last = connect();
+    let leaving = Instant::now();
+    assert!(mesh.stop("us_east").success());
+    assert!(leaving.elapsed() < Duration::from_secs(8), "it waited for one that says nothing: {:?}", leaving.elapsed());
+    drop(last);
+}
+
+/// What homes ask of the directory while they enrol is not for callers: nobody takes a claim back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_cannot_claim_an_id_for_a_zone() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    let mut directory = DirectoryServiceClient::new(mesh.channel("us_west"));
+    refused(directory.claim_user(ClaimUserRequest { user_id: 77, zone: "global".to_owned() }).await, "NODES_ONLY");
+    mesh.enrol("us_west", 77, "DE", 0).await;
 }
