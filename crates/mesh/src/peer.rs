@@ -11,6 +11,7 @@
 use std::{
     convert::Infallible,
     error::Error as StdError,
+    io,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -228,6 +229,10 @@ impl Peer {
                     causes if causes.iter().any(|error| error.is::<ConnectError>()) => {
                         Err(causes.last().map(ToString::to_string).unwrap_or_default())
                     }
+                    // Something is there, and it is not believed, or does not believe this node.
+                    causes if causes.iter().any(|cause| is_refusal(*cause)) => {
+                        Err(causes.last().map(ToString::to_string).unwrap_or_default())
+                    }
                     // Closed by the other side: there is one, perhaps with as many connections as it takes.
                     _ => Ok(()),
                 },
@@ -259,6 +264,12 @@ impl Connection {
         let old = std::mem::replace(&mut *self.channel.write().unwrap_or_else(PoisonError::into_inner), new);
         drop(old);
     }
+}
+
+/// Whether it says that what came is no TLS that this node takes, or that the other end did not take its own: that comes after the
+/// handshake, as an alert.
+fn is_refusal(error: &(dyn StdError + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::InvalidData)
 }
 
 /// A question whether a node is there, from a node of `own`: gRPC's own.

@@ -174,6 +174,26 @@ fn is_broken_connection(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
 }
 
+/// What the connection ended with, in the words of who found it, and what to do where that says so.
+fn broken_by(status: &Status) -> String {
+    let mut cause: &dyn std::error::Error = status;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    let cause = cause.to_string();
+    // Said by rustls of what is no TLS, and by h2 of what is.
+    let advice = if cause.contains("InvalidContentType") {
+        "; it speaks plain text: leave --credentials out"
+    } else if cause.contains("frame with invalid size") || cause.contains("http2 error") {
+        "; it may speak TLS: --credentials says whom to believe"
+    } else if cause.contains("invalid peer certificate") {
+        "; it is not the node that --credentials and region-config say, or its certificate is of another authority"
+    } else {
+        ""
+    };
+    format!("{cause}{advice}")
+}
+
 /// How long the node asks to wait before another try.
 pub(crate) fn retry_after(status: &Status) -> Option<Duration> {
     Fault::from_status(status).retry_after
@@ -186,7 +206,7 @@ pub(crate) fn explain(status: &Status) -> String {
         if status.code() == Code::Cancelled {
             return "no answer within the deadline".to_owned();
         }
-        return "the node does not answer (connection refused or broken)".to_owned();
+        return format!("the node does not answer: {}", broken_by(status));
     }
     if status.code() == Code::DeadlineExceeded && status.details().is_empty() {
         // Said here, of a node that said nothing.

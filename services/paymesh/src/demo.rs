@@ -133,7 +133,7 @@ fn start(mesh: &Mesh, setting: &Setting, scratch: &Path) -> anyhow::Result<Vec<N
 async fn play(mesh: &Mesh, nodes: &mut [Node], file: &Path, json: Option<&Path>) -> anyhow::Result<Exit> {
     let started = Instant::now();
     supervisor::all_ready(nodes, READY_TIME_MAX).await?;
-    say!("{} regions are up, each a process of its own, after {} ms", nodes.len(), started.elapsed().as_millis());
+    say!("{} regions are up, each a process of its own, in mutual TLS, after {} ms", nodes.len(), started.elapsed().as_millis());
 
     let job = Job { file: file.to_owned(), namespace: String::new(), in_flight: IN_FLIGHT, progress: None };
     let submit = submit::play_all(mesh, &job).await?;

@@ -20,6 +20,7 @@ use crate::{
     args::{Setting, UpArgs},
     certs, client,
     exit::Exit,
+    note,
     output::Terminal,
     supervisor::{self, Logs, Node, Spec},
 };
@@ -40,10 +41,14 @@ const COLOURS: [u8; 10] = [36, 33, 35, 32, 34, 96, 93, 95, 92, 94];
 /// Runs the command.
 pub(crate) async fn run(setting: &Setting, args: UpArgs) -> anyhow::Result<Exit> {
     let topology = client::load(&setting.config)?;
+    supervisor::check_ports(&topology)?;
     if let Some(directory) = setting.credentials.as_deref().filter(|directory| !directory.exists()) {
         certs::make_for_now(&topology, directory)?;
+        note!(
+            "there were no credentials in {}: a new authority has made them, and clients need the same --credentials",
+            directory.display()
+        );
     }
-    supervisor::check_ports(&topology)?;
     let terminal = Terminal::new()?;
     let (stop, stopping) = watch::channel(false);
     let (ready, mut all_ready) = watch::channel(0_usize);

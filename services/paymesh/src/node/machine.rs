@@ -16,12 +16,12 @@ use tokio::{
 
 use crate::{exit::unusable, supervisor};
 
-/// Callers and nodes have no credentials yet: whoever reaches a node may move money, so nobody but this machine may.
+/// Callers have no credentials yet: whoever reaches a node may move money, so nobody but this machine may.
 pub(super) fn require_loopback(region: &Region) -> anyhow::Result<()> {
     for (key, endpoint) in [("grpc", &region.grpc), ("http", &region.http)] {
         if !endpoint.is_loopback() {
             return Err(unusable(format!(
-                "endpoints.{}.{key} is {endpoint}: this version has no credentials for callers and nodes, so a node listens on loopback only; \
+                "endpoints.{}.{key} is {endpoint}: this version has no credentials for callers, so a node listens on loopback only; \
                  use an address such as 127.0.0.1",
                 region.name
             )));
