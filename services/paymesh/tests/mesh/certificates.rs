@@ -213,36 +213,3 @@ async fn a_caller_cannot_claim_an_id_for_a_zone() {
     refused(directory.claim_user(ClaimUserRequest { user_id: 77, zone: "global".to_owned() }).await, "NODES_ONLY");
     mesh.enrol("us_west", 77, "DE", 0).await;
 }
-
-/// A node whose certificate the others do not believe can dial them: the refusal comes after its own handshake.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_region_that_refuses_this_nodes_certificate_is_not_reached_and_the_log_says_why() {
-    let mut mesh = TestMesh::new(FOUR_REGIONS);
-    let credentials = mesh.credentials().unwrap();
-    let other = mesh.data("other");
-    let made = mesh.run(&["certs", other.to_str().unwrap()]);
-    assert_eq!(made.code, 0, "{made:?}");
-    let both = [&credentials, &other].map(|directory| std::fs::read_to_string(directory.join("ca.crt")).unwrap()).concat();
-    for file in ["tls.crt", "tls.key"] {
-        std::fs::copy(other.join("eu_west").join(file), credentials.join("eu_west").join(file)).unwrap();
-    }
-    std::fs::write(credentials.join("eu_west/ca.crt"), both).unwrap();
-    mesh.start_all();
-    let deadline = Instant::now() + WAIT_MAX;
-    let up = || mesh.http("eu_west", "/metrics").unwrap().1.contains("paymesh_peer_up{region=\"eu_west\",peer=\"us_east\"} 0");
-    while !up() {
-        assert!(Instant::now() < deadline, "{}", mesh.http("eu_west", "/metrics").unwrap().1);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    mesh.wait_logged("eu_west", "received fatal alert");
-    // An operator who asks without the credentials, or with other ones, is told so.
-    let status = |credentials: Option<&std::path::Path>, wanted: &str| {
-        let mut command = mesh.command(&["status"]);
-        command.env_remove("PAYMESH_CREDENTIALS").envs(credentials.map(|directory| ("PAYMESH_CREDENTIALS", directory)));
-        let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains(wanted), "{said}");
-    };
-    status(None, "it may speak TLS: --credentials says whom to believe");
-    status(Some(&other), "or its certificate is of another authority");
-}
