@@ -2,15 +2,17 @@
 
 use std::{
     convert::Infallible,
+    future::{Ready, ready},
     task::{Context, Poll},
 };
 
+use futures::future::Either;
 use http::{Request, Response};
 use paymesh_contract::Fault;
 use tonic::{Code, body::Body};
 use tower::Service;
 
-use super::{Answer, Answering};
+use super::Answer;
 use crate::{body, call::Call};
 
 /// Lets calls of the methods for nodes pass from nodes only.
@@ -28,16 +30,17 @@ impl<S> Admit<S> {
 impl<S: Answer> Service<Request<Body>> for Admit<S> {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Answering;
+    // Nothing is done to an answer here, so it needs no box of its own.
+    type Future = Either<S::Future, Ready<Result<Response<Body>, Infallible>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Answering {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         match request.extensions().get::<Call>().map(admitted) {
-            Some(Err(fault)) => Box::pin(async { Ok(body::reply(fault)) }),
-            _ => Box::pin(self.inner.call(request)),
+            Some(Err(fault)) => Either::Right(ready(Ok(body::reply(fault)))),
+            _ => Either::Left(self.inner.call(request)),
         }
     }
 }
