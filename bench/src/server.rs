@@ -68,7 +68,7 @@ impl Server {
     /// Starts `paymesh node`. It serves when [`Server::serving`] returns.
     pub(crate) fn node(region: &str, program: &Path, port: u16, config: &Path, data: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
-        command.args(["node", "--supervised", "--region", region]).arg("--config").arg(config).arg("--data").arg(data);
+        command.args(["--plain-text", "node", "--supervised", "--region", region]).arg("--config").arg(config).arg("--data").arg(data);
         // Fresh data, and followers that come later.
         command.arg("--trust-own-journals");
         Self::start(region, port, data, command)

@@ -210,7 +210,7 @@ impl Mesh {
         let child = Command::new(program)
             .arg("--config")
             .arg(&own_config)
-            .args(["up", "--data"])
+            .args(["--plain-text", "up", "--data"])
             .arg(folder.join("data"))
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
@@ -279,7 +279,7 @@ impl Mesh {
     /// Runs a command of the binary against this mesh. The connections to the mesh live on meanwhile.
     async fn paymesh<const N: usize>(&self, arguments: [&str; N], file: Option<&Path>, shown: Shown) -> Result<()> {
         let mut command = Command::new(&self.program);
-        command.arg("--config").arg(&self.config).args(arguments).args(file).stdin(Stdio::null());
+        command.arg("--plain-text").arg("--config").arg(&self.config).args(arguments).args(file).stdin(Stdio::null());
         if shown == Shown::Always {
             println!("$ paymesh {}", arguments.join(" "));
             command.stdout(Stdio::inherit()).stderr(Stdio::inherit());

@@ -73,6 +73,8 @@ pub struct MethodPolicy {
     pub scopes: Vec<String>,
     /// Whether only nodes of the mesh call it: its streams do not share places with those of callers.
     pub nodes_only: bool,
+    /// Whether nodes of the mesh call it on their own behalf too.
+    pub nodes_too: bool,
     /// Whether a call may be sent again when its answer was lost (IDEMPOTENT or NO_SIDE_EFFECTS).
     pub idempotent: bool,
     /// Whether it changes nothing (NO_SIDE_EFFECTS).
@@ -168,6 +170,12 @@ impl Policies {
     /// Every method, by path.
     pub fn methods(&self) -> impl Iterator<Item = &MethodPolicy> {
         self.methods.values()
+    }
+
+    /// Every scope that some method asks callers for.
+    pub fn caller_scopes(&self) -> BTreeSet<&str> {
+        let for_callers = self.methods.values().filter(|method| !method.nodes_only);
+        for_callers.flat_map(|method| method.scopes.iter().map(String::as_str)).collect()
     }
 
     /// The class of a field, by its message's full name and its own name as in the `.proto` file. `None` when the
@@ -299,6 +307,7 @@ fn read_method(method: &MethodDescriptor, route: &ExtensionDescriptor, auth: &Ex
         read_level,
         scopes: auth.scopes,
         nodes_only: auth.nodes_only,
+        nodes_too: auth.nodes_too,
         idempotent: idempotency != IdempotencyLevel::IdempotencyUnknown,
         read_only: is_read_only(idempotency),
         client_streaming: method.is_client_streaming(),

@@ -4,9 +4,6 @@
 //! one's own (cert-manager, Vault, SPIRE) writes the same three files.
 
 use std::{
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -16,7 +13,7 @@ use rcgen::{
     PublicKeyData as _, SanType, string::Ia5String,
 };
 
-use crate::{AUTHORITIES_FILE, CERTIFICATE_FILE, Error, KEY_FILE, NodeName, certificate::Statement, files};
+use crate::{AUTHORITIES_FILE, CERTIFICATE_FILE, CallerName, Error, KEY_FILE, NodeName, certificate::Statement, files};
 
 /// The authority's own key, beside its certificate.
 const AUTHORITY_KEY_FILE: &str = "ca.key";
@@ -84,9 +81,9 @@ impl Authority {
         (params.not_before, params.not_after) = ((now - CLOCKS_DIFFER).into(), (now + AUTHORITY_HOLDS).into());
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?.pem();
-        make_directory(directory)?;
-        write(directory, AUTHORITY_KEY_FILE, &key.serialize_pem(), 0o600)?;
-        write(directory, AUTHORITIES_FILE, &certificate, 0o644)?;
+        files::make_directory(directory)?;
+        files::write(directory, AUTHORITY_KEY_FILE, &key.serialize_pem(), 0o600)?;
+        files::write(directory, AUTHORITIES_FILE, &certificate, 0o644)?;
         Ok(Self { issuer: Issuer::new(params, key), certificate })
     }
 
@@ -102,26 +99,48 @@ impl Authority {
         now: SystemTime,
         holds: Duration,
     ) -> Result<Issued, Error> {
-        let mut params = params(&name.to_string())?;
-        params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(name.to_string())?)];
+        let mut names = vec![SanType::URI(Ia5String::try_from(name.to_string())?)];
         for host in hosts {
-            let host = match host.parse() {
+            names.push(match host.parse() {
                 Ok(address) => SanType::IpAddress(address),
                 Err(_) => SanType::DnsName(Ia5String::try_from(host.as_str())?),
-            };
-            params.subject_alt_names.push(host);
+            });
         }
+        let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.issue(&name.to_string(), names, usages, directory, now, holds)
+    }
+
+    /// Issues a caller's credentials into a directory, over what is there.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn issue_caller(&self, name: &CallerName, directory: &Path, now: SystemTime, holds: Duration) -> Result<Issued, Error> {
+        let names = vec![SanType::URI(Ia5String::try_from(name.to_string())?)];
+        self.issue(&name.to_string(), names, vec![ExtendedKeyUsagePurpose::ClientAuth], directory, now, holds)
+    }
+
+    fn issue(
+        &self,
+        common_name: &str,
+        names: Vec<SanType>,
+        usages: Vec<ExtendedKeyUsagePurpose>,
+        directory: &Path,
+        now: SystemTime,
+        holds: Duration,
+    ) -> Result<Issued, Error> {
+        let mut params = params(common_name)?;
+        params.subject_alt_names = names;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = usages;
         params.use_authority_key_identifier_extension = true;
         let not_after = now + holds;
         (params.not_before, params.not_after) = ((now - CLOCKS_DIFFER).into(), not_after.into());
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
-        make_directory(directory)?;
-        write(directory, AUTHORITIES_FILE, &self.certificate, 0o644)?;
-        write(directory, CERTIFICATE_FILE, &certificate, 0o644)?;
-        write(directory, KEY_FILE, &key.serialize_pem(), 0o600)?;
+        files::make_directory(directory)?;
+        files::write(directory, AUTHORITIES_FILE, &self.certificate, 0o644)?;
+        files::write(directory, CERTIFICATE_FILE, &certificate, 0o644)?;
+        files::write(directory, KEY_FILE, &key.serialize_pem(), 0o600)?;
         Ok(Issued { directory: directory.to_owned(), not_after })
     }
 }
@@ -137,21 +156,4 @@ fn params(common_name: &str) -> Result<CertificateParams, Error> {
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
     Ok(params)
-}
-
-fn make_directory(directory: &Path) -> Result<(), Error> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|source| unwritten(directory, source))
-}
-
-/// Writes a file whole or not at all.
-fn write(directory: &Path, name: &str, text: &str, mode: u32) -> Result<(), Error> {
-    let (path, new) = (directory.join(name), directory.join(format!("{name}.new")));
-    let _ = fs::remove_file(&new);
-    let file = fs::File::options().create_new(true).write(true).mode(mode).open(&new);
-    let written = file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
-    written.and_then(|()| fs::rename(&new, &path)).map_err(|source| unwritten(&path, source))
-}
-
-fn unwritten(path: &Path, source: io::Error) -> Error {
-    Error::Unusable { path: path.to_owned(), what: format!("cannot be written: {source}") }
 }

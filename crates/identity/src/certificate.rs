@@ -9,7 +9,7 @@ use x509_cert::{
     ext::pkix::{BasicConstraints, SubjectAltName, name::GeneralName},
 };
 
-use crate::NodeName;
+use crate::{CallerName, NodeName};
 
 /// The attribute of a name that says what it is called (X.520).
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
@@ -59,6 +59,12 @@ impl Statement {
 
     /// The node that it names. One with two URIs, or another kind of URI, names none: SPIFFE allows a single one.
     pub(crate) fn node(&self) -> Option<NodeName> {
+        let [uri] = &self.uris[..] else { return None };
+        uri.parse().ok()
+    }
+
+    /// The caller that it names. As with nodes, one with two URIs names none.
+    pub(crate) fn caller(&self) -> Option<CallerName> {
         let [uri] = &self.uris[..] else { return None };
         uri.parse().ok()
     }

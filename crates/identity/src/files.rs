@@ -4,8 +4,8 @@
 
 use std::{
     fs,
-    io::Read as _,
-    os::unix::fs::PermissionsExt as _,
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -69,7 +69,7 @@ impl Read {
 
     /// All of it.
     pub(crate) fn text(&self) -> Result<String, Error> {
-        std::str::from_utf8(&self.bytes).map(str::to_owned).map_err(|_| self.unusable("is not PEM"))
+        std::str::from_utf8(&self.bytes).map(str::to_owned).map_err(|_| self.unusable("is no text"))
     }
 
     /// The same bytes as at another time.
@@ -136,4 +136,45 @@ fn read_within(path: &Path) -> Result<(Vec<u8>, u32), Error> {
         return Err(Error::Unusable { path: path.to_owned(), what: format!("is longer than {FILE_BYTES_MAX} bytes") });
     }
     Ok((bytes, mode))
+}
+
+/// A file that anybody may read, and its bytes.
+///
+/// # Errors
+/// It cannot be read, or is larger than a file of credentials can be.
+pub fn read_public(path: &Path) -> Result<Vec<u8>, Error> {
+    read_within(path).map(|(bytes, _)| bytes)
+}
+
+/// A secret's text, of a file that not everybody may read.
+///
+/// # Errors
+/// It cannot be read, is no text, or everybody may read it.
+pub fn read_secret_text(path: &Path) -> Result<String, Error> {
+    let (directory, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
+    read_secret(directory, &name.to_string_lossy())?.text()
+}
+
+/// A directory that its owner alone may enter; made when missing.
+///
+/// # Errors
+/// It cannot be made.
+pub fn make_directory(directory: &Path) -> Result<(), Error> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|source| unwritten(directory, source))
+}
+
+/// Writes a file whole or not at all, with these permissions.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write(directory: &Path, name: &str, text: &str, mode: u32) -> Result<(), Error> {
+    let (path, new) = (directory.join(name), directory.join(format!("{name}.new")));
+    let _ = fs::remove_file(&new);
+    let file = fs::File::options().create_new(true).write(true).mode(mode).open(&new);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
+    written.and_then(|()| fs::rename(&new, &path)).map_err(|source| unwritten(&path, source))
+}
+
+fn unwritten(path: &Path, source: io::Error) -> Error {
+    Error::Unusable { path: path.to_owned(), what: format!("cannot be written: {source}") }
 }

@@ -12,28 +12,29 @@ use std::{
 use paymesh_types::RegionName;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
-    client::{Resumption, verify_server_cert_signed_by_trust_anchor},
+    client::verify_server_cert_signed_by_trust_anchor,
     crypto::{CryptoProvider, aws_lc_rs},
     server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
     version::TLS13,
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::{Accept, TlsAcceptor, TlsConnector, client, server};
+use tokio_rustls::{Accept, TlsAcceptor, client, server};
 
 use crate::{
-    AUTHORITIES_FILE, Error, NodeName,
+    AUTHORITIES_FILE, CallerName, Error, NodeName,
     certificate::Statement,
-    files::{self, Files},
+    files::Files,
+    trust::{PROTOCOL, configured, connect},
     verifier::RegionVerifier,
 };
 
-/// What a connection is for, as TLS names it.
-const PROTOCOL: &[u8] = b"h2";
+/// Certificates of a caller's chain at most: its own, and some between it and an authority.
+const CALLER_CHAIN_MAX: usize = 4;
 
 /// A node's credentials, as the files in its directory were when they were last good. Cheap to clone; all clones are the same.
 #[derive(Clone)]
@@ -56,6 +57,8 @@ struct Loaded {
     authorities: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
     certificate: Arc<SingleCertAndKey>,
+    /// What says of a certificate that an authority vouches for it as a client's.
+    clients: Arc<dyn ClientCertVerifier>,
     server: Arc<ServerConfig>,
 }
 
@@ -130,6 +133,15 @@ impl Identity {
         connect(configured(config), host, stream).await
     }
 
+    /// The caller of this mesh whose certificate this is, its own first in the chain, where an authority vouches for it now. That it was its owner who showed
+    /// it is not known by that: only who shook hands with it knows.
+    pub fn caller_of(&self, chain: &[CertificateDer<'static>], now: SystemTime) -> Option<ShownCaller> {
+        let current = self.current();
+        let (own, intermediates) = chain.split_first().filter(|_| chain.len() <= CALLER_CHAIN_MAX)?;
+        current.clients.verify_client_cert(own, intermediates, unix(now)).ok()?;
+        shown_caller(chain, current.name.mesh())
+    }
+
     fn current(&self) -> Arc<Loaded> {
         self.inner.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -149,11 +161,11 @@ impl Loaded {
         let said = Statement::of(&chain[0]).map_err(|error| files.certificate.unusable(error))?;
         let name = name(&files, &said, mesh, region)?;
         holds(&files, &said, now)?;
-        let callers = WebPkiClientVerifier::builder_with_provider(authorities.clone(), provider.clone())
+        let clients = WebPkiClientVerifier::builder_with_provider(authorities.clone(), provider.clone())
             .allow_unauthenticated()
             .build()
             .map_err(|error| files.authorities.unusable(format!("cannot be believed: {error}")))?;
-        believed(&files, &chain, &*callers, &authorities, &provider, now)?;
+        believed(&files, &chain, &*clients, &authorities, &provider, now)?;
         let key = files.key.key()?;
         let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => files.key.unusable("is not the key of the certificate beside it"),
@@ -163,13 +175,13 @@ impl Loaded {
         let mut server = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| files.key.unusable(error.to_string()))?
-            .with_client_cert_verifier(callers)
+            .with_client_cert_verifier(clients.clone())
             .with_cert_resolver(certificate.clone());
         server.alpn_protocols = vec![PROTOCOL.to_vec()];
         // A session that is taken up again would be believed without a look at its certificate.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(Self { files, name, not_after: said.not_after, authorities, provider, certificate, server: Arc::new(server) })
+        Ok(Self { files, name, not_after: said.not_after, authorities, provider, certificate, clients, server: Arc::new(server) })
     }
 }
 
@@ -204,15 +216,14 @@ fn holds(files: &Files, said: &Statement, now: SystemTime) -> Result<(), Error> 
 fn believed(
     files: &Files,
     chain: &[CertificateDer<'static>],
-    callers: &dyn ClientCertVerifier,
+    clients: &dyn ClientCertVerifier,
     authorities: &RootCertStore,
     provider: &CryptoProvider,
     now: SystemTime,
 ) -> Result<(), Error> {
     let (own, intermediates) = chain.split_first().expect("a file without a certificate was refused");
-    let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now = UnixTime::since_unix_epoch(since_1970);
-    let as_client = callers.verify_client_cert(own, intermediates, now).map(|_| ());
+    let now = unix(now);
+    let as_client = clients.verify_client_cert(own, intermediates, now).map(|_| ());
     let as_server = || {
         let algorithms = provider.signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&ParsedCertificate::try_from(own)?, authorities, intermediates, now, algorithms)
@@ -220,6 +231,10 @@ fn believed(
     as_client.and_then(|()| as_server()).map_err(|error| {
         files.certificate.unusable(format!("would not be believed by those who believe {AUTHORITIES_FILE} beside it: {error}"))
     })
+}
+
+fn unix(now: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
 /// A time as people say it.
@@ -232,66 +247,46 @@ fn rough(time: Duration) -> String {
     }
 }
 
-fn configured(mut config: ClientConfig) -> Arc<ClientConfig> {
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
-    config.resumption = Resumption::disabled();
-    Arc::new(config)
-}
-
-async fn connect(config: Arc<ClientConfig>, host: &str, stream: TcpStream) -> io::Result<client::TlsStream<TcpStream>> {
-    let host = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    TlsConnector::from(config).connect(host, stream).await
-}
-
-/// Whom a caller of the mesh believes: it calls nodes by their hosts' names, as any stock client does.
-#[derive(Debug, Clone)]
-pub struct Trust {
-    config: Arc<ClientConfig>,
-}
-
-impl Trust {
-    /// Reads [`AUTHORITIES_FILE`] of a directory.
-    ///
-    /// # Errors
-    /// It is missing, or holds no authority.
-    pub fn load(directory: &Path) -> Result<Self, Error> {
-        let file = files::read(directory, AUTHORITIES_FILE)?;
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(&[&TLS13])
-            .map_err(|error| file.unusable(error.to_string()))?
-            .with_root_certificates(file.authorities()?)
-            .with_no_client_auth();
-        Ok(Self { config: configured(config) })
-    }
-
-    /// A connection to the node at this host, whose certificate must name it.
-    ///
-    /// # Errors
-    /// The handshake failed, or somebody else answers.
-    pub async fn dial(&self, host: &str, stream: TcpStream) -> io::Result<client::TlsStream<TcpStream>> {
-        connect(self.config.clone(), host, stream).await
-    }
-}
-
 /// Who is at the other end of a connection that was accepted, once its handshake is done.
 #[derive(Debug, Clone, Default)]
 pub struct Connected {
     shown: Arc<OnceLock<Option<Shown>>>,
 }
 
-/// A node's certificate, as it was when the connection was made.
+/// Whose certificate it was when the connection was made.
 #[derive(Debug)]
-struct Shown {
-    node: NodeName,
-    not_after: SystemTime,
+enum Shown {
+    Node { node: NodeName, not_after: SystemTime },
+    Caller(ShownCaller),
+}
+
+/// A caller, by a certificate that it has shown.
+#[derive(Debug, Clone)]
+pub struct ShownCaller {
+    /// Who it is.
+    pub name: CallerName,
+    /// When its certificate ends.
+    pub not_after: SystemTime,
+    /// Its certificate and those between it and an authority, for whoever looks at them too.
+    pub chain: Arc<[CertificateDer<'static>]>,
 }
 
 impl Connected {
     /// The node of this mesh that it is, by a certificate that holds at this time. None: it is a caller, or one whose certificate has ended
     /// since, or nobody knows yet.
     pub fn node(&self, now: SystemTime) -> Option<&NodeName> {
-        let shown = self.shown.get()?.as_ref();
-        shown.filter(|shown| now < shown.not_after).map(|shown| &shown.node)
+        match self.shown.get()?.as_ref()? {
+            Shown::Node { node, not_after } => (now < *not_after).then_some(node),
+            Shown::Caller(_) => None,
+        }
+    }
+
+    /// The caller of this mesh that it is, by a certificate that holds at this time.
+    pub fn caller(&self, now: SystemTime) -> Option<&ShownCaller> {
+        match self.shown.get()?.as_ref()? {
+            Shown::Caller(caller) => (now < caller.not_after).then_some(caller),
+            Shown::Node { .. } => None,
+        }
     }
 }
 
@@ -338,11 +333,22 @@ impl Accepted {
     }
 }
 
-/// The node whose certificate was shown, of this mesh. The verifier has seen that an authority says so.
+/// Whose certificate was shown, of this mesh. The verifier has seen that an authority says so.
 fn shown(stream: &server::TlsStream<TcpStream>, mesh: &str) -> Option<Shown> {
-    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
-    let said = Statement::of(certificate).ok()?;
-    said.node().filter(|node| node.is_node() && node.mesh() == mesh).map(|node| Shown { node, not_after: said.not_after })
+    let chain = stream.get_ref().1.peer_certificates()?;
+    let said = Statement::of(chain.first()?).ok()?;
+    match said.node().filter(|node| node.is_node() && node.mesh() == mesh) {
+        Some(node) => Some(Shown::Node { node, not_after: said.not_after }),
+        None => shown_caller(chain, mesh).map(Shown::Caller),
+    }
+}
+
+fn shown_caller(chain: &[CertificateDer<'_>], mesh: &str) -> Option<ShownCaller> {
+    let own = chain.first().filter(|_| chain.len() <= CALLER_CHAIN_MAX)?;
+    let said = Statement::of(own).ok()?;
+    let name = said.caller().filter(|caller| caller.mesh() == mesh && !said.is_authority)?;
+    let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+    Some(ShownCaller { name, not_after: said.not_after, chain })
 }
 
 impl std::fmt::Debug for Accepted {

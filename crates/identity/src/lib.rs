@@ -3,7 +3,7 @@
 //! A node holds a certificate of its mesh's authority that says which region it serves ([`NodeName`]), and the key of it. [`Identity`]
 //! has both as they are on disk now, accepts connections and makes them: TLS 1.3 and nothing older. Nodes show each other their
 //! certificates; a node believes another to be of the region that its certificate names, and nothing that anyone says beside it.
-//! Callers know a node by the same certificate, which names its hosts too.
+//! Callers know a node by the same certificate, which names its hosts too, and may show one of their own ([`CallerName`]).
 //!
 //! [`Authority`] makes certificates for development: production has an authority of its own.
 //!
@@ -17,15 +17,17 @@ mod connector;
 mod files;
 mod identity;
 mod name;
+mod trust;
 mod verifier;
 
 use std::{io, path::PathBuf};
 
 pub use authority::{Authority, Issued};
 pub use connector::Connector;
-pub use files::{AUTHORITIES_FILE, CERTIFICATE_FILE, KEY_FILE};
-pub use identity::{Accepted, Accepting, Connected, Identity, Trust};
-pub use name::NodeName;
+pub use files::{AUTHORITIES_FILE, CERTIFICATE_FILE, KEY_FILE, make_directory, read_public, read_secret_text, write};
+pub use identity::{Accepted, Accepting, Connected, Identity, ShownCaller};
+pub use name::{CallerName, NodeName};
+pub use trust::{Authorities, Trust};
 
 /// Why credentials cannot be used. Each says which file it is about, and none says what a key is.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! What a node's certificate calls it.
+//! What a certificate calls its owner: a node, or a caller.
 
 use std::{fmt, str::FromStr};
 
@@ -53,6 +53,51 @@ impl NodeName {
     }
 }
 
+/// A caller's name, as the URI in its certificate says it: `spiffe://MESH/caller/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallerName {
+    mesh: String,
+    name: String,
+}
+
+/// It is no such name.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a caller's name is spiffe://MESH/caller/NAME, in lower case")]
+pub struct NotACallerName;
+
+impl CallerName {
+    /// The name of a caller. None: the mesh or the name cannot be in a URI.
+    pub fn new(mesh: &str, name: &str) -> Option<Self> {
+        (is_part(mesh) && is_part(name)).then(|| Self { mesh: mesh.to_owned(), name: name.to_owned() })
+    }
+
+    /// The mesh, which region-config names.
+    pub fn mesh(&self) -> &str {
+        &self.mesh
+    }
+
+    /// What access.yaml calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for CallerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "spiffe://{}/caller/{}", self.mesh, self.name)
+    }
+}
+
+impl FromStr for CallerName {
+    type Err = NotACallerName;
+
+    fn from_str(text: &str) -> Result<Self, NotACallerName> {
+        let parts: Vec<&str> = text.strip_prefix("spiffe://").ok_or(NotACallerName)?.split('/').collect();
+        let [mesh, "caller", name] = parts[..] else { return Err(NotACallerName) };
+        Self::new(mesh, name).ok_or(NotACallerName)
+    }
+}
+
 /// What region-config takes for a mesh's name, and SPIFFE for a trust domain and for a segment of a path.
 fn is_part(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
@@ -86,6 +131,26 @@ mod tests {
         let name = NodeName::new("paymesh-dev", &region, NodeName::NODE).expect("a name");
         assert_eq!(name.to_string(), "spiffe://paymesh-dev/region/eu_west/node");
         assert_eq!(name.to_string().parse(), Ok(name));
+    }
+
+    #[test]
+    fn a_caller_is_no_node_and_no_node_a_caller() {
+        let name = CallerName::new("m", "checkout").expect("a name");
+        assert_eq!(name.to_string(), "spiffe://m/caller/checkout");
+        assert_eq!(name.to_string().parse(), Ok(name));
+        assert_eq!("spiffe://m/caller/checkout".parse::<NodeName>(), Err(NotANodeName));
+        for wrong in [
+            "spiffe://m/region/eu_west/node",
+            "spiffe://m/caller/",
+            "spiffe://m/caller",
+            "spiffe://m/caller/a/b",
+            "spiffe://m/caller/A",
+            "spiffe://m/caller/a%2fb",
+            "spiffe:///caller/a",
+            "https://m/caller/a",
+        ] {
+            assert_eq!(wrong.parse::<CallerName>(), Err(NotACallerName), "{wrong}");
+        }
     }
 
     #[test]

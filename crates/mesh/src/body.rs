@@ -12,7 +12,6 @@ use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use paymesh_contract::Fault;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Code, Status, body::Body};
 
 use crate::{frame, layers};
@@ -197,22 +196,25 @@ impl<F: FnOnce(Code)> http_body::Body for Observed<F> {
     }
 }
 
-/// An answer that ends at its deadline, or when the node stops, if it has not ended by itself.
+/// An answer that ends at its deadline, or when something ends it, if it has not ended by itself.
 pub(crate) struct Bounded {
     inner: Body,
     deadline: Option<Instant>,
     /// Made at the first wait: most answers are whole when they begin.
     sleep: Option<Pin<Box<Sleep>>>,
-    stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    stop: Option<End>,
     ended: bool,
 }
 
+/// Ends an answer when it is ready, and says why.
+pub(crate) type End = Pin<Box<dyn Future<Output = Fault> + Send>>;
+
 impl Bounded {
-    pub(crate) fn body(inner: Body, deadline: Option<Instant>, stop: Option<WaitForCancellationFutureOwned>) -> Body {
+    pub(crate) fn body(inner: Body, deadline: Option<Instant>, stop: Option<End>) -> Body {
         if inner.is_end_stream() || (deadline.is_none() && stop.is_none()) {
             return inner;
         }
-        Body::new(Self { inner, deadline, sleep: None, stop: stop.map(Box::pin), ended: false })
+        Body::new(Self { inner, deadline, sleep: None, stop, ended: false })
     }
 
     /// Why the answer must end now, if it must.
@@ -223,8 +225,10 @@ impl Bounded {
                 return Some(layers::deadline::exceeded());
             }
         }
-        let stopped = self.stop.as_mut().is_some_and(|stop| stop.as_mut().poll(cx).is_ready());
-        stopped.then(layers::deadline::stopping)
+        match self.stop.as_mut()?.as_mut().poll(cx) {
+            Poll::Ready(fault) => Some(fault),
+            Poll::Pending => None,
+        }
     }
 }
 

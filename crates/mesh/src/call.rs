@@ -1,17 +1,22 @@
-//! What a node knows of a call besides its message: where it entered, who passed it on, how long it may take.
+//! What a node knows of a call besides its message: where it entered, who passed it on, who it is from, how long it may take.
 //!
 //! Between nodes this travels in headers. They are believed from a connection whose other end has shown a certificate of the region
-//! that it says it is; on a listener in plain text, which is for loopback alone, whoever reaches it can set them.
+//! that it says it is; on a listener in plain text, which is for loopback alone, whoever reaches it can set them. The caller's own
+//! credential goes along, and every node looks at it by itself (`credential.rs`).
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
+use paymesh_access::Caller;
 use paymesh_contract::Fault;
 use paymesh_types::RegionName;
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::methods::{self, Method};
+use crate::{
+    credential,
+    methods::{self, Method},
+};
 
 /// The regions whose nodes sent the call on, in order, parted by commas. Absent: it comes from a caller.
 pub const HOPS_HEADER: &str = "paymesh-hops";
@@ -34,6 +39,7 @@ const TIMEOUT_DIGITS_MAX: usize = 8;
 pub struct Call {
     pub(crate) entry_region: RegionName,
     pub(crate) passed: Vec<RegionName>,
+    pub(crate) caller: Caller,
     pub(crate) deadline: Option<Instant>,
     pub(crate) method: Option<&'static Method>,
 }
@@ -50,14 +56,21 @@ pub(crate) enum Sender<'a> {
 }
 
 impl Call {
-    /// A call that enters the mesh at a node of this region.
+    /// A call that enters the mesh at a node of this region, and is that node's own.
     pub(crate) fn entering(region: &RegionName, path: &str) -> Self {
-        Self { entry_region: region.clone(), passed: Vec::new(), deadline: None, method: methods::method(path) }
+        Self {
+            entry_region: region.clone(),
+            passed: Vec::new(),
+            caller: Caller::Node(region.clone()),
+            deadline: None,
+            method: methods::method(path),
+        }
     }
 
     /// Reads a call's headers as they reach a node of `region` from this sender.
     pub(crate) fn arriving(region: &RegionName, path: &str, headers: &HeaderMap, sender: Sender<'_>) -> Result<Self, Fault> {
-        let mut call = Self::entering(region, path);
+        // Until it is known who.
+        let mut call = Self { caller: Caller::Nobody, ..Self::entering(region, path) };
         if let Some(hops) = headers.get(HOPS_HEADER) {
             call.passed = parse_hops(hops)?;
             let claimed = call.passed.last();
@@ -96,6 +109,11 @@ impl Call {
         self.passed.last()
     }
 
+    /// Who the call is from, and what it may do.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     /// When the call ends with DEADLINE_EXCEEDED. None: a stream without a deadline.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
@@ -117,6 +135,7 @@ impl Call {
         let passed: Vec<&str> = self.passed.iter().chain([region]).map(RegionName::as_str).collect();
         headers.insert(HOPS_HEADER, name_value(&passed.join(",")));
         headers.insert(ENTRY_REGION_HEADER, name_value(self.entry_region.as_str()));
+        credential::write(&self.caller, headers);
     }
 }
 

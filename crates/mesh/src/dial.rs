@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use paymesh_access::Callers;
 use paymesh_identity::{Connector, Identity};
 use paymesh_topology::Region;
 use tonic::transport::{Channel, Endpoint};
@@ -9,12 +10,17 @@ use tonic::transport::{Channel, Endpoint};
 /// How long a connection may take to be made: an ocean's round trips for TCP and for TLS, twice over.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// How a node and its peers know each other.
+/// How a node knows its peers and its callers.
 #[derive(Debug, Clone)]
 pub enum Security {
-    /// By their certificates: what says that it comes from a node is believed only if it does.
-    Certificates(Identity),
-    /// Not at all: whoever reaches the listener is believed. For loopback alone.
+    /// By what they show: what says that it comes from a node is believed only if it does, and a caller may do what it is granted.
+    Certificates {
+        /// Who this node is, and whom it believes.
+        identity: Identity,
+        /// Who may call.
+        callers: Callers,
+    },
+    /// Not at all: whoever reaches the listener is believed, and may do everything. For loopback alone.
     PlainText,
 }
 
@@ -30,7 +36,7 @@ impl Dialer {
     pub(crate) fn new(security: &Security, region: &Region) -> Self {
         let connector = match security {
             Security::PlainText => None,
-            Security::Certificates(identity) => {
+            Security::Certificates { identity, .. } => {
                 Some(identity.connector(&region.name, region.grpc.host(), region.grpc.port(), CONNECT_WAIT_MAX))
             }
         };

@@ -100,7 +100,7 @@ type Stack = Trace<Metrics<Admit<Deadline<Shed<Arrival<Router>>>>>>;
 
 /// The stack, top to bottom.
 fn stack(mesh: Mesh, local: Routes, limits: Limits) -> Stack {
-    let (region, stop) = (mesh.region().clone(), mesh.stop().clone());
+    let (region, stop, security) = (mesh.region().clone(), mesh.stop().clone(), mesh.security().clone());
     // Every other region may follow every shard led here; a stream that was lost may last for a while beside its successor.
     let topology = mesh.topology();
     let feeds_max = 2 * topology.led_by(&region).len() * topology.regions().count().saturating_sub(1);
@@ -110,7 +110,7 @@ fn stack(mesh: Mesh, local: Routes, limits: Limits) -> Stack {
         // Above all that may refuse a call: what is refused counts too, and its time is the caller's time.
         .layer_fn(Metrics::new)
         // Who may not call is refused before anything is spent on the call, and after it was counted.
-        .layer_fn(Admit::new)
+        .layer_fn(move |inner| Admit::new(security.clone(), inner))
         // Above all that may wait: a call that waits for its body, the directory or a peer ends by its deadline.
         .layer_fn(move |inner| Deadline::new(stop.clone(), inner))
         // Before a byte of the body is read: what is refused costs nothing. Below the deadline, so that a place is free again

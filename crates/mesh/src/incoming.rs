@@ -74,7 +74,7 @@ impl Incoming {
             let _ = stream.set_nodelay(true);
             let preface = Preface { bytes: PREFACE_BYTES, wait: Box::pin(sleep(self.preface_wait)) };
             let wire = match &self.security {
-                Security::Certificates(identity) => Wire::Tls(identity.accept(stream)),
+                Security::Certificates { identity, .. } => Wire::Tls(identity.accept(stream)),
                 Security::PlainText => Wire::Plain(stream),
             };
             return Connection { wire, preface: Some(preface), _place: place };

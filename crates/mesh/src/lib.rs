@@ -10,14 +10,18 @@
 //! streams and connections are bounded, each apart from the others ([`Limits`]); the mesh keeps nothing of a request's content
 //! in logs, spans or metrics.
 //!
-//! Left to others: what the services answer; who the caller is, and what a caller may do. Which node is at the other end of a connection is
-//! known from its certificate ([`Security`]); in plain text, which is for loopback, whoever reaches the listener is believed.
+//! Who a call is from and what it may do is looked at where it enters and again at its home, by the credential that it shows and that goes along
+//! (`paymesh-access`); which node is at the other end of a connection is known from its certificate ([`Security`]). In plain text, which
+//! is for loopback, whoever reaches the listener is believed.
+//!
+//! Left to others: what the services answer; and whose a payment or each payment of a batch is, which only they know.
 
 #![forbid(unsafe_code)]
 
 mod body;
 mod call;
 mod counts;
+mod credential;
 mod dial;
 mod directory;
 mod edge;
@@ -38,6 +42,7 @@ mod zone_cache;
 pub use crate::{
     call::{Call, ENTRY_REGION_HEADER, HOPS_HEADER, HOPS_MAX},
     counts::RouteCount,
+    credential::CALLER_CERTIFICATE_HEADER,
     dial::Security,
     directory::{Directory, ZoneSource},
     edge::{Edge, Limits},

@@ -29,6 +29,7 @@ use crate::{
     layers::{
         Answering,
         deadline::{Deadline, Stop},
+        admit::DENIED,
         metrics::{CALL_SECONDS, CALLS},
         shed::SHED,
     },
@@ -304,6 +305,7 @@ pub fn describe_metrics() {
         peer::UP,
         "1 while something comes from another region's node, 0 from when nothing has for three seconds: calls to it are refused then"
     );
+    metrics::describe_counter!(DENIED, "Calls and streams that were not let in or not let go on, by the reason that they were told");
     metrics::describe_counter!(SHED, "Calls refused because too many were in progress");
     metrics::describe_counter!(incoming::REFUSED, "Connections that were closed or not accepted, by why: limit, preface, accept, tls");
     metrics::describe_counter!(

@@ -3,6 +3,7 @@
 //! Pure. [`plan`] reads the key and says what it names; [`shard`] turns that into a shard, given the user's zone where one is
 //! needed (only the directory knows it, and asking it takes time, so that is left to the caller); [`leader`] names the region.
 
+use paymesh_access::{Caller, Refusal};
 use paymesh_contract::{Fault, KeyPath, KeyValue, MethodPolicy, Target, common::v1::ReadLevel};
 use paymesh_topology::Topology;
 use paymesh_types::{Country, PaymentId, RegionName, ShardRef, UserId, ZoneName};
@@ -104,6 +105,22 @@ pub fn shard(topology: &Topology, plan: &Plan, zone: Option<&ZoneName>) -> Resul
         Plan::Journal(shard) => shard.clone(),
     };
     Ok(Some(shard))
+}
+
+/// Whether a caller may make a call about what the plan names; `zone` is the user's, for [`Plan::User`]. Whose a payment is, and each user
+/// of a list, is known to the services alone.
+///
+/// # Errors
+/// What the caller is refused with. It is the same for a user who is not there and for one whom the caller does not act for.
+pub fn allowed(topology: &Topology, plan: &Plan, zone: Option<&ZoneName>, caller: &Caller) -> Result<(), Refusal> {
+    match plan {
+        Plan::Local => Ok(()),
+        Plan::User(user) => caller.acts_for(*user, zone),
+        Plan::Payment(payment) => caller.acts_in(&payment.shard().zone),
+        Plan::Resident(country, user) => caller.acts_for(*user, topology.zone_of_country(*country)),
+        Plan::Directory(_) => caller.acts_for_all(),
+        Plan::Journal(shard) => caller.acts_for_all_of(&shard.zone),
+    }
 }
 
 /// The region that leads a shard.

@@ -21,7 +21,7 @@ use crate::{
     call::Call,
     forward::forward,
     frame,
-    layers::Answering,
+    layers::{Answering, admit::denied},
     mesh::Mesh,
     route::{self, Plan},
 };
@@ -104,17 +104,21 @@ async fn destination(mesh: &Mesh, entry: &Entry, call: &Call, mut body: Body) ->
         return Ok((mesh.region().clone(), body));
     };
     let read = read_first(&mut body).await?;
-    let region = home(mesh, method.policy, &read).await?;
+    let region = home(mesh, entry, call, method.policy, &read).await?;
     Ok((region, Replay::body(read, body)))
 }
 
-async fn home(mesh: &Mesh, policy: &MethodPolicy, read: &Bytes) -> Result<RegionName, Fault> {
+async fn home(mesh: &Mesh, entry: &Entry, call: &Call, policy: &MethodPolicy, read: &Bytes) -> Result<RegionName, Fault> {
     let message = frame::first_message(read)?.ok_or_else(frame::truncated)?;
     let plan = route::plan(policy, message)?;
     let zone = match plan {
         Plan::User(user) => mesh.directory().zone_of(user).await?,
         _ => None,
     };
+    // What starts inside was looked at where the call came in that it is part of; what nodes alone send has no caller.
+    if matches!(entry, Entry::Edge) && !policy.nodes_only {
+        route::allowed(mesh.topology(), &plan, zone.as_ref(), call.caller()).map_err(denied)?;
+    }
     let named = |fault: Fault| match (&plan, &policy.key) {
         // Only here is it known in which of the message's fields the user stands.
         (Plan::User(_), Some(key)) => fault.with_field(key.as_str()),

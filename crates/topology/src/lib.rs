@@ -25,6 +25,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod check;
 mod endpoint;
 mod problem;
@@ -33,6 +34,7 @@ mod region;
 mod topology;
 mod tree;
 
+pub use access::{ACCESS_FILE_NAME, Access, CallLimits, Issuer, KeySource, Principal, TokenMatch, UserGrant, ZoneGrant};
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use problem::{Errors, Problem};
 pub use region::{Compliance, Database, Region, Service};

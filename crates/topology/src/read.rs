@@ -3,6 +3,8 @@
 //! What can be said by looking at one key is said here; what takes two is said by `check`. A part that could not be read is
 //! missing from the draft, so that one mistake is reported once.
 
+pub(crate) mod access;
+
 use std::{collections::BTreeMap, ops::RangeInclusive, str::FromStr};
 
 use paymesh_types::{Country, Invalid, RegionName, ZoneName};

@@ -16,7 +16,7 @@ use crate::{
     Errors, FILE_BYTES_MAX, FILE_NAME, Region, check,
     problem::Problems,
     read,
-    tree::{self, Place},
+    tree::{self, Place, Value},
 };
 
 /// The zone name that is the directory's (user to zone): no zone of region-config can have it, and no user lives there.
@@ -73,24 +73,7 @@ impl Topology {
     pub fn load(dir_or_file: &Path) -> Result<Self, Errors> {
         let file = if dir_or_file.is_dir() { dir_or_file.join(FILE_NAME) } else { dir_or_file.to_owned() };
         let name = file.display().to_string();
-        let mut problems = Problems::new(&name);
-        let mut bytes = Vec::new();
-        // One byte past the bound is read, so that a file that is too large is known to be.
-        match File::open(&file).and_then(|open| open.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)) {
-            Ok(_) => {}
-            Err(error) => {
-                problems.add(Place::NOWHERE, "", format!("cannot be read: {error}"));
-                return Err(problems.into_errors());
-            }
-        }
-        match std::str::from_utf8(&bytes) {
-            Ok(yaml) => Self::parse(&name, yaml),
-            Err(error) => {
-                let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
-                problems.add(Place::at(line as u64, 0), "", "is not UTF-8");
-                Err(problems.into_errors())
-            }
-        }
+        Self::parse(&name, &read_text(&file, &name)?)
     }
 
     /// Validates the text of a configuration. `file_name` is what the errors call it.
@@ -98,18 +81,8 @@ impl Topology {
     /// # Errors
     /// Every problem of the text, in the order of the file. A text that is not YAML has one: the first place where it is not.
     pub fn parse(file_name: &str, yaml: &str) -> Result<Self, Errors> {
+        let root = parse_tree(file_name, yaml)?;
         let mut problems = Problems::new(file_name);
-        if yaml.len() as u64 > FILE_BYTES_MAX {
-            problems.add(Place::NOWHERE, "", format!("is larger than {FILE_BYTES_MAX} bytes"));
-            return Err(problems.into_errors());
-        }
-        let root = match tree::parse(yaml) {
-            Ok(root) => root,
-            Err((place, message)) => {
-                problems.add(place, "", message);
-                return Err(problems.into_errors());
-            }
-        };
         let draft = read::read(&root, &mut problems);
         match check::check(&draft, &mut problems) {
             Some(topology) if problems.is_empty() => Ok(topology),
@@ -193,4 +166,36 @@ impl Topology {
     pub fn journal_retention(&self) -> JournalRetention {
         self.journal_retention
     }
+}
+
+/// A configuration file's text, which `name` is what the errors call it.
+pub(crate) fn read_text(file: &Path, name: &str) -> Result<String, Errors> {
+    let one = |place: Place, message: String| {
+        let mut problems = Problems::new(name);
+        problems.add(place, "", message);
+        problems.into_errors()
+    };
+    let mut bytes = Vec::new();
+    // One byte past the bound is read, so that a file that is too large is known to be.
+    File::open(file)
+        .and_then(|open| open.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| one(Place::NOWHERE, format!("cannot be read: {error}")))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let (valid, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
+        let line = bytes[..valid].iter().filter(|byte| **byte == b'\n').count() + 1;
+        one(Place::at(line as u64, 0), "is not UTF-8".to_owned())
+    })
+}
+
+/// A configuration file's text as a tree.
+pub(crate) fn parse_tree(file_name: &str, yaml: &str) -> Result<Value, Errors> {
+    let mut problems = Problems::new(file_name);
+    if yaml.len() as u64 > FILE_BYTES_MAX {
+        problems.add(Place::NOWHERE, "", format!("is larger than {FILE_BYTES_MAX} bytes"));
+        return Err(problems.into_errors());
+    }
+    tree::parse(yaml).map_err(|(place, message)| {
+        problems.add(place, "", message);
+        problems.into_errors()
+    })
 }

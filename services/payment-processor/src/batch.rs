@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures::future::{join, join_all};
+use paymesh_access::Caller;
 use paymesh_contract::{
     Fault,
     common::v1::ItemError,
@@ -29,6 +30,7 @@ use crate::{
     door::NewPayment,
     error,
     homes::{Homes, Slot},
+    whose,
 };
 
 /// Items of a batch at most.
@@ -50,8 +52,29 @@ pub(crate) fn check_size(items: &[CreatePaymentRequest]) -> Result<(), Fault> {
     }
 }
 
+/// Who sends a batch, and the call that it is part of.
+#[derive(Debug, Clone)]
+pub(crate) struct Sender {
+    call: Option<Call>,
+    caller: Caller,
+}
+
+impl Sender {
+    pub(crate) fn of<T>(request: &tonic::Request<T>) -> Self {
+        Self { call: Call::of(request).cloned(), caller: whose::caller(request) }
+    }
+}
+
+/// Whether a caller's users may pay this one, who lives there. Who may not is told what is said of a user who does not exist.
+///
+/// # Errors
+/// `USER_NOT_FOUND`.
+pub(crate) fn may_pay(homes: &Homes, caller: &Caller, payee: UserId, lives: Slot) -> Result<(), Fault> {
+    if caller.pays_into(&homes.place(lives).shard.zone) { Ok(()) } else { Err(error::user_not_found(payee, "payee_id")) }
+}
+
 /// Makes the payments, each on its own: one outcome for each, in order.
-pub(crate) async fn create(homes: &Homes, call: Option<&Call>, items: Vec<CreatePaymentRequest>) -> Vec<PaymentOutcome> {
+pub(crate) async fn create(homes: &Homes, sender: &Sender, items: Vec<CreatePaymentRequest>) -> Vec<PaymentOutcome> {
     let mut outcomes = Outcomes { items: vec![PaymentOutcome::default(); items.len()], tally: Tally::start() };
     let mut asked = Vec::new();
     let checked: Vec<Option<Item>> = items
@@ -69,13 +92,13 @@ pub(crate) async fn create(homes: &Homes, call: Option<&Call>, items: Vec<Create
     let mut parts = Parts::default();
     for (index, (message, item)) in items.into_iter().zip(checked).enumerate() {
         if let Some(item) = item
-            && let Err(fault) = parts.add(homes, &found, index, item, message)
+            && let Err(fault) = parts.add(homes, &sender.caller, &found, index, item, message)
         {
             outcomes.fail(index, fault);
         }
     }
     let here = join_all(parts.here.into_iter().map(|(slot, part)| submit(homes, slot, part)));
-    let elsewhere = join_all(parts.elsewhere.into_iter().map(|(region, part)| forward(homes, call, region, part)));
+    let elsewhere = join_all(parts.elsewhere.into_iter().map(|(region, part)| forward(homes, sender.call.as_ref(), region, part)));
     let (here, elsewhere) = join(here, elsewhere).await;
     here.into_iter().for_each(|(indexes, answers)| outcomes.take_answers(indexes, answers));
     elsewhere.into_iter().for_each(|(indexes, answers)| outcomes.take_outcomes(indexes, answers));
@@ -158,8 +181,24 @@ struct Parts {
 }
 
 impl Parts {
-    fn add(&mut self, homes: &Homes, found: &Found, index: usize, item: Item, message: CreatePaymentRequest) -> Result<(), Fault> {
-        let slot = located(item.payer, found, item.new.payer, "payer_id")?;
+    fn add(
+        &mut self,
+        homes: &Homes,
+        caller: &Caller,
+        found: &Found,
+        index: usize,
+        item: Item,
+        message: CreatePaymentRequest,
+    ) -> Result<(), Fault> {
+        let located_payer = located(item.payer, found, item.new.payer, "payer_id");
+        match &located_payer {
+            // Before anything is said of whether there is such a user.
+            Err(fault) if fault.code == Code::NotFound => caller.acts_for(item.new.payer, None)?,
+            // Where the directory did not answer, nothing is known.
+            Err(_) => {}
+            Ok(slot) => caller.acts_for(item.new.payer, Some(&homes.place(*slot).shard.zone))?,
+        }
+        let slot = located_payer?;
         if let Some(region) = &homes.place(slot).elsewhere {
             match self.elsewhere.get_mut(region) {
                 Some(part) => part.push(index, message),
@@ -168,6 +207,7 @@ impl Parts {
             return Ok(());
         }
         let payee = located(item.payee, found, item.new.payee, "payee_id")?;
+        may_pay(homes, caller, item.new.payee, payee)?;
         let payee_shard = (payee != slot).then(|| homes.place(payee).shard.clone());
         self.here.entry(slot).or_default().push(index, item.new.command(payee_shard, message.reference));
         Ok(())

@@ -19,7 +19,7 @@ use paymesh_shard::{Error, Shard};
 use paymesh_types::{Invalid, Position, UserId, ZoneName};
 use tonic::{Code, Request, Response, Status};
 
-use crate::{answer, door, error, homes::Homes};
+use crate::{answer, door, error, homes::Homes, whose};
 
 /// Users of one look-up at most.
 const LOOK_UP_USERS_MAX: usize = 8_192;
@@ -105,8 +105,11 @@ impl DirectoryService for Directory {
         if users.iter().any(|user| topology.directory_shard(*user) != topology.directory_shard(first)) {
             return Err(Fault::invalid_field("user_ids", "all users must be of the directory shard of the first").into());
         }
+        let caller = whose::caller(&request);
         let claims = self.shard(first)?.claims(&users).await.map_err(error::failed)?;
-        let users = claims.into_iter().map(|(user, zone)| UserZone { user_id: user.get(), zone: zone.as_str().to_owned() }).collect();
+        // Of a zone that the caller does not act in it is not told who is there.
+        let told = claims.into_iter().filter(|(_, zone)| caller.acts_in(zone).is_ok());
+        let users = told.map(|(user, zone)| UserZone { user_id: user.get(), zone: zone.as_str().to_owned() }).collect();
         Ok(Response::new(LookUpUsersResponse { users }))
     }
 }

@@ -5,7 +5,9 @@
 //! the entry that it led to (`answer`), so that a replay answers what the first call did. What goes wrong becomes the
 //! contract's words in one place (`error`). Nothing here trusts the routing: a shard that is not led here is refused.
 //!
-//! Left to others: routing and deadlines (`paymesh-mesh`), order and durability (`paymesh-shard`), who may call.
+//! Whose a payment is, and each user of a batch, only the services see; they look it up with the caller in one place (`whose`).
+//!
+//! Left to others: routing, deadlines and who may call (`paymesh-mesh`), order and durability (`paymesh-shard`).
 
 #![forbid(unsafe_code)]
 
@@ -23,6 +25,7 @@ mod payments;
 mod reads;
 mod stream;
 mod wallets;
+mod whose;
 
 use std::sync::Arc;
 

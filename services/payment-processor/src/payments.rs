@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::stream::BoxStream;
+use paymesh_access::Caller;
 use paymesh_contract::{
     Fault,
     payments::v1::{
@@ -14,12 +15,12 @@ use paymesh_contract::{
     timestamp,
 };
 use paymesh_ledger::{Body, Command, Entry, Request as Wanted};
-use paymesh_mesh::{Call, route};
+use paymesh_mesh::route;
 use paymesh_shard::Answer;
 use paymesh_types::{PaymentId, RequestId, Sequence, UserId};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{answer, batch, counts::Tally, door, error, homes::Homes, page, reads::Read, stream};
+use crate::{answer, batch, counts::Tally, door, error, homes::Homes, page, reads::Read, stream, whose};
 
 /// The service.
 #[derive(Debug)]
@@ -32,19 +33,21 @@ impl Payments {
         Self { homes }
     }
 
-    async fn create(&self, request: CreatePaymentRequest) -> Result<Answer, Fault> {
+    async fn create(&self, caller: &Caller, request: CreatePaymentRequest) -> Result<Answer, Fault> {
         let new = door::NewPayment::try_from(&request)?;
         let home = self.homes.slot_of(new.payer, "payer_id").await?;
         let home_shard = &self.homes.place(home).shard;
         let shard = self.homes.led(home_shard)?;
         let payee = self.homes.slot_of(new.payee, "payee_id").await?;
+        batch::may_pay(&self.homes, caller, new.payee, payee)?;
         let payee_shard = (payee != home).then(|| self.homes.place(payee).shard.clone());
         shard.submit(new.command(payee_shard, request.reference)).await.map_err(error::failed)
     }
 
     /// Has a command about a payment decided at the payment's home.
-    async fn change(&self, payment: &PaymentId, id: RequestId, command: Command) -> Result<Answer, Fault> {
+    async fn change(&self, caller: &Caller, payment: &PaymentId, id: RequestId, command: Command) -> Result<Answer, Fault> {
         let shard = self.homes.shard_of_payment(payment)?;
+        whose::may_change(caller, shard, payment).await?;
         shard.submit(Wanted { id: Some(id), command }).await.map_err(error::failed)
     }
 }
@@ -53,8 +56,9 @@ impl Payments {
 impl PaymentService for Payments {
     async fn create_payment(&self, request: Request<CreatePaymentRequest>) -> Result<Response<CreatePaymentResponse>, Status> {
         let mut tally = Tally::start();
+        let caller = whose::caller(&request);
         let made = self
-            .create(request.into_inner())
+            .create(&caller, request.into_inner())
             .await
             .map(|answer| CreatePaymentResponse { payment: answer::written(&answer), position: answer::position(&answer.position) });
         match made.as_ref().ok().and_then(|made| made.payment.as_ref()) {
@@ -66,10 +70,10 @@ impl PaymentService for Payments {
     }
 
     async fn create_payments(&self, request: Request<CreatePaymentsRequest>) -> Result<Response<CreatePaymentsResponse>, Status> {
-        let call = Call::of(&request).cloned();
+        let sender = batch::Sender::of(&request);
         let payments = request.into_inner().payments;
         batch::check_size(&payments)?;
-        let outcomes = batch::create(&self.homes, call.as_ref(), payments).await;
+        let outcomes = batch::create(&self.homes, &sender, payments).await;
         Ok(Response::new(CreatePaymentsResponse { outcomes }))
     }
 
@@ -79,30 +83,30 @@ impl PaymentService for Payments {
         &self,
         request: Request<Streaming<StreamPaymentsRequest>>,
     ) -> Result<Response<Self::StreamPaymentsStream>, Status> {
-        let call = Call::of(&request).cloned();
-        Ok(Response::new(stream::answers(Arc::clone(&self.homes), call, request.into_inner())))
+        let sender = batch::Sender::of(&request);
+        Ok(Response::new(stream::answers(Arc::clone(&self.homes), sender, request.into_inner())))
     }
 
     async fn capture_payment(&self, request: Request<CapturePaymentRequest>) -> Result<Response<CapturePaymentResponse>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = (whose::caller(&request), request.into_inner());
         let (id, payment) = (door::request_id(&request.request_id)?, door::payment_id(&request.payment_id)?);
         let amount = door::part(request.amount_minor_units)?;
-        let answer = self.change(&payment, id, Command::CapturePayment { payment: payment.clone(), amount }).await?;
+        let answer = self.change(&caller, &payment, id, Command::CapturePayment { payment: payment.clone(), amount }).await?;
         Ok(Response::new(CapturePaymentResponse { payment: answer::written(&answer), position: answer::position(&answer.position) }))
     }
 
     async fn void_payment(&self, request: Request<VoidPaymentRequest>) -> Result<Response<VoidPaymentResponse>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = (whose::caller(&request), request.into_inner());
         let (id, payment) = (door::request_id(&request.request_id)?, door::payment_id(&request.payment_id)?);
-        let answer = self.change(&payment, id, Command::VoidPayment { payment: payment.clone() }).await?;
+        let answer = self.change(&caller, &payment, id, Command::VoidPayment { payment: payment.clone() }).await?;
         Ok(Response::new(VoidPaymentResponse { payment: answer::written(&answer), position: answer::position(&answer.position) }))
     }
 
     async fn refund_payment(&self, request: Request<RefundPaymentRequest>) -> Result<Response<RefundPaymentResponse>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = (whose::caller(&request), request.into_inner());
         let (id, payment) = (door::request_id(&request.request_id)?, door::payment_id(&request.payment_id)?);
         let amount = door::part(request.amount_minor_units)?;
-        let answer = self.change(&payment, id, Command::RefundPayment { payment: payment.clone(), amount }).await?;
+        let answer = self.change(&caller, &payment, id, Command::RefundPayment { payment: payment.clone(), amount }).await?;
         let (status, amount_minor_units) = match &answer.entry.body {
             Body::RefundCompleted { amount, .. } => (RefundStatus::Completed, *amount),
             Body::RefundRequested { amount, .. } => (RefundStatus::Pending, *amount),
@@ -122,6 +126,7 @@ impl PaymentService for Payments {
         route::shard(self.homes.topology(), &route::Plan::Payment(id.clone()), None)?;
         let seen = read.view(&self.homes, id.shard(), None).await?;
         let found = seen.view.payment(&id).await.map_err(error::failed)?;
+        whose::may_know(&whose::caller(&request), found.as_ref())?;
         let missing = || seen.missing(Fault::not_found("PAYMENT_NOT_FOUND", format!("there is no payment {id}")));
         let payment = Some(answer::seen(found.ok_or_else(missing)?, id.shard()));
         Ok(Response::new(GetPaymentResponse { payment, position: seen.position(), source: seen.source() }))

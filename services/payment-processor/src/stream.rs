@@ -11,10 +11,13 @@ use futures::{
     stream::{self, BoxStream, FuturesOrdered},
 };
 use paymesh_contract::payments::v1::{StreamPaymentsRequest, StreamPaymentsResponse};
-use paymesh_mesh::{Call, unreadable};
+use paymesh_mesh::unreadable;
 use tonic::{Status, Streaming};
 
-use crate::{batch, homes::Homes};
+use crate::{
+    batch::{self, Sender},
+    homes::Homes,
+};
 
 /// Batches of a stream in flight at most.
 pub(crate) const BATCHES_IN_FLIGHT_MAX: usize = 16;
@@ -26,16 +29,16 @@ const ITEMS_IN_FLIGHT_MAX: usize = 32_768;
 /// The answers to a stream of batches.
 pub(crate) fn answers(
     homes: Arc<Homes>,
-    call: Option<Call>,
+    sender: Sender,
     input: Streaming<StreamPaymentsRequest>,
 ) -> BoxStream<'static, Result<StreamPaymentsResponse, Status>> {
-    let work = Work { homes, call, input: Some(input), in_flight: FuturesOrdered::new(), sizes: VecDeque::new(), items: 0, end: None };
+    let work = Work { homes, sender, input: Some(input), in_flight: FuturesOrdered::new(), sizes: VecDeque::new(), items: 0, end: None };
     stream::unfold(work, |mut work| async move { work.next().await.map(|answer| (answer, work)) }).boxed()
 }
 
 struct Work {
     homes: Arc<Homes>,
-    call: Option<Call>,
+    sender: Sender,
     /// None once it has ended.
     input: Option<Streaming<StreamPaymentsRequest>>,
     in_flight: FuturesOrdered<BoxFuture<'static, StreamPaymentsResponse>>,
@@ -80,9 +83,9 @@ impl Work {
         let StreamPaymentsRequest { batch_id, payments } = request;
         self.sizes.push_back(payments.len());
         self.items += payments.len();
-        let (homes, call) = (Arc::clone(&self.homes), self.call.clone());
+        let (homes, sender) = (Arc::clone(&self.homes), self.sender.clone());
         self.in_flight.push_back(Box::pin(async move {
-            let outcomes = batch::create(&homes, call.as_ref(), payments).await;
+            let outcomes = batch::create(&homes, &sender, payments).await;
             StreamPaymentsResponse { batch_id, outcomes }
         }));
     }

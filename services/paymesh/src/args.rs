@@ -34,12 +34,16 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "DIR", env = "PAYMESH_CONFIG", default_value = "region-config")]
     pub(crate) config: PathBuf,
 
-    /// Directory of the mesh's credentials: ca.crt, and each region's node in a directory of its name
+    /// Directory of the mesh's credentials: ca.crt, each region's node in a directory of its name, and the operator's
     ///
-    /// `paymesh certs` makes one for development. With it, nodes speak TLS 1.3 only and show each other their certificates, and clients
-    /// believe nodes that ca.crt does. Without it everything is in plain text, and nodes listen on loopback.
-    #[arg(long, global = true, value_name = "DIR", env = "PAYMESH_CREDENTIALS")]
-    pub(crate) credentials: Option<PathBuf>,
+    /// `paymesh certs` makes one for development, and `paymesh up` does so where there is none. Nodes speak TLS 1.3 only and show each
+    /// other their certificates; clients believe nodes that ca.crt does, and these commands show the certificate in operator/.
+    #[arg(long, global = true, value_name = "DIR", env = "PAYMESH_CREDENTIALS", default_value = "credentials")]
+    pub(crate) credentials: PathBuf,
+
+    /// Everything in plain text: on loopback only, where every program of this machine may then do everything
+    #[arg(long, global = true)]
+    pub(crate) plain_text: bool,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -60,8 +64,8 @@ pub(crate) enum Command {
     /// Runs the node of one region
     ///
     /// The node listens where the configuration says, leads the shards that it gives to the region, and serves until
-    /// SIGTERM or Ctrl-C, when it stops taking calls, finishes those in hand and leaves with code 0. It refuses to listen on
-    /// anything but loopback: callers are not authenticated yet.
+    /// SIGTERM or Ctrl-C, when it stops taking calls, finishes those in hand and leaves with code 0. Who may call is in access.yaml beside
+    /// regions.yaml, and nobody else may. It needs credentials, or --plain-text, with which it listens on loopback only.
     #[command(after_long_help = "\
 Example:
   paymesh node --region eu_west --data ./data/eu_west
@@ -177,20 +181,36 @@ Exit codes:
   1  something failed or does not add up, or a port is taken")]
     Demo(DemoArgs),
 
-    /// Makes credentials for development: an authority, and a certificate and key for each region's node
+    /// Makes credentials for development: an authority, a certificate and key for each region's node and for the operator, and an issuer of tokens
     ///
     /// What is there is renewed by the authority that is there. A node reads tls.crt, tls.key and ca.crt in the directory of its region:
     /// the names that cert-manager uses, so that in production a secret of your own authority is mounted there instead. A node's
-    /// certificate has one URI, spiffe://MESH/region/REGION/node, and is good for servers and clients.
+    /// certificate has one URI, spiffe://MESH/region/REGION/node, and is good for servers and clients; a caller's has
+    /// spiffe://MESH/caller/NAME, and is good for clients. The issuer's keys are in issuer/: nodes read jwks.json, `paymesh token` the other.
     #[command(after_long_help = "\
-Example:
+Examples:
   paymesh certs ./credentials
+  paymesh certs ./credentials --caller checkout
   paymesh --credentials ./credentials up
 
 Exit codes:
   0  they are made
   2  the configuration or the directory cannot be used")]
     Certs(CertsArgs),
+
+    /// Issues a token for development, by which its owner is a principal of access.yaml
+    ///
+    /// The issuer is the one that `paymesh certs` makes. The token is printed, and nothing else. In production an identity provider of your own
+    /// issues tokens; access.yaml names where its keys are.
+    #[command(after_long_help = "\
+Examples:
+  paymesh token checkout
+  paymesh token wallet_app --user 4100 --minutes 5 --scope wallets.read
+
+Exit codes:
+  0  it is printed
+  2  there is no such principal, it is not known by tokens, or the token would be more than it may have")]
+    Token(TokenArgs),
 
     /// Prints the completions of a shell
     #[command(after_long_help = "Example:\n  paymesh completions bash > /etc/bash_completion.d/paymesh")]
@@ -239,9 +259,32 @@ pub(crate) struct CertsArgs {
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
 
+    /// A caller of this name gets a certificate too, in a directory of its name; may be given more than once
+    #[arg(long = "caller", value_name = "NAME")]
+    pub(crate) callers: Vec<String>,
+
     /// How long the certificates hold [default: 2160, 90 days]
     #[arg(long, value_name = "HOURS", value_parser = clap::value_parser!(u64).range(1..=87_600))]
     pub(crate) hours: Option<u64>,
+}
+
+/// `paymesh token`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TokenArgs {
+    /// Who, as access.yaml calls it
+    pub(crate) principal: String,
+
+    /// How long it holds
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=44_640))]
+    pub(crate) minutes: u32,
+
+    /// Of the principal's scopes only these; may be given more than once
+    #[arg(long = "scope", value_name = "SCOPE")]
+    pub(crate) scopes: Vec<String>,
+
+    /// For whom it acts, where the principal acts for the users that its token names; may be given more than once
+    #[arg(long = "user", value_name = "ID")]
+    pub(crate) users: Vec<u64>,
 }
 
 /// `paymesh up`.

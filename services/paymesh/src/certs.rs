@@ -5,7 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use paymesh_identity::{AUTHORITIES_FILE, Authority, NodeName};
+use paymesh_access::{ISSUER_DIRECTORY, TokenIssuer};
+use paymesh_identity::{AUTHORITIES_FILE, Authority, CallerName, NodeName};
 use paymesh_topology::Topology;
 use paymesh_types::RegionName;
 
@@ -17,6 +18,9 @@ use crate::{
     say,
 };
 
+/// What the operators' principal is called, and the directory of its certificate.
+const OPERATOR: &str = "operator";
+
 /// How long a development certificate holds.
 const HOLDS: Duration = Duration::from_secs(90 * 24 * 3600);
 
@@ -24,11 +28,16 @@ const HOLDS: Duration = Duration::from_secs(90 * 24 * 3600);
 pub(crate) fn run(config: &Path, args: &CertsArgs) -> anyhow::Result<Exit> {
     let topology = client::load(config)?;
     let hours = HOLDS.as_secs() / 3600;
-    make(&topology, &args.directory, args.hours.map_or(HOLDS, |hours| Duration::from_secs(hours * 3600)))?;
-    let mut table = Table::new(["node", "credentials"]);
+    let holds = args.hours.map_or(HOLDS, |hours| Duration::from_secs(hours * 3600));
+    make(&topology, &args.directory, &args.callers, holds)?;
+    let mut table = Table::new(["who", "credentials"]);
     for region in topology.regions() {
         table.row([name(&topology, &region.name)?.to_string(), of_region(&args.directory, &region.name).display().to_string()]);
     }
+    for caller in all_callers(&args.callers) {
+        table.row([caller_name(&topology, caller)?.to_string(), args.directory.join(caller).display().to_string()]);
+    }
+    table.row(["an issuer of tokens, for `paymesh token`".to_owned(), args.directory.join(ISSUER_DIRECTORY).display().to_string()]);
     say!("{table}");
     let hours = args.hours.unwrap_or(hours);
     say!("they hold {hours} hours; nodes that run take new ones into use within seconds");
@@ -41,20 +50,45 @@ pub(crate) fn of_region(directory: &Path, region: &RegionName) -> PathBuf {
     directory.join(region.as_str())
 }
 
-/// Makes credentials for every region's node, over what is there, by the authority that is there or a new one.
-pub(crate) fn make(topology: &Topology, directory: &Path, holds: Duration) -> anyhow::Result<()> {
+/// The directory of the operator's own certificate, where there is one.
+pub(crate) fn of_operator(directory: &Path) -> Option<PathBuf> {
+    Some(directory.join(OPERATOR)).filter(|own| own.exists())
+}
+
+fn all_callers(callers: &[String]) -> impl Iterator<Item = &str> {
+    std::iter::once(OPERATOR).chain(callers.iter().map(String::as_str))
+}
+
+/// Makes credentials for every region's node, the operator and these callers, over what is there, by the authority that is there or a new one; and an
+/// issuer of tokens, where there is none.
+fn make(topology: &Topology, directory: &Path, callers: &[String], holds: Duration) -> anyhow::Result<()> {
+    for caller in callers {
+        let taken = topology.regions().any(|region| region.name.as_str() == caller) || caller == ISSUER_DIRECTORY;
+        if taken {
+            return Err(unusable(format!("a caller cannot be called {caller}: the directory of that name is another's")));
+        }
+    }
     let now = SystemTime::now();
     let authority = Authority::open(directory, topology.mesh(), now).map_err(unusable)?;
     for region in topology.regions() {
         let hosts = [region.grpc.host().to_owned(), "localhost".to_owned()];
         authority.issue_node(&name(topology, &region.name)?, &hosts, &of_region(directory, &region.name), now, holds).map_err(unusable)?;
     }
+    for caller in all_callers(callers) {
+        authority.issue_caller(&caller_name(topology, caller)?, &directory.join(caller), now, holds).map_err(unusable)?;
+    }
+    TokenIssuer::open_or_make(directory).map_err(unusable)?;
     Ok(())
 }
 
 /// Those of the demo, and of `up` where nobody has made any.
 pub(crate) fn make_for_now(topology: &Topology, directory: &Path) -> anyhow::Result<()> {
-    make(topology, directory, HOLDS)
+    make(topology, directory, &[], HOLDS)
+}
+
+fn caller_name(topology: &Topology, caller: &str) -> anyhow::Result<CallerName> {
+    CallerName::new(topology.mesh(), caller)
+        .ok_or_else(|| unusable(format!("a certificate cannot name the caller {caller}: 1 to 63 of a-z, 0-9, - and _")))
 }
 
 fn name(topology: &Topology, region: &RegionName) -> anyhow::Result<NodeName> {

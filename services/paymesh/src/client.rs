@@ -23,7 +23,7 @@ use tonic::{
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use crate::{args::Setting, exit};
+use crate::{args::Setting, certs, exit};
 
 /// How long a connection may take to be made: longer than [`THERE_WAIT`], which says better what is wrong.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -49,7 +49,11 @@ impl Mesh {
     /// Reads the configuration and prepares a connection to every region.
     pub(crate) fn open(setting: &Setting) -> anyhow::Result<Self> {
         let topology = load(&setting.config)?;
-        let trust = setting.credentials.as_deref().map(Trust::load).transpose().map_err(exit::unusable)?;
+        let trust = setting.credentials.as_deref().map(|directory| match certs::of_operator(directory) {
+            Some(own) => Trust::load_with_certificate(directory, &own),
+            None => Trust::load(directory),
+        });
+        let trust = trust.transpose().map_err(no_credentials)?;
         let mut channels = BTreeMap::new();
         for region in topology.regions() {
             let endpoint = Endpoint::from_shared(format!("http://{}", region.grpc))
@@ -217,6 +221,13 @@ pub(crate) fn explain(status: &Status) -> String {
         Some(field) => format!("{fault} ({field})"),
         None => fault.to_string(),
     }
+}
+
+fn no_credentials(error: paymesh_identity::Error) -> anyhow::Error {
+    exit::unusable(format!(
+        "{error}; `paymesh up` makes credentials where it is run, --credentials names another directory, and a mesh in plain text is \
+         called with --plain-text"
+    ))
 }
 
 /// Microseconds since 1970, as a seed for the jitter of retries: it needs to differ, not to be secret.

@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use paymesh_topology::FILE_NAME;
+use paymesh_topology::{ACCESS_FILE_NAME, FILE_NAME};
 use paymesh_types::RegionName;
 use serde::Serialize;
 use tokio::time::sleep;
@@ -38,6 +38,8 @@ use crate::{
 const PAYMENTS_CSV: &str = include_str!("../../../examples/payments.csv");
 /// The shipped configuration, for when the program runs elsewhere.
 const REGIONS_YAML: &str = include_str!("../../../region-config/regions.yaml");
+/// Who may call the demo's mesh: these commands.
+const DEMO_ACCESS_YAML: &str = include_str!("demo/access.yaml");
 /// How long the nodes may take to be ready.
 const READY_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long money may take to arrive, and copies to have all entries.
@@ -73,17 +75,20 @@ struct Report {
 /// Runs the command.
 pub(crate) async fn run(setting: &Setting, args: DemoArgs) -> anyhow::Result<Exit> {
     let scratch = Scratch::new(args.keep)?;
-    let config = match setting.config.exists() {
-        true => setting.config.clone(),
-        false => {
-            note!("{} does not exist here; the demo uses the configuration that the program was built with", setting.config.display());
-            let shipped = scratch.path.join("region-config");
-            fs::create_dir(&shipped)?;
-            fs::write(shipped.join(FILE_NAME), REGIONS_YAML)?;
-            shipped
-        }
-    };
-    // Also here nodes are believed by their certificates alone.
+    // The regions are those of the configuration; who may call is the demo's own business.
+    let config = scratch.path.join("region-config");
+    fs::create_dir(&config)?;
+    fs::write(config.join(ACCESS_FILE_NAME), DEMO_ACCESS_YAML)?;
+    if setting.config.exists() {
+        let regions = if setting.config.is_dir() { setting.config.join(FILE_NAME) } else { setting.config.clone() };
+        // Mistakes are told of the file that has them.
+        client::load(&regions)?;
+        fs::copy(&regions, config.join(FILE_NAME))?;
+    } else {
+        note!("{} does not exist here; the demo uses the configuration that the program was built with", setting.config.display());
+        fs::write(config.join(FILE_NAME), REGIONS_YAML)?;
+    }
+    // Also here nodes are believed by their certificates alone, and callers by theirs.
     let credentials = scratch.path.join("credentials");
     certs::make_for_now(&client::load(&config)?, &credentials)?;
     let setting = Setting { config, credentials: Some(credentials) };

@@ -19,6 +19,7 @@ mod progress;
 mod status;
 mod submit;
 mod supervisor;
+mod token;
 mod up;
 mod verify;
 
@@ -37,7 +38,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let setting = Setting { config: args.config, credentials: args.credentials };
+    let setting = Setting { config: args.config, credentials: (!args.plain_text).then_some(args.credentials) };
     let result = match args.command {
         // A node builds its own runtime: it decides how many threads it takes.
         Command::Node(node) => node::run(&setting, node),
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Command::Status(status) => on_runtime(status::run(&setting, status)),
         Command::Verify(verify) => on_runtime(verify::run(&setting, verify)),
         Command::Demo(demo) => on_runtime(demo::run(&setting, demo)),
+        Command::Token(token) => token::run(&setting, &token).map(Into::into),
         Command::Certs(certs) => certs::run(&setting.config, &certs).map(Into::into),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "paymesh", &mut std::io::stdout());

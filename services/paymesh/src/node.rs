@@ -59,12 +59,14 @@ pub(crate) fn run(setting: &Setting, args: NodeArgs) -> anyhow::Result<ExitCode>
         let known = topology.regions().map(|region| region.name.as_str()).collect::<Vec<_>>().join(", ");
         unusable(format!("region `{}` is not in the configuration; its regions are {known}", args.region))
     })?;
-    machine::require_loopback(region)?;
-    let security = credentials::read(setting.credentials.as_deref(), topology.mesh(), &args.region)?;
+    if setting.credentials.is_none() {
+        machine::require_loopback(region)?;
+    }
+    let shared = Arc::new(topology.clone());
+    let security = credentials::read(setting, shared.clone(), &args.region)?;
     let data = DataDirectory::take(&args.data, topology.mesh(), &args.region)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
-    let topology = Arc::new(topology.clone());
-    let served = runtime.block_on(serve(&args, topology, security, &data));
+    let served = runtime.block_on(serve(&args, shared.clone(), security, &data));
     // What still runs has nothing to lose: everything that was answered is durable.
     runtime.shutdown_timeout(Duration::from_millis(500));
     served.map(|()| Exit::Good.into())
@@ -109,11 +111,12 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, security: Security, dat
 
     let mesh = Mesh::new(topology.clone(), args.region.clone(), security.clone())?;
     match security {
-        Security::Certificates(identity) => {
-            tracing::info!(node = %identity.name(), "in TLS: nodes are believed by their certificates");
+        Security::Certificates { identity, callers } => {
+            tracing::info!(node = %identity.name(), "in TLS: nodes are believed by their certificates, and callers may do what they are granted");
             tasks.spawn(credentials::watch(mesh.clone(), identity, health.component("credentials")));
+            tasks.spawn(credentials::watch_callers(callers, health.component("callers")));
         }
-        Security::PlainText => tracing::warn!("in plain text: whoever reaches this machine's loopback is believed"),
+        Security::PlainText => tracing::warn!("in plain text: whoever reaches this machine's loopback is believed, and may do everything"),
     }
     let led = topology.led_by(&args.region);
     let shards = led.len().max(1);

@@ -79,7 +79,7 @@ impl Spec {
         command.arg("--config").arg(&self.setting.config);
         match &self.setting.credentials {
             Some(credentials) => command.arg("--credentials").arg(credentials),
-            None => command.env_remove("PAYMESH_CREDENTIALS"),
+            None => command.arg("--plain-text"),
         };
         command.args(["node", "--supervised", "--region", self.region.as_str()]);
         command.arg("--data").arg(&self.data);

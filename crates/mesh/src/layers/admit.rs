@@ -1,68 +1,139 @@
-//! Refuses what the sender may not call. Denied is what the contract says so of; who calls is known from the connection.
+//! Who a call is from, and whether it may be made at all: denied is what nobody has granted.
+//!
+//! What depends on whom the call is about is looked at by the router, which knows it; here it is the method alone. A stream
+//! ends with the credential that it began with, and when the files by which its caller is known no longer say what they said.
 
 use std::{
     convert::Infallible,
-    future::{Ready, ready},
     task::{Context, Poll},
+    time::SystemTime,
 };
 
 use futures::future::Either;
 use http::{Request, Response};
+use paymesh_access::{Caller, Refusal};
 use paymesh_contract::Fault;
-use tonic::{Code, body::Body};
+use tokio::time::Instant;
+use tonic::body::Body;
 use tower::Service;
 
-use super::Answer;
-use crate::{body, call::Call};
+use super::{Answer, Answering};
+use crate::{
+    Security,
+    body::{self, Bounded},
+    call::Call,
+    credential,
+    methods::Method,
+};
 
-/// Lets calls of the methods for nodes pass from nodes only.
+pub(crate) const DENIED: &str = "paymesh_calls_denied_total";
+
+/// Lets calls pass that may be made.
 #[derive(Clone)]
 pub(crate) struct Admit<S> {
+    security: Security,
     inner: S,
 }
 
 impl<S> Admit<S> {
-    pub(crate) fn new(inner: S) -> Self {
-        Self { inner }
+    pub(crate) fn new(security: Security, inner: S) -> Self {
+        Self { security, inner }
     }
+
+    /// Who sends the request, where it may.
+    fn admitted(&self, request: &Request<Body>) -> Result<Caller, Refusal> {
+        let call = request.extensions().get::<Call>();
+        // What the contract does not have, gRPC's own health and reflection, is for everybody: balancers watch by the one, and the other tells
+        // the contract, which is no secret.
+        let Some((call, method)) = call.and_then(|call| Some((call, call.method?))) else { return Ok(Caller::Nobody) };
+        let from_node = call.node().is_some();
+        if method.policy.nodes_only && !from_node {
+            return Err(Refusal::NodesOnly { path: method.policy.path.clone() });
+        }
+        let caller = match &self.security {
+            Security::PlainText => Caller::Unproven,
+            Security::Certificates { identity, callers } => credential::caller(request, call, identity, callers, SystemTime::now())?,
+        };
+        caller.may_call(method.policy, from_node)?;
+        Ok(caller)
+    }
+
+    /// A grant's end as an answer's, where the call is a stream.
+    fn end(&self, caller: &Caller, method: Option<&Method>) -> Option<body::End> {
+        let (Security::Certificates { callers, .. }, Caller::Known(grant)) = (&self.security, caller) else { return None };
+        method.filter(|method| method.is_streaming())?;
+        let (callers, grant) = (callers.clone(), grant.clone());
+        Some(Box::pin(async move {
+            let refusal = callers.ended(grant, SystemTime::now).await;
+            count(&refusal);
+            Fault::from(refusal)
+        }))
+    }
+}
+
+fn count(refusal: &Refusal) {
+    metrics::counter!(DENIED, "reason" => refusal.reason()).increment(1);
+}
+
+/// A refusal as an answer, counted.
+pub(crate) fn denied(refusal: Refusal) -> Fault {
+    count(&refusal);
+    refusal.into()
 }
 
 impl<S: Answer> Service<Request<Body>> for Admit<S> {
     type Response = Response<Body>;
     type Error = Infallible;
-    // Nothing is done to an answer here, so it needs no box of its own.
-    type Future = Either<S::Future, Ready<Result<Response<Body>, Infallible>>>;
+    // Most answers are handed on as they are, and need no box of their own.
+    type Future = Either<S::Future, Answering>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        match request.extensions().get::<Call>().map(admitted) {
-            Some(Err(fault)) => Either::Right(ready(Ok(body::reply(fault)))),
-            _ => Either::Left(self.inner.call(request)),
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let refuse = |refusal| Either::Right(Box::pin(async { Ok(body::reply(denied(refusal))) }) as Answering);
+        let caller = match self.admitted(&request) {
+            Ok(caller) => caller,
+            Err(refusal) => return refuse(refusal),
+        };
+        let (mut place, mut end) = (None, None);
+        if let Some(call) = request.extensions_mut().get_mut::<Call>() {
+            // Where it enters the mesh, and nowhere twice.
+            if !call.is_from_peer() {
+                place = match caller.begin(Instant::now()) {
+                    Ok(place) => place,
+                    Err(refusal) => return refuse(refusal),
+                };
+            }
+            end = self.end(&caller, call.method);
+            call.caller = caller;
         }
-    }
-}
-
-fn admitted(call: &Call) -> Result<(), Fault> {
-    match call.method {
-        Some(method) if method.policy.nodes_only && call.node().is_none() => {
-            let message = format!("{} is for nodes of the mesh, and this call does not come from one", method.policy.path);
-            Err(Fault::new(Code::PermissionDenied, "NODES_ONLY", message))
+        let answer = self.inner.call(request);
+        if place.is_none() && end.is_none() {
+            return Either::Left(answer);
         }
-        _ => Ok(()),
+        Either::Right(Box::pin(async move {
+            let answer = answer.await?;
+            let answer = answer.map(|inner| Bounded::body(inner, None, end));
+            Ok(match place {
+                Some(place) => body::observe(answer, move |_| drop(place)),
+                None => answer,
+            })
+        }))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tonic::Code;
+
     use super::*;
     use crate::layers::mock;
 
     #[tokio::test]
     async fn what_is_for_nodes_passes_from_nodes_only() {
-        let mut layer = Admit::new(mock::answering(|_| mock::ok(b"answer")));
+        let mut layer = Admit::new(Security::PlainText, mock::answering(|_| mock::ok(b"answer")));
         for policy in paymesh_contract::policies().methods() {
             let fault = mock::fault(layer.call(mock::request(&policy.path)).await).await;
             let wanted = if policy.nodes_only { (Code::PermissionDenied, "NODES_ONLY") } else { (Code::Ok, "") };

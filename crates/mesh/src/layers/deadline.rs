@@ -93,7 +93,11 @@ impl<S: Answer> Service<Request<Body>> for Deadline<S> {
         let stop = method.filter(|method| method.is_streaming()).map(|method| {
             // Who only tells can be asked again elsewhere or later.
             let stop = if method.policy.read_only { &self.stop.draining } else { &self.stop.stopped };
-            stop.clone().cancelled_owned()
+            let stopped = stop.clone().cancelled_owned();
+            Box::pin(async {
+                stopped.await;
+                stopping()
+            }) as body::End
         });
         if deadline.is_some_and(|deadline| deadline <= now) {
             return Box::pin(async { Ok(body::reply(exceeded())) });

@@ -1,16 +1,19 @@
 //! The node's credentials: read at the start, read again when their files change, and watched as their end comes nearer.
 
 use std::{
-    path::Path,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use paymesh_access::{Callers, Settings, Watched};
 use paymesh_identity::Identity;
 use paymesh_mesh::{Mesh, Security};
 use paymesh_telemetry::Component;
+use paymesh_topology::{ACCESS_FILE_NAME, Topology};
 use paymesh_types::RegionName;
+use tokio::time::Instant;
 
-use crate::{certs, exit::unusable};
+use crate::{args::Setting, certs, exit::unusable};
 
 pub(super) const NOT_AFTER: &str = "paymesh_certificate_not_after_seconds";
 
@@ -19,12 +22,31 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// From when on before its end a certificate is warned about: whoever renews it has failed to by then.
 const WARN_BEFORE: Duration = Duration::from_secs(24 * 3600);
 
-/// How this node and its peers know each other.
-pub(super) fn read(directory: Option<&Path>, mesh: &str, region: &RegionName) -> anyhow::Result<Security> {
-    let Some(directory) = directory else { return Ok(Security::PlainText) };
-    let directory = certs::of_region(directory, region);
-    let identity = Identity::load(&directory, mesh, region, SystemTime::now()).map_err(unusable)?;
-    Ok(Security::Certificates(identity))
+/// How this node knows its peers and its callers.
+pub(super) fn read(setting: &Setting, topology: Arc<Topology>, region: &RegionName) -> anyhow::Result<Security> {
+    let Some(directory) = &setting.credentials else { return Ok(Security::PlainText) };
+    if !directory.exists() {
+        return Err(unusable(format!(
+            "there are no credentials in {}: `paymesh certs` makes some for development, --credentials names another directory, and \
+             --plain-text does without, on loopback",
+            directory.display()
+        )));
+    }
+    let own = certs::of_region(directory, region);
+    let identity = Identity::load(&own, topology.mesh(), region, SystemTime::now()).map_err(unusable)?;
+    let callers = Callers::load(Settings::new(&setting.config, directory, topology), Instant::now()).map_err(unusable)?;
+    Ok(Security::Certificates { identity, callers })
+}
+
+/// Keeps what callers are known by up to date, for as long as it is polled.
+pub(super) async fn watch_callers(callers: Callers, component: Component) -> anyhow::Result<()> {
+    let nobody = callers.clone();
+    let never = callers.watch(|watched| match watched {
+        Watched::Problem(why) => component.warn(format!("callers are still known by what was read before: {why}")),
+        Watched::Good if nobody.is_empty() => component.warn(format!("there is no {ACCESS_FILE_NAME}, so nobody but nodes may call")),
+        Watched::Good => component.healthy(),
+    });
+    match never.await {}
 }
 
 /// Takes new files into use, for as long as it is polled. What cannot be used is said, and what was read before stays in use.

@@ -16,13 +16,13 @@ use tokio::{
 
 use crate::{exit::unusable, supervisor};
 
-/// Callers have no credentials yet: whoever reaches a node may move money, so nobody but this machine may.
+/// In plain text whoever reaches a node may move money, so nobody but this machine may.
 pub(super) fn require_loopback(region: &Region) -> anyhow::Result<()> {
     for (key, endpoint) in [("grpc", &region.grpc), ("http", &region.http)] {
         if !endpoint.is_loopback() {
             return Err(unusable(format!(
-                "endpoints.{}.{key} is {endpoint}: this version has no credentials for callers, so a node listens on loopback only; \
-                 use an address such as 127.0.0.1",
+                "endpoints.{}.{key} is {endpoint}: in plain text everybody may do everything, so a node listens on loopback only; use an address \
+                 such as 127.0.0.1, or credentials",
                 region.name
             )));
         }

@@ -71,7 +71,7 @@ async fn a_full_disk_refuses_payments_loses_none_and_serves_again_when_there_is_
     fs::create_dir(&data).unwrap();
     let mut command = on_a_disk("size=32m", "true");
     command.env("PAYMESH_CONFIG", mesh.config()).env_remove("RUST_LOG");
-    command.arg(&data).arg(PAYMESH).args(["node", "--supervised", "--region", REGION, "--data"]).arg(&data);
+    command.arg(&data).arg(PAYMESH).args(["--plain-text", "node", "--supervised", "--region", REGION, "--data"]).arg(&data);
     mesh.spawn_command(REGION, command);
     mesh.wait_ready(REGION);
     // Of two shards, so that money is on its way between them when the disk fills up.
@@ -158,7 +158,7 @@ async fn a_node_that_starts_on_a_full_disk_serves_once_there_is_room() {
     let fill = format!("head -c {} /dev/zero > \"$0/ballast\"", (32 << 20) - (4 << 12));
     let mut command = on_a_disk("size=32m", &fill);
     command.env("PAYMESH_CONFIG", mesh.config()).env_remove("RUST_LOG");
-    command.arg(&data).arg(PAYMESH).args(["node", "--supervised", "--region", REGION, "--data"]).arg(&data);
+    command.arg(&data).arg(PAYMESH).args(["--plain-text", "node", "--supervised", "--region", REGION, "--data"]).arg(&data);
     mesh.spawn_command(REGION, command);
     let deadline = Instant::now() + NOTICE_MAX;
     for shard in ["eu/0", "eu/1", "directory/0"] {
@@ -209,7 +209,7 @@ fn a_read_only_disk_ends_the_node_naming_the_directory() {
     let data = mesh.data(REGION);
     fs::create_dir(&data).unwrap();
     let mut command = on_a_disk("size=1m,ro", "true");
-    command.env("PAYMESH_CONFIG", mesh.config()).arg(&data).arg(PAYMESH).args(["node", "--region", REGION, "--data"]).arg(&data);
+    command.env("PAYMESH_CONFIG", mesh.config()).arg(&data).arg(PAYMESH).args(["--plain-text", "node", "--region", REGION, "--data"]).arg(&data);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let run: Run = wait_within(child, Duration::from_secs(30));
     assert_eq!(run.code, 2, "{run:?}");

@@ -12,11 +12,10 @@ use paymesh_contract::{
     common::v1::{Position, ReadLevel, ReadOptions},
     wallet::v1::{DepositRequest, GetBalanceRequest, GetBalanceResponse},
 };
-use paymesh_identity::Trust;
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
-use crate::support::{FOUR_REGIONS, TestMesh, euro, payment};
+use crate::support::{FOUR_REGIONS, TestMesh, euro, operator, payment};
 
 /// How long what happens by itself may take on a machine that is busy with other tests.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -174,7 +173,7 @@ async fn under_load_nobody_reads_less_than_they_wrote() {
         mesh.enrol("us_east", user, "US", 0).await;
         wait_for_copy(&mesh, "us_west", user).await;
     }
-    let trust = Trust::load(&mesh.credentials().unwrap()).unwrap();
+    let trust = operator(&mesh.credentials().unwrap());
     let client = |region: &str| {
         let options = Options { trust: Some(trust.clone()), ..Options::default() };
         Client::connect([format!("https://127.0.0.1:{}", mesh.grpc_port(region))], options).unwrap()

@@ -55,6 +55,23 @@ zones:
   eu: {shards: 2, regions: [eu_west], countries: [DE, FR]}
 ";
 
+/// Who may call: the operator, whose certificate all of a test's calls show that show no other.
+pub(crate) const ACCESS: &str = "
+issuers:
+  development: {issuer: test-issuer, audience: test, keys: {file: issuer/jwks.json}}
+principals:
+  operator:
+    certificate: true
+    scopes: [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read]
+    zones: any
+    users: any
+";
+
+/// What the operator calls with.
+pub(crate) fn operator(credentials: &Path) -> Trust {
+    Trust::load_with_certificate(credentials, &credentials.join("operator")).unwrap()
+}
+
 /// A mesh on loopback.
 pub(crate) struct TestMesh {
     directory: TempDir,
@@ -103,6 +120,7 @@ impl TestMesh {
         let mesh = Self { directory, addresses, launches: BTreeMap::new(), nodes: BTreeMap::new(), trusting: false };
         fs::create_dir(mesh.config()).unwrap();
         fs::write(mesh.config().join("regions.yaml"), format!("{config}{endpoints}")).unwrap();
+        fs::write(mesh.config().join("access.yaml"), ACCESS).unwrap();
         if mesh.addresses.len() > 1 {
             let made = mesh.run(&["certs", mesh.directory.path().join("credentials").to_str().unwrap()]);
             assert_eq!(made.code, 0, "{made:?}");
@@ -126,11 +144,13 @@ impl TestMesh {
         Some(self.directory.path().join("credentials")).filter(|directory| directory.exists())
     }
 
-    fn set_environment(&self, command: &mut Command) {
+    /// To be called before the program's own words are added.
+    fn set_up(&self, command: &mut Command) {
         command.env("PAYMESH_CONFIG", self.config()).env_remove("RUST_LOG");
-        if let Some(credentials) = self.credentials() {
-            command.env("PAYMESH_CREDENTIALS", credentials);
-        }
+        match self.credentials() {
+            Some(credentials) => command.env("PAYMESH_CREDENTIALS", credentials),
+            None => command.arg("--plain-text"),
+        };
     }
 
     pub(crate) fn data(&self, region: &str) -> PathBuf {
@@ -172,7 +192,7 @@ impl TestMesh {
     /// The program with the mesh's configuration.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(PAYMESH);
-        self.set_environment(&mut command);
+        self.set_up(&mut command);
         command.args(args);
         command
     }
@@ -232,10 +252,11 @@ impl TestMesh {
         let mut args = vec!["node", "--supervised", "--region", region, "--data", data.to_str().unwrap()];
         args.extend(self.trusting.then_some("--trust-own-journals"));
         let Some(Launch { config, before }) = self.launches.get(region) else { return self.command(&args) };
-        let mut words = before.iter().map(String::as_str).chain([PAYMESH]).chain(args);
+        let mut words = before.iter().map(String::as_str).chain([PAYMESH]);
         let mut command = Command::new(words.next().unwrap());
-        self.set_environment(&mut command);
-        command.args(words).env("PAYMESH_CONFIG", config.clone().unwrap_or_else(|| self.config()));
+        command.args(words);
+        self.set_up(&mut command);
+        command.args(args).env("PAYMESH_CONFIG", config.clone().unwrap_or_else(|| self.config()));
         command
     }
 
@@ -319,7 +340,7 @@ impl TestMesh {
             None => endpoint.connect_lazy(),
             Some(directory) => {
                 let Addresses { host, grpc, .. } = &self.addresses[region];
-                endpoint.connect_with_connector_lazy(Trust::load(&directory).unwrap().connector(host, *grpc, CONNECT_WAIT_MAX))
+                endpoint.connect_with_connector_lazy(operator(&directory).connector(host, *grpc, CONNECT_WAIT_MAX))
             }
         }
     }
