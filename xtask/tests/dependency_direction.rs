@@ -24,11 +24,13 @@ const CRATES: &[(&str, &[&str])] = &[
     // For those who call the mesh: it knows the contract, and nothing of how the mesh is made.
     ("paymesh-client", &["paymesh-types", "paymesh-contract", "paymesh-identity"]),
     ("paymesh-topology", &["paymesh-types"]),
+    // Who callers are and what they may do: it knows methods and principals, and neither calls nor books.
+    ("paymesh-access", &["paymesh-types", "paymesh-contract", "paymesh-identity", "paymesh-topology"]),
     ("paymesh-ledger", &["paymesh-types"]),
     ("paymesh-journal", &["paymesh-types", "paymesh-contract", "paymesh-ledger"]),
     ("paymesh-shard", &["paymesh-types", "paymesh-contract", "paymesh-ledger", "paymesh-journal"]),
     // The mesh carries bytes: it knows the contract and the map, and nothing of books.
-    ("paymesh-mesh", &["paymesh-types", "paymesh-contract", "paymesh-identity", "paymesh-topology"]),
+    ("paymesh-mesh", &["paymesh-types", "paymesh-contract", "paymesh-access", "paymesh-identity", "paymesh-topology"]),
 ];
 
 /// Edges that only tests may have. Libraries speak to the facades (`tracing`, `metrics`); a test of what is seen there may set

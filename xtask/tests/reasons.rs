@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Where errors become words.
-const SOURCES: [&str; 3] = ["crates/contract/src", "crates/mesh/src", "services/payment-processor/src"];
+const SOURCES: [&str; 4] = ["crates/contract/src", "crates/access/src", "crates/mesh/src", "services/payment-processor/src"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is in the workspace").to_owned()

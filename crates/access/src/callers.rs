@@ -9,7 +9,7 @@ use std::{
 
 use paymesh_contract::policies;
 use paymesh_identity::{ShownCaller, read_public};
-use paymesh_topology::{Access, Issuer, KeySource, Principal, Topology, UserGrant};
+use paymesh_topology::{ACCESS_FILE_NAME, Access, Issuer, KeySource, Principal, Topology, UserGrant};
 use paymesh_types::UserId;
 use tokio::{
     sync::{Notify, watch},
@@ -194,7 +194,11 @@ impl Callers {
         let before = self.current();
         let loaded = Loaded::read(&self.inner.settings, Some(&before), now)?;
         let same = loaded.access == before.access
-            && loaded.issuers.iter().zip(&before.issuers).all(|(new, old)| matches!(new.issuer.keys, KeySource::Url { .. }) || new.bytes == old.bytes);
+            && loaded
+                .issuers
+                .iter()
+                .zip(&before.issuers)
+                .all(|(new, old)| matches!(new.issuer.keys, KeySource::Url { .. }) || new.bytes == old.bytes);
         if same {
             return Ok(false);
         }
@@ -207,14 +211,10 @@ impl Callers {
         let mut files = tokio::time::interval(FILES_EVERY);
         files.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut asked, mut of_files, mut of_urls) = (None::<Instant>, Watched::Good, Watched::Good);
-        let mut told = None;
+        let (mut told, mut unknown) = (None, false);
         loop {
-            let due = asked.map_or_else(Instant::now, |asked: Instant| asked + if of_urls == Watched::Good { URL_EVERY } else { URL_AGAIN });
-            let soonest = asked.map_or_else(Instant::now, |asked| asked + URL_AGAIN);
-            let unknown = async {
-                self.inner.key_unknown.notified().await;
-                tokio::time::sleep_until(soonest).await;
-            };
+            let soon = unknown || of_urls != Watched::Good;
+            let due = asked.map_or_else(Instant::now, |asked: Instant| asked + if soon { URL_AGAIN } else { URL_EVERY });
             tokio::select! {
                 _ = files.tick() => {
                     let reading = self.clone();
@@ -233,12 +233,9 @@ impl Callers {
                 }
                 () = tokio::time::sleep_until(due) => {
                     of_urls = self.ask_urls().await;
-                    asked = Some(Instant::now());
+                    (asked, unknown) = (Some(Instant::now()), false);
                 }
-                () = unknown => {
-                    of_urls = self.ask_urls().await;
-                    asked = Some(Instant::now());
-                }
+                () = self.inner.key_unknown.notified(), if !unknown => unknown = true,
             }
             let now = if of_files == Watched::Good { &of_urls } else { &of_files };
             if told.as_ref() != Some(now) {
@@ -310,7 +307,16 @@ impl Grant {
 
 impl Loaded {
     fn read(settings: &Settings, before: Option<&Self>, now: Instant) -> Result<Self, Error> {
-        let access = Access::load(&settings.config, &settings.topology, &policies().caller_scopes())?.unwrap_or_default();
+        let access = match Access::load(&settings.config, &settings.topology, &policies().caller_scopes())? {
+            Some(access) => access,
+            // Nobody is locked out by a file that is moved away.
+            None if before.is_some_and(|before| !before.principals.is_empty()) => {
+                let (path, what) =
+                    (settings.config.join(ACCESS_FILE_NAME), "is gone; one that grants nobody anything is not made so".to_owned());
+                return Err(Error::Keys { path, what });
+            }
+            None => Access::default(),
+        };
         let issuers = access.issuers().iter().map(|issuer| {
             let known = before.and_then(|before| before.issuers.iter().find(|known| known.issuer == *issuer));
             match &issuer.keys {
@@ -348,7 +354,8 @@ impl Loaded {
         let known = self.principals.iter().find(is_it).ok_or(Refusal::PrincipalUnknown)?;
         let mut scopes = known.principal.scopes.clone();
         if claims.all.contains_key("scope") {
-            let named: BTreeSet<String> = claims.words("scope").ok_or(Refusal::TokenInvalid("has a `scope` that is none"))?.into_iter().collect();
+            let named: BTreeSet<String> =
+                claims.words("scope").ok_or(Refusal::TokenInvalid("has a `scope` that is none"))?.into_iter().collect();
             scopes.retain(|scope| named.contains(scope));
         }
         Ok(Arc::new(Grant {

@@ -8,8 +8,8 @@ use std::{
 };
 
 use jsonwebtoken::{
-    Algorithm, EncodingKey, Header, encode,
-    jwk::{AlgorithmParameters, CommonParameters, EllipticCurve, Jwk, KeyAlgorithm, OctetKeyPairParameters, OctetKeyPairType, PublicKeyUse},
+    Algorithm, DecodingKey, EncodingKey, Header, encode,
+    jwk::{Jwk, JwkSet, PublicKeyUse},
 };
 use paymesh_identity::{make_directory, read_secret_text, write};
 use paymesh_topology::{Issuer, Principal, UserGrant};
@@ -137,18 +137,9 @@ fn id(pair: &KeyPair) -> String {
 }
 
 fn set(pair: &KeyPair) -> Result<Value, Error> {
-    let key = Jwk {
-        common: CommonParameters {
-            public_key_use: Some(PublicKeyUse::Signature),
-            key_algorithm: Some(KeyAlgorithm::EdDSA),
-            key_id: Some(id(pair)),
-            ..CommonParameters::default()
-        },
-        algorithm: AlgorithmParameters::OctetKeyPair(OctetKeyPairParameters {
-            key_type: OctetKeyPairType::OctetKeyPair,
-            curve: EllipticCurve::Ed25519,
-            x: base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, pair.public_key_raw()),
-        }),
-    };
-    serde_json::to_value(json!({ "keys": [key] })).map_err(|error| Error::Issue(error.to_string()))
+    let cannot = |error: jsonwebtoken::errors::Error| Error::Issue(error.to_string());
+    let mut key = Jwk::from_decoding_key(&DecodingKey::from_ed_der(pair.public_key_raw()), Some(Algorithm::EdDSA)).map_err(cannot)?;
+    key.common.public_key_use = Some(PublicKeyUse::Signature);
+    key.common.key_id = Some(id(pair));
+    serde_json::to_value(JwkSet { keys: vec![key] }).map_err(|error| Error::Issue(error.to_string()))
 }

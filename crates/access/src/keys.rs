@@ -131,8 +131,14 @@ mod tests {
             (&[r#"{"kty":"OKP","crv":"Ed25519","x":"AA","d":"AA"}"#], "is a secret"),
             (&[&short_rsa], "is an RSA key of about"),
             (&[ED25519, ED25519], "has the id"),
-            (&[r#"{"kty":"OKP","crv":"Ed25519","kid":"a","use":"enc","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#], "has no key for"),
-            (&[r#"{"kty":"OKP","crv":"Ed25519","kid":"a","alg":"ES256","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#], "has no key for"),
+            (
+                &[r#"{"kty":"OKP","crv":"Ed25519","kid":"a","use":"enc","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#],
+                "has no key for",
+            ),
+            (
+                &[r#"{"kty":"OKP","crv":"Ed25519","kid":"a","alg":"ES256","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#],
+                "has no key for",
+            ),
         ] {
             let error = set(keys).expect_err(wanted);
             assert!(error.contains(wanted), "{wanted}: {error}");

@@ -44,7 +44,7 @@ pub enum Error {
     /// access.yaml has mistakes.
     #[error(transparent)]
     Access(#[from] paymesh_topology::Errors),
-    /// A file of keys cannot be used.
+    /// A file cannot be used.
     #[error("{}: {what}", path.display())]
     Keys {
         /// The file.

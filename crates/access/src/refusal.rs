@@ -91,11 +91,9 @@ impl Refusal {
                 "the call shows neither a token (`authorization: Bearer ...`) nor a caller's certificate".to_owned(),
             ),
             Self::TokenInvalid(what) => (Code::Unauthenticated, "TOKEN_INVALID", format!("the token {what}")),
-            Self::IssuerUnknown => (
-                Code::Unauthenticated,
-                "TOKEN_ISSUER_UNKNOWN",
-                "no issuer in this node's access.yaml has the token's `iss`".to_owned(),
-            ),
+            Self::IssuerUnknown => {
+                (Code::Unauthenticated, "TOKEN_ISSUER_UNKNOWN", "no issuer in this node's access.yaml has the token's `iss`".to_owned())
+            }
             Self::KeyUnknown => (
                 Code::Unauthenticated,
                 "TOKEN_KEY_UNKNOWN",
@@ -114,7 +112,8 @@ impl Refusal {
             Self::LifetimeTooLong => (
                 Code::Unauthenticated,
                 "TOKEN_LIFETIME_TOO_LONG",
-                "from `iat` to `exp` is longer than access.yaml allows the issuer (token_lifetime_seconds_max), or the token has no `iat`".to_owned(),
+                "from `iat` to `exp` is longer than access.yaml allows the issuer (token_lifetime_seconds_max), or the token has no `iat`"
+                    .to_owned(),
             ),
             Self::PrincipalUnknown => (
                 Code::PermissionDenied,
@@ -129,7 +128,9 @@ impl Refusal {
             Self::ScopeMissing { scope, principal } => (
                 Code::PermissionDenied,
                 "SCOPE_MISSING",
-                format!("the method needs the scope `{scope}`, and {principal} does not have it here: access.yaml or the token leaves it out"),
+                format!(
+                    "the method needs the scope `{scope}`, and {principal} does not have it here: access.yaml or the token leaves it out"
+                ),
             ),
             Self::NodesOnly { path } => {
                 (Code::PermissionDenied, "NODES_ONLY", format!("{path} is for nodes of the mesh, and this call does not come from one"))
@@ -139,17 +140,13 @@ impl Refusal {
                 "CALLERS_ONLY",
                 format!("{path} is for callers: a node that sends it must pass on the credential of the caller it is for"),
             ),
-            Self::NotYourUser => (
-                Code::PermissionDenied,
-                "NOT_YOUR_USER",
-                "there is no such user among those that the caller acts for".to_owned(),
-            ),
+            Self::NotYourUser => {
+                (Code::PermissionDenied, "NOT_YOUR_USER", "there is no such user among those that the caller acts for".to_owned())
+            }
             Self::NotYourZone => (Code::PermissionDenied, "NOT_YOUR_ZONE", "the caller does not act in that zone".to_owned()),
-            Self::AllUsersNeeded => (
-                Code::PermissionDenied,
-                "NOT_YOUR_USERS",
-                "the call is about all users, and the caller acts for some only".to_owned(),
-            ),
+            Self::AllUsersNeeded => {
+                (Code::PermissionDenied, "NOT_YOUR_USERS", "the call is about all users, and the caller acts for some only".to_owned())
+            }
             Self::RateLimited { principal, .. } => (
                 Code::ResourceExhausted,
                 "RATE_LIMITED",

@@ -56,7 +56,8 @@ impl Trust {
             Some(own) => {
                 let (certificate, key) = (files::read(own, CERTIFICATE_FILE)?, files::read_secret(own, KEY_FILE)?);
                 let certified = CertifiedKey::from_der(certificate.certificates()?, key.key()?, &provider);
-                let certified = certified.map_err(|error| key.unusable(format!("does not go with {CERTIFICATE_FILE} beside it: {error}")))?;
+                let certified =
+                    certified.map_err(|error| key.unusable(format!("does not go with {CERTIFICATE_FILE} beside it: {error}")))?;
                 config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
             }
         };

@@ -28,8 +28,8 @@ use crate::{
     directory, edge, incoming,
     layers::{
         Answering,
-        deadline::{Deadline, Stop},
         admit::DENIED,
+        deadline::{Deadline, Stop},
         metrics::{CALL_SECONDS, CALLS},
         shed::SHED,
     },

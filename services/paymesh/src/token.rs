@@ -26,12 +26,10 @@ pub(crate) fn run(setting: &Setting, args: &TokenArgs) -> anyhow::Result<Exit> {
     let issuer = principal.tokens.as_ref().and_then(|tokens| access.issuers().iter().find(|issuer| issuer.name == tokens.issuer));
     let issuer = issuer.ok_or_else(|| unusable(format!("{} is not known by tokens, but by a certificate", principal.name)))?;
     let credentials = setting.credentials.as_deref().ok_or_else(|| unusable("in plain text nobody needs a token"))?;
-    let wanted = Wanted {
-        holds: Duration::from_secs(u64::from(args.minutes) * 60),
-        scopes: args.scopes.clone(),
-        users: args.users.clone(),
-    };
-    let issued = TokenIssuer::open(credentials).and_then(|own| own.issue(issuer, principal, &wanted, SystemTime::now())).map_err(unusable)?;
+    let wanted =
+        Wanted { holds: Duration::from_secs(u64::from(args.minutes) * 60), scopes: args.scopes.clone(), users: args.users.clone() };
+    let issued =
+        TokenIssuer::open(credentials).and_then(|own| own.issue(issuer, principal, &wanted, SystemTime::now())).map_err(unusable)?;
     say!("{}", issued.token);
     note!("it is {}'s for {} minutes", principal.name, args.minutes);
     Ok(Exit::Good)

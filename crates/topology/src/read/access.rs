@@ -9,7 +9,7 @@ use paymesh_types::ZoneName;
 
 use super::{At, Field, Mapping, Reader};
 use crate::{
-    Access, CallLimits, Issuer, KeySource, Principal, Topology, TokenMatch, UserGrant, ZoneGrant,
+    Access, CallLimits, Issuer, KeySource, Principal, TokenMatch, Topology, UserGrant, ZoneGrant,
     problem::{Problems, quote, suggest},
     tree::{Place, Value},
 };
@@ -47,9 +47,10 @@ pub(crate) fn read(root: &Value, topology: &Topology, scopes: &BTreeSet<&str>, p
         Some(field) => reader.each(field, |reader, name, field| reader.principal(name, field, &known)),
         None => Vec::new(),
     };
+    reader.tell_issuers_apart(&issuers);
     reader.tell_apart(&principals);
     Access {
-        issuers: issuers.into_iter().filter_map(|(_, issuer)| issuer).collect(),
+        issuers: issuers.into_iter().filter_map(|(_, issuer)| issuer.map(|issuer| issuer.value)).collect(),
         principals: principals.into_iter().filter_map(|(_, principal)| principal).collect(),
     }
 }
@@ -61,7 +62,11 @@ struct AccessReader<'p, 'a> {
 }
 
 impl AccessReader<'_, '_> {
-    fn each<T>(&mut self, field: &Field<'_>, mut read: impl FnMut(&mut Self, &str, &Field<'_>) -> Option<T>) -> Vec<(At<String>, Option<T>)> {
+    fn each<T>(
+        &mut self,
+        field: &Field<'_>,
+        mut read: impl FnMut(&mut Self, &str, &Field<'_>) -> Option<T>,
+    ) -> Vec<(At<String>, Option<T>)> {
         let Some(mapping) = self.reader.mapping(field, None) else { return Vec::new() };
         if mapping.fields.is_empty() {
             self.reader.say(field, "must not be empty");
@@ -78,22 +83,24 @@ impl AccessReader<'_, '_> {
         all
     }
 
-    fn issuer(&mut self, name: &str, field: &Field<'_>) -> Option<Issuer> {
+    /// An issuer, at the place of its `iss`.
+    fn issuer(&mut self, name: &str, field: &Field<'_>) -> Option<At<Issuer>> {
         let known = ["issuer", "audience", "keys", "clock_skew_seconds", "token_lifetime_seconds_max"];
         let mapping = self.reader.mapping(field, Some(&known))?;
-        let issuer = self.required_text(&mapping, "issuer");
+        let issuer = self.reader.required(&mapping, "issuer").and_then(|field| self.text(field).map(|text| field.with(text)));
         let audience = self.required_text(&mapping, "audience");
         let keys = self.reader.required(&mapping, "keys").and_then(|field| self.keys(field));
         let skew = self.whole_or(&mapping, "clock_skew_seconds", 0..=CLOCK_SKEW_SECONDS_MAX, CLOCK_SKEW_SECONDS_DEFAULT);
         let lifetime = self.whole_or(&mapping, "token_lifetime_seconds_max", 60..=LIFETIME_SECONDS_MAX, LIFETIME_SECONDS_DEFAULT);
-        Some(Issuer {
+        let issuer = issuer?;
+        Some(issuer.with(Issuer {
             name: name.to_owned(),
-            issuer: issuer?,
+            issuer: issuer.value.clone(),
             audience: audience?,
             keys: keys?,
             clock_skew: Duration::from_secs(skew?),
             lifetime_max: Duration::from_secs(lifetime?),
-        })
+        }))
     }
 
     fn keys(&mut self, field: &Field<'_>) -> Option<KeySource> {
@@ -173,7 +180,11 @@ impl AccessReader<'_, '_> {
             if issuers.contains(&text.as_str()) {
                 return Some(text);
             }
-            let message = format!("no issuer is called {}{}", quote(&text), suggest(&text, issuers.iter().copied(), "the issuers are"));
+            let suggestion = match issuers {
+                [] => ": there are none".to_owned(),
+                _ => suggest(&text, issuers.iter().copied(), "the issuers are"),
+            };
+            let message = format!("no issuer is called {}{suggestion}", quote(&text));
             self.reader.say(field, message);
             None
         });
@@ -251,6 +262,20 @@ impl AccessReader<'_, '_> {
         };
         let (calls_per_second, calls_in_progress) = (bound("calls_per_second"), bound("calls_in_progress"));
         Some(CallLimits { calls_per_second: calls_per_second?, calls_in_progress: calls_in_progress? })
+    }
+
+    /// No token can be of two issuers.
+    fn tell_issuers_apart(&mut self, issuers: &[(At<String>, Option<At<Issuer>>)]) {
+        for (index, (_, issuer)) in issuers.iter().enumerate() {
+            let Some(issuer) = issuer else { continue };
+            let same =
+                |other: &&(At<String>, Option<At<Issuer>>)| other.1.as_ref().is_some_and(|other| other.value.issuer == issuer.value.issuer);
+            if let Some((other, Some(first))) = issuers[..index].iter().find(same) {
+                let line = first.place.line().map(|line| format!(" (line {line})")).unwrap_or_default();
+                let message = format!("is the `iss` of {} too{line}: a token would be of both", other.value);
+                self.reader.problems.add(issuer.place, &issuer.key, message);
+            }
+        }
     }
 
     /// No token can be two principals'.

@@ -27,7 +27,7 @@ use crate::support::{FOUR_REGIONS, Launch, TestMesh, payment};
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// A connection to a region's node from somebody with the credentials of another region.
-fn as_node_of(mesh: &TestMesh, own: &str, to: &str) -> Channel {
+pub(crate) fn as_node_of(mesh: &TestMesh, own: &str, to: &str) -> Channel {
     let directory = mesh.credentials().unwrap().join(own);
     let identity = Identity::load(&directory, "test", &own.parse().unwrap(), SystemTime::now()).unwrap();
     let connector = identity.connector(&to.parse().unwrap(), "127.0.0.1", mesh.grpc_port(to), WAIT_MAX);

@@ -209,7 +209,12 @@ fn a_read_only_disk_ends_the_node_naming_the_directory() {
     let data = mesh.data(REGION);
     fs::create_dir(&data).unwrap();
     let mut command = on_a_disk("size=1m,ro", "true");
-    command.env("PAYMESH_CONFIG", mesh.config()).arg(&data).arg(PAYMESH).args(["--plain-text", "node", "--region", REGION, "--data"]).arg(&data);
+    command
+        .env("PAYMESH_CONFIG", mesh.config())
+        .arg(&data)
+        .arg(PAYMESH)
+        .args(["--plain-text", "node", "--region", REGION, "--data"])
+        .arg(&data);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let run: Run = wait_within(child, Duration::from_secs(30));
     assert_eq!(run.code, 2, "{run:?}");

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "in a test, what cannot be had ends it")]
 
+mod callers;
 mod canary;
 mod certificates;
 mod collector;
@@ -23,5 +24,7 @@ mod refusals;
 mod replicas;
 mod retention;
 mod stock;
+mod strangers;
 mod submit;
 mod support;
+mod tokens;

@@ -65,6 +65,28 @@ principals:
     scopes: [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read]
     zones: any
     users: any
+  service:
+    tokens: {issuer: development, claims: {client_id: service}}
+    scopes: [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read]
+    zones: any
+    users: any
+  europe:
+    tokens: {issuer: development, claims: {client_id: europe}}
+    certificate: true
+    scopes: [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read]
+    zones: [eu]
+    users: any
+  app:
+    tokens: {issuer: development, claims: {client_id: app}}
+    scopes: [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read]
+    zones: any
+    users: own
+  slow:
+    tokens: {issuer: development, claims: {client_id: slow}}
+    scopes: [payments.read, wallets.read, events.read]
+    zones: any
+    users: any
+    limits: {calls_per_second: 2, calls_in_progress: 1}
 ";
 
 /// What the operator calls with.

@@ -1,0 +1,314 @@
+//! Callers who may: each for those that it acts for, as long as its credential holds, and everywhere alike.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use paymesh_contract::{
+    Fault,
+    directory::v1::{EnrollUserRequest, directory_service_client::DirectoryServiceClient},
+    events::v1::{SubscribeRequest, event_service_client::EventServiceClient},
+    payments::v1::{
+        CaptureMode, CapturePaymentRequest, CreatePaymentRequest, CreatePaymentsRequest, GetPaymentRequest, PaymentStatus,
+        RefundPaymentRequest, payment_outcome::Outcome, payment_service_client::PaymentServiceClient,
+    },
+    wallet::v1::{GetBalanceRequest, wallet_service_client::WalletServiceClient},
+};
+use paymesh_identity::Trust;
+use serde_json::json;
+use tonic::{
+    Code, Request, Status,
+    transport::{Channel, Endpoint},
+};
+use uuid::Uuid;
+
+use crate::{
+    support::{ACCESS, FOUR_REGIONS, Launch, TestMesh, payment},
+    tokens::{self, Issuer, bearer},
+};
+
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// A connection to a region from one who shows nothing of itself but what each call has.
+fn unknown(mesh: &TestMesh, region: &str) -> Channel {
+    let trust = Trust::load(&mesh.credentials().unwrap()).unwrap();
+    let connector = trust.connector("127.0.0.1", mesh.grpc_port(region), WAIT_MAX);
+    Endpoint::from_shared(format!("http://{}", mesh.grpc_address(region))).unwrap().connect_with_connector_lazy(connector)
+}
+
+/// A request of whoever has this token.
+fn by<T>(token: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", bearer(token));
+    request
+}
+
+fn reason<T: std::fmt::Debug>(answer: Result<T, Status>) -> String {
+    Fault::from_status(&answer.expect_err("it must be refused")).reason.into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_acts_for_the_user_of_its_token_in_every_region_and_for_nobody_else() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    let issuer = Issuer::of(&mesh);
+    for (user, country) in [(10, "US"), (11, "DE"), (12, "US")] {
+        mesh.enrol("us_east", user, country, 10_000).await;
+    }
+    let [payer, payee, other] = [10, 11, 12].map(|user: u64| issuer.token(json!({"client_id": "app", "sub": user.to_string()})));
+    for region in mesh.regions() {
+        let channel = unknown(&mesh, &region);
+        let (mut payments, mut wallets) = (PaymentServiceClient::new(channel.clone()), WalletServiceClient::new(channel));
+        let held = CreatePaymentRequest { capture_mode: CaptureMode::Manual.into(), ..payment(10, 11, 100) };
+        assert_eq!(reason(payments.create_payment(by(&payee, held.clone())).await), "NOT_YOUR_USER", "{region}");
+        let made = payments.create_payment(by(&payer, held)).await.unwrap().into_inner().payment.unwrap();
+        let get = || GetPaymentRequest { payment_id: made.payment_id.clone(), ..GetPaymentRequest::default() };
+        // Both ends see it, and none else; who is there and who is not look the same to them.
+        for token in [&payer, &payee] {
+            let seen = payments.get_payment(by(token, get())).await.unwrap().into_inner().payment.unwrap();
+            assert_eq!(seen.status(), PaymentStatus::Authorized, "{region}");
+        }
+        let hidden = payments.get_payment(by(&other, get())).await.unwrap_err();
+        let missing = GetPaymentRequest { payment_id: later_id(&made.payment_id), ..get() };
+        let missing = payments.get_payment(by(&other, missing)).await.unwrap_err();
+        let told = |status: &Status| (status.code(), status.message().to_owned(), status.details().to_vec());
+        assert_eq!(told(&hidden), told(&missing), "{region}");
+        let capture = |id: &str| CapturePaymentRequest {
+            request_id: Uuid::new_v4().to_string(),
+            payment_id: id.to_owned(),
+            ..CapturePaymentRequest::default()
+        };
+        assert_eq!(reason(payments.capture_payment(by(&other, capture(&made.payment_id))).await), "NOT_YOUR_USER", "{region}");
+        payments.capture_payment(by(&payee, capture(&made.payment_id))).await.unwrap();
+        let refund = || RefundPaymentRequest {
+            request_id: Uuid::new_v4().to_string(),
+            payment_id: made.payment_id.clone(),
+            amount_minor_units: Some(1),
+        };
+        assert_eq!(reason(payments.refund_payment(by(&other, refund())).await), "NOT_YOUR_USER", "{region}");
+
+        // Each payment of a batch by itself.
+        let batch =
+            CreatePaymentsRequest { payments: vec![payment(10, 11, 1), payment(12, 11, 1), payment(10, 12, 1), payment(999, 11, 1)] };
+        let outcomes = payments.create_payments(by(&payer, batch)).await.unwrap().into_inner().outcomes;
+        let told: Vec<String> = outcomes
+            .into_iter()
+            .map(|outcome| match outcome.outcome.unwrap() {
+                Outcome::Receipt(_) => "made".to_owned(),
+                Outcome::Error(error) => error.reason,
+            })
+            .collect();
+        assert_eq!(told, ["made", "NOT_YOUR_USER", "made", "NOT_YOUR_USER"], "{region}");
+
+        let balance = |user_id| GetBalanceRequest { user_id, ..GetBalanceRequest::default() };
+        wallets.get_balance(by(&other, balance(12))).await.unwrap();
+        let theirs = wallets.get_balance(by(&other, balance(10))).await.unwrap_err();
+        let nobodys = wallets.get_balance(by(&other, balance(999))).await.unwrap_err();
+        assert_eq!((theirs.code(), theirs.message()), (nobodys.code(), nobodys.message()), "{region}");
+    }
+    mesh.assert_books();
+}
+
+/// The id of a payment that is not there yet.
+fn later_id(id: &str) -> String {
+    let (rest, last) = id.rsplit_once('_').unwrap();
+    format!("{rest}_{}", last.parse::<u64>().unwrap() + 100_000)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_acts_in_one_zone_learns_nothing_of_another() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    let europe = Issuer::of(&mesh).token(json!({"client_id": "europe"}));
+    mesh.enrol("us_east", 10, "US", 10_000).await;
+    mesh.enrol("us_east", 11, "DE", 10_000).await;
+    for region in ["us_east", "asia_pacific", "eu_west"] {
+        let channel = unknown(&mesh, region);
+        let (mut payments, mut wallets) = (PaymentServiceClient::new(channel.clone()), WalletServiceClient::new(channel.clone()));
+        let balance = |user_id| GetBalanceRequest { user_id, ..GetBalanceRequest::default() };
+        wallets.get_balance(by(&europe, balance(11))).await.unwrap();
+        let told = |status: Status| (status.code(), status.message().to_owned(), status.details().to_vec());
+        let theirs = told(wallets.get_balance(by(&europe, balance(10))).await.unwrap_err());
+        assert_eq!(theirs, told(wallets.get_balance(by(&europe, balance(999))).await.unwrap_err()), "{region}");
+        // It may not pay there either, as nothing says that it may; nor is it told who could be paid.
+        let mut there = payment(11, 10, 1);
+        let theirs = payments.create_payment(by(&europe, there.clone())).await.unwrap_err();
+        there.payee_id = 998;
+        let nobody = payments.create_payment(by(&europe, there)).await.unwrap_err();
+        assert_eq!(theirs.message().replace("10", "X"), nobody.message().replace("998", "X"), "{region}");
+        assert_eq!((theirs.code(), nobody.code()), (Code::NotFound, Code::NotFound), "{region}");
+        let enrol = EnrollUserRequest {
+            request_id: Uuid::new_v4().to_string(),
+            user_id: 16,
+            residence_country: "US".to_owned(),
+            currency_codes: vec![],
+        };
+        assert_eq!(reason(DirectoryServiceClient::new(channel).enroll_user(by(&europe, enrol)).await), "NOT_YOUR_USER", "{region}");
+    }
+    // By a certificate it is the same principal, also where the call is passed on.
+    let made = mesh.run(&["certs", "--caller", "europe", mesh.credentials().unwrap().to_str().unwrap()]);
+    assert_eq!(made.code, 0, "{made:?}");
+    let credentials = mesh.credentials().unwrap();
+    let trust = Trust::load_with_certificate(&credentials, &credentials.join("europe")).unwrap();
+    for region in ["us_west", "eu_west"] {
+        let connector = trust.connector("127.0.0.1", mesh.grpc_port(region), WAIT_MAX);
+        let endpoint = Endpoint::from_shared(format!("http://{}", mesh.grpc_address(region))).unwrap();
+        let mut wallets = WalletServiceClient::new(endpoint.connect_with_connector_lazy(connector));
+        let balance = |user_id| GetBalanceRequest { user_id, ..GetBalanceRequest::default() };
+        wallets.get_balance(balance(11)).await.unwrap();
+        assert_eq!(reason(wallets.get_balance(balance(10)).await), "NOT_YOUR_USER", "{region}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_home_looks_at_the_credential_itself() {
+    let mut mesh = TestMesh::new(FOUR_REGIONS);
+    // At the home of the money nobody knows the service, whatever the region that is called thinks.
+    let apart = mesh.config().with_file_name("apart");
+    fs::create_dir(&apart).unwrap();
+    fs::copy(mesh.config().join("regions.yaml"), apart.join("regions.yaml")).unwrap();
+    fs::write(apart.join("access.yaml"), ACCESS.replace("client_id: service", "client_id: another")).unwrap();
+    mesh.launch("us_east", Launch { config: Some(apart), ..Launch::default() });
+    mesh.start_all();
+    let service = Issuer::of(&mesh).token(json!({"client_id": "service"}));
+    mesh.enrol("us_east", 10, "US", 1_000).await;
+    mesh.enrol("us_east", 11, "DE", 1_000).await;
+    for user in [10, 11] {
+        let mut wallets = WalletServiceClient::new(unknown(&mesh, "eu_west"));
+        let answer = wallets.get_balance(by(&service, GetBalanceRequest { user_id: user, ..GetBalanceRequest::default() })).await;
+        match user {
+            10 => assert_eq!(reason(answer), "PRINCIPAL_UNKNOWN"),
+            _ => drop(answer.unwrap()),
+        }
+    }
+    let mut payments = PaymentServiceClient::new(unknown(&mesh, "eu_west"));
+    let batch = CreatePaymentsRequest { payments: vec![payment(10, 11, 1), payment(11, 10, 1)] };
+    let outcomes = payments.create_payments(by(&service, batch)).await.unwrap().into_inner().outcomes;
+    let Some(Outcome::Error(error)) = &outcomes[0].outcome else { panic!("{outcomes:?}") };
+    assert_eq!(error.reason, "PRINCIPAL_UNKNOWN");
+    assert!(matches!(outcomes[1].outcome, Some(Outcome::Receipt(_))), "{outcomes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_end_with_their_credential_and_with_the_word_of_access_yaml() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    let issuer = Issuer::of(&mesh);
+    mesh.enrol("us_east", 10, "US", 1_000).await;
+    let subscribe = |region: &'static str, token: String| {
+        let mut events = EventServiceClient::new(unknown(&mesh, region));
+        async move {
+            let request = SubscribeRequest { zone: "global".to_owned(), from_sequence: 1, ..SubscribeRequest::default() };
+            let mut stream = events.subscribe(by(&token, request)).await.unwrap().into_inner();
+            assert!(!stream.message().await.unwrap().unwrap().events.is_empty(), "it tells what there is");
+            let began = Instant::now();
+            let ended = loop {
+                match tokio::time::timeout(WAIT_MAX * 2, stream.message()).await.expect("an end") {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("it ended without a word"),
+                    Err(status) => break status,
+                }
+            };
+            (Fault::from_status(&ended).reason.into_owned(), began.elapsed())
+        }
+    };
+    // At the home and where it is passed on. Clocks may be 30 seconds apart, so a token that ends now has those left.
+    let short = issuer.token(json!({"client_id": "service", "exp": tokens::now() - 26}));
+    let (at_home, passed_on) = tokio::join!(subscribe("us_east", short.clone()), subscribe("eu_west", short));
+    for (reason, took) in [at_home, passed_on] {
+        assert_eq!(reason, "CREDENTIAL_EXPIRED");
+        assert!(took < WAIT_MAX, "{took:?}");
+    }
+    // A principal that is taken out of access.yaml.
+    let taken_out = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        fs::write(mesh.config().join("access.yaml"), ACCESS.replace("client_id: service", "client_id: another")).unwrap();
+    };
+    let long = issuer.token(json!({"client_id": "service"}));
+    let (ended, ()) = tokio::join!(subscribe("us_east", long), taken_out);
+    assert_eq!(ended.0, "PRINCIPAL_UNKNOWN");
+
+    // What cannot be used is said, and changes nothing.
+    fs::write(mesh.config().join("access.yaml"), ACCESS.replace("mesh.read]", "mesh.raed]")).unwrap();
+    let deadline = Instant::now() + WAIT_MAX;
+    let health = || mesh.http("us_east", "/health").unwrap();
+    while !health().1.contains("did you mean `mesh.read`?") {
+        assert!(Instant::now() < deadline, "{}", health().1);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(health().0, 200, "it still works: {}", health().1);
+    assert_eq!(mesh.balance("us_east", 10).await, 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_takes_more_of_a_node_than_its_share() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    let issuer = Issuer::of(&mesh);
+    mesh.enrol("us_east", 10, "US", 1_000).await;
+    let slow = issuer.token(json!({"client_id": "slow"}));
+    let mut wallets = WalletServiceClient::new(unknown(&mesh, "us_west"));
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        let answer = wallets.get_balance(by(&slow, GetBalanceRequest { user_id: 10, ..GetBalanceRequest::default() })).await;
+        told.push(answer.map(|_| ()).map_err(|status| Fault::from_status(&status)));
+    }
+    let let_in = told.iter().filter(|told| told.is_ok()).count();
+    assert!((4..=12).contains(&let_in), "two a second, and four at once: {told:?}");
+    let fault = told.into_iter().find_map(Result::err).unwrap();
+    assert_eq!((fault.code, &*fault.reason), (Code::ResourceExhausted, "RATE_LIMITED"), "{fault}");
+    assert!(fault.retry_after.is_some_and(|wait| !wait.is_zero() && wait <= Duration::from_secs(1)), "{fault:?}");
+    // Others have shares of their own.
+    assert_eq!(mesh.balance("us_west", 10).await, 1_000);
+
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let subscribe = SubscribeRequest { zone: "global".to_owned(), from_sequence: 1, ..SubscribeRequest::default() };
+    let mut events = EventServiceClient::new(unknown(&mesh, "us_east"));
+    let stream = events.subscribe(by(&slow, subscribe.clone())).await.unwrap();
+    let second = events.subscribe(by(&slow, subscribe.clone())).await;
+    assert_eq!(reason(second), "TOO_MANY_IN_PROGRESS");
+    drop(stream);
+    let deadline = Instant::now() + WAIT_MAX;
+    while let Err(status) = events.subscribe(by(&slow, subscribe.clone())).await {
+        assert!(Instant::now() < deadline, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+}
+
+#[test]
+fn a_node_does_not_start_with_what_callers_cannot_be_known_by() {
+    let mesh = TestMesh::new(FOUR_REGIONS);
+    let start = |wanted: &str| {
+        let run = mesh.run(&["node", "--region", "us_east", "--data", mesh.data("us_east").to_str().unwrap()]);
+        assert!(run.code == 2 && run.stderr.contains(wanted), "{wanted:?}: {run:?}");
+    };
+    fs::write(mesh.config().join("access.yaml"), ACCESS.replacen("zones: any", "zones: []", 1)).unwrap();
+    start("access.yaml:8: principals.operator.zones: must list at least one zone");
+    fs::write(mesh.config().join("access.yaml"), ACCESS).unwrap();
+    let keys = mesh.credentials().unwrap().join("issuer/jwks.json");
+    fs::write(&keys, r#"{"keys": []}"#).unwrap();
+    start("issuer/jwks.json: has no key");
+    fs::remove_file(&keys).unwrap();
+    start("issuer/jwks.json: cannot be read");
+    fs::remove_dir_all(mesh.credentials().unwrap()).unwrap();
+    let run = mesh.run(&["--credentials", "nowhere", "node", "--region", "us_east", "--data", mesh.data("us_east").to_str().unwrap()]);
+    assert!(run.code == 2, "{run:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_the_command_line_pays() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    mesh.enrol("us_east", 10, "US", 1_000).await;
+    mesh.enrol("us_east", 12, "US", 0).await;
+    let issued = mesh.run(&["token", "app", "--user", "10", "--minutes", "5"]);
+    assert_eq!(issued.code, 0, "{issued:?}");
+    let mut payments = PaymentServiceClient::new(unknown(&mesh, "asia_pacific"));
+    payments.create_payment(by(issued.stdout.trim(), payment(10, 12, 5))).await.unwrap();
+    assert_eq!(mesh.balance("us_east", 10).await, 995);
+    for (args, wanted) in [
+        (&["token", "nobody"][..], "has no principal `nobody`; it has operator, service"),
+        (&["token", "operator"], "operator is not known by tokens, but by a certificate"),
+        (&["token", "app"], "name one"),
+        (&["token", "service", "--minutes", "44640"], "holds for 86400 s at most"),
+    ] {
+        let run = mesh.run(args);
+        assert!(run.code == 2 && run.stderr.contains(wanted), "{wanted}: {run:?}");
+    }
+}
