@@ -11,9 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tempfile::TempDir;
 
 use crate::{
-    load::{self, Mode, Payees, Plan, Work},
+    load::{self, Mode, Payees, Plan, Security, Work},
     options::Common,
-    region::{Mesh, Place},
+    region::{CALLER, Mesh, Place},
     report::{Report, Run, Setup},
     sample::{Machine, Process, load_average},
     server::{Server, drained},
@@ -98,13 +98,23 @@ impl Lab {
 
     /// Starts a node for each place of a mesh, with fresh data, and waits until all serve.
     pub(crate) async fn mesh(&mut self, mesh: &Mesh) -> anyhow::Result<Vec<Server>> {
+        self.start(mesh, false).await
+    }
+
+    /// The same in TLS, with a token for the client to show.
+    pub(crate) async fn secured_mesh(&mut self, mesh: &Mesh) -> anyhow::Result<Vec<Server>> {
+        self.start(mesh, true).await
+    }
+
+    async fn start(&mut self, mesh: &Mesh, secured: bool) -> anyhow::Result<Vec<Server>> {
         let program = self.common.paymesh()?;
         let config = self.folder("region-config")?;
         mesh.write(&config)?;
+        let security = if secured { Some(self.security(&program, &config)?) } else { None };
         let mut nodes = Vec::new();
         for Place { region, grpc_port, .. } in &mesh.places {
             let folder = self.folder(region)?;
-            nodes.push(Server::node(region, &program, *grpc_port, &config, &folder)?);
+            nodes.push(Server::node(region, &program, *grpc_port, &config, &folder, security.as_ref())?);
         }
         for node in &mut nodes {
             node.serving().await?;
@@ -112,10 +122,27 @@ impl Lab {
         Ok(nodes)
     }
 
+    /// Credentials of a mesh, and a token.
+    fn security(&mut self, program: &Path, config: &Path) -> anyhow::Result<Security> {
+        Mesh::write_access(config)?;
+        let credentials = self.folder("credentials")?;
+        let run = |arguments: &[&str]| {
+            let mut command = std::process::Command::new(program);
+            command.arg("--config").arg(config).arg("--credentials").arg(&credentials).args(arguments);
+            let output = command.output().with_context(|| format!("cannot start {}", program.display()))?;
+            ensure!(output.status.success(), "paymesh {}: {}", arguments[0], String::from_utf8_lossy(&output.stderr));
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        };
+        let directory = credentials.to_str().context("the folder for data has a plain name")?;
+        run(&["certs", directory])?;
+        let token = run(&["token", CALLER, "--minutes", "1440"])?;
+        Ok(Security { credentials, token })
+    }
+
     /// Enrols users with accounts and deposits at `nodes[0]`, and waits until everything has caught up.
     pub(crate) async fn enrol(&mut self, case: &str, nodes: &mut [Server], accounts: u64, country: &str) -> anyhow::Result<()> {
         let work = Work::Enrol { in_flight: ENROL_IN_FLIGHT, country: country.to_owned() };
-        let plan = Plan { connections: ENROL_CONNECTIONS, ..self.plan(&nodes[0].endpoint, accounts, work) };
+        let plan = Plan { connections: ENROL_CONNECTIONS, ..self.plan(&nodes[0], accounts, work) };
         let bar = ProgressBar::new(accounts);
         bar.set_style(ProgressStyle::with_template("{msg}: enrolling {human_pos}/{human_len} {wide_bar} {per_sec} {eta}")?);
         bar.set_message(case.to_owned());
@@ -138,7 +165,7 @@ impl Lab {
     pub(crate) async fn measure(&mut self, task: Task<'_>, servers: &mut [Server]) -> anyhow::Result<Run> {
         let Task { case, side, mode, payees, accounts, round } = task;
         let work = Work::Pay { mode, payees, warm_up_ms: self.common.warm_up_ms(), measure_ms: self.common.measure_ms() };
-        let plan = self.plan(&servers[0].endpoint, accounts, work);
+        let plan = self.plan(&servers[0], accounts, work);
         eprint!("{case}, {side}, {}, {payees:?}, round {round}: ", mode.name());
         let load_before = load_average();
         let before = samples(servers)?;
@@ -178,7 +205,7 @@ impl Lab {
     pub(crate) async fn pay(&mut self, server: &Server, accounts: u64, mode: Mode, time: Duration) -> anyhow::Result<load::Report> {
         let measure_ms = u64::try_from(time.as_millis())?;
         let work = Work::Pay { mode, payees: Payees::Uniform, warm_up_ms: 0, measure_ms };
-        let plan = self.plan(&server.endpoint, accounts, work);
+        let plan = self.plan(server, accounts, work);
         load::run(&plan, |_| ()).await.with_context(|| server.log_tail())
     }
 
@@ -188,10 +215,11 @@ impl Lab {
         self.common.seed.wrapping_add(self.plans)
     }
 
-    fn plan(&mut self, endpoint: &str, accounts: u64, work: Work) -> Plan {
+    fn plan(&mut self, server: &Server, accounts: u64, work: Work) -> Plan {
         // Each run has its own payments, and the same number its own again with the same seed.
         let seed = self.seed();
-        Plan { endpoint: endpoint.to_owned(), connections: self.common.connections, accounts, seed, work }
+        let (endpoint, security) = (server.endpoint.clone(), server.security.clone());
+        Plan { endpoint, security, connections: self.common.connections, accounts, seed, work }
     }
 }
 

@@ -86,7 +86,7 @@ pub(crate) struct Common {
     /// Shards of the node's zone; each number is measured on its own
     #[arg(long, value_delimiter = ',', default_value = "4", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) shards: Vec<u16>,
-    /// Only these loads: stream, unary, hot, accounts (of the benchmark `node`)
+    /// Only these loads: stream, unary, hot, accounts, security (of the benchmark `node`)
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<Part>,
     /// Payments of a batch of the stream
@@ -159,6 +159,8 @@ pub(crate) enum Part {
     Hot,
     /// Many accounts.
     Accounts,
+    /// In TLS, with a token, beside plain text.
+    Security,
 }
 
 impl Common {

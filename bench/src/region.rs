@@ -6,6 +6,9 @@ use anyhow::Context as _;
 
 use crate::server::free_ports;
 
+/// What the client is called, where it shows a token.
+pub(crate) const CALLER: &str = "payer";
+
 /// A mesh to start.
 #[derive(Debug)]
 pub(crate) struct Mesh {
@@ -60,6 +63,18 @@ impl Mesh {
     pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<()> {
         let path = folder.join("regions.yaml");
         fs::write(&path, self.yaml()?).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Writes `access.yaml` into a folder: the operator by a certificate, and [`CALLER`] by tokens, may do everything.
+    pub(crate) fn write_access(folder: &Path) -> anyhow::Result<()> {
+        let path = folder.join("access.yaml");
+        let scopes = "[payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read]";
+        let text = format!(
+            "issuers:\n  development: {{issuer: bench, audience: bench, keys: {{file: issuer/jwks.json}}}}\nprincipals:\n  \
+             operator: {{certificate: true, scopes: {scopes}, zones: any, users: any}}\n  \
+             {CALLER}: {{tokens: {{issuer: development, claims: {{sub: {CALLER}}}}}, scopes: {scopes}, zones: any, users: any}}\n"
+        );
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// The same mesh, as a node sees it that reaches the first region by way of another port.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use paymesh_identity::Trust;
 use tokio::{
     process::{Child, Command},
     time::sleep,
@@ -16,6 +17,7 @@ use tokio::{
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
+    load::Security,
     proto::{
         mesh::{GetStatusRequest, GetStatusResponse, ShardState, mesh_service_client::MeshServiceClient},
         replication::{GetReplicationRequest, Replica, ReplicaState, replication_service_client::ReplicationServiceClient},
@@ -44,6 +46,8 @@ pub(crate) struct Server {
     pub(crate) endpoint: String,
     child: Child,
     log: PathBuf,
+    /// How it is called, where that is in TLS.
+    pub(crate) security: Option<Security>,
     /// For asking a node about itself; peers have no such service.
     status: Option<MeshServiceClient<Channel>>,
 }
@@ -65,13 +69,25 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts `paymesh node`. It serves when [`Server::serving`] returns.
-    pub(crate) fn node(region: &str, program: &Path, port: u16, config: &Path, data: &Path) -> anyhow::Result<Self> {
+    /// Starts `paymesh node`, in TLS where there is a way to call it so. It serves when [`Server::serving`] returns.
+    pub(crate) fn node(
+        region: &str,
+        program: &Path,
+        port: u16,
+        config: &Path,
+        data: &Path,
+        security: Option<&Security>,
+    ) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
-        command.args(["--plain-text", "node", "--supervised", "--region", region]).arg("--config").arg(config).arg("--data").arg(data);
+        match security {
+            None => command.arg("--plain-text"),
+            Some(security) => command.arg("--credentials").arg(&security.credentials),
+        };
+        command.args(["node", "--supervised", "--region", region]).arg("--config").arg(config).arg("--data").arg(data);
         // Fresh data, and followers that come later.
         command.arg("--trust-own-journals");
-        Self::start(region, port, data, command)
+        let server = Self::start(region, port, data, command)?;
+        Ok(Self { security: security.cloned(), ..server })
     }
 
     fn start(name: &str, port: u16, data: &Path, mut command: Command) -> anyhow::Result<Self> {
@@ -86,12 +102,20 @@ impl Server {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {:?}", command.as_std().get_program()))?;
-        Ok(Self { name: name.to_owned(), endpoint: format!("http://127.0.0.1:{port}"), child, log, status: None })
+        Ok(Self { name: name.to_owned(), endpoint: format!("http://127.0.0.1:{port}"), child, log, security: None, status: None })
     }
 
     /// Waits until every shard that the node leads serves.
     pub(crate) async fn serving(&mut self) -> anyhow::Result<()> {
-        let channel = Endpoint::from_shared(self.endpoint.clone())?.connect_lazy();
+        let endpoint = Endpoint::from_shared(self.endpoint.clone())?;
+        let channel = match &self.security {
+            None => endpoint.connect_lazy(),
+            Some(Security { credentials, .. }) => {
+                let trust = Trust::load_with_certificate(credentials, &credentials.join("operator"))?;
+                let port = endpoint.uri().port_u16().context("an endpoint has a port")?;
+                endpoint.connect_with_connector_lazy(trust.connector("127.0.0.1", port, Duration::from_secs(START_SECONDS)))
+            }
+        };
         self.status = Some(MeshServiceClient::new(channel));
         self.wait_until(async |server| {
             let Some(client) = &mut server.status else { return Ok(true) };

@@ -49,7 +49,7 @@ fn ledger_runs() {
 
 #[test]
 fn node_runs() {
-    assert_holds(&bench("node", &["--accounts", "20,40", "--shards", "2"]), &["node", "echo"], 6);
+    assert_holds(&bench("node", &["--accounts", "20,40", "--shards", "2"]), &["node", "echo", "secured"], 8);
 }
 
 #[test]

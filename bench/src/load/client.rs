@@ -8,12 +8,18 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use hdrhistogram::Histogram;
+use paymesh_identity::Trust;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
     process::Command,
     time::timeout,
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
 
 use super::{
     Line, Mode, OVERTIME_SECONDS, Plan, Report, Work, enrol,
@@ -59,7 +65,7 @@ pub(super) fn say(line: &Line) -> anyhow::Result<()> {
 
 async fn execute(plan: &Plan) -> anyhow::Result<Report> {
     ensure!(plan.accounts >= 3, "payments need three accounts at least, not {}", plan.accounts);
-    let channels = connect(&plan.endpoint, plan.connections).await?;
+    let channels = connect(plan).await?;
     let cpu_before = sample::Process::of("self")?.cpu_seconds;
     let began_us = now_us();
     let meter = match &plan.work {
@@ -86,16 +92,43 @@ async fn execute(plan: &Plan) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-async fn connect(endpoint: &str, connections: usize) -> anyhow::Result<Vec<Channel>> {
-    ensure!(connections > 0, "a client needs a connection");
+/// A connection whose calls show a token, where there is one.
+pub(super) type Wire = InterceptedService<Channel, Shows>;
+
+/// Has each call show it.
+#[derive(Debug, Clone)]
+pub(super) struct Shows(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Shows {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+async fn connect(plan: &Plan) -> anyhow::Result<Vec<Wire>> {
+    ensure!(plan.connections > 0, "a client needs a connection");
+    let shows = plan.security.as_ref().map(|security| format!("Bearer {}", security.token).parse()).transpose()?;
+    let trust = plan.security.as_ref().map(|security| Trust::load(&security.credentials)).transpose()?;
     let mut channels = Vec::new();
-    for _ in 0..connections {
-        let endpoint = Endpoint::from_shared(endpoint.to_owned())?
+    for _ in 0..plan.connections {
+        let endpoint = Endpoint::from_shared(plan.endpoint.clone())?
             .connect_timeout(Duration::from_secs(CONNECT_SECONDS))
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .tcp_nodelay(true);
-        channels.push(endpoint.connect().await.with_context(|| format!("cannot reach {}", endpoint.uri()))?);
+        let connected = match &trust {
+            None => endpoint.connect().await,
+            Some(trust) => {
+                let port = endpoint.uri().port_u16().context("an endpoint has a port")?;
+                let connector = trust.connector("127.0.0.1", port, Duration::from_secs(CONNECT_SECONDS));
+                endpoint.connect_with_connector(connector).await
+            }
+        };
+        let channel = connected.with_context(|| format!("cannot reach {}", endpoint.uri()))?;
+        channels.push(InterceptedService::new(channel, Shows(shows.clone())));
     }
     Ok(channels)
 }

@@ -8,11 +8,10 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
-use tonic::transport::Channel;
 
 use super::{
     CURRENCY, DEPOSIT_MINOR, FIRST_USER, Line, Payees, Plan,
-    client::{Meter, say},
+    client::{Meter, Wire, say},
     payments::Payments,
 };
 use crate::proto::{
@@ -38,7 +37,7 @@ struct Shared {
 }
 
 /// Enrols the plan's users, `in_flight` at a time.
-pub(super) async fn enrol(plan: &Plan, channels: &[Channel], in_flight: usize, country: &str) -> anyhow::Result<Meter> {
+pub(super) async fn enrol(plan: &Plan, channels: &[Wire], in_flight: usize, country: &str) -> anyhow::Result<Meter> {
     ensure!(in_flight > 0, "at least one call must be in flight");
     let shared = Rc::new(Shared {
         next: Cell::new(FIRST_USER),
@@ -53,7 +52,7 @@ pub(super) async fn enrol(plan: &Plan, channels: &[Channel], in_flight: usize, c
     Ok(Rc::into_inner(shared).context("a task outlived its run")?.meter.into_inner())
 }
 
-async fn one_after_another(channel: Channel, shared: Rc<Shared>) -> anyhow::Result<()> {
+async fn one_after_another(channel: Wire, shared: Rc<Shared>) -> anyhow::Result<()> {
     let mut directory = DirectoryServiceClient::new(channel.clone());
     let mut wallets = WalletServiceClient::new(channel);
     loop {

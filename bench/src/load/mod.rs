@@ -10,6 +10,8 @@ mod payments;
 mod stream;
 mod unary;
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 pub(crate) use client::{main, run};
@@ -30,11 +32,22 @@ pub(crate) const PAYMENT_MINOR_MAX: i64 = 100;
 /// The user who is the hot payee, and the first of all users.
 pub(crate) const FIRST_USER: u64 = 1;
 
+/// How a server that wants TLS and a token is called.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Security {
+    /// The directory of the mesh's credentials.
+    pub(crate) credentials: PathBuf,
+    /// What every call shows.
+    pub(crate) token: String,
+}
+
 /// What a client process does.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// The server: `http://127.0.0.1:PORT`.
     pub(crate) endpoint: String,
+    /// What the client believes and shows. `None`: it calls in plain text, and shows nothing.
+    pub(crate) security: Option<Security>,
     /// HTTP/2 connections; calls are dealt out over them in turn.
     pub(crate) connections: usize,
     /// Users are [`FIRST_USER`] and the `accounts - 1` that follow.

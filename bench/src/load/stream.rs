@@ -8,11 +8,11 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use tokio::{sync::mpsc, time::sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Channel};
+use tonic::Streaming;
 
 use super::{
     Payees, Plan,
-    client::Meter,
+    client::{Meter, Wire},
     payments::{Payments, check},
 };
 use crate::proto::payments::{
@@ -38,7 +38,7 @@ pub(super) enum Pace {
 }
 
 /// Sends batches of `batch` payments at their pace until the meter says stop.
-pub(super) async fn pay(plan: &Plan, channel: &Channel, payees: Payees, batch: usize, pace: Pace, meter: Meter) -> anyhow::Result<Meter> {
+pub(super) async fn pay(plan: &Plan, channel: &Wire, payees: Payees, batch: usize, pace: Pace, meter: Meter) -> anyhow::Result<Meter> {
     let (first, in_flight_max, every) = match pace {
         Pace::Closed { in_flight } => (in_flight, in_flight, None),
         Pace::Timed { rate } => (1, TIMED_IN_FLIGHT_MAX, Some(Duration::from_secs_f64(batch as f64 / rate.max(1) as f64))),

@@ -4,13 +4,16 @@ use std::{cell::RefCell, rc::Rc, time::Instant};
 
 use anyhow::{Context as _, ensure};
 use futures::future::try_join_all;
-use tonic::transport::Channel;
 
-use super::{Payees, Plan, client::Meter, payments::Payments, payments::check};
+use super::{
+    Payees, Plan,
+    client::{Meter, Wire},
+    payments::{Payments, check},
+};
 use crate::proto::payments::payment_service_client::PaymentServiceClient;
 
 /// Keeps `in_flight` calls unanswered until the meter says stop.
-pub(super) async fn pay(plan: &Plan, channels: &[Channel], payees: Payees, in_flight: usize, meter: Meter) -> anyhow::Result<Meter> {
+pub(super) async fn pay(plan: &Plan, channels: &[Wire], payees: Payees, in_flight: usize, meter: Meter) -> anyhow::Result<Meter> {
     ensure!(in_flight > 0, "at least one call must be in flight");
     let shared = Rc::new(RefCell::new((meter, Payments::new(plan.accounts, payees, plan.seed))));
     try_join_all((0..in_flight).map(|lane| {
@@ -22,7 +25,7 @@ pub(super) async fn pay(plan: &Plan, channels: &[Channel], payees: Payees, in_fl
     Ok(meter)
 }
 
-async fn one_after_another(mut client: PaymentServiceClient<Channel>, shared: Rc<RefCell<(Meter, Payments)>>) -> anyhow::Result<()> {
+async fn one_after_another(mut client: PaymentServiceClient<Wire>, shared: Rc<RefCell<(Meter, Payments)>>) -> anyhow::Result<()> {
     loop {
         let request = shared.borrow_mut().1.next();
         let began = Instant::now();

@@ -19,6 +19,9 @@ const HOT_SHARE_MIN: f64 = 0.8;
 /// The rate with many accounts, of the rate with few.
 const ACCOUNTS_SHARE_MIN: f64 = 0.8;
 
+/// The rate in TLS and with a token, of the rate in plain text.
+const SECURITY_SHARE_MIN: f64 = 0.85;
+
 /// Resident memory of a node, in MiB.
 const RESIDENT_MIB_MAX: f64 = 1_024.0;
 
@@ -54,6 +57,9 @@ async fn with_shards(lab: &mut Lab, shards: u16) -> anyhow::Result<()> {
         && let Some(many) = lab.common.many()
     {
         accounts(lab, shards, &case, &mut node, many).await?;
+    }
+    if lab.common.wants(Part::Security) {
+        security(lab, shards, &case, &mut node).await?;
     }
     let nodes = lab.report.runs.iter().filter(|run| run.side == "node" && run.case.starts_with(&format!("{shards} shards, ")));
     let peak = nodes.map(|run| run.peak_bytes >> 20).max().unwrap_or_default();
@@ -103,6 +109,27 @@ async fn hot(lab: &mut Lab, case: &str, node: &mut [Server]) -> anyhow::Result<(
         let name = format!("hot payee / uniform, {}, {case}", mode.name());
         let median = lab.report.ratio(&name, ratios);
         lab.report.bar(&name, median, Wanted::AtLeast(HOT_SHARE_MIN));
+    }
+    Ok(())
+}
+
+/// In TLS, where every call shows a token, beside plain text.
+async fn security(lab: &mut Lab, shards: u16, case: &str, node: &mut [Server]) -> anyhow::Result<()> {
+    let accounts = lab.common.few();
+    let mesh = Mesh::new(1, shards)?;
+    let mut secured = lab.secured_mesh(&mesh).await?;
+    lab.enrol(case, &mut secured, accounts, mesh.places[0].country).await?;
+    for mode in [lab.common.stream(), UNARY] {
+        let mut ratios = Vec::new();
+        for round in 1..=lab.common.rounds {
+            let task = |side| Task { case, side, mode, payees: Payees::Uniform, accounts, round };
+            let plain = lab.measure(task("node"), node).await?;
+            let in_tls = lab.measure(task("secured"), &mut secured).await?;
+            ratios.push(sustained(&in_tls, &plain));
+        }
+        let name = format!("TLS and tokens / plain text, {}, {case}", mode.name());
+        let median = lab.report.ratio(&name, ratios);
+        lab.report.bar(&name, median, Wanted::AtLeast(SECURITY_SHARE_MIN));
     }
     Ok(())
 }

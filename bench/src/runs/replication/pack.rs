@@ -49,7 +49,7 @@ impl Pack {
         mesh.write(&config)?;
         let folders = mesh.places.iter().map(|place| lab.folder(&place.region)).collect::<anyhow::Result<Vec<_>>>()?;
         let first = &mesh.places[0];
-        let mut leader = Server::node(&first.region, &program, first.grpc_port, &config, &folders[0])?;
+        let mut leader = Server::node(&first.region, &program, first.grpc_port, &config, &folders[0], None)?;
         leader.serving().await?;
         let config = match by_way_of {
             Some(port) => {
@@ -72,7 +72,7 @@ impl Pack {
     /// Starts a follower over what it has.
     pub(super) fn start_follower(&mut self, index: usize) -> anyhow::Result<()> {
         let place = &self.mesh.places[index];
-        self.followers.push(Server::node(&place.region, &self.program, place.grpc_port, &self.config, &self.folders[index])?);
+        self.followers.push(Server::node(&place.region, &self.program, place.grpc_port, &self.config, &self.folders[index], None)?);
         Ok(())
     }
 

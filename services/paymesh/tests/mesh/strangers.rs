@@ -317,8 +317,8 @@ fn what_is_older_than_tls_1_3_is_refused_in_the_handshake() {
     stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
     let mut hello = vec![3, 3];
     hello.extend([7; 32]);
-    // No session, two suites of TLS 1.2, no compression, no extensions.
-    hello.extend([0, 0, 4, 0xc0, 0x2f, 0x00, 0x9c, 1, 0]);
+    // No session, two suites of TLS 1.2, no compression, and how it takes signatures.
+    hello.extend([0, 0, 4, 0xc0, 0x2f, 0x00, 0x9c, 1, 0, 0, 8, 0, 13, 0, 4, 0, 2, 4, 3]);
     let mut record = vec![22, 3, 1, 0, u8::try_from(hello.len() + 4).unwrap(), 1, 0, 0, u8::try_from(hello.len()).unwrap()];
     record.extend(hello);
     stream.write_all(&record).unwrap();
