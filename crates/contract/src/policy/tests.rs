@@ -150,7 +150,7 @@ fn a_method_without_route_or_scopes_is_named() {
         "method `paymesh.wallet.v1.WalletService.OpenAccount` has no `paymesh.options.v1.route`: annotate it"
     );
     assert_eq!(
-        error(DIRECTORY, "option (options.v1.auth) = {\n      scopes: [\"users.read\"]\n    };", ""),
+        error(DIRECTORY, "option (options.v1.auth) = {\n      scopes: [\"users.read\"]\n      nodes_too: true\n    };", ""),
         "method `paymesh.directory.v1.DirectoryService.LookUpUsers` has no `paymesh.options.v1.auth`: annotate it"
     );
 }
