@@ -172,7 +172,7 @@ async fn a_replica_that_has_diverged_is_set_aside_however_often_that_takes() {
 async fn a_replica_with_what_its_leader_wrote_and_nobody_here_can_read_is_not_set_aside() {
     let directory = tempfile::tempdir().unwrap();
     let (keeper, following) = (keeper(&topology(1), directory.path()), following());
-    let strange = Body::Delivered { to: shard(1), up_to: Sequence(u64::MAX), read_to: Sequence(1) };
+    let strange = Body::Delivered { to: shard(1), up_to: Sequence(u64::MAX), read_to: Sequence(1).into() };
     fill(&keeper, &history([opened_account(), strange])).await;
     let health = Health::new("us_west");
     let component = health.component("replica");
