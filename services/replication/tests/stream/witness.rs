@@ -1,27 +1,29 @@
 //! Copies that are made in the place of one that money was taken from: nobody is given them before they are shown to go on from there.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use paymesh_journal::{Hash, Holding, Identity, Journal, sqlite::Engine};
+use paymesh_journal::{Hash, Holding, Identity, Journal, history_mark, memory::MemoryStore, sqlite::Engine};
+use paymesh_ledger::{Command, Credit, Message, Request};
 use paymesh_mesh::{Mesh, Security};
 use paymesh_replication::{Ended, Followed, Following, Remaking};
-use paymesh_shard::{Replica, ReplicaOptions, Retention};
+use paymesh_shard::{Options, Replica, ReplicaOptions, Retention, Shard, Shards};
 use paymesh_topology::Topology;
-use paymesh_types::{Sequence, Timestamp};
+use paymesh_types::{Currency, Cursor, Epoch, Money, PaymentId, Position, Sequence, Timestamp};
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
     beginning::let_go,
-    support::{Leader, PATIENCE, identity, listener, region, shard, topology, until},
+    support::{Leader, PATIENCE, identity, listener, region, shard, topology, until, user},
 };
-use paymesh_journal::memory::MemoryStore;
 
 /// us_east's copy of eu/0, which eu_west leads; one that came to `end` is set aside, and money was taken from it.
 struct Remade {
     topology: Arc<Topology>,
     port: u16,
     store: MemoryStore,
+    /// Of before most of it.
+    backup: MemoryStore,
     leader: Leader,
     directory: tempfile::TempDir,
     end: (Sequence, Hash),
@@ -37,8 +39,11 @@ impl Remade {
         let topology = topology([1, port]);
         let store = MemoryStore::new(&identity(&shard("eu", 0), Holding::Whole));
         let leader = Leader::start(&topology, listens, &store).await;
+        leader.fill(0).await;
+        let backup = store.backup();
         leader.fill(3).await;
-        let this = Self { topology, port, store, leader, directory: tempfile::tempdir().expect("a folder"), end: (Sequence(0), [0; 32]) };
+        let directory = tempfile::tempdir().expect("a folder");
+        let this = Self { topology, port, store, backup, leader, directory, end: (Sequence(0), [0; 32]) };
         let (_, replica) = this.open().await;
         let (_, keeping, _) = this.keep(&replica);
         until("it catches up", || replica.tail().head() == this.leader.shard.status().head).await;
@@ -144,4 +149,46 @@ async fn a_copy_that_could_not_note_that_it_goes_on_from_the_one_set_aside_is_gi
     assert_eq!((replica.witness(), journal.witness().await.expect("it is read")), (None, None));
     keeping.abort();
     remade.leader.stop().await;
+}
+
+/// The books know of the history too, and are not on that page of the disk.
+#[tokio::test]
+async fn nothing_is_taken_in_of_another_history_where_the_witness_is_lost_with_its_row() {
+    let mut remade = Remade::new().await;
+    let (payee, euro) = (shard("global", 1), Currency::from_code("EUR").expect("EUR"));
+    let its = identity(&payee, Holding::Whole);
+    let store = MemoryStore::new(&its).open(&its).expect("it opens");
+    let opened = Shard::open(&its, store, Options::default(), Arc::new(|| Timestamp(1))).await.expect("the shard opens");
+    // It has taken in the last entry of the copy that was set aside.
+    let (sequence, hash) = remade.end;
+    let credit = Credit {
+        payment: PaymentId::from(Position { shard: shard("eu", 0), epoch: Epoch(1), sequence }),
+        payer: user(1),
+        payee: user(7),
+        money: Money::new(1, euro).expect("within the bounds"),
+        reason: None,
+    };
+    let at = Cursor { sequence, mark: history_mark(&hash) };
+    let commands = [
+        Command::EnrollUser { user: user(7), country: "US".parse().expect("a country"), currencies: std::iter::once(euro).collect() },
+        Command::Receive { source: shard("eu", 0), at, message: Message::Pay(credit) },
+    ];
+    let requests = commands.into_iter().map(|command| Request { id: None, command }).collect();
+    opened.submit_all(requests).await.expect("it serves").into_iter().for_each(|answer| drop(answer.expect("it is accepted")));
+
+    remade.execute("UPDATE shards SET witness_last = NULL, witness_hash = NULL WHERE set_aside_at IS NULL").await;
+    remade.leader.stop().await;
+    let listens = TcpListener::bind(("127.0.0.1", remade.port)).await.expect("the port is free again");
+    remade.leader = Leader::start(&remade.topology, listens, &remade.backup).await;
+    remade.leader.fill(20).await;
+    let (_, replica) = remade.open().await;
+    let (following, keeping, _mesh) = remade.keep(&replica);
+    until("it is given out", || following.replica().is_some()).await;
+    let shards = Shards::new(BTreeMap::from([(payee.clone(), Ok(opened.clone()))]));
+    let why = tokio::time::timeout(PATIENCE, shards.follow(replica, &payee)).await.expect("the inbox stops");
+    assert!(why.contains("the journal of eu/0 has another entry") && why.contains("it is another history"), "{why}");
+    assert_eq!(opened.wallets(user(7)).await.expect("it serves").expect("enrolled").0[0].1.balance, 1);
+    keeping.abort();
+    remade.leader.stop().await;
+    opened.close().await;
 }
