@@ -8,7 +8,7 @@ use std::{fs, io, path::Path};
 use paymesh_contract::{common, directory, events, mesh, payments};
 use paymesh_journal::{Chain, SegmentBuilder, codec};
 use paymesh_ledger::{Account, Body, Credit, Effect, Entry, LineId, NewPayment, Posting, Reason};
-use paymesh_types::{Currency, Epoch, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId};
+use paymesh_types::{Currency, Cursor, Epoch, HistoryMark, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId};
 use prost::Message;
 
 /// The number that each entry gets.
@@ -145,12 +145,23 @@ fn entries() -> Vec<(&'static str, Entry)> {
         (
             "received",
             entry(
-                Body::Received { source: other.clone(), sequence: Sequence(5), effect: Effect::Credited(credit) },
+                Body::Received {
+                    source: other.clone(),
+                    at: Cursor { sequence: Sequence(5), mark: HistoryMark::new(7) },
+                    effect: Effect::Credited(credit),
+                },
                 vec![posting(Account::Received(other.clone()), -1_250, -1_250), posting(Account::Wallet(payer), 1_250, 1_250)],
                 "",
             ),
         ),
-        ("delivered", entry(Body::Delivered { to: other, up_to: Sequence(5), read_to: Sequence(9) }, vec![], "")),
+        (
+            "delivered",
+            entry(
+                Body::Delivered { to: other, up_to: Sequence(5), read_to: Cursor { sequence: Sequence(9), mark: HistoryMark::new(8) } },
+                vec![],
+                "",
+            ),
+        ),
     ]
 }
 

@@ -242,7 +242,7 @@ mod tests {
             let (peer, euro) = (ShardRef { zone: zone.clone(), index: 1 }, paymesh_types::Currency::from_code("EUR").expect("a currency"));
             for books in [
                 Records { system: vec![((Account::External, euro), 0)], ..Records::default() },
-                Records { inbox: vec![(peer.clone(), Sequence(1))], ..Records::default() },
+                Records { inbox: vec![(peer.clone(), Sequence(1).into())], ..Records::default() },
                 Records { delivered: vec![(peer, Sequence(1))], ..Records::default() },
             ] {
                 assert!(Manifest { books, ..manifest.clone() }.check_books_all_open().is_err());

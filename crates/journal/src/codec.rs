@@ -2,7 +2,9 @@
 
 use paymesh_contract::events::v1 as pb;
 use paymesh_ledger::{Account, Body, Credit, Effect, Entry, LineId, NewPayment, Payment, Phase, Posting, Reason};
-use paymesh_types::{Country, Currency, Epoch, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
+use paymesh_types::{
+    Country, Currency, Cursor, Epoch, HistoryMark, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName,
+};
 use prost::Message as _;
 
 use crate::StoredEntry;
@@ -118,17 +120,19 @@ fn body(body: &Body, at: Sequence) -> pb::entry_open::Body {
             amount: unsigned(*amount),
             asked: asked.map(unsigned).unwrap_or(0),
         }),
-        Body::Received { source, sequence, effect } => B::Received(pb::Received {
+        Body::Received { source, at, effect } => B::Received(pb::Received {
             source_zone: source.zone.to_string(),
             source_shard: source.index.into(),
-            source_sequence: sequence.0,
+            source_sequence: at.sequence.0,
             effect: Some(self::effect(effect)),
+            source_mark: mark(at.mark),
         }),
         Body::Delivered { to, up_to, read_to } => B::Delivered(pb::Delivered {
             zone: to.zone.to_string(),
             shard: to.index.into(),
             up_to_sequence: up_to.0,
-            read_to_sequence: read_to.0,
+            read_to_sequence: read_to.sequence.0,
+            read_to_mark: mark(read_to.mark),
         }),
     }
 }
@@ -223,6 +227,10 @@ fn posting(posting: &Posting, at: Sequence) -> pb::Posting {
     }
 }
 
+pub(crate) fn mark(mark: Option<HistoryMark>) -> u64 {
+    mark.map_or(0, HistoryMark::get)
+}
+
 fn shard_parts(shard: Option<&ShardRef>) -> (String, u32) {
     shard.map_or((String::new(), 0), |shard| (shard.zone.to_string(), shard.index.into()))
 }
@@ -308,12 +316,13 @@ fn from_body(body: pb::entry_open::Body, sealed: &pb::EntrySealed, at: Sequence,
                 return Err(DecodeError::Missing("a shard receives nothing from itself"));
             }
             let effect = from_effect(it.effect.ok_or(DecodeError::Missing("no effect"))?)?;
-            Body::Received { source, sequence: sequence(it.source_sequence)?, effect }
+            let at = Cursor { sequence: sequence(it.source_sequence)?, mark: HistoryMark::new(it.source_mark) };
+            Body::Received { source, at, effect }
         }
         B::Delivered(it) => Body::Delivered {
             to: from_shard(&it.zone, it.shard)?.ok_or(DecodeError::Missing("no shard"))?,
             up_to: sequence(it.up_to_sequence)?,
-            read_to: sequence(it.read_to_sequence)?,
+            read_to: Cursor { sequence: sequence(it.read_to_sequence)?, mark: HistoryMark::new(it.read_to_mark) },
         },
     })
 }

@@ -25,7 +25,9 @@ pub use error::{Corrupt, Error};
 pub use origin::{BadOrigin, Marks, Origin};
 pub use ports::{Head, Holding, Identity, Journal, LINES_WALKED_MAX, Store, Tables};
 pub use projection::{Line, LineKind, PaymentRow, Projection, WalletRow};
-pub use segment::{Chain, ENTRY_PART_BYTES_MAX, Hash, SEGMENT_BYTES_MAX, SEGMENT_ENTRIES_MAX, Segment, SegmentBuilder, StoredEntry};
+pub use segment::{
+    Chain, ENTRY_PART_BYTES_MAX, Hash, SEGMENT_BYTES_MAX, SEGMENT_ENTRIES_MAX, Segment, SegmentBuilder, StoredEntry, history_mark,
+};
 pub use snapshot::{Digest, Row, Snapshot};
 
 const COMMIT_SECONDS: &str = "paymesh_journal_commit_seconds";

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use paymesh_contract::events::v1 as pb;
 use paymesh_ledger::Body;
-use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
+use paymesh_types::{Cursor, Epoch, HistoryMark, Sequence, ShardRef, Timestamp};
 
-use crate::{Chain, Committed, Hash, Holding, Segment};
+use crate::{Chain, Committed, Hash, Holding, Segment, codec};
 
 /// Shards that an origin knows of at most: the decoder takes no more.
 const PEERS_MAX: usize = 1 << 20;
@@ -35,7 +35,7 @@ pub struct Marks {
     /// The last entry that is addressed to the other shard; 0 for none.
     pub sent: Sequence,
     /// How far the other shard's journal had taken effect; 0 for not at all.
-    pub taken_in: Sequence,
+    pub taken_in: Cursor,
 }
 
 /// Why bytes or a message are not an origin.
@@ -57,13 +57,12 @@ impl Origin {
                 self.peers.entry(to).or_default().sent = position.sequence;
             }
             let taken_in = match &entry.body {
-                Body::Received { source, sequence, .. } => Some((source, *sequence)),
+                Body::Received { source, at, .. } => Some((source, *at)),
                 Body::Delivered { to, read_to, .. } => Some((to, *read_to)),
                 _ => None,
             };
-            if let Some((peer, sequence)) = taken_in {
-                let marks = self.peers.entry(peer.clone()).or_default();
-                marks.taken_in = marks.taken_in.max(sequence);
+            if let Some((peer, cursor)) = taken_in {
+                self.peers.entry(peer.clone()).or_default().taken_in.advance(cursor);
             }
         }
         (self.epoch, self.sequence, self.hash, self.committed_at) = (segment.epoch, segment.last(), segment.hash, segment.committed_at);
@@ -88,11 +87,9 @@ impl Origin {
             if now.sent < before.sent {
                 return Err(format!("up to there it has sent {peer} entry {} last, and had sent it entry {}", now.sent, before.sent));
             }
-            if now.taken_in < before.taken_in {
-                return Err(format!(
-                    "up to there it has taken in entry {} of {peer}, and had taken in entry {}",
-                    now.taken_in, before.taken_in
-                ));
+            let (now, before) = (now.taken_in.sequence, before.taken_in.sequence);
+            if now < before {
+                return Err(format!("up to there it has taken in entry {now} of {peer}, and had taken in entry {before}"));
             }
         }
         Ok(())
@@ -113,7 +110,8 @@ impl From<&Origin> for pb::JournalOrigin {
             zone: peer.zone.to_string(),
             shard: peer.index.into(),
             sent_sequence: marks.sent.0,
-            taken_in_sequence: marks.taken_in.0,
+            taken_in_sequence: marks.taken_in.sequence.0,
+            taken_in_mark: codec::mark(marks.taken_in.mark),
         });
         Self {
             epoch: origin.epoch.0,
@@ -141,7 +139,8 @@ impl TryFrom<&pb::JournalOrigin> for Origin {
         for each in &message.peers {
             let index = u16::try_from(each.shard).map_err(|_| bad("a shard's number is out of range"))?;
             let zone = each.zone.parse().map_err(|error| BadOrigin(format!("{error}")))?;
-            let marks = Marks { sent: Sequence(each.sent_sequence), taken_in: Sequence(each.taken_in_sequence) };
+            let taken_in = Cursor { sequence: Sequence(each.taken_in_sequence), mark: HistoryMark::new(each.taken_in_mark) };
+            let marks = Marks { sent: Sequence(each.sent_sequence), taken_in };
             if marks.sent.0 > message.sequence {
                 return Err(bad("it knows of an entry that comes after it"));
             }
@@ -165,7 +164,7 @@ mod tests {
     fn what_goes_back_is_of_another_history() {
         let peer = |index| ShardRef { zone: "eu".parse().expect("a zone's name"), index };
         let origin = |epoch, sequence, sent, taken_in| {
-            let marks = Marks { sent: Sequence(sent), taken_in: Sequence(taken_in) };
+            let marks = Marks { sent: Sequence(sent), taken_in: Sequence(taken_in).into() };
             let peers = BTreeMap::from([(peer(1), marks), (peer(2), Marks::default())]);
             Origin { epoch: Epoch(epoch), sequence: Sequence(sequence), peers, ..Origin::beginning(&peer(0)) }
         };

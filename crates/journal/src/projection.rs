@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use paymesh_ledger::{Account, Body, Credit, Effect, Entry, LineId, Payment};
-use paymesh_types::{Country, Currency, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
+use paymesh_types::{Country, Currency, Cursor, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use rustc_hash::FxHashMap;
 
 use crate::Committed;
@@ -37,7 +37,7 @@ pub struct Projection {
     /// The outside world's and the clearing accounts that were posted to, as they are after it.
     pub system: FxHashMap<(Account, Currency), i64>,
     /// Cursors on other shards' journals that moved.
-    pub inbox: FxHashMap<ShardRef, Sequence>,
+    pub inbox: FxHashMap<ShardRef, Cursor>,
     /// How far other shards took in what this one sent, where that moved.
     pub delivered: FxHashMap<ShardRef, Sequence>,
     /// The latest instant in a new request id of version 7, in milliseconds since 1970 UTC; 0 when there is none.
@@ -170,12 +170,13 @@ impl Projection {
             Body::UserClaimed { user, zone } => self.claims.push((*user, zone.clone())),
             Body::AccountOpened { user, currency } => self.opened.push((*user, *currency)),
             Body::AccountClosed { user, currency } => self.closed.push((*user, *currency)),
-            Body::Received { source, sequence, .. } => {
-                self.inbox.insert(source.clone(), *sequence);
+            Body::Received { source, at, .. } => {
+                self.inbox.insert(source.clone(), *at);
             }
             Body::Delivered { to, up_to, read_to } => {
-                advance(&mut self.delivered, to, *up_to);
-                advance(&mut self.inbox, to, *read_to);
+                let delivered = self.delivered.entry(to.clone()).or_default();
+                *delivered = (*delivered).max(*up_to);
+                self.inbox.entry(to.clone()).or_default().advance(*read_to);
             }
             _ => {}
         }
@@ -220,11 +221,6 @@ impl Projection {
             self.changed.insert(payment.sequence, payment);
         }
     }
-}
-
-fn advance(cursors: &mut FxHashMap<ShardRef, Sequence>, shard: &ShardRef, to: Sequence) {
-    let cursor = cursors.entry(shard.clone()).or_default();
-    *cursor = (*cursor).max(to);
 }
 
 /// What a line of `user`'s statement was.

@@ -17,7 +17,7 @@ mod border;
 use std::sync::Arc;
 
 use paymesh_ledger::Entry;
-use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
+use paymesh_types::{Epoch, HistoryMark, Sequence, ShardRef, Timestamp};
 
 use crate::{Committed, Corrupt, codec};
 
@@ -133,6 +133,20 @@ impl Segment {
         Ok(())
     }
 
+    /// Tells the history up to its end from others.
+    pub fn mark(&self) -> Option<HistoryMark> {
+        history_mark(&self.hash)
+    }
+
+    /// Checks that its header, which says all but the payload, is what the shard's leader wrote: of a segment that was read back.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn check_header(&self, shard: &ShardRef) -> Result<(), Corrupt> {
+        let damaged = || self.corrupt(shard, 0, "the segment's header does not match its hash".to_owned());
+        self.is_header_whole(shard).then_some(()).ok_or_else(damaged)
+    }
+
     /// Whether its header, which says all but the payload, is what the shard's leader wrote.
     pub(crate) fn is_header_whole(&self, shard: &ShardRef) -> bool {
         self.computed_hash(shard) == self.hash
@@ -150,6 +164,12 @@ impl Segment {
         hasher.update(&self.root);
         *hasher.finalize().as_bytes()
     }
+}
+
+/// Tells the history up to where the chain has this hash from others.
+pub fn history_mark(hash: &Hash) -> Option<HistoryMark> {
+    let (first, _) = hash.split_first_chunk().expect("a hash is longer than a mark");
+    HistoryMark::new(u64::from_le_bytes(*first))
 }
 
 fn hash_shard(hasher: &mut blake3::Hasher, shard: &ShardRef) {

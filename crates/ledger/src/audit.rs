@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use paymesh_types::{Currency, Position, Sequence, ShardRef, Timestamp, UserId};
+use paymesh_types::{Currency, Cursor, Position, Sequence, ShardRef, Timestamp, UserId};
 use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
 
@@ -39,7 +39,7 @@ pub struct Sums {
 pub struct Audit {
     wallets: FxHashMap<(UserId, Currency), Wallet>,
     system: BTreeMap<(Account, Currency), i64>,
-    inbox: BTreeMap<ShardRef, Sequence>,
+    inbox: BTreeMap<ShardRef, Cursor>,
     delivered: BTreeMap<ShardRef, Sequence>,
     newest_request_ms: u64,
     last: Sequence,
@@ -126,18 +126,17 @@ impl Audit {
                 }
                 wallet.last_payment = sequence;
             }
-            Body::Received { source, sequence: theirs, .. } => {
+            Body::Received { source, at, .. } => {
                 let cursor = self.inbox.entry(source.clone()).or_default();
-                if *theirs <= *cursor {
-                    return Err(problem(format!("entry {theirs} of {source} took effect before")));
+                if at.sequence <= cursor.sequence {
+                    return Err(problem(format!("entry {} of {source} took effect before", at.sequence)));
                 }
-                *cursor = *theirs;
+                *cursor = *at;
             }
             Body::Delivered { to, up_to, read_to } => {
-                for (cursors, reached) in [(&mut self.inbox, read_to), (&mut self.delivered, up_to)] {
-                    let cursor = cursors.entry(to.clone()).or_default();
-                    *cursor = (*cursor).max(*reached);
-                }
+                self.inbox.entry(to.clone()).or_default().advance(*read_to);
+                let delivered = self.delivered.entry(to.clone()).or_default();
+                *delivered = (*delivered).max(*up_to);
             }
             _ => {}
         }
@@ -241,8 +240,8 @@ impl Audit {
     }
 
     /// How far other shards' journals took effect.
-    pub fn inbox(&self) -> impl Iterator<Item = (&ShardRef, Sequence)> {
-        self.inbox.iter().map(|(shard, sequence)| (shard, *sequence))
+    pub fn inbox(&self) -> impl Iterator<Item = (&ShardRef, Cursor)> {
+        self.inbox.iter().map(|(shard, cursor)| (shard, *cursor))
     }
 
     /// How far other shards took in what this one sent.

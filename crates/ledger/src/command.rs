@@ -1,6 +1,6 @@
 //! What a caller, another shard or the shard's own timer wants.
 
-use paymesh_types::{Country, Currency, Money, PaymentId, RequestId, Sequence, ShardRef, UserId, ZoneName};
+use paymesh_types::{Country, Currency, Cursor, Money, PaymentId, RequestId, Sequence, ShardRef, UserId, ZoneName};
 use smallvec::SmallVec;
 
 use crate::Credit;
@@ -95,8 +95,8 @@ pub enum Command {
     Receive {
         /// The other shard.
         source: ShardRef,
-        /// The entry's sequence number there.
-        sequence: Sequence,
+        /// The entry's sequence number there, and the mark of the history that it is of.
+        at: Cursor,
         /// What it says.
         message: Message,
     },
@@ -106,8 +106,8 @@ pub enum Command {
         to: ShardRef,
         /// A sequence number of this journal.
         up_to: Sequence,
-        /// A sequence number of the other journal.
-        read_to: Sequence,
+        /// A place in the other journal.
+        read_to: Cursor,
     },
 }
 

@@ -1,6 +1,6 @@
 //! What a command means against the state as it is.
 
-use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Epoch, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
+use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Cursor, Epoch, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use smallvec::{SmallVec, smallvec};
 
 use crate::{
@@ -326,14 +326,14 @@ impl Decider<'_> {
                 let (payment, postings) = self.release(payment, Phase::Expired);
                 Ok((Body::PaymentExpired { payment }, postings, String::new()))
             }
-            Command::Receive { source, sequence, message } => self.receive(source, *sequence, message),
+            Command::Receive { source, at, message } => self.receive(source, *at, message),
             Command::Delivered { to, up_to, read_to } => {
                 if *up_to >= self.context.next {
                     return Err(Rejection::Implausible {
                         what: "an acknowledgement of an entry that is not there: this journal has lost its end",
                     });
                 }
-                if *up_to <= self.state.delivered(to) && *read_to <= self.state.inbox(to) {
+                if *up_to <= self.state.delivered(to) && read_to.sequence <= self.state.inbox(to) {
                     return Err(Rejection::NothingNew);
                 }
                 plain(Body::Delivered { to: to.clone(), up_to: *up_to, read_to: *read_to })
@@ -500,9 +500,9 @@ impl Decider<'_> {
         }
     }
 
-    fn receive(&self, source: &ShardRef, sequence: Sequence, message: &Message) -> Outcome {
-        if sequence <= self.state.inbox(source) {
-            return Err(Rejection::AlreadyReceived { sequence });
+    fn receive(&self, source: &ShardRef, at: Cursor, message: &Message) -> Outcome {
+        if at.sequence <= self.state.inbox(source) {
+            return Err(Rejection::AlreadyReceived { sequence: at.sequence });
         }
         let (effect, postings) = match message {
             Message::Pay(credit) => self.receive_pay(source, credit)?,
@@ -519,7 +519,7 @@ impl Decider<'_> {
                 (Effect::RefundFailed { payment, amount, reason: refused.reason }, smallvec![])
             }
         };
-        Ok((Body::Received { source: source.clone(), sequence, effect }, postings, String::new()))
+        Ok((Body::Received { source: source.clone(), at, effect }, postings, String::new()))
     }
 
     fn receive_pay(&self, source: &ShardRef, pay: &Credit) -> Result<(Effect, SmallVec<[Posting; 2]>), Rejection> {

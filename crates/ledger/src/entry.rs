@@ -1,6 +1,6 @@
 //! What became a fact.
 
-use paymesh_types::{Country, Currency, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
+use paymesh_types::{Country, Currency, Cursor, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use smallvec::SmallVec;
 
 use crate::{Message, Payment};
@@ -110,8 +110,8 @@ pub enum Body {
     Received {
         /// The other shard.
         source: ShardRef,
-        /// The entry's sequence number there.
-        sequence: Sequence,
+        /// The entry's sequence number there, and the mark of the history that it is of.
+        at: Cursor,
         /// What it led to.
         effect: Effect,
     },
@@ -121,8 +121,8 @@ pub enum Body {
         to: ShardRef,
         /// A sequence number of this journal.
         up_to: Sequence,
-        /// A sequence number of the other journal.
-        read_to: Sequence,
+        /// A place in the other journal.
+        read_to: Cursor,
     },
 }
 

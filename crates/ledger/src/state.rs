@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use paymesh_types::{Country, Currency, Epoch, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
+use paymesh_types::{Country, Currency, Cursor, Epoch, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -144,7 +144,7 @@ pub struct Records {
     /// The balances of the outside world's and the clearing accounts: these are loaded once, all of them.
     pub system: Vec<((Account, Currency), i64)>,
     /// How far other shards' journals took effect here: as above.
-    pub inbox: Vec<(ShardRef, Sequence)>,
+    pub inbox: Vec<(ShardRef, Cursor)>,
     /// How far other shards took in what this one sent: as above.
     pub delivered: Vec<(ShardRef, Sequence)>,
     /// The latest instant in a recorded request id of version 7, in milliseconds since 1970 UTC; 0 when there is none. `None`
@@ -173,7 +173,7 @@ pub struct State {
     pub(crate) claims: Resident<UserId, ZoneName>,
     /// Small, and always resident.
     pub(crate) system: FxHashMap<(Account, Currency), i64>,
-    pub(crate) inbox: FxHashMap<ShardRef, Sequence>,
+    pub(crate) inbox: FxHashMap<ShardRef, Cursor>,
     pub(crate) delivered: FxHashMap<ShardRef, Sequence>,
 }
 
@@ -200,7 +200,7 @@ impl State {
 
     /// How far the other shard's journal took effect here.
     pub fn inbox(&self, source: &ShardRef) -> Sequence {
-        self.inbox.get(source).copied().unwrap_or_default()
+        self.inbox.get(source).map_or(Sequence(0), |cursor| cursor.sequence)
     }
 
     /// How far the other shard took in what this one sent.
@@ -209,8 +209,8 @@ impl State {
     }
 
     /// The cursors on other shards' journals.
-    pub fn inboxes(&self) -> impl Iterator<Item = (&ShardRef, Sequence)> {
-        self.inbox.iter().map(|(shard, sequence)| (shard, *sequence))
+    pub fn inboxes(&self) -> impl Iterator<Item = (&ShardRef, Cursor)> {
+        self.inbox.iter().map(|(shard, cursor)| (shard, *cursor))
     }
 
     /// The balances of the outside world's and the clearing accounts.
@@ -341,14 +341,14 @@ impl State {
     fn load_system(
         &mut self,
         system: Vec<((Account, Currency), i64)>,
-        inbox: Vec<(ShardRef, Sequence)>,
+        inbox: Vec<(ShardRef, Cursor)>,
         delivered: Vec<(ShardRef, Sequence)>,
     ) {
         for (key, balance) in system {
             self.system.entry(key).or_insert(balance);
         }
-        for (shard, sequence) in inbox {
-            self.inbox.entry(shard).or_insert(sequence);
+        for (shard, cursor) in inbox {
+            self.inbox.entry(shard).or_insert(cursor);
         }
         for (shard, sequence) in delivered {
             self.delivered.entry(shard).or_insert(sequence);
@@ -401,12 +401,11 @@ impl State {
                 wallet.closed = true;
                 self.wallets.put((*user, *currency), wallet, sequence);
             }
-            Body::Received { source, sequence: source_sequence, .. } => self.advance_inbox(source, *source_sequence, sequence)?,
+            Body::Received { source, at, .. } => self.advance_inbox(source, *at, sequence)?,
             Body::Delivered { to, up_to, read_to } => {
                 let delivered = self.delivered.entry(to.clone()).or_default();
                 *delivered = (*delivered).max(*up_to);
-                let inbox = self.inbox.entry(to.clone()).or_default();
-                *inbox = (*inbox).max(*read_to);
+                self.inbox.entry(to.clone()).or_default().advance(*read_to);
             }
             _ => {}
         }
@@ -435,10 +434,11 @@ impl State {
         wallet.ok_or_else(|| Inconsistent { sequence, what: format!("{user:?} has no account in {currency}, or it was not loaded") })
     }
 
-    fn advance_inbox(&mut self, source: &ShardRef, to: Sequence, sequence: Sequence) -> Result<(), Inconsistent> {
+    fn advance_inbox(&mut self, source: &ShardRef, to: Cursor, sequence: Sequence) -> Result<(), Inconsistent> {
         let cursor = self.inbox.entry(source.clone()).or_default();
-        if to <= *cursor {
-            return Err(Inconsistent { sequence, what: format!("entry {to} of {source} takes effect again, after {cursor}") });
+        if to.sequence <= cursor.sequence {
+            let what = format!("entry {} of {source} takes effect again, after {}", to.sequence, cursor.sequence);
+            return Err(Inconsistent { sequence, what });
         }
         *cursor = to;
         Ok(())

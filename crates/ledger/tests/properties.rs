@@ -181,7 +181,7 @@ fn falsify(journal: &mut Vec<(Position, Entry)>, falsification: Falsification, a
             _ => return false,
         },
         (Falsification::Source, _) => match &mut entry.body {
-            Body::Received { sequence, .. } => *sequence = Sequence(0),
+            Body::Received { at, .. } => at.sequence = Sequence(0),
             _ => return false,
         },
         (Falsification::Older, _) if at > 0 => entry.at = Timestamp(0),

@@ -7,6 +7,7 @@ pub(crate) const COMMIT_SECONDS: &str = "paymesh_shard_commit_seconds";
 pub(crate) const BATCH_ENTRIES: &str = "paymesh_shard_batch_entries";
 pub(crate) const PROJECT_SECONDS: &str = "paymesh_shard_project_seconds";
 pub(crate) const INBOX_POISONED: &str = "paymesh_inbox_poisoned_total";
+pub(crate) const INBOX_DISBELIEVED: &str = "paymesh_inbox_disbelieved_total";
 pub(crate) const IN_TRANSIT_AGE: &str = "paymesh_in_transit_age_seconds";
 pub(crate) const CLEARING_SENT: &str = "paymesh_clearing_sent_minor_units";
 pub(crate) const CLEARING_RECEIVED: &str = "paymesh_clearing_received_minor_units";
@@ -27,6 +28,10 @@ pub fn describe_metrics() {
     metrics::describe_histogram!(BATCH_ENTRIES, "Entries of a shard's batch");
     metrics::describe_histogram!(PROJECT_SECONDS, Seconds, "Bringing the tables up to date by a run of entries");
     metrics::describe_counter!(INBOX_POISONED, "Entries of another shard that could not be taken in; each stops its inbox");
+    metrics::describe_counter!(
+        INBOX_DISBELIEVED,
+        "Acknowledgements of another shard that are of another history than this shard's: no payment is completed by them"
+    );
     metrics::describe_gauge!(
         IN_TRANSIT_AGE,
         Seconds,

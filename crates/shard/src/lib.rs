@@ -14,6 +14,7 @@ mod error;
 mod freshness;
 pub mod inbox;
 mod leader;
+mod marks;
 mod projector;
 mod read;
 mod recovery;

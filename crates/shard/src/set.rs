@@ -95,11 +95,19 @@ impl Shards {
         self.places.iter().map(|(name, place)| (name, place.shard()))
     }
 
+    /// The shard, once it is open; `None` where this region does not lead it.
+    pub async fn opened(&self, shard: &ShardRef) -> Option<&Shard> {
+        match self.places.get(shard) {
+            Some(place) => Some(place.open.wait().await),
+            None => None,
+        }
+    }
+
     /// The inbox of a shard of the set, once that is open, for a shard that another region leads. Ends by itself when it cannot go
     /// on, and says why.
     pub async fn follow(&self, replica: Replica, to: &ShardRef) -> String {
-        match self.places.get(to) {
-            Some(place) => inbox::follow(Source::Followed(replica.tail().clone()), place.open.wait().await.clone()).await,
+        match self.opened(to).await {
+            Some(shard) => inbox::follow(Source::Followed(replica.tail().clone()), shard.clone()).await,
             None => "this region does not lead it".to_owned(),
         }
     }

@@ -115,6 +115,8 @@ pub(crate) struct Inner {
     problem: watch::Sender<Option<String>>,
     degraded: watch::Sender<Option<String>>,
     pub(crate) unacknowledged: std::sync::Mutex<Unacknowledged>,
+    /// What is wrong with what other shards say, by shard.
+    inbox_problems: watch::Sender<BTreeMap<ShardRef, String>>,
     /// The watchdog of the shard's tasks.
     owner: Mutex<Option<JoinHandle<()>>>,
 }
@@ -157,6 +159,7 @@ impl Shard {
             problem: watch::Sender::new(None),
             degraded: watch::Sender::new(None),
             unacknowledged: std::sync::Mutex::default(),
+            inbox_problems: watch::Sender::default(),
             owner: Mutex::new(None),
             options,
         });
@@ -222,6 +225,19 @@ impl Shard {
         let now = (self.inner.clock)();
         let age = |since: Timestamp| Duration::from_micros(now.0.saturating_sub(since.0));
         since.into_iter().map(|(to, since)| (to, since.map(age))).collect()
+    }
+
+    /// By shard, why nothing more is taken in from it, or what of what it says is not believed. As it changes.
+    pub fn inbox_problems(&self) -> watch::Receiver<BTreeMap<ShardRef, String>> {
+        self.inner.inbox_problems.subscribe()
+    }
+
+    /// Says what is wrong with what another shard says, or, with `None`, that nothing is known to be.
+    pub(crate) fn note_inbox(&self, source: &ShardRef, problem: Option<String>) {
+        self.inner.inbox_problems.send_if_modified(|problems| match problem {
+            Some(problem) => problems.insert(source.clone(), problem.clone()).is_none_or(|before| before != problem),
+            None => problems.remove(source).is_some(),
+        });
     }
 
     /// The shard.

@@ -12,7 +12,7 @@ use paymesh_journal::{Committed, Holding, Journal, Origin, Segment};
 use paymesh_types::{Sequence, ShardRef};
 use tokio::sync::watch;
 
-use crate::{Error, aside::aside};
+use crate::{Error, aside::aside, marks::Marks};
 
 /// Entries kept in memory for readers that keep up.
 pub(crate) const RING_ENTRIES_MAX: u64 = 65_536;
@@ -31,6 +31,8 @@ pub struct Run {
     pub last: Sequence,
     /// Those of its entries that are held here: all of them, or those that concern the zone.
     pub entries: Arc<Vec<Committed>>,
+    /// Of which history they are.
+    pub(crate) marks: Marks,
 }
 
 /// The committed entries of one shard. Cheap to clone.
@@ -190,6 +192,18 @@ impl Tail {
         Ok(segments.into_iter().map(Arc::new).collect())
     }
 
+    /// Of which history the journal is from the segment that holds `from` on, for a while; waits until there is one.
+    ///
+    /// # Errors
+    /// As of [`Self::next`].
+    pub(crate) async fn marks(&self, from: Sequence) -> Result<Marks, Error> {
+        let segments = self.segments(from, READ_FEW_BYTES).await?;
+        for segment in &segments {
+            segment.check_header(&self.shard).map_err(|corrupt| self.failed(corrupt.into()))?;
+        }
+        Ok(Marks::of(segments.iter().map(Arc::as_ref)))
+    }
+
     async fn reached(&self, sequence: Sequence) {
         // The sender lives as long as `self`, so waiting cannot fail.
         let _ = self.head.subscribe().wait_for(|head| *head >= sequence).await;
@@ -206,27 +220,30 @@ impl Tail {
         if last < from {
             return Err(Error::InTheFuture { shard: self.shard.clone(), head: self.head(), wanted: from });
         }
+        let marks = Marks::of(&segments);
         let (count, tail) = (segments.iter().map(|segment| u64::from(segment.count)).sum(), self.clone());
         let decoded = aside(&self.shard, count, move || {
             let mut entries = Vec::new();
             for segment in &segments {
+                // What is taken in of it is noted with its mark.
+                segment.check_header(&tail.shard).map_err(|corrupt| tail.failed(corrupt.into()))?;
                 let wanted = tail.decoded(segment)?.into_iter().filter(|(position, _)| position.sequence >= from);
                 entries.extend(wanted);
             }
             Ok::<_, Error>(entries)
         });
-        Ok(Run { last, entries: Arc::new(decoded.await??) })
+        Ok(Run { last, entries: Arc::new(decoded.await??), marks })
     }
 
     /// What is in memory of what was committed with `from`, cut to begin there.
     async fn recent(&self, from: Sequence) -> Result<Option<Run>, Error> {
-        let Some((last, entries, before)) = self.in_memory(from).await? else { return Ok(None) };
+        let Some((piece, entries, before)) = self.in_memory(from).await? else { return Ok(None) };
         let entries = if before == 0 { entries } else { Arc::new(entries[before..].to_vec()) };
-        Ok(Some(Run { last, entries }))
+        Ok(Some(Run { last: piece.segment.last(), entries, marks: Marks::of([&*piece.segment]) }))
     }
 
-    /// The last entry of what was committed with `from`, what is held of it, and how many of these are before `from`.
-    async fn in_memory(&self, from: Sequence) -> Result<Option<(Sequence, Batch, usize)>, Error> {
+    /// What was committed with `from`, what is held of its entries, and how many of these are before `from`.
+    async fn in_memory(&self, from: Sequence) -> Result<Option<(Arc<Piece>, Batch, usize)>, Error> {
         let piece = {
             let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
             ring.index(from).map(|index| ring.pieces[index].clone())
@@ -241,7 +258,7 @@ impl Tail {
             }
         };
         let before = entries.partition_point(|(position, _)| position.sequence < from);
-        Ok(Some((piece.segment.last(), entries, before)))
+        Ok(Some((piece, entries, before)))
     }
 
     /// What is held of a segment's entries.

@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn delivered(sequence: u64, to: u16, up_to: u64) -> Committed {
-        committed(sequence, 1_000, Body::Delivered { to: shard(to), up_to: Sequence(up_to), read_to: Sequence(1) })
+        committed(sequence, 1_000, Body::Delivered { to: shard(to), up_to: Sequence(up_to), read_to: Sequence(1).into() })
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 
 use paymesh_journal::{Chain, Committed, Corrupt, Error as JournalError, Hash, Holding, Journal, Row, Segment, Snapshot, checkpoint};
 use paymesh_ledger::{Account, Audit, Wallet};
-use paymesh_types::{Currency, Epoch, Position, Sequence, ShardRef, Timestamp, UserId};
+use paymesh_types::{Currency, Cursor, Epoch, Position, Sequence, ShardRef, Timestamp, UserId};
 
 use crate::{Error, Replica, Shard, base::Base};
 use rows::Rows;
@@ -389,15 +389,24 @@ impl<'a> Reader<'a> {
         if ours != theirs {
             self.problems.push("the clearing accounts in the tables are not those of the journal".to_owned());
         }
+        fn cursors<T: Copy>(all: &[(ShardRef, T)]) -> impl Iterator<Item = (&ShardRef, T)> {
+            all.iter().map(|(shard, cursor)| (shard, *cursor))
+        }
+        fn unmarked((shard, sequence): (&ShardRef, Sequence)) -> (&ShardRef, Cursor) {
+            (shard, sequence.into())
+        }
+        fn known<'a>(cursors: impl Iterator<Item = (&'a ShardRef, Cursor)>) -> BTreeMap<&'a ShardRef, Cursor> {
+            cursors.filter(|(_, cursor)| cursor.sequence > Sequence(0)).collect()
+        }
         for (what, ours, theirs) in [
-            ("how far other shards were read", self.audit.inbox().collect::<Vec<_>>(), &books.inbox),
-            ("how far other shards took in what was sent", self.audit.delivered().collect(), &books.delivered),
+            ("how far other shards were read", known(self.audit.inbox()), known(cursors(&books.inbox))),
+            (
+                "how far other shards took in what was sent",
+                known(self.audit.delivered().map(unmarked)),
+                known(cursors(&books.delivered).map(unmarked)),
+            ),
         ] {
-            let known = |cursors: &[(ShardRef, Sequence)]| -> BTreeMap<ShardRef, Sequence> {
-                cursors.iter().filter(|(_, sequence)| *sequence > Sequence(0)).cloned().collect()
-            };
-            let ours: Vec<_> = ours.into_iter().map(|(shard, sequence)| (shard.clone(), sequence)).collect();
-            if known(&ours) != known(theirs) {
+            if ours != theirs {
                 self.problems.push(format!("the tables and the journal differ in {what}"));
             }
         }

@@ -27,7 +27,7 @@ fn follow(shards: &[&Shard]) -> Inboxes {
 /// The balances of a shard's clearing accounts and its cursors.
 async fn clearing(shard: &Shard) -> (BTreeMap<(Account, Currency), i64>, BTreeMap<ShardRef, Sequence>) {
     let (books, _) = shard.books().await.expect("it serves");
-    (books.system.into_iter().collect(), books.inbox.into_iter().collect())
+    (books.system.into_iter().collect(), books.inbox.into_iter().map(|(source, read)| (source, read.sequence)).collect())
 }
 
 /// Whether all that one sent the other has taken in, both ways.
@@ -180,7 +180,7 @@ async fn an_entry_that_cannot_be_taken_in_stops_its_inbox_and_nothing_else() {
     // A refund of a payment that the other shard never made.
     let payment = PaymentId::from(Position { shard: eu(1), epoch: Epoch(1), sequence: Sequence(77) });
     let credit = Credit { payment, payer: user(5), payee: user(4), money: money(40), reason: None };
-    let body = Body::Received { source: eu(1), sequence: Sequence(1), effect: Effect::RefundPaid(credit) };
+    let body = Body::Received { source: eu(1), at: Sequence(1).into(), effect: Effect::RefundPaid(credit) };
     let entry = Entry { at: support::START, request_id: None, body, postings: Default::default(), reference: String::new() };
     let (disk, poison) = poisoned(entry).await;
 

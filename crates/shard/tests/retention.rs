@@ -450,6 +450,51 @@ async fn what_the_tables_do_not_hold_yet_stays() {
     }
 }
 
+/// Tables that nothing fails for, and that are behind all the same: what they do not hold is nowhere but in its entries.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_the_tables_stays() {
+    let (time, disk) = (Time::new(), MemoryStore::new(&identity(&eu(0))));
+    let shard = open(&disk, 0, &time).await;
+    fill(&shard, &time).await;
+    let filled = (balance(&shard, 1).await, shard.status().head);
+    until("the tables follow", async || shard.status().projected == filled.1).await;
+    disk.hold_projections();
+    all(&shard, (0..20).map(|_| deposit(1, 1)).collect::<Vec<_>>()).await;
+    time.pass_seconds(3 * DAY_S);
+    all(&shard, [deposit(1, 1)]).await;
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert!(disk.projection_waits());
+    assert_eq!(shard.tail().kept_after(), filled.1, "all that the tables hold goes, and no more");
+    let disk = disk.crash();
+    disk.lose_tables();
+    shard.close().await;
+    let shard = open(&disk, 0, &time).await;
+    assert_eq!(balance(&shard, 1).await, filled.0 + 21);
+    proven(&shard).await;
+}
+
+/// The journal begins later, and the shard does not hear of it for a minute.
+#[tokio::test(start_paused = true)]
+async fn an_id_is_forgotten_before_the_entry_that_it_is_answered_from_also_where_nobody_hears_that_this_is_gone() {
+    let (time, disk) = (Time::new(), MemoryStore::new(&identity(&eu(0))));
+    let keeps_all = Options { retention: Retention::default(), outcome_retention: Duration::from_secs(30 * DAY_S), ..options() };
+    let shard = Disk::Memory(disk.clone()).try_open(&eu(0), keeps_all, &time).await.expect("it opens");
+    fill(&shard, &time).await;
+    let past = shard.status().head;
+    time.pass_seconds(3 * DAY_S);
+    shard.submit(ask(100, deposit(1, 5))).await.expect("it is accepted");
+    shard.close().await;
+    disk.fail_next(Operation::Prune, Fault::Ambiguous);
+    let shard = open(&disk, 0, &time).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(shard.store().journal.origin().await.expect("it is read").sequence, past);
+    assert_eq!(shard.tail().kept_after(), Sequence(0), "it has not heard of it");
+    let again = shard.submit(ask(5, deposit(2, 1))).await.expect("it is new");
+    assert!(!again.replayed);
+    assert!(shard.submit(ask(100, deposit(1, 5))).await.expect("it is answered").replayed);
+    proven(&shard).await;
+}
+
 /// A checkpoint reaches further than what goes at first; when more goes, it is from before this start.
 #[tokio::test(start_paused = true)]
 async fn a_damaged_checkpoint_is_replaced_before_anything_goes_that_it_stands_for() {

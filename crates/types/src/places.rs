@@ -1,6 +1,6 @@
 //! Places in the mesh (regions, zones, shards) and in its journals (positions), and instants.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, num::NonZeroU64, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -171,6 +171,48 @@ impl fmt::Display for Epoch {
 impl fmt::Display for Sequence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// Tells a journal's history up to a place from others that have the same numbers: eight bytes of the chain's hash there. Histories
+/// part by accident, not by design, so that is enough of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct HistoryMark(NonZeroU64);
+
+impl HistoryMark {
+    /// The mark of that number; `None` for 0, which marks nothing.
+    pub fn new(number: u64) -> Option<Self> {
+        NonZeroU64::new(number).map(Self)
+    }
+
+    /// Its number.
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// How far a journal was read, and of which history it was.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct Cursor {
+    /// The last entry that was read; 0 for none.
+    pub sequence: Sequence,
+    /// The mark of the history there; `None` where it was not noted.
+    pub mark: Option<HistoryMark>,
+}
+
+impl Cursor {
+    /// Moves on to another, if that is further.
+    pub fn advance(&mut self, to: Self) {
+        if to.sequence > self.sequence {
+            *self = to;
+        }
+    }
+}
+
+impl From<Sequence> for Cursor {
+    /// Without a mark.
+    fn from(sequence: Sequence) -> Self {
+        Self { sequence, mark: None }
     }
 }
 

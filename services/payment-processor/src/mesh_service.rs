@@ -108,7 +108,14 @@ async fn status(shard: &Shard) -> ShardStatus {
     let status = shard.status();
     // As projected: a look at the state waits for nobody. Where the tables cannot be read, `problem` is about to say so.
     let books = shard.store().tables.books().await.unwrap_or_default();
-    let inbox = books.inbox.iter().map(|(source, sequence)| cursor(source, *sequence)).collect();
+    let mut inbox: BTreeMap<ShardRef, Sequence> = books.inbox.iter().map(|(source, read)| (source.clone(), read.sequence)).collect();
+    let problems = shard.inbox_problems().borrow().clone();
+    inbox.extend(
+        problems.keys().filter(|source| !inbox.contains_key(*source)).map(|source| (source.clone(), Sequence(0))).collect::<Vec<_>>(),
+    );
+    let inbox = inbox
+        .iter()
+        .map(|(source, sequence)| InboxCursor { problem: problems.get(source).cloned().unwrap_or_default(), ..cursor(source, *sequence) });
     let problem = status.problem.or(status.degraded);
     let mut clearing = clearing_of(&books);
     let unacknowledged = shard.unacknowledged();
@@ -125,7 +132,7 @@ async fn status(shard: &Shard) -> ShardStatus {
         projected_sequence: status.projected.0,
         queued_commands: status.queued,
         clearing,
-        inbox,
+        inbox: inbox.collect(),
     }
 }
 
@@ -139,7 +146,7 @@ fn unopened(shard: &ShardRef, Refusal { kind, why }: Refusal) -> ShardStatus {
 }
 
 fn cursor(source: &ShardRef, sequence: Sequence) -> InboxCursor {
-    InboxCursor { source: Some(source.into()), sequence: sequence.0 }
+    InboxCursor { source: Some(source.into()), sequence: sequence.0, ..InboxCursor::default() }
 }
 
 fn clearing_of(books: &Records) -> Vec<Clearing> {
@@ -246,7 +253,7 @@ fn reported(shard: &ShardRef, report: Report) -> VerifyShardResponse {
         chain_hash: report.chain_hash.to_vec(),
         sums: sums.collect(),
         clearing: clearing(report.audit.system()),
-        inbox: report.audit.inbox().map(|(source, sequence)| cursor(source, sequence)).collect(),
+        inbox: report.audit.inbox().map(|(source, read)| cursor(source, read.sequence)).collect(),
         sent_by: sent_by.collect(),
         users: report.audit.users(),
         payments: report.audit.payments(),

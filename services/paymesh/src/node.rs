@@ -12,6 +12,7 @@ mod replicas;
 mod shards;
 
 use std::{
+    collections::BTreeMap,
     process::ExitCode,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -22,7 +23,7 @@ use paymesh_journal::{Holding, sqlite::Engine};
 use paymesh_mesh::{Limits, Mesh, Security};
 use paymesh_replication::{Census, Heard, Replicas, Replication};
 use paymesh_shard::{Clock, Copies, Options, Shards, Unopened};
-use paymesh_telemetry::{Health, Metrics};
+use paymesh_telemetry::{Component, Health, Metrics};
 use paymesh_topology::{DIRECTORY_ZONE, Topology};
 use paymesh_types::{ShardRef, Timestamp};
 use tokio::task::JoinSet;
@@ -146,7 +147,10 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, security: Security, dat
     let replicas = keeper.keep(paymesh_replication::plan(&topology, &args.region), &health, &mut tasks);
     let mut inboxes = shards.follow_each_other();
     follow_others(&shards, &replicas, &mut inboxes);
-    tasks.spawn(watch_inboxes(inboxes, health.clone()));
+    tasks.spawn(watch_inboxes(inboxes));
+    for (shard, _) in shards.iter() {
+        tasks.spawn(tell_inboxes(shards.clone(), shard.clone(), health.clone()));
+    }
 
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", ServingStatus::NotServing).await;
@@ -276,14 +280,30 @@ fn follow_others(shards: &Shards, replicas: &Replicas, inboxes: &mut JoinSet<(Sh
     }
 }
 
-/// An inbox that stops by itself is a shard that gets no money from another: it shows in the node's health.
-async fn watch_inboxes(mut inboxes: JoinSet<(ShardRef, ShardRef, String)>, health: Health) -> anyhow::Result<()> {
-    let mut stopped = Vec::new();
+/// An inbox that cannot go on ends, and says so to its shard.
+async fn watch_inboxes(mut inboxes: JoinSet<(ShardRef, ShardRef, String)>) -> anyhow::Result<()> {
     while let Some(ended) = inboxes.join_next().await {
-        let (from, to, why) = ended.context("an inbox died")?;
-        let component = health.component(format!("inbox {to} from {from}"));
-        component.unhealthy(why);
-        stopped.push(component);
+        ended.context("an inbox died")?;
+    }
+    std::future::pending().await
+}
+
+/// A shard that gets no money from another, or does not believe what that says, shows in the node's health.
+async fn tell_inboxes(shards: Shards, to: ShardRef, health: Health) -> anyhow::Result<()> {
+    let mut told: BTreeMap<ShardRef, Component> = BTreeMap::new();
+    if let Some(shard) = shards.opened(&to).await {
+        let mut problems = shard.inbox_problems();
+        loop {
+            let now = problems.borrow_and_update().clone();
+            told.iter().filter(|(from, _)| !now.contains_key(from)).for_each(|(_, component)| component.healthy());
+            for (from, why) in now {
+                told.entry(from).or_insert_with_key(|from| health.component(format!("inbox {to} from {from}"))).unhealthy(why);
+            }
+            // The shard, which has the sender, is one of the node's for as long as that runs.
+            if problems.changed().await.is_err() {
+                break;
+            }
+        }
     }
     std::future::pending().await
 }

@@ -38,6 +38,7 @@ struct Report {
     regions: Vec<RegionReport>,
     shards: Vec<ShardReport>,
     replicas: Vec<ReplicaReport>,
+    inboxes: Vec<InboxReport>,
     in_transit: Vec<InTransit>,
 }
 
@@ -63,6 +64,14 @@ struct ShardReport {
     head_sequence: Option<u64>,
     projected_sequence: Option<u64>,
     queued_commands: Option<u64>,
+}
+
+/// What is wrong with what a shard hears from another.
+#[derive(Serialize)]
+struct InboxReport {
+    shard: String,
+    from: String,
+    problem: String,
 }
 
 /// Money on one way between two shards, in minor units.
@@ -131,7 +140,7 @@ fn exit(report: &Report) -> Exit {
     }
     let serving = report.shards.iter().all(|shard| shard.state == state_name(ShardState::Serving));
     let stopped = report.replicas.iter().any(ReplicaReport::is_stopped);
-    if serving && !stopped { Exit::Good } else { Exit::Failed }
+    if serving && !stopped && report.inboxes.is_empty() { Exit::Good } else { Exit::Failed }
 }
 
 fn report(
@@ -169,12 +178,20 @@ fn report(
             shard: shard.to_string(),
         }
     });
+    let mut inboxes = Vec::new();
+    for (shard, status) in &states {
+        for inbox in status.inbox.iter().filter(|inbox| !inbox.problem.is_empty()) {
+            let from = place::shard(inbox.source.as_ref())?.to_string();
+            inboxes.push(InboxReport { shard: shard.to_string(), from, problem: inbox.problem.clone() });
+        }
+    }
     let heads = states.iter().map(|(shard, status)| (shard.clone(), status.head_sequence)).collect();
     Ok(Report {
         mesh: mesh.topology.mesh().to_owned(),
         regions: regions.collect(),
         replicas: replicas::report(&mesh.topology, copies, &heads)?,
         shards: shards.collect(),
+        inboxes,
         in_transit: in_transit(answers.values().flatten())?,
     })
 }
@@ -239,6 +256,12 @@ fn text(topology: &Topology, report: &Report) -> String {
         }
     }
     text.push_str(&replicas::text(&report.replicas));
+    if !report.inboxes.is_empty() {
+        text.push('\n');
+    }
+    for inbox in &report.inboxes {
+        text.push_str(&format!("  {} from {}: {}\n", inbox.shard, inbox.from, inbox.problem));
+    }
     if report.regions.iter().any(|region| region.up) {
         let partial = report.shards.iter().any(|shard| shard.state != "serving");
         text.push_str(&format!("\n{}", in_transit_text(topology, &report.in_transit, partial)));

@@ -149,15 +149,16 @@ impl Following {
         } else if checkpoint.is_some() {
             return Err(refused("a checkpoint, which is more than may be held here".to_owned()));
         }
-        match journal.witness().await? {
-            Some((last, hash)) if last == origin.sequence && hash == origin.hash => journal.vouch().await?,
-            Some((last, _)) if last <= origin.sequence => {
-                return Err(refused(format!(
-                    "it begins after entry {last}, to which a copy had come that was set aside: nothing shows that it is the same history"
-                )));
-            }
-            _ => {}
+        if let Some((last, hash)) = journal.witness().await?
+            && last <= origin.sequence
+            && (last, hash) != (origin.sequence, origin.hash)
+        {
+            return Err(refused(format!(
+                "it begins after entry {last}, to which a copy had come that was set aside: nothing shows that it is the same history"
+            )));
         }
+        // Where it begins with the end of the copy that was set aside, whoever opens it finds that, and notes that the one is shown to go on to
+        // the other. Noted before, and stopped in between, it would take any other history that its leader has by then.
         journal.jump(&origin).await?;
         Ok(origin)
     }

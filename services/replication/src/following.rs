@@ -463,7 +463,6 @@ impl Following {
             match replica.catch_up(decoded, Sequence(head_sequence)).await {
                 Ok(end) => {
                     stored = end.sequence;
-                    self.announce(replica);
                     if replica.witness().is_none() {
                         self.progress().known = Some(KnownEnd { sequence: end.sequence, hash: Some(end.hash) });
                     }
@@ -486,6 +485,7 @@ impl Following {
             }
         }
         replica.vouch_if_past().await;
+        self.announce(replica);
         if let Some((witness, _)) = replica.witness()
             && stored.0 >= head_sequence
             && witness > stored

@@ -47,7 +47,7 @@ fn canary(field: &FieldDescriptor, depth: usize) -> Value {
         Kind::Bool => Value::Bool(true),
         Kind::Enum(_) => Value::EnumNumber(CANARY_NUMBER as i32),
         Kind::Uint32 => Value::U32(CANARY_NUMBER),
-        Kind::Uint64 => Value::U64(CANARY_NUMBER.into()),
+        Kind::Uint64 | Kind::Fixed64 => Value::U64(CANARY_NUMBER.into()),
         Kind::Int32 => Value::I32(CANARY_NUMBER as i32),
         Kind::Int64 | Kind::Sint64 => Value::I64(CANARY_NUMBER.into()),
         Kind::Message(message) => Value::Message(filled(&message, depth + 1)),

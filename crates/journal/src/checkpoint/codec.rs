@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use paymesh_contract::events::v1 as pb;
 use paymesh_ledger::{Account, LineId, Records, Wallet};
-use paymesh_types::{Currency, Epoch, Invalid, RequestId, Sequence, ShardRef, Timestamp, UserId};
+use paymesh_types::{Currency, Cursor, Epoch, HistoryMark, Invalid, RequestId, Sequence, ShardRef, Timestamp, UserId};
 use prost::Message as _;
 
 use super::{CHUNK_BYTES_MAX, CHUNK_ROWS_MAX, CHUNKS_MAX, COMPRESSION_LEVEL, Manifest, kind, ordered};
@@ -35,12 +35,19 @@ impl From<&Manifest> for pb::Checkpoint {
             let (zone, shard) = parts(peer);
             Some(pb::SystemBalance { kind, zone, shard, currency: currency.numeric().into(), balance: *balance })
         });
-        let mut cursors: BTreeMap<ShardRef, (Option<u64>, Option<u64>)> = BTreeMap::new();
-        books.inbox.iter().for_each(|(peer, at)| cursors.entry(peer.clone()).or_default().0 = Some(at.0));
+        let mut cursors: BTreeMap<ShardRef, (Option<Cursor>, Option<u64>)> = BTreeMap::new();
+        books.inbox.iter().for_each(|(peer, at)| cursors.entry(peer.clone()).or_default().0 = Some(*at));
         books.delivered.iter().for_each(|(peer, at)| cursors.entry(peer.clone()).or_default().1 = Some(at.0));
-        let cursors = cursors.into_iter().map(|(peer, (taken_in_sequence, delivered_sequence))| {
+        let cursors = cursors.into_iter().map(|(peer, (taken_in, delivered_sequence))| {
             let (zone, shard) = parts(Some(&peer));
-            pb::PeerCursor { zone, shard, taken_in_sequence, delivered_sequence }
+            let taken_in_mark = codec::mark(taken_in.and_then(|taken_in| taken_in.mark));
+            pb::PeerCursor {
+                zone,
+                shard,
+                taken_in_sequence: taken_in.map(|taken_in| taken_in.sequence.0),
+                delivered_sequence,
+                taken_in_mark,
+            }
         });
         Self {
             zone: manifest.shard.zone.to_string(),
@@ -82,7 +89,8 @@ impl TryFrom<&pb::Checkpoint> for Manifest {
         }
         for each in &message.cursors {
             let peer = shard(&each.zone, each.shard)?;
-            books.inbox.extend(each.taken_in_sequence.map(|at| (peer.clone(), Sequence(at))));
+            let taken_in = each.taken_in_sequence.map(|at| Cursor { sequence: Sequence(at), mark: HistoryMark::new(each.taken_in_mark) });
+            books.inbox.extend(taken_in.map(|taken_in| (peer.clone(), taken_in)));
             books.delivered.extend(each.delivered_sequence.map(|at| (peer, Sequence(at))));
         }
         let hash = |bytes: &Vec<u8>| bytes.as_slice().try_into().map_err(|_| BadCheckpoint::Missing("a hash that is not 32 bytes"));

@@ -1,6 +1,6 @@
 //! The checks of journals that are not kept from their first entry.
 
-use paymesh_types::{Epoch, Sequence};
+use paymesh_types::{Cursor, Epoch, HistoryMark, Sequence};
 
 use super::{Engine, empty, open, shard, stream};
 use crate::{Chain, Error, Head, Journal, Origin, Segment, Store};
@@ -22,7 +22,8 @@ async fn filled<E: Engine>(engine: &E, seed: u64) -> (E::Place, Store, Vec<Segme
 fn at(segment: &Segment) -> Origin {
     let mut origin = Origin::beginning(&shard());
     origin.pass(segment, &[]);
-    let marks = crate::Marks { sent: Sequence(1), taken_in: Sequence(7) };
+    let taken_in = Cursor { sequence: Sequence(7), mark: HistoryMark::new(u64::MAX) };
+    let marks = crate::Marks { sent: Sequence(1), taken_in };
     origin.peers.insert(paymesh_types::ShardRef { index: 3, ..shard() }, marks);
     origin
 }

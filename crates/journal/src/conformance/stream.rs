@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use paymesh_ledger::{Body, Command, Context, CreatePayment, Credit, Decision, Message, Missing, Records, Request, State, decide};
-use paymesh_types::{Currency, Epoch, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId};
+use paymesh_types::{Currency, Cursor, Epoch, HistoryMark, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId};
 
 use super::shard;
 use crate::{Chain, Committed, Projection, Segment, SegmentBuilder, memory::Dice};
@@ -221,9 +221,9 @@ impl Stream {
             _ => {
                 let peer = usize::try_from(self.dice.below(2)).unwrap_or(0);
                 let up_to = Sequence(self.dice.below(self.committed.len() as u64 + 1));
-                let peer = &mut self.peers[peer];
-                peer.head += 1;
-                Command::Delivered { to: peer.shard.clone(), up_to, read_to: Sequence(peer.head) }
+                self.peers[peer].head += 1;
+                let read_to = self.cursor(peer);
+                Command::Delivered { to: self.peers[peer].shard.clone(), up_to, read_to }
             }
         }
     }
@@ -263,7 +263,6 @@ impl Stream {
     fn message(&mut self) -> Command {
         let index = usize::try_from(self.dice.below(2)).unwrap_or(0);
         self.peers[index].head += 1 + self.dice.below(3);
-        let sequence = Sequence(self.peers[index].head);
         let source = self.peers[index].shard.clone();
         let answer = !self.peers[index].unanswered.is_empty() && self.dice.happens(600);
         let message = if answer {
@@ -280,7 +279,7 @@ impl Stream {
                 // Taken in: its own journal says so, and this one hears of it as `Delivered`.
                 other => {
                     drop(other);
-                    return Command::Delivered { to: source, up_to: Sequence(self.committed.len() as u64), read_to: sequence };
+                    return Command::Delivered { to: source, up_to: Sequence(self.committed.len() as u64), read_to: self.cursor(index) };
                 }
             }
         } else if self.dice.happens(300)
@@ -289,7 +288,7 @@ impl Stream {
             Message::AskRefund(paid)
         } else {
             let credit = Credit {
-                payment: PaymentId::from(Position { shard: source.clone(), epoch: Epoch(1), sequence }),
+                payment: PaymentId::from(Position { shard: source.clone(), epoch: Epoch(1), sequence: Sequence(self.peers[index].head) }),
                 payer: user(1_000 + self.dice.below(USERS)),
                 payee: self.any_user(),
                 money: self.any_money(300),
@@ -298,7 +297,13 @@ impl Stream {
             self.peers[index].paid.push(credit.clone());
             Message::Pay(credit)
         };
-        Command::Receive { source, sequence, message }
+        Command::Receive { source, at: self.cursor(index), message }
+    }
+
+    /// The other journal's end. Most leaders note which history it is of.
+    fn cursor(&mut self, peer: usize) -> Cursor {
+        let mark = if self.dice.happens(900) { HistoryMark::new(self.dice.any()) } else { None };
+        Cursor { sequence: Sequence(self.peers[peer].head), mark }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use paymesh_ledger::{Account, LineId, Missing, Payment, Phase, Records, Wallet};
-use paymesh_types::{Country, Currency, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
+use paymesh_types::{Country, Currency, Cursor, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 
 use super::{Dice, Disk, Fault, Machine, Operation};
 use crate::{Error, LINES_WALKED_MAX, Line, PaymentRow, Projection, Row, Snapshot, Tables};
@@ -57,7 +57,7 @@ struct Rows {
     requests: BTreeMap<Sequence, (RequestId, Timestamp)>,
     request_ids: BTreeMap<RequestId, Sequence>,
     system: BTreeMap<(Account, Currency), i64>,
-    inbox: BTreeMap<ShardRef, Sequence>,
+    inbox: BTreeMap<ShardRef, Cursor>,
     delivered: BTreeMap<ShardRef, Sequence>,
 }
 
@@ -155,11 +155,12 @@ impl Rows {
             self.requests.insert(*sequence, (*id, *at));
         }
         self.system.extend(projection.system.iter().map(|(key, balance)| (key.clone(), *balance)));
-        for (cursors, moved) in [(&mut self.inbox, &projection.inbox), (&mut self.delivered, &projection.delivered)] {
-            for (shard, sequence) in moved {
-                let cursor = cursors.entry(shard.clone()).or_default();
-                *cursor = (*cursor).max(*sequence);
-            }
+        for (shard, cursor) in &projection.inbox {
+            self.inbox.entry(shard.clone()).or_default().advance(*cursor);
+        }
+        for (shard, sequence) in &projection.delivered {
+            let delivered = self.delivered.entry(shard.clone()).or_default();
+            *delivered = (*delivered).max(*sequence);
         }
     }
 
@@ -324,7 +325,7 @@ impl Tables for MemoryTables {
         let rows = &disk.tables.rows;
         Ok(Records {
             system: rows.system.iter().map(|(key, balance)| (key.clone(), *balance)).collect(),
-            inbox: rows.inbox.iter().map(|(shard, sequence)| (shard.clone(), *sequence)).collect(),
+            inbox: rows.inbox.iter().map(|(shard, cursor)| (shard.clone(), *cursor)).collect(),
             delivered: rows.delivered.iter().map(|(shard, sequence)| (shard.clone(), *sequence)).collect(),
             newest_request_ms: Some(rows.newest_request_ms),
             ..Records::default()

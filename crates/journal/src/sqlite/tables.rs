@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use paymesh_ledger::{Account, LineId, Missing, Records, Wallet};
-use paymesh_types::{Country, Currency, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
+use paymesh_types::{Country, Currency, Cursor, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use sqlx::{
     AssertSqlSafe, Connection as _, Sqlite, SqliteConnection, SqlitePool,
     query::Query,
@@ -123,9 +123,11 @@ async fn read_books(connection: &mut SqliteConnection) -> Result<Records, Bad> {
     for row in sqlx::query("SELECT kind, zone, shard, currency, balance FROM system_accounts").fetch_all(&mut *connection).await? {
         records.system.push(rows::system(&row)?);
     }
-    for row in sqlx::query("SELECT kind, zone, shard, sequence FROM peers").fetch_all(&mut *connection).await? {
-        let (kind, shard, sequence) = rows::peer(&row)?;
-        if kind == rows::INBOX { &mut records.inbox } else { &mut records.delivered }.push((shard, sequence));
+    for row in sqlx::query("SELECT kind, zone, shard, sequence, mark FROM peers").fetch_all(&mut *connection).await? {
+        match rows::peer(&row)? {
+            (rows::INBOX, shard, cursor) => records.inbox.push((shard, cursor)),
+            (_, shard, cursor) => records.delivered.push((shard, cursor.sequence)),
+        }
     }
     for row in sqlx::query("SELECT newest_request_ms FROM cursor").fetch_all(&mut *connection).await? {
         records.newest_request_ms = Some(rows::number(&row, "newest_request_ms")?.0);
@@ -280,18 +282,24 @@ async fn write_history(connection: &mut SqliteConnection, projection: &Projectio
 
 async fn write_cursors(connection: &mut SqliteConnection, projection: &Projection) -> Result<(), sqlx::Error> {
     let system: Vec<_> = projection.system.iter().collect();
-    let of = |kind: i64, cursors: &rustc_hash::FxHashMap<ShardRef, Sequence>| -> Vec<(i64, ShardRef, Sequence)> {
-        cursors.iter().map(|(shard, sequence)| (kind, shard.clone(), *sequence)).collect()
-    };
-    let mut peers = of(rows::INBOX, &projection.inbox);
-    peers.extend(of(rows::DELIVERED, &projection.delivered));
-    write_books(connection, &system, &peers).await
+    let inbox = projection.inbox.iter().map(|(shard, cursor)| (shard, *cursor));
+    let delivered = projection.delivered.iter().map(|(shard, sequence)| (shard, *sequence));
+    write_books(connection, &system, &peers(inbox, delivered)).await
+}
+
+/// Rows of `peers`.
+fn peers<'a>(
+    inbox: impl Iterator<Item = (&'a ShardRef, Cursor)>,
+    delivered: impl Iterator<Item = (&'a ShardRef, Sequence)>,
+) -> Vec<(i64, ShardRef, Cursor)> {
+    let inbox = inbox.map(|(shard, cursor)| (rows::INBOX, shard.clone(), cursor));
+    inbox.chain(delivered.map(|(shard, sequence)| (rows::DELIVERED, shard.clone(), sequence.into()))).collect()
 }
 
 async fn write_books(
     connection: &mut SqliteConnection,
     system: &[(&(Account, Currency), &i64)],
-    peers: &[(i64, ShardRef, Sequence)],
+    peers: &[(i64, ShardRef, Cursor)],
 ) -> Result<(), sqlx::Error> {
     insert(
         connection,
@@ -317,12 +325,18 @@ async fn write_books(
     .await?;
     insert(
         connection,
-        "INSERT INTO peers (kind, zone, shard, sequence)",
-        4,
-        " ON CONFLICT (kind, zone, shard) DO UPDATE SET sequence = max(sequence, excluded.sequence)",
+        "INSERT INTO peers (kind, zone, shard, sequence, mark)",
+        5,
+        " ON CONFLICT (kind, zone, shard) DO UPDATE SET sequence = excluded.sequence, mark = excluded.mark
+          WHERE excluded.sequence > sequence",
         peers,
-        |query, (kind, shard, sequence)| {
-            query.bind(*kind).bind(shard.zone.as_str().to_owned()).bind(i64::from(shard.index)).bind(stored(sequence.0))
+        |query, (kind, shard, cursor)| {
+            query
+                .bind(*kind)
+                .bind(shard.zone.as_str().to_owned())
+                .bind(i64::from(shard.index))
+                .bind(stored(cursor.sequence.0))
+                .bind(cursor.mark.map(|mark| mark.get().cast_signed()))
         },
     )
     .await

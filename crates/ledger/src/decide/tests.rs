@@ -19,7 +19,7 @@ fn an_acknowledgement_from_the_future_is_refused() {
     let state = State::new(shard(0));
     let context = Context { now: Timestamp(1), epoch: Epoch(1), next: Sequence(9) };
     let noted = |up_to| {
-        let command = Command::Delivered { to: shard(1), up_to: Sequence(up_to), read_to: Sequence(3) };
+        let command = Command::Delivered { to: shard(1), up_to: Sequence(up_to), read_to: Sequence(3).into() };
         decide(&state, context, &Request { id: None, command })
     };
     assert!(matches!(noted(8), Ok(Decision::New(_))));
@@ -67,7 +67,7 @@ fn a_full_clearing_account_stops_who_sends_and_never_who_receives() {
         money: money(AMOUNT_MINOR_MAX),
         reason: None,
     };
-    let receive = Command::Receive { source: shard(1), sequence: Sequence(5), message: Message::Pay(credit) };
+    let receive = Command::Receive { source: shard(1), at: Sequence(5).into(), message: Message::Pay(credit) };
     match decide(&full, context, &Request { id: None, command: receive }) {
         Ok(Decision::New(entry)) => assert!(matches!(entry.body, Body::Received { effect: Effect::Bounced(_), .. }), "{entry:?}"),
         other => panic!("it came to {other:?}"),

@@ -7,7 +7,7 @@ use paymesh_ledger::{
     Account, Audit, Body, Command, Context, Decision, Entry, LineId, Message, Missing, Phase, Records, Rejection, Request, State, Wallet,
     decide,
 };
-use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Epoch, Position, Sequence, ShardRef, Timestamp, UserId};
+use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Cursor, Epoch, HistoryMark, Position, Sequence, ShardRef, Timestamp, UserId};
 
 /// One shard: what its leader has in memory, and its journal.
 #[derive(Debug)]
@@ -79,15 +79,16 @@ impl Network {
         });
         let read_to = next.as_ref().map_or(source.journal.len() as u64, |(sequence, _)| sequence.0 - 1);
         let taken_in = source.journal[..read_to as usize].iter().rev().find_map(|(_, entry)| match &entry.body {
-            Body::Received { source, sequence, .. } if source == reader.state.shard() => Some(*sequence),
+            Body::Received { source, at, .. } if source == reader.state.shard() => Some(at.sequence),
             _ => None,
         });
         let source = source.state.shard().clone();
+        let marked = |at: u64| Cursor { sequence: Sequence(at), mark: HistoryMark::new(at) };
         match taken_in {
             Some(up_to) if up_to > reader.state.delivered(&source) => {
-                Some(Command::Delivered { to: source, up_to, read_to: Sequence(read_to) })
+                Some(Command::Delivered { to: source, up_to, read_to: marked(read_to) })
             }
-            _ => next.map(|(sequence, message)| Command::Receive { source, sequence, message }),
+            _ => next.map(|(sequence, message)| Command::Receive { source, at: marked(sequence.0), message }),
         }
     }
 
@@ -191,7 +192,7 @@ impl Network {
             }
             let system: Vec<_> = audit.system().map(|(account, currency, balance)| ((account.clone(), currency), balance)).collect();
             assert_eq!(system, records.system);
-            let inbox: Vec<_> = audit.inbox().map(|(shard, sequence)| (shard.clone(), sequence)).collect();
+            let inbox: Vec<_> = audit.inbox().map(|(shard, cursor)| (shard.clone(), cursor)).collect();
             assert_eq!(inbox, records.inbox);
             for (currency, sums) in audit.sums() {
                 let mine = records.wallets.iter().filter(|((_, of), _)| *of == currency).map(|(_, wallet)| wallet);

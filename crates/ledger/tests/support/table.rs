@@ -98,7 +98,7 @@ impl Play {
             }
             ["note", from, to, up_to, read_to] => {
                 let source = self.network.shards[number::<usize>(from)].state.shard().clone();
-                let command = Command::Delivered { to: source, up_to: Sequence(number(up_to)), read_to: Sequence(number(read_to)) };
+                let command = Command::Delivered { to: source, up_to: Sequence(number(up_to)), read_to: Sequence(number(read_to)).into() };
                 self.submit(number(to), Request { id: None, command })
             }
             ["sent", from, to, code] => {
@@ -212,7 +212,7 @@ impl Play {
             _ => panic!("no such message: {kind}"),
         };
         let source = self.network.shards[from].state.shard().clone();
-        Command::Receive { sequence: self.network.shards[to].state.inbox(&source).next(), source, message }
+        Command::Receive { at: self.network.shards[to].state.inbox(&source).next().into(), source, message }
     }
 
     fn account(&mut self, user: &str, currency: Currency) -> String {

@@ -48,7 +48,7 @@ async fn the_books_of_a_shard_are_proved() {
     node.users(&[(3, 1_000), (6, 0), (4, 0)]).await;
     let payment = node.payments().create_payment(pay(3, 4, 400)).await.expect("a payment").into_inner().payment.expect("a payment");
     node.until(&payment.payment_id, PaymentStatus::Completed).await;
-    let sent_by = vec![InboxCursor { source: shard(1), sequence: 1_000 }];
+    let sent_by = vec![InboxCursor { source: shard(1), sequence: 1_000, ..InboxCursor::default() }];
     let mut stream = node.operations().verify_shard(VerifyShardRequest { shard: shard(0), sent_by }).await.expect("a stream").into_inner();
     let mut last = None;
     while let Some(step) = stream.message().await.expect("a step") {

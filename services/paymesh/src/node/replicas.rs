@@ -95,8 +95,8 @@ impl Keeper {
             component.healthy();
             let why = match following.run(replica.clone(), &self.mesh).await {
                 // Who has taken money from one history must not go on with another. A copy that nobody takes money from is
-                // made anew.
-                Ended::Diverged(why) if !self.takes_money_from(following.followed()) => why,
+                // made anew, and so is one that nobody was given yet: what the next is measured by is kept.
+                Ended::Diverged(why) if !self.takes_money_from(following.followed()) || replica.witness().is_some() => why,
                 Ended::Outrun(why) => {
                     following.withdraw(Remaking::Bootstrapping(0, 0), String::new());
                     tracing::info!(shard = %following.followed().shard, %why, "a replica is older than what its leader keeps");

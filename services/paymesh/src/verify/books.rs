@@ -20,7 +20,7 @@ pub(crate) fn cursors_on(sender: &ShardRef, first: &Reports) -> anyhow::Result<V
     for (receiver, report) in first {
         for cursor in &report.inbox {
             if place::shard(cursor.source.as_ref())? == *sender {
-                cursors.push(InboxCursor { source: Some(receiver.into()), sequence: cursor.sequence });
+                cursors.push(InboxCursor { source: Some(receiver.into()), sequence: cursor.sequence, ..InboxCursor::default() });
             }
         }
     }
@@ -159,7 +159,10 @@ mod tests {
                 ..CurrencySum::default()
             }],
             clearing: lines.iter().map(|(peer, sent, received)| clearing(peer, *sent, *received)).collect(),
-            inbox: lines.iter().map(|(peer, ..)| InboxCursor { source: Some((&shard(peer)).into()), sequence: 5 }).collect(),
+            inbox: lines
+                .iter()
+                .map(|(peer, ..)| InboxCursor { source: Some((&shard(peer)).into()), sequence: 5, ..InboxCursor::default() })
+                .collect(),
             sent_by: sent_by.iter().map(|(peer, sent)| clearing(peer, *sent, 0)).collect(),
             ..ShardReport::default()
         };
@@ -181,7 +184,7 @@ mod tests {
         assert_eq!(findings.in_transit.len(), 1);
         assert_eq!(findings.in_transit[0].in_transit_minor_units, Some(150));
         let cursors = cursors_on(&shard("eu/0"), &first).expect("valid reports");
-        assert_eq!(cursors, [InboxCursor { source: Some((&shard("eu/1")).into()), sequence: 5 }]);
+        assert_eq!(cursors, [InboxCursor { source: Some((&shard("eu/1")).into()), sequence: 5, ..InboxCursor::default() }]);
     }
 
     #[test]

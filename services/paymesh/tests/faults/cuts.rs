@@ -147,6 +147,7 @@ fn cursors_on(sender: &Name, first: &Reports) -> Vec<InboxCursor> {
         .map(|((zone, shard), cursor)| InboxCursor {
             source: Some(ShardRef { zone: zone.clone(), shard: *shard }),
             sequence: cursor.sequence,
+            ..InboxCursor::default()
         })
         .collect()
 }

@@ -142,7 +142,7 @@ async fn a_follower_across_the_border_gets_no_checkpoint() {
     for segment in &segments {
         origin.pass(segment, &segment.entries(opened.reference()).expect("they decode"));
     }
-    origin.peers.insert(shard("eu", 3), paymesh_journal::Marks { sent: Sequence(1), taken_in: Sequence(5) });
+    origin.peers.insert(shard("eu", 3), paymesh_journal::Marks { sent: Sequence(1), taken_in: Sequence(5).into() });
     let snapshot = opened.store().tables.snapshot().await.expect("a snapshot");
     let ending = segments.last().expect("there is one");
     paymesh_journal::checkpoint::make(opened.reference(), snapshot, ending, &opened.store().checkpoints).await.expect("it is made");
@@ -159,7 +159,7 @@ async fn a_follower_across_the_border_gets_no_checkpoint() {
 }
 
 /// Has a leader's journal begin after all that is in it, as retention would once it has taken effect, with a checkpoint beside it.
-async fn let_go(opened: &Shard) -> Origin {
+pub(crate) async fn let_go(opened: &Shard) -> Origin {
     opened.books().await.expect("it serves");
     let segments = opened.tail().segments(Sequence(1), usize::MAX).await.expect("they are read");
     let mut origin = Origin::beginning(opened.reference());

@@ -4,3 +4,4 @@ mod beginning;
 mod following;
 mod liars;
 mod support;
+mod witness;

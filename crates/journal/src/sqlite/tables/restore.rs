@@ -1,10 +1,10 @@
 //! Tables made from a checkpoint: all rows go, those of the checkpoint come, and in the end the cursor moves from 0.
 
 use paymesh_ledger::{Account, Records};
-use paymesh_types::{Currency, Sequence, ShardRef};
+use paymesh_types::{Currency, Sequence};
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
-use super::{bind_line, bind_payment, insert, rows, write_books};
+use super::{bind_line, bind_payment, insert, peers, write_books};
 use crate::{
     Row,
     sqlite::{File, stored},
@@ -63,11 +63,8 @@ pub(super) async fn finish(file: &File, sequence: Sequence, books: &Records) -> 
             return Ok(false);
         }
         let system: Vec<(&(Account, Currency), &i64)> = books.system.iter().map(|(key, balance)| (key, balance)).collect();
-        let of = |kind: i64, cursors: &[(ShardRef, Sequence)]| -> Vec<(i64, ShardRef, Sequence)> {
-            cursors.iter().map(|(shard, sequence)| (kind, shard.clone(), *sequence)).collect()
-        };
-        let mut peers = of(rows::INBOX, &books.inbox);
-        peers.extend(of(rows::DELIVERED, &books.delivered));
+        let inbox = books.inbox.iter().map(|(shard, cursor)| (shard, *cursor));
+        let peers = peers(inbox, books.delivered.iter().map(|(shard, sequence)| (shard, *sequence)));
         write_books(&mut transaction, &system, &peers).await?;
         transaction.commit().await.map(|()| true)
     };

@@ -1,7 +1,7 @@
 //! Rows as records. What no projector writes is reported, not guessed at.
 
 use paymesh_ledger::{Account, LineId, Payment, Phase, Reason, Wallet};
-use paymesh_types::{Country, Currency, Epoch, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
+use paymesh_types::{Country, Currency, Cursor, Epoch, HistoryMark, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::super::File;
@@ -161,8 +161,11 @@ pub(super) fn number(row: &SqliteRow, column: &str) -> Result<Sequence, Bad> {
     Ok(sequence(row.try_get(column)?))
 }
 
-pub(super) fn peer(row: &SqliteRow) -> Result<(i64, ShardRef, Sequence), Bad> {
-    Ok((row.try_get("kind")?, shard(row.try_get("zone")?, row.try_get("shard")?)?, sequence(row.try_get("sequence")?)))
+pub(super) fn peer(row: &SqliteRow) -> Result<(i64, ShardRef, Cursor), Bad> {
+    let mark: Option<i64> = row.try_get("mark")?;
+    let cursor =
+        Cursor { sequence: sequence(row.try_get("sequence")?), mark: mark.and_then(|mark| HistoryMark::new(mark.cast_unsigned())) };
+    Ok((row.try_get("kind")?, shard(row.try_get("zone")?, row.try_get("shard")?)?, cursor))
 }
 
 const PHASES: [Phase; 6] = [Phase::Authorized, Phase::Captured, Phase::Returned, Phase::Declined, Phase::Voided, Phase::Expired];

@@ -16,6 +16,7 @@ use paymesh_journal::{Chain, Segment, SegmentBuilder};
 use paymesh_ledger::{Body, Entry};
 use paymesh_mesh::{Limits, Security};
 use paymesh_types::{Currency, Epoch, Sequence, ShardRef, Timestamp, UserId};
+use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tonic::{Code, Request, Response, Status, Streaming, service::Routes};
 
@@ -76,7 +77,11 @@ fn history(bodies: impl IntoIterator<Item = Body>) -> Vec<Arc<Segment>> {
 }
 
 fn opened_account() -> Body {
-    Body::AccountOpened { user: UserId::try_from(1).unwrap(), currency: Currency::from_code("EUR").unwrap() }
+    account_of(1)
+}
+
+fn account_of(user: u64) -> Body {
+    Body::AccountOpened { user: UserId::try_from(user).unwrap(), currency: Currency::from_code("EUR").unwrap() }
 }
 
 /// Has the region a copy with these segments.
@@ -172,7 +177,7 @@ async fn a_replica_that_has_diverged_is_set_aside_however_often_that_takes() {
 async fn a_replica_with_what_its_leader_wrote_and_nobody_here_can_read_is_not_set_aside() {
     let directory = tempfile::tempdir().unwrap();
     let (keeper, following) = (keeper(&topology(1), directory.path()), following());
-    let strange = Body::Delivered { to: shard(1), up_to: Sequence(u64::MAX), read_to: Sequence(1) };
+    let strange = Body::Delivered { to: shard(1), up_to: Sequence(u64::MAX), read_to: Sequence(1).into() };
     fill(&keeper, &history([opened_account(), strange])).await;
     let health = Health::new("us_west");
     let component = health.component("replica");
@@ -180,6 +185,39 @@ async fn a_replica_with_what_its_leader_wrote_and_nobody_here_can_read_is_not_se
     let why = health.report().checks["replica"].error.clone().unwrap_or_default();
     assert!(opened.is_none() && why.contains("cannot read"), "{opened:?} {why}");
     assert_eq!(keeper.storage.set_aside_count(&shard(0)).await.unwrap(), 0);
+}
+
+/// Nothing was taken from the second one, which nobody was given.
+#[tokio::test]
+async fn a_replica_that_is_damaged_again_must_still_come_through_the_end_of_the_one_that_money_was_taken_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let keeper = Keeper { takes_money: true, ..keeper(&topology(1), directory.path()) };
+    let (ours, theirs) = (history((1..=4).map(account_of)), history((11..=14).map(account_of)));
+    let health = Health::new("us_west");
+    let component = health.component("replica");
+    let damaged = async |segments: &[Arc<Segment>]| {
+        fill(&keeper, segments).await;
+        let options = SqliteConnectOptions::new().filename(directory.path().join("journal.sqlite"));
+        let mut file = SqliteConnection::connect_with(&options).await.unwrap();
+        let damage = "UPDATE segments SET payload = zeroblob(length(payload)) WHERE first = 1
+                      AND slot = (SELECT slot FROM shards WHERE set_aside_at IS NULL)";
+        assert_eq!(sqlx::query(damage).execute(&mut file).await.unwrap().rows_affected(), 1);
+        keeper.opened(&following(), &component).await.unwrap()
+    };
+    let witness = Some((Sequence(3), ours[2].hash));
+    for (round, segments) in [(1, &ours[..3]), (2, &ours[..2]), (3, &theirs[..1])] {
+        let replica = damaged(segments).await;
+        assert_eq!((replica.end().await.sequence, replica.witness()), (Sequence(0), witness), "round {round}");
+        assert_eq!(keeper.storage.set_aside_count(&shard(0)).await.unwrap(), round);
+        replica.close().await;
+    }
+    let replica = keeper.opened(&following(), &component).await.unwrap();
+    let whole = |segments: &[Arc<Segment>]| segments.iter().map(|segment| segment.as_ref().clone()).collect::<Vec<_>>();
+    let refused = replica.add(whole(&theirs)).await.unwrap_err();
+    assert!(refused.to_string().contains("another history than the copy that was set aside"), "{refused}");
+    replica.add(whole(&ours)).await.unwrap();
+    assert_eq!(replica.witness(), None);
+    replica.close().await;
 }
 
 /// Time does not make two histories one, and an operator may restart a node.

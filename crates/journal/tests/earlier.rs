@@ -1,0 +1,50 @@
+//! Storage of the version before: it is read, and goes on.
+
+use paymesh_journal::{
+    Projection,
+    conformance::{identity, shard, stream::Stream},
+    sqlite,
+};
+use paymesh_ledger::{Body, Entry};
+use paymesh_types::{Cursor, Epoch, HistoryMark, Position, Sequence, ShardRef, Timestamp};
+use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
+
+/// Cursors had no marks.
+#[tokio::test]
+async fn tables_without_marks_keep_their_cursors_and_note_marks_from_then_on() {
+    let directory = tempfile::tempdir().expect("a folder");
+    let mut stream = Stream::with(3, 400);
+    let segments = stream.segments();
+    let entries: Vec<_> = segments.iter().flat_map(|segment| segment.entries(&shard()).expect("they decode")).collect();
+    let store = sqlite::open(directory.path(), &identity()).await.expect("it opens");
+    store.tables.project(&Projection::of(&entries)).await.expect("they are projected");
+    let before = store.tables.books().await.expect("they are read").inbox;
+    assert!(before.iter().any(|(_, cursor)| cursor.mark.is_some()), "{before:?}");
+    store.tables.close().await;
+    let tables = std::fs::read_dir(directory.path()).expect("it is read").map(|file| file.expect("it is read").path());
+    let tables: Vec<_> = tables.filter(|path| path.to_string_lossy().ends_with(".tables.sqlite")).collect();
+    let mut file = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&tables[0])).await.expect("it opens");
+    for back in ["ALTER TABLE peers DROP COLUMN mark", "DELETE FROM _sqlx_migrations WHERE version = 2"] {
+        sqlx::query(back).execute(&mut file).await.expect("it is as it was");
+    }
+    file.close().await.expect("it closes");
+
+    let store = sqlite::open(directory.path(), &identity()).await.expect("it opens");
+    let sorted = |mut inbox: Vec<(ShardRef, Cursor)>| {
+        inbox.sort_unstable();
+        inbox
+    };
+    let unmarked = |(shard, cursor): &(ShardRef, Cursor)| (shard.clone(), Cursor::from(cursor.sequence));
+    let found = sorted(store.tables.books().await.expect("they are read").inbox);
+    assert_eq!(found, sorted(before.iter().map(unmarked).collect()));
+    let last = entries.last().expect("there are some").0.sequence;
+    let (peer, cursor) = found[0].clone();
+    let read_to = Cursor { sequence: cursor.sequence.next(), mark: HistoryMark::new(u64::MAX) };
+    let body = Body::Delivered { to: peer.clone(), up_to: Sequence(1), read_to };
+    let entry = Entry { at: Timestamp(u64::MAX >> 2), request_id: None, body, postings: Default::default(), reference: String::new() };
+    let position = Position { shard: shard(), epoch: Epoch(9), sequence: last.next() };
+    store.tables.project(&Projection::of(&[(position, entry.into())])).await.expect("it is projected");
+    let now = store.tables.books().await.expect("they are read").inbox;
+    assert_eq!(now.iter().find(|(each, _)| *each == peer).map(|(_, cursor)| *cursor), Some(read_to));
+    store.tables.close().await;
+}
