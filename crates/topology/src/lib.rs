@@ -27,6 +27,8 @@
 
 mod check;
 mod endpoint;
+mod limits;
+mod network;
 mod problem;
 mod read;
 mod region;
@@ -34,6 +36,8 @@ mod topology;
 mod tree;
 
 pub use endpoint::{Endpoint, InvalidEndpoint};
+pub use limits::Limits;
+pub use network::{InvalidNetwork, Network};
 pub use problem::{Errors, Problem};
 pub use region::{Compliance, Database, Region, Service};
 pub use topology::{DIRECTORY_SHARDS, DIRECTORY_ZONE, JournalRetention, Topology, Zone};
