@@ -29,7 +29,7 @@ use crate::{
     layers::{
         Answering,
         deadline::{Deadline, Stop},
-        metrics::{CALL_SECONDS, CALLS},
+        metrics::{CALL_ERRORS, CALL_SECONDS, CALLS},
         shed::SHED,
     },
     methods,
@@ -76,7 +76,7 @@ impl Mesh {
         }
         let others = topology.regions().filter(|other| other.name != region);
         let peers = others
-            .map(|other| Ok((other.name.clone(), Peer::new(other, topology.led_by(&other.name).len(), &security)?)))
+            .map(|other| Ok((other.name.clone(), Peer::new(other, topology.led_by(&other.name).len(), topology.limits(), &security)?)))
             .collect::<Result<_, Error>>()?;
         let inner = Arc::new_cyclic(|mesh: &Weak<Inner>| Inner {
             directory: Directory::new(Arc::clone(&topology), Arc::new(OverMesh { mesh: mesh.clone() })),
@@ -140,7 +140,7 @@ impl Mesh {
 
     /// The whole stack around these services, for a listener of one's own.
     pub fn edge(&self, services: Routes, limits: Limits) -> Edge {
-        Edge::new(self.clone(), services.prepare(), limits)
+        Edge::new(self.clone(), services.prepare(), &limits)
     }
 
     /// Lets calls and look-ups be answered from this node's copies of other regions' shards. Once: later copies are not taken.
@@ -167,7 +167,7 @@ impl Mesh {
     ) -> Result<(), Error> {
         self.attach(services.clone());
         let served = tokio::select! {
-            served = edge::serve(self, self.edge(services, limits), listener, limits, shutdown) => served,
+            served = edge::serve(self, self.edge(services, limits.clone()), listener, limits, shutdown) => served,
             never = self.watch_peers() => match never {},
         };
         self.detach();
@@ -299,13 +299,19 @@ impl ZoneSource for OverMesh {
 /// Says in `/metrics` what this crate counts. To be called once the recorder is installed.
 pub fn describe_metrics() {
     metrics::describe_counter!(CALLS, "Calls that ended, by method, sender and gRPC code");
+    metrics::describe_counter!(CALL_ERRORS, "Calls that ended with an error, by its reason: each bound that refuses calls has its own");
     metrics::describe_histogram!(CALL_SECONDS, metrics::Unit::Seconds, "From a call's headers to the last byte of its answer");
     metrics::describe_gauge!(
         peer::UP,
         "1 while something comes from another region's node, 0 from when nothing has for three seconds: calls to it are refused then"
     );
     metrics::describe_counter!(SHED, "Calls refused because too many were in progress");
-    metrics::describe_counter!(incoming::REFUSED, "Connections that were closed or not accepted, by why: limit, preface, accept, tls");
+    metrics::describe_counter!(
+        incoming::REFUSED,
+        "Connections that were closed or not accepted, by why. Not accepted: limit, address, accept. Not begun: preface, tls. Without calls: \
+         idle. Not whole in time: slow_headers, slow_frame. Too many of: resets, errors, pings, settings, priorities, windows, \
+         empty_data, data, headers, continuations, control. Not HTTP/2: protocol"
+    );
     metrics::describe_counter!(
         directory::MISSES,
         "Users whose zone was not in memory: it is looked up in a copy of the directory, or asked for"

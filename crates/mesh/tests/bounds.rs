@@ -42,7 +42,7 @@ async fn two_nodes(limits: Limits) -> [Node; 2] {
 
 #[tokio::test]
 async fn calls_of_headers_alone_end_soon_and_make_room() {
-    let limits = Limits { calls_max: 4, first_message_wait: Duration::from_millis(500), ..Limits::default() };
+    let limits = Limits { calls_max: 4, arrival_wait: Duration::from_millis(500), ..Limits::default() };
     let [us_node, _eu_node] = two_nodes(limits).await;
     let client = us_node.client().await;
     let stalled: Vec<_> = (0..4)

@@ -162,7 +162,8 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, security: Security, dat
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha);
 
-    let limits = limits();
+    let limits = limits(&topology);
+    let connections_max = limits.connections_max;
     let leaving = {
         let (health, reporter) = (health.clone(), reporter.clone());
         async move {
@@ -171,7 +172,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, security: Security, dat
             let why = tokio::select! {
                 why = &mut wanted => why,
                 () = settled => {
-                    tracing::info!(region = %region.name, grpc = %region.grpc, http = %region.http, connections_max = limits.connections_max, "serving");
+                    tracing::info!(region = %region.name, grpc = %region.grpc, http = %region.http, connections_max, "serving");
                     node.healthy();
                     reporter.set_service_status("", serving(health.report().ready)).await;
                     wanted.await
@@ -213,10 +214,10 @@ fn ask_followers(mesh: &Mesh, tasks: &mut JoinSet<anyhow::Result<()>>) -> Heard 
 }
 
 /// The listener's bounds. At least half of the files that the process may open are left to its journals and its health.
-fn limits() -> Limits {
-    let default = Limits::default();
-    let connections_max = machine::open_files_max().map_or(default.connections_max, |files| default.connections_max.min(files / 2));
-    Limits { connections_max, ..default }
+fn limits(topology: &Topology) -> Limits {
+    let limits = Limits::from(topology.limits());
+    let connections_max = machine::open_files_max().map_or(limits.connections_max, |files| limits.connections_max.min(files / 2));
+    Limits { connections_max, ..limits }
 }
 
 /// The replicas that can be read: the whole ones.
