@@ -2,9 +2,9 @@
 //!
 //! What makes a node work is meant to be calls, which have bounds of their own. Everything else that HTTP/2 lets the other end do for
 //! nothing is bounded here, because h2 does not: pings and settings that each ask for an answer, priorities, windows that grow by one
-//! byte, empty pieces of data, calls that are broken off as soon as they are made (CVE-2023-44487), and frames and blocks of headers that
-//! never end. What h2 does bound (CVE-2023-26964, CVE-2024-27316, CVE-2025-8671) it closes by itself, and says why in its GOAWAY, which is read here to be
-//! counted.
+//! byte, calls that are broken off as soon as they are taken (CVE-2023-44487), and frames and blocks of headers that never end. What h2
+//! bounds, such as calls that are broken off before they are taken, CONTINUATION without end (CVE-2024-27316), broken rules (CVE-2025-8671)
+//! and empty data, it closes by itself, and says why in its GOAWAY, which is read here to be counted.
 //!
 //! A node's connection may break off as many calls as its callers do, so it is not held to the bounds of one caller.
 
@@ -78,7 +78,8 @@ impl Conduct {
                     *in_headers = !head.ends_headers();
                     return;
                 }
-                http2::DATA if head.length > 0 || head.ends_stream() => return,
+                // h2 bounds those that are empty or nearly so, and calls have bounds of their own.
+                http2::DATA => return,
                 http2::RST_STREAM => (&mut *resets, 1, "resets"),
                 kind => (&mut *control, cost(kind), name(kind)),
             };
@@ -140,7 +141,6 @@ fn name(kind: u8) -> &'static str {
         http2::SETTINGS => "settings",
         http2::PRIORITY => "priorities",
         http2::WINDOW_UPDATE => "windows",
-        http2::DATA => "empty_data",
         _ => "control",
     }
 }
@@ -221,7 +221,6 @@ mod tests {
             (http2::SETTINGS, &[], "settings", 10),
             (http2::PRIORITY, &[0; 5], "priorities", 1),
             (http2::WINDOW_UPDATE, &[0; 4], "windows", 1),
-            (http2::DATA, &[], "empty_data", 1),
             (77, &[], "control", 1),
         ] {
             let (mut conduct, frame) = (conduct(), frame(kind, 0, payload));
@@ -264,7 +263,9 @@ mod tests {
     async fn calls_and_what_they_bring_cost_nothing() {
         let mut conduct = conduct();
         for _ in 0..10_000 {
-            for frame in [frame(http2::HEADERS, 0x4, b"x"), frame(http2::DATA, 0, b"x"), frame(http2::DATA, 1, b"")] {
+            for frame in
+                [frame(http2::HEADERS, 0x4, b"x"), frame(http2::DATA, 0, b"x"), frame(http2::DATA, 1, b""), frame(http2::DATA, 0, b"")]
+            {
                 assert_eq!(conduct.came(&frame, false), Ok(()));
             }
         }

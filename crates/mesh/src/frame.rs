@@ -28,13 +28,15 @@ pub fn first_message(bytes: &[u8]) -> Result<Option<&[u8]>, Fault> {
 fn check_flag(flag: u8) -> Result<(), Fault> {
     match flag {
         0 => Ok(()),
-        1 => Err(Fault::new(
-            Code::Unimplemented,
-            "COMPRESSION_NOT_SUPPORTED",
-            "the request is compressed, and the mesh reads plain messages only: send it without grpc-encoding",
-        )),
+        1 => Err(compressed()),
         flag => Err(malformed(format!("the request begins with byte {flag}, which is no gRPC message"))),
     }
+}
+
+/// UNIMPLEMENTED `COMPRESSION_NOT_SUPPORTED`.
+pub(crate) fn compressed() -> Fault {
+    let message = "the request is compressed, and the mesh reads plain messages only: send it without grpc-encoding";
+    Fault::new(Code::Unimplemented, "COMPRESSION_NOT_SUPPORTED", message)
 }
 
 /// The bytes of the message after this prefix.

@@ -21,7 +21,6 @@ pub(crate) const GOAWAY: u8 = 7;
 pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
 
-const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 
 /// The last stream that a GOAWAY may name: it says nothing of which were taken.
@@ -42,11 +41,6 @@ impl Head {
     fn of(bytes: [u8; HEAD_BYTES]) -> Self {
         let [high, middle, low, kind, flags, ..] = bytes;
         Self { length: u32::from_be_bytes([0, high, middle, low]) as usize, kind, flags }
-    }
-
-    /// Of DATA and HEADERS: the last of its stream.
-    pub(crate) fn ends_stream(&self) -> bool {
-        self.flags & END_STREAM != 0
     }
 
     /// Of HEADERS, PUSH_PROMISE and CONTINUATION: the last of its block.
@@ -158,7 +152,7 @@ mod tests {
         assert_eq!(frames.kind(), Some(HEADERS));
         let mut told = 0;
         frames.take(&bytes[bytes.len() - 1..], |head, _| {
-            assert!(head.kind == HEADERS && head.length == 3 && head.ends_headers() && head.ends_stream());
+            assert!(head.kind == HEADERS && head.length == 3 && head.ends_headers());
             told += 1;
         });
         assert!(told == 1 && frames.is_between() && frames.kind().is_none());

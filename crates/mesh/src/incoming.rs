@@ -259,6 +259,9 @@ impl AsyncRead for Connection {
         this.in_time(cx)?;
         let before = buffer.filled().len();
         let read = this.poll_wire_read(cx, buffer);
+        if read.is_pending() && this.usage.is_cut(cx) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the connection did not end in time")));
+        }
         if read.is_pending() && this.preface.is_none() {
             let why = ready!(this.conduct.poll_slow(cx));
             return Poll::Ready(Err(this.closed(cx, why)));

@@ -310,7 +310,7 @@ pub fn describe_metrics() {
         incoming::REFUSED,
         "Connections that were closed or not accepted, by why. Not accepted: limit, address, accept. Not begun: preface, tls. Without calls: \
          idle. Not whole in time: slow_headers, slow_frame. Too many of: resets, errors, pings, settings, priorities, windows, \
-         empty_data, data, headers, continuations, control. Not HTTP/2: protocol"
+         data, headers, continuations, control. Not HTTP/2: protocol"
     );
     metrics::describe_counter!(
         directory::MISSES,

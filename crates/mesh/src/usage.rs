@@ -8,9 +8,11 @@ use std::{
             Ordering::{AcqRel, Acquire, Relaxed, Release},
         },
     },
+    task::Context,
     time::Duration,
 };
 
+use futures::task::AtomicWaker;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +30,10 @@ struct Inner {
     /// When the last call began or ended, in milliseconds from the beginning.
     last_ms: AtomicU64,
     of_node: AtomicBool,
+    /// It is to end now.
+    cut: AtomicBool,
+    /// Who reads the connection, and wants to hear of that.
+    reader: AtomicWaker,
     gone: CancellationToken,
 }
 
@@ -38,6 +44,8 @@ impl Usage {
             calls: AtomicUsize::new(0),
             last_ms: AtomicU64::new(0),
             of_node: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+            reader: AtomicWaker::new(),
             gone: CancellationToken::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -72,6 +80,18 @@ impl Usage {
                 Some(left) => sleep(left).await,
             }
         }
+    }
+
+    /// Has the connection end now, whatever its other end thinks of it.
+    pub(crate) fn cut(&self) {
+        self.inner.cut.store(true, Release);
+        self.inner.reader.wake();
+    }
+
+    /// Whether the connection is to end now. Whoever asks hears of it later, too.
+    pub(crate) fn is_cut(&self, cx: &mut Context<'_>) -> bool {
+        self.inner.reader.register(cx.waker());
+        self.inner.cut.load(Acquire)
     }
 
     /// Ends once the connection does.

@@ -38,8 +38,8 @@ use machine::{DataDirectory, Listeners};
 use replicas::{Keeper, SET_ASIDE};
 use shards::Opener;
 
-/// Where `RUST_LOG` is not set.
-const LOG_FILTER: &str = "info";
+/// Where `RUST_LOG` is not set. HTTP/2 warns of each frame that it does not like, and who sends those would write the log.
+const LOG_FILTER: &str = "info,h2=error";
 
 /// Entries that the tables may be behind at most, for all shards of the node together. Each is about a kilobyte in memory.
 const PROJECTION_LAG_MAX: u64 = 262_144;

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
 use paymesh_contract::Fault;
 use tonic::{Code, body::Body};
@@ -22,8 +22,14 @@ use crate::{
     Limits,
     body::{self, Prompt},
     call::Call,
+    frame,
     places::Room,
 };
+
+/// gRPC's own headers for how a request's messages are written, and how they may be (PROTOCOL-HTTP2.md, "Message-Encoding").
+const ENCODING_HEADER: &str = "grpc-encoding";
+const ACCEPT_ENCODING_HEADER: &str = "grpc-accept-encoding";
+const PLAIN: &str = "identity";
 
 /// When to try again where there is no room.
 const RETRY_AFTER_MS: u64 = 500;
@@ -68,6 +74,11 @@ impl<S: Answer> Service<Request<Body>> for Arrival<S> {
     }
 
     fn call(&mut self, request: Request<Body>) -> Answering {
+        if request.headers().get(ENCODING_HEADER).is_some_and(|encoding| encoding != PLAIN) {
+            let mut answer = body::reply(frame::compressed());
+            answer.headers_mut().insert(ACCEPT_ENCODING_HEADER, HeaderValue::from_static(PLAIN));
+            return Box::pin(async { Ok(answer) });
+        }
         if request.body().is_end_stream() {
             return Box::pin(self.inner.call(request));
         }
@@ -163,6 +174,11 @@ mod tests {
             assert_eq!(sent_to(path, slow(&["\0\x01\0\0\0"], false)).await.reason, "MESSAGE_TOO_LARGE", "{path}");
         }
         assert_eq!(sent(slow(&["\0\0\0\0\x01x", "\x01"], false)).await.reason, "COMPRESSION_NOT_SUPPORTED");
+        for (encoding, reason) in [("gzip", "COMPRESSION_NOT_SUPPORTED"), ("identity", "OK")] {
+            let mut request = mock::request(CALL).map(|_| slow(&["\0\0\0\0\x01x"], true));
+            request.headers_mut().insert(ENCODING_HEADER, HeaderValue::from_static(encoding));
+            assert_eq!(mock::fault(arrival(1_000).call(request).await).await.reason, reason, "{encoding}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
