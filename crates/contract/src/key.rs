@@ -201,7 +201,7 @@ const WIRE_32_BIT: u8 = 5;
 ///
 /// # Errors
 /// The bytes are no message as far as they were read: what is not understood cannot be counted.
-pub(crate) fn has_more_fields(message: &[u8], fields_max: usize) -> Result<bool, KeyError> {
+pub fn has_more_fields(message: &[u8], fields_max: usize) -> Result<bool, KeyError> {
     // No field has less than two bytes, and most messages are small.
     if message.len() / FIELD_BYTES_MIN <= fields_max {
         return Ok(false);

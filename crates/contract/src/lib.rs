@@ -16,7 +16,7 @@ mod redact;
 
 pub use convert::timestamp;
 pub use fault::{DOMAIN, Fault, code_name};
-pub use key::{KeyError, KeyPath, KeyValue};
+pub use key::{KeyError, KeyPath, KeyValue, has_more_fields};
 pub use options::v1::DataClass;
 pub use policy::{MethodPolicy, Policies, Target, policies};
 

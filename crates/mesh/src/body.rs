@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -14,7 +15,11 @@ use paymesh_contract::Fault;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status, body::Body};
 
-use crate::{frame, layers};
+use crate::{
+    frame, layers,
+    patience::Patience,
+    places::{Held, Room},
+};
 
 /// The header or trailer that holds a call's outcome.
 const STATUS_HEADER: &str = "grpc-status";
@@ -77,28 +82,48 @@ impl http_body::Body for Replay {
     }
 }
 
-/// A request's body whose first message must be whole in time.
+/// A request's body whose messages must be plain, no larger than one may be, and whole in time.
 pub(crate) struct Prompt {
-    inner: Body,
-    /// None once there is nothing to wait for.
-    awaited: Option<Awaited>,
-}
-
-struct Awaited {
+    /// None once it was broken off.
+    inner: Option<Body>,
+    /// The method takes one message: its end is waited for too, and nothing else may come.
+    single: bool,
+    /// The end has come.
+    ended: bool,
     progress: frame::Progress,
-    wait: Duration,
-    until: Instant,
-    /// Made at the first wait: most requests are whole when they begin.
-    sleep: Option<Pin<Box<Sleep>>>,
+    patience: Patience,
+    held: Held,
+    broken_off: Arc<OnceLock<Fault>>,
 }
 
 impl Prompt {
-    pub(crate) fn body(inner: Body, wait: Duration) -> Body {
-        if inner.is_end_stream() {
-            return inner;
+    /// `broken_off` is told why, when it is.
+    pub(crate) fn body(inner: Body, single: bool, wait: Duration, room: &Room, broken_off: Arc<OnceLock<Fault>>) -> Body {
+        let (progress, patience, held) = (frame::Progress::default(), Patience::new(wait), room.holder());
+        Body::new(Self { inner: Some(inner), single, ended: false, progress, patience, held, broken_off })
+    }
+
+    /// Whether something has begun that is not whole.
+    fn awaits(&self) -> bool {
+        !self.ended && (self.single || self.progress.whole() == 0 || self.progress.begun_bytes() > 0)
+    }
+
+    /// Takes note of what came.
+    fn take(&mut self, data: &[u8]) -> Result<(), Fault> {
+        self.progress.add(data)?;
+        let (whole, begun) = (self.progress.whole(), self.progress.begun_bytes());
+        if self.single && (whole > 1 || (whole == 1 && begun > 0)) {
+            return Err(frame::more_than_one());
         }
-        let awaited = Awaited { progress: frame::Progress::default(), wait, until: Instant::now() + wait, sleep: None };
-        Body::new(Self { inner, awaited: Some(awaited) })
+        if self.held.hold(begun) { Ok(()) } else { Err(layers::arrival::no_room(self.held.room().bytes_max())) }
+    }
+
+    fn break_off(&mut self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        // What came of it is let go of now, whoever keeps the rest.
+        (self.inner, self.ended) = (None, true);
+        self.held.hold(0);
+        let _ = self.broken_off.set(fault.clone());
+        Poll::Ready(Some(Err(fault.into())))
     }
 }
 
@@ -108,68 +133,77 @@ impl http_body::Body for Prompt {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        let polled = Pin::new(&mut this.inner).poll_frame(cx);
-        let Some(awaited) = &mut this.awaited else { return polled };
-        let Poll::Ready(frame) = polled else {
-            let sleep = awaited.sleep.get_or_insert_with(|| Box::pin(sleep_until(awaited.until)));
-            ready!(sleep.as_mut().poll(cx));
-            let fault = layers::arrival::stalled(awaited.wait);
-            this.awaited = None;
-            this.inner = Body::empty();
-            return Poll::Ready(Some(Err(fault.into())));
+        let Some(inner) = &mut this.inner else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) else {
+            if !this.awaits() {
+                return Poll::Pending;
+            }
+            ready!(this.patience.poll_spent(cx));
+            let fault = layers::arrival::stalled(this.patience.wait(), this.progress.whole() > 0 && !this.single);
+            return this.break_off(fault);
         };
-        let data = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
-        if data.is_none_or(|data| awaited.progress.add(data)) {
-            this.awaited = None;
+        this.patience.came();
+        match frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref) {
+            Some(data) => {
+                if let Err(fault) = this.take(data) {
+                    return this.break_off(fault);
+                }
+            }
+            // Trailers, the end, or what broke it.
+            None => this.ended = true,
+        }
+        if !this.awaits() {
+            this.patience.renew();
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
-/// Calls `on_end` once with the call's outcome: at its trailers, or CANCELLED when the answer is dropped before.
-pub(crate) fn observe(response: Response<Body>, on_end: impl FnOnce(Code) + Send + 'static) -> Response<Body> {
+/// Calls `on_end` once with the call's outcome, and the headers or trailers that say it: at its trailers, or CANCELLED when the answer is
+/// dropped before.
+pub(crate) fn observe(response: Response<Body>, on_end: impl FnOnce(Code, Option<&HeaderMap>) + Send + 'static) -> Response<Body> {
     if let Some(code) = code_in(response.headers()) {
-        on_end(code);
+        on_end(code, Some(response.headers()));
         return response;
     }
     if response.body().is_end_stream() {
-        on_end(Code::Unknown);
+        on_end(Code::Unknown, None);
         return response;
     }
     response.map(|inner| Body::new(Observed { inner, on_end: Some(on_end) }))
 }
 
-struct Observed<F: FnOnce(Code)> {
+struct Observed<F: FnOnce(Code, Option<&HeaderMap>)> {
     inner: Body,
     on_end: Option<F>,
 }
 
-impl<F: FnOnce(Code)> Observed<F> {
-    fn end(&mut self, code: Code) {
+impl<F: FnOnce(Code, Option<&HeaderMap>)> Observed<F> {
+    fn end(&mut self, code: Code, said_in: Option<&HeaderMap>) {
         if let Some(on_end) = self.on_end.take() {
-            on_end(code);
+            on_end(code, said_in);
         }
     }
 }
 
-impl<F: FnOnce(Code)> Drop for Observed<F> {
+impl<F: FnOnce(Code, Option<&HeaderMap>)> Drop for Observed<F> {
     fn drop(&mut self) {
-        self.end(Code::Cancelled);
+        self.end(Code::Cancelled, None);
     }
 }
 
 // The closure is never pinned.
-impl<F: FnOnce(Code)> Unpin for Observed<F> {}
+impl<F: FnOnce(Code, Option<&HeaderMap>)> Unpin for Observed<F> {}
 
-impl<F: FnOnce(Code)> http_body::Body for Observed<F> {
+impl<F: FnOnce(Code, Option<&HeaderMap>)> http_body::Body for Observed<F> {
     type Data = Bytes;
     type Error = Status;
 
@@ -178,11 +212,11 @@ impl<F: FnOnce(Code)> http_body::Body for Observed<F> {
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {
-                    self.end(code_in(trailers).unwrap_or(Code::Unknown));
+                    self.end(code_in(trailers).unwrap_or(Code::Unknown), Some(trailers));
                 }
             }
-            Some(Err(status)) => self.end(status.code()),
-            None => self.end(Code::Unknown),
+            Some(Err(status)) => self.end(status.code(), None),
+            None => self.end(Code::Unknown, None),
         }
         Poll::Ready(frame)
     }

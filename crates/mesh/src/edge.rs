@@ -3,41 +3,28 @@
 use std::{
     convert::Infallible,
     future::Future,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use http::{Request, Response};
+use paymesh_topology::Network;
 use tokio::net::TcpListener;
 use tonic::{body::Body, service::Routes, transport::Server};
 use tower::{Service, ServiceBuilder};
 
 use crate::{
-    Error,
-    incoming::incoming,
-    layers::{Answering, admit::Admit, arrival::Arrival, deadline::Deadline, metrics::Metrics, shed::Shed, trace::Trace},
+    Error, connections,
+    incoming::{self, incoming},
+    layers::{
+        Answering, admit::Admit, arrival::Arrival, busy::Busy, deadline::Deadline, headers::Headers, metrics::Metrics, shed::Shed,
+        trace::Trace,
+    },
     mesh::Mesh,
-    peer::{CONNECTION_CALLS_MAX, CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
+    peer::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
     router::{Entry, Router},
 };
-
-/// Calls in progress at most that are no streams.
-const CALLS_MAX: usize = 8_192;
-
-/// Callers' streams in progress at most: more than those that three peers may send here. A slow one may hold some megabytes.
-const STREAMS_MAX: usize = 1_024;
-
-/// Health checks and reflections in progress at most: balancers watch by them.
-const PROBES_MAX: usize = 256;
-
-/// Connections at most.
-const CONNECTIONS_MAX: usize = 4_096;
-
-/// How long a connection may take to say that it speaks HTTP/2.
-const PREFACE_WAIT_MAX_MS: u64 = 5_000;
-
-/// How long a call's first message may take to arrive: the largest at 4 Mbit/s.
-const FIRST_MESSAGE_WAIT_MAX_MS: u64 = 10_000;
 
 /// How long the calls in progress get to end when the node stops.
 const DRAIN_WAIT_MAX_MS: u64 = 10_000;
@@ -51,11 +38,20 @@ const KEEPALIVE_EVERY_MS: u64 = 20_000;
 /// How long the answer may take before the connection is closed.
 const KEEPALIVE_WAIT_MAX_MS: u64 = 10_000;
 
-/// A request's headers at most.
-const HEADERS_BYTES_MAX: u32 = 16 * 1024;
+/// How many times the headers that a call may have HTTP/2 takes: what is between the two gets an answer that says why. Past four times that it closes
+/// the connection.
+const HEADERS_HEADROOM: u32 = 2;
 
-/// Bounds that an operator may want to change.
-#[derive(Debug, Clone, Copy)]
+/// Calls at most that are broken off before the node came to look at them; then their connection is closed. h2's own bound, 20, is
+/// what a balancer's callers break off while a busy node gets no turn.
+const UNSEEN_RESETS_MAX: usize = 256;
+
+/// Calls at most that break HTTP/2's rules, or are more than may be in progress, in a connection's whole life; then it is closed. Without
+/// one, whoever breaks a rule in each call has as many in progress as it likes (CVE-2025-8671): tonic sets none.
+const FAULTY_CALLS_MAX: usize = 4_096;
+
+/// Bounds that an operator may want to change. Those of region-config are explained there, and have their defaults there.
+#[derive(Debug, Clone)]
 pub struct Limits {
     /// Calls in progress at most that are no streams: more are refused with UNAVAILABLE `NODE_OVERLOADED`.
     pub calls_max: usize,
@@ -63,30 +59,58 @@ pub struct Limits {
     pub streams_max: usize,
     /// Health checks and reflections in progress at most: more are refused in the same way.
     pub probes_max: usize,
-    /// Calls of any kind in progress on one connection at most: more wait at the caller's side. Peers count on the default.
+    /// Calls of any kind in progress on one connection at most: more wait at the caller's side. Peers count on what region-config says.
     pub connection_calls_max: u32,
+    /// Bytes of a call's headers at most: more are refused with RESOURCE_EXHAUSTED `HEADERS_TOO_LARGE`.
+    pub headers_bytes_max: u32,
+    /// Bytes of all requests at most that are not whole yet: those that bring more are refused with UNAVAILABLE `NODE_OVERLOADED`.
+    pub arriving_bytes_max: usize,
+    /// How long a message may take to be whole, and the end of a call that has one: then the call ends with DEADLINE_EXCEEDED
+    /// `REQUEST_STALLED`. The same for a frame and a block of headers: then the connection is closed.
+    pub arrival_wait: Duration,
     /// Connections at most: more are closed as they come.
     pub connections_max: usize,
+    /// Connections of one address at most: more are closed as they come.
+    pub address_connections_max: usize,
+    /// Networks whose addresses are not held to that.
+    pub trusted_networks: Arc<[Network]>,
     /// How long a connection may take to say that it speaks HTTP/2; then it is closed.
     pub preface_wait: Duration,
-    /// How long a call's first message may take to be whole: then the call ends with DEADLINE_EXCEEDED `REQUEST_STALLED`.
-    pub first_message_wait: Duration,
+    /// How long a connection may be without calls; then it is closed in good order.
+    pub idle_wait: Duration,
+    /// Calls that a connection may break off each second in the long run; more close it.
+    pub resets_per_second: u32,
+    /// Frames that are no part of a call and that a connection may send each second in the long run; more close it.
+    pub control_frames_per_second: u32,
     /// How long the calls in progress get to end when the node stops.
     pub drain_wait: Duration,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
+impl From<&paymesh_topology::Limits> for Limits {
+    fn from(limits: &paymesh_topology::Limits) -> Self {
         Self {
-            calls_max: CALLS_MAX,
-            streams_max: STREAMS_MAX,
-            probes_max: PROBES_MAX,
-            connection_calls_max: CONNECTION_CALLS_MAX,
-            connections_max: CONNECTIONS_MAX,
-            preface_wait: Duration::from_millis(PREFACE_WAIT_MAX_MS),
-            first_message_wait: Duration::from_millis(FIRST_MESSAGE_WAIT_MAX_MS),
+            calls_max: limits.calls,
+            streams_max: limits.streams,
+            probes_max: limits.probes,
+            connection_calls_max: limits.calls_per_connection,
+            headers_bytes_max: limits.header_bytes,
+            arriving_bytes_max: limits.arriving_bytes,
+            arrival_wait: limits.arrival,
+            connections_max: limits.connections,
+            address_connections_max: limits.connections_per_address,
+            trusted_networks: Arc::from(limits.trusted_networks.as_slice()),
+            preface_wait: limits.connection_start,
+            idle_wait: limits.connection_idle,
+            resets_per_second: limits.resets_per_second,
+            control_frames_per_second: limits.control_frames_per_second,
             drain_wait: Duration::from_millis(DRAIN_WAIT_MAX_MS),
         }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::from(&paymesh_topology::Limits::default())
     }
 }
 
@@ -96,10 +120,10 @@ pub struct Edge {
     stack: Stack,
 }
 
-type Stack = Trace<Metrics<Admit<Deadline<Shed<Arrival<Router>>>>>>;
+type Stack = Trace<Busy<Metrics<Headers<Admit<Deadline<Shed<Arrival<Router>>>>>>>>;
 
 /// The stack, top to bottom.
-fn stack(mesh: Mesh, local: Routes, limits: Limits) -> Stack {
+fn stack(mesh: Mesh, local: Routes, limits: &Limits) -> Stack {
     let (region, stop, security) = (mesh.region().clone(), mesh.stop().clone(), mesh.security().clone());
     // Every other region may follow every shard led here; a stream that was lost may last for a while beside its successor.
     let topology = mesh.topology();
@@ -107,8 +131,12 @@ fn stack(mesh: Mesh, local: Routes, limits: Limits) -> Stack {
     ServiceBuilder::new()
         // First, so that everything below happens within the call's span, and so that every layer finds the call's context.
         .layer_fn(move |inner| Trace::new(region.clone(), inner))
+        // A call that is refused is a use of its connection, so above all that refuses; below what finds out who calls.
+        .layer_fn(Busy::new)
         // Above all that may refuse a call: what is refused counts too, and its time is the caller's time.
         .layer_fn(Metrics::new)
+        // Before anything is read out of them again.
+        .layer_fn(move |inner| Headers::new(limits.headers_bytes_max, inner))
         // Who may not call is refused before anything is spent on the call, and after it was counted.
         .layer_fn(move |inner| Admit::new(security.clone(), inner))
         // Above all that may wait: a call that waits for its body, the directory or a peer ends by its deadline.
@@ -117,13 +145,13 @@ fn stack(mesh: Mesh, local: Routes, limits: Limits) -> Stack {
         // when a call ends there.
         .layer_fn(move |inner| Shed::new(limits, feeds_max, inner))
         // Above all that reads the body. Below the places, which are few: they are what it frees.
-        .layer_fn(move |inner| Arrival::new(limits.first_message_wait, inner))
+        .layer_fn(move |inner| Arrival::new(limits, inner))
         // The services here, or the node of another region.
         .service(Router::new(mesh, Some(local), Entry::Edge))
 }
 
 impl Edge {
-    pub(crate) fn new(mesh: Mesh, local: Routes, limits: Limits) -> Self {
+    pub(crate) fn new(mesh: Mesh, local: Routes, limits: &Limits) -> Self {
         Self { stack: stack(mesh, local, limits) }
     }
 }
@@ -137,7 +165,12 @@ impl Service<Request<Body>> for Edge {
         self.stack.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Answering {
+    fn call(&mut self, mut request: Request<Body>) -> Answering {
+        // One thing is all that tonic hands over of a connection.
+        if let Some(incoming::Of { other, usage }) = request.extensions_mut().remove() {
+            request.extensions_mut().insert(other);
+            request.extensions_mut().insert(usage);
+        }
         self.stack.call(request)
     }
 }
@@ -149,14 +182,16 @@ impl std::fmt::Debug for Edge {
 }
 
 /// HTTP/2 as the edge wants it: HTTP/1 and anything else on the port is closed by hyper.
-fn server(limits: Limits) -> Server {
+fn server(limits: &Limits) -> Server {
     Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(limits.connection_calls_max)
         .http2_keepalive_interval(Some(Duration::from_millis(KEEPALIVE_EVERY_MS)))
         .http2_keepalive_timeout(Some(Duration::from_millis(KEEPALIVE_WAIT_MAX_MS)))
-        .http2_max_header_list_size(HEADERS_BYTES_MAX)
+        .http2_max_header_list_size(limits.headers_bytes_max.saturating_mul(HEADERS_HEADROOM))
+        .http2_max_pending_accept_reset_streams(Some(UNSEEN_RESETS_MAX))
+        .http2_max_local_error_reset_streams(Some(FAULTY_CALLS_MAX))
 }
 
 /// Serves until `shutdown` ends, then drains: no new calls, streams that only tell are ended, the rest may finish until
@@ -174,7 +209,8 @@ pub(crate) async fn serve(
         shutdown.await;
         draining.cancel();
     };
-    let serving = server(limits).serve_with_incoming_shutdown(edge, incoming(listener, limits, mesh.security().clone()), signal);
+    let incoming = incoming(listener, &limits, mesh.security().clone());
+    let serving = connections::serve(server(&limits), edge, incoming, limits.idle_wait, signal);
     let out_of_time = async {
         stop.draining.cancelled().await;
         tokio::time::sleep(limits.drain_wait).await;

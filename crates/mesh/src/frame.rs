@@ -19,51 +19,101 @@ pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// for a flag that gRPC does not know.
 pub fn first_message(bytes: &[u8]) -> Result<Option<&[u8]>, Fault> {
     let Some(flag) = bytes.first() else { return Ok(None) };
-    match flag {
-        0 => {}
-        1 => {
-            return Err(Fault::new(
-                Code::Unimplemented,
-                "COMPRESSION_NOT_SUPPORTED",
-                "the request is compressed, and the mesh reads plain messages only: send it without grpc-encoding",
-            ));
-        }
-        flag => return Err(malformed(format!("the request begins with byte {flag}, which is no gRPC message"))),
-    }
+    check_flag(*flag)?;
     let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
-    let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
-    if length > MESSAGE_BYTES_MAX {
-        return Err(Fault::new(
-            Code::ResourceExhausted,
-            "MESSAGE_TOO_LARGE",
-            format!("the request has {length} bytes, and {MESSAGE_BYTES_MAX} is the most"),
-        ));
-    }
-    Ok(rest.get(..length))
+    Ok(rest.get(..length(*prefix)?))
 }
 
-/// How far the first message of bytes that come in pieces has come.
+/// Only plain messages are read: nothing that a caller sends is ever inflated.
+fn check_flag(flag: u8) -> Result<(), Fault> {
+    match flag {
+        0 => Ok(()),
+        1 => Err(compressed()),
+        flag => Err(malformed(format!("the request begins with byte {flag}, which is no gRPC message"))),
+    }
+}
+
+/// UNIMPLEMENTED `COMPRESSION_NOT_SUPPORTED`.
+pub(crate) fn compressed() -> Fault {
+    let message = "the request is compressed, and the mesh reads plain messages only: send it without grpc-encoding";
+    Fault::new(Code::Unimplemented, "COMPRESSION_NOT_SUPPORTED", message)
+}
+
+/// The bytes of the message after this prefix.
+fn length(prefix: [u8; PREFIX_BYTES]) -> Result<usize, Fault> {
+    let [_, length @ ..] = prefix;
+    let length = u32::from_be_bytes(length) as usize;
+    if length > MESSAGE_BYTES_MAX {
+        let message = format!("the request has {length} bytes, and {MESSAGE_BYTES_MAX} is the most");
+        return Err(Fault::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message));
+    }
+    Ok(length)
+}
+
+/// How far the messages of bytes that come in pieces have come.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     prefix: [u8; PREFIX_BYTES],
+    prefix_bytes: usize,
+    /// Of the message that comes, without its prefix.
+    bytes_left: usize,
+    /// Of the message that comes, prefix and all, so far.
     bytes: usize,
+    whole: usize,
 }
 
 impl Progress {
-    /// Takes note of the next piece. True: the message is whole.
-    pub(crate) fn add(&mut self, piece: &[u8]) -> bool {
-        for (place, byte) in self.prefix.iter_mut().skip(self.bytes).zip(piece) {
-            *place = *byte;
+    /// Takes note of the next piece.
+    ///
+    /// # Errors
+    /// As those of [`first_message`], for every message.
+    pub(crate) fn add(&mut self, mut piece: &[u8]) -> Result<(), Fault> {
+        while !piece.is_empty() {
+            let taken = if self.prefix_bytes < PREFIX_BYTES {
+                let taken = piece.len().min(PREFIX_BYTES - self.prefix_bytes);
+                if self.prefix_bytes == 0 {
+                    check_flag(piece[0])?;
+                }
+                self.prefix[self.prefix_bytes..][..taken].copy_from_slice(&piece[..taken]);
+                self.prefix_bytes += taken;
+                if self.prefix_bytes == PREFIX_BYTES {
+                    self.bytes_left = length(self.prefix)?;
+                }
+                taken
+            } else {
+                let taken = piece.len().min(self.bytes_left);
+                self.bytes_left -= taken;
+                taken
+            };
+            piece = &piece[taken..];
+            self.bytes += taken;
+            if self.prefix_bytes == PREFIX_BYTES && self.bytes_left == 0 {
+                (self.prefix_bytes, self.bytes) = (0, 0);
+                self.whole += 1;
+            }
         }
-        self.bytes = self.bytes.saturating_add(piece.len());
-        let [_, length @ ..] = self.prefix;
-        self.bytes.checked_sub(PREFIX_BYTES).is_some_and(|bytes| bytes >= u32::from_be_bytes(length) as usize)
+        Ok(())
+    }
+
+    /// How many messages are whole.
+    pub(crate) fn whole(&self) -> usize {
+        self.whole
+    }
+
+    /// Bytes of the message that has begun and is not whole.
+    pub(crate) fn begun_bytes(&self) -> usize {
+        self.bytes
     }
 }
 
 /// The request ended before its first message did.
 pub(crate) fn truncated() -> Fault {
     malformed("the request ends before its message does")
+}
+
+/// The request goes on after the one message that its method has.
+pub(crate) fn more_than_one() -> Fault {
+    malformed("the method takes one message, and the request has more")
 }
 
 fn malformed(message: impl Into<String>) -> Fault {
@@ -99,11 +149,40 @@ mod tests {
         fn a_message_in_pieces_is_whole_when_it_is_whole_in_one(length in 0..9u8, rest in 0..20usize, piece in 1..9usize) {
             let mut bytes = vec![0, 0, 0, 0, length];
             bytes.resize(PREFIX_BYTES + rest, 7);
+            // Only the first: what follows is no message here.
+            bytes.truncate(PREFIX_BYTES + usize::from(length));
             let (mut progress, mut end) = (Progress::default(), 0);
             for piece in bytes.chunks(piece) {
                 end += piece.len();
-                prop_assert_eq!(progress.add(piece), first_message(&bytes[..end]).expect("plain").is_some());
+                progress.add(piece).expect("plain");
+                let whole = first_message(&bytes[..end]).expect("plain").is_some();
+                prop_assert_eq!(progress.whole() == 1, whole);
+                prop_assert_eq!(progress.begun_bytes(), if whole { 0 } else { end });
             }
+        }
+
+        #[test]
+        fn messages_in_a_row_are_counted_in_pieces_of_any_size(
+            lengths in prop::collection::vec(0..9u8, 0..9),
+            cut in 1..5usize,
+            piece in 1..9usize,
+        ) {
+            let mut bytes: Vec<u8> = lengths.iter().flat_map(|length| [vec![0, 0, 0, 0, *length], vec![7; usize::from(*length)]].concat()).collect();
+            bytes.extend(&[0; 5][..cut]);
+            let mut progress = Progress::default();
+            for piece in bytes.chunks(piece) {
+                progress.add(piece).expect("plain");
+            }
+            prop_assert_eq!((progress.whole(), progress.begun_bytes()), (lengths.len(), cut));
+        }
+
+        #[test]
+        fn every_message_is_held_to_what_the_first_is(first in 0..9u8, bad in prop::sample::select(vec![&[1][..], &[7], &[0, 0xff, 0xff, 0xff, 0xff]])) {
+            let mut bytes = vec![0, 0, 0, 0, first];
+            bytes.resize(PREFIX_BYTES + usize::from(first), 7);
+            let mut progress = Progress::default();
+            progress.add(&bytes).expect("plain");
+            prop_assert_eq!(progress.add(bad).expect_err("refused"), first_message(bad).expect_err("refused"));
         }
 
         #[test]

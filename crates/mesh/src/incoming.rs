@@ -1,14 +1,16 @@
 //! The node's connections as they come in.
 //!
-//! Bounded in number, and in the time that they take to begin: what does not say that it speaks HTTP/2 is closed. A connection
-//! that does may stay without calls; whether its other end lives is asked by HTTP/2's own pings. When none can be accepted,
+//! Bounded in number, of all and of each address, and in the time that they take to begin: what does not say that it speaks HTTP/2 is
+//! closed. A connection that does is watched for how it behaves (`conduct`) and closed when that is too much; it may stay without calls
+//! for a while (`usage`), and whether its other end lives is asked by HTTP/2's own pings. When none can be accepted,
 //! for example because the process has no file descriptor left, the next attempt waits a little.
 
 use std::{
-    convert::Infallible,
     future::Future,
     io,
+    net::IpAddr,
     pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -24,7 +26,11 @@ use tonic::transport::server::Connected;
 
 use crate::{
     Limits, Security,
+    addresses::{Addresses, OfAddress},
+    conduct::Conduct,
+    http2,
     places::{Place, Places},
+    usage::Usage,
 };
 
 pub(crate) const REFUSED: &str = "paymesh_connections_refused_total";
@@ -39,54 +45,83 @@ const ACCEPT_RETRY_MS: u64 = 100;
 const LOG_EVERY_MS: u64 = 10_000;
 
 /// The connections of a listener, without end.
-pub(crate) fn incoming(listener: TcpListener, limits: Limits, security: Security) -> impl Stream<Item = Result<Connection, Infallible>> {
-    let incoming =
-        Incoming { listener, security, places: Places::new(limits.connections_max), preface_wait: limits.preface_wait, logged: None };
-    stream::unfold(incoming, |mut incoming| async move { Some((Ok(incoming.next().await), incoming)) })
+pub(crate) fn incoming(listener: TcpListener, limits: &Limits, security: Security) -> impl Stream<Item = Connection> + use<> {
+    let incoming = Incoming {
+        listener,
+        security,
+        places: Places::new(limits.connections_max),
+        addresses: Addresses::new(limits.address_connections_max, Arc::clone(&limits.trusted_networks)),
+        limits: limits.clone(),
+        refusals: Refusals::default(),
+    };
+    stream::unfold(incoming, |mut incoming| async move { Some((incoming.next().await, incoming)) })
 }
 
 struct Incoming {
     listener: TcpListener,
     security: Security,
     places: Places,
-    preface_wait: Duration,
-    /// When a refused connection was last logged.
-    logged: Option<Instant>,
+    addresses: Addresses,
+    limits: Limits,
+    refusals: Refusals,
 }
 
 impl Incoming {
     async fn next(&mut self) -> Connection {
         loop {
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, address) = match self.listener.accept().await {
+                Ok((stream, address)) => (stream, address.ip()),
                 Err(error) => {
-                    self.refused("accept", || format!("it could not be accepted: {error}"));
+                    self.refusals.add("accept", || format!("it could not be accepted: {error}"));
                     sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
                     continue;
                 }
             };
+            let Some(of_address) = self.addresses.take(address) else {
+                let max = self.addresses.max();
+                self.refusals.add("address", || format!("there are {max} from {address}, the most that one address may have"));
+                continue;
+            };
             let Some(place) = self.places.take() else {
                 let max = self.places.max();
-                self.refused("limit", || format!("there are {max}, the most there may be"));
+                self.refusals.add("limit", || format!("there are {max}, the most there may be"));
                 continue;
             };
             // Answers are small and wanted at once. A connection that is gone already shows when it is read.
             let _ = stream.set_nodelay(true);
-            let preface = Preface { bytes: PREFACE_BYTES, wait: Box::pin(sleep(self.preface_wait)) };
+            let preface = Preface { bytes: PREFACE_BYTES, wait: Box::pin(sleep(self.limits.preface_wait)) };
             let wire = match &self.security {
                 Security::Certificates { identity, .. } => Wire::Tls(identity.accept(stream)),
                 Security::PlainText => Wire::Plain(stream),
             };
-            return Connection { wire, preface: Some(preface), _place: place };
+            return Connection {
+                wire,
+                address,
+                preface: Some(preface),
+                conduct: Conduct::new(&self.limits),
+                usage: Usage::new(),
+                refusals: self.refusals.clone(),
+                _place: place,
+                _of_address: of_address,
+            };
         }
     }
+}
 
-    fn refused(&mut self, why: &'static str, problem: impl FnOnce() -> String) {
+/// Counts the connections that are refused and closed, and says now and then that there are some. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+struct Refusals {
+    /// When one was last logged.
+    logged: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Refusals {
+    fn add(&self, why: &'static str, problem: impl FnOnce() -> String) {
         metrics::counter!(REFUSED, "why" => why).increment(1);
-        let due = self.logged.is_none_or(|logged| logged.elapsed() >= Duration::from_millis(LOG_EVERY_MS));
-        if due {
-            self.logged = Some(Instant::now());
-            tracing::warn!(problem = problem(), "connections are refused");
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.is_none_or(|logged| logged.elapsed() >= Duration::from_millis(LOG_EVERY_MS)) {
+            *logged = Some(Instant::now());
+            tracing::warn!(why, problem = problem(), "connections are refused");
         }
     }
 }
@@ -94,9 +129,14 @@ impl Incoming {
 /// A connection that has a place, and must begin in time.
 pub(crate) struct Connection {
     wire: Wire,
+    address: IpAddr,
     /// None once it has come.
     preface: Option<Preface>,
+    conduct: Conduct,
+    usage: Usage,
+    refusals: Refusals,
     _place: Place,
+    _of_address: OfAddress,
 }
 
 struct Preface {
@@ -115,22 +155,49 @@ enum Wire {
 #[derive(Debug, Clone)]
 pub(crate) struct OtherEnd(pub(crate) Option<paymesh_identity::Connected>);
 
-impl Connected for Connection {
-    type ConnectInfo = OtherEnd;
+/// What every request knows of its connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Of {
+    pub(crate) other: OtherEnd,
+    pub(crate) usage: Usage,
+}
 
-    fn connect_info(&self) -> OtherEnd {
-        match &self.wire {
+impl Connected for Connection {
+    type ConnectInfo = Of;
+
+    fn connect_info(&self) -> Of {
+        let other = match &self.wire {
             Wire::Plain(_) => OtherEnd(None),
             Wire::Tls(accepted) => OtherEnd(Some(accepted.peer())),
-        }
+        };
+        Of { other, usage: self.usage.clone() }
     }
 }
 
 impl Connection {
+    /// What it is used for.
+    pub(crate) fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
     fn poll_wire_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.wire {
             Wire::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Wire::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+
+    fn poll_wire_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.wire {
+            Wire::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Wire::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_wire_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.wire {
+            Wire::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Wire::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -140,7 +207,7 @@ impl Connection {
             return Ok(());
         }
         self.preface = None;
-        metrics::counter!(REFUSED, "why" => "preface").increment(1);
+        self.refusals.add("preface", || format!("one from {} did not begin in time", self.address));
         Err(io::Error::new(io::ErrorKind::TimedOut, "the connection did not begin in time"))
     }
 
@@ -153,6 +220,36 @@ impl Connection {
         }
         done
     }
+
+    /// Ends it for how it behaves. Its other end is told, where there is room for it on the wire.
+    fn closed(&mut self, cx: &mut Context<'_>, why: &'static str) -> io::Error {
+        self.refusals.add(why, || {
+            let wait = self.conduct.arrival_wait();
+            format!(
+                "one from {} is closed: too many frames that are no part of a call, or one that was not whole in {wait:?}",
+                self.address
+            )
+        });
+        if self.conduct.may_speak() {
+            // As far as it goes at once: who does not read is not waited for.
+            let _ = self.poll_wire_write(cx, &http2::enhance_your_calm(why));
+            let _ = self.poll_wire_flush(cx);
+        }
+        io::Error::new(io::ErrorKind::ConnectionAborted, why)
+    }
+
+    /// Takes note of bytes that went.
+    fn went(&mut self, bytes: &[u8]) {
+        if let Some(why) = self.conduct.went(bytes) {
+            self.refusals.add(why, || format!("one from {} broke the bounds or the rules of HTTP/2", self.address));
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.usage.ended();
+    }
 }
 
 impl AsyncRead for Connection {
@@ -160,17 +257,26 @@ impl AsyncRead for Connection {
         let this = &mut *self;
         // Asked first: one byte now and then is no preface either.
         this.in_time(cx)?;
-        if this.preface.is_none() {
-            return this.poll_wire_read(cx, buffer);
-        }
         let before = buffer.filled().len();
         let read = this.poll_wire_read(cx, buffer);
+        if read.is_pending() && this.usage.is_cut(cx) {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the connection did not end in time")));
+        }
+        if read.is_pending() && this.preface.is_none() {
+            let why = ready!(this.conduct.poll_slow(cx));
+            return Poll::Ready(Err(this.closed(cx, why)));
+        }
         ready!(this.noted(read))?;
-        let came = buffer.filled().len() - before;
+        let mut came = &buffer.filled()[before..];
         if let Some(preface) = &mut this.preface {
-            preface.bytes = preface.bytes.saturating_sub(came);
+            let of_preface = preface.bytes.min(came.len());
+            preface.bytes -= of_preface;
+            came = &came[of_preface..];
         }
         this.preface.take_if(|preface| preface.bytes == 0);
+        if let Err(why) = this.conduct.came(came, this.usage.is_of_node()) {
+            return Poll::Ready(Err(this.closed(cx, why)));
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -178,20 +284,26 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.in_time(cx)?;
-        let written = match &mut self.wire {
-            Wire::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Wire::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        };
-        self.noted(written)
+        let written = self.poll_wire_write(cx, bytes);
+        let count = ready!(self.noted(written))?;
+        self.went(&bytes[..count]);
+        Poll::Ready(Ok(count))
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, pieces: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.in_time(cx)?;
         let written = match &mut self.wire {
-            Wire::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
-            Wire::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+            Wire::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+            Wire::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
         };
-        self.noted(written)
+        let count = ready!(self.noted(written))?;
+        let mut left = count;
+        for piece in pieces {
+            let of_piece = piece.len().min(left);
+            self.went(&piece[..of_piece]);
+            left -= of_piece;
+        }
+        Poll::Ready(Ok(count))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -203,10 +315,7 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.in_time(cx)?;
-        let flushed = match &mut self.wire {
-            Wire::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Wire::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        };
+        let flushed = self.poll_wire_flush(cx);
         self.noted(flushed)
     }
 
@@ -235,8 +344,8 @@ mod tests {
         Limits { connections_max, preface_wait: Duration::from_millis(200), ..Limits::default() }
     }
 
-    async fn accepted(incoming: &mut (impl Stream<Item = Result<Connection, Infallible>> + Unpin)) -> Connection {
-        incoming.next().await.expect("no end").expect("infallible")
+    async fn accepted(incoming: &mut (impl Stream<Item = Connection> + Unpin)) -> Connection {
+        incoming.next().await.expect("no end")
     }
 
     #[tokio::test]
@@ -245,7 +354,7 @@ mod tests {
         let _recording = metrics::set_default_local_recorder(&recorder);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let mut incoming = Box::pin(incoming(listener, limits(1), Security::PlainText));
+        let mut incoming = Box::pin(incoming(listener, &limits(1), Security::PlainText));
         let _first = TcpStream::connect(address).await.expect("a connection");
         let held = accepted(&mut incoming).await;
         let (mut second, mut byte) = (TcpStream::connect(address).await.expect("a connection"), [0]);
@@ -269,7 +378,7 @@ mod tests {
         let address = socket.local_addr().expect("an address");
         let listener = TcpListener::from_std(StdListener::from(OwnedFd::from(socket))).expect("a socket");
         UdpSocket::bind("127.0.0.1:0").expect("a port").send_to(b"ready", address).expect("sent");
-        let mut incoming = Box::pin(incoming(listener, limits(1), Security::PlainText));
+        let mut incoming = Box::pin(incoming(listener, &limits(1), Security::PlainText));
         assert!(tokio::time::timeout(Duration::from_millis(350), incoming.next()).await.is_err());
         let text = recorded.render();
         let line = text.lines().find(|line| line.contains(r#"why="accept""#)).unwrap_or_else(|| panic!("{text}"));

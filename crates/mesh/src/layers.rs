@@ -2,7 +2,9 @@
 
 pub(crate) mod admit;
 pub(crate) mod arrival;
+pub(crate) mod busy;
 pub(crate) mod deadline;
+pub(crate) mod headers;
 pub(crate) mod metrics;
 pub(crate) mod shed;
 pub(crate) mod trace;

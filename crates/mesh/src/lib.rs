@@ -7,7 +7,8 @@
 //!
 //! Promised: every call ends by its deadline, with an answer that says why, and at once where its region has been silent for three seconds
 //! (while the node serves: who only attaches services watches nobody); a call is forwarded twice at most; calls,
-//! streams and connections are bounded, each apart from the others ([`Limits`]); the mesh keeps nothing of a request's content
+//! streams and connections are bounded, each apart from the others ([`Limits`]); a connection that makes the node work without making calls is
+//! closed; the mesh keeps nothing of a request's content
 //! in logs, spans or metrics.
 //!
 //! Who a call is from and what it may do is looked at where it enters and again at its home, by the credential that it shows and that goes along
@@ -18,8 +19,11 @@
 
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod body;
 mod call;
+mod conduct;
+mod connections;
 mod counts;
 mod credential;
 mod dial;
@@ -27,15 +31,18 @@ mod directory;
 mod edge;
 mod forward;
 pub mod frame;
+mod http2;
 mod incoming;
 mod layers;
 mod mesh;
 mod methods;
+mod patience;
 mod peer;
 mod places;
 pub mod route;
 mod router;
 mod silence;
+mod usage;
 mod worded;
 mod zone_cache;
 

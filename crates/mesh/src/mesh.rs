@@ -30,7 +30,7 @@ use crate::{
         Answering,
         admit::DENIED,
         deadline::{Deadline, Stop},
-        metrics::{CALL_SECONDS, CALLS},
+        metrics::{CALL_ERRORS, CALL_SECONDS, CALLS},
         shed::SHED,
     },
     methods,
@@ -77,7 +77,7 @@ impl Mesh {
         }
         let others = topology.regions().filter(|other| other.name != region);
         let peers = others
-            .map(|other| Ok((other.name.clone(), Peer::new(other, topology.led_by(&other.name).len(), &security)?)))
+            .map(|other| Ok((other.name.clone(), Peer::new(other, topology.led_by(&other.name).len(), topology.limits(), &security)?)))
             .collect::<Result<_, Error>>()?;
         let inner = Arc::new_cyclic(|mesh: &Weak<Inner>| Inner {
             directory: Directory::new(Arc::clone(&topology), Arc::new(OverMesh { mesh: mesh.clone() })),
@@ -141,7 +141,7 @@ impl Mesh {
 
     /// The whole stack around these services, for a listener of one's own.
     pub fn edge(&self, services: Routes, limits: Limits) -> Edge {
-        Edge::new(self.clone(), services.prepare(), limits)
+        Edge::new(self.clone(), services.prepare(), &limits)
     }
 
     /// Lets calls and look-ups be answered from this node's copies of other regions' shards. Once: later copies are not taken.
@@ -168,7 +168,7 @@ impl Mesh {
     ) -> Result<(), Error> {
         self.attach(services.clone());
         let served = tokio::select! {
-            served = edge::serve(self, self.edge(services, limits), listener, limits, shutdown) => served,
+            served = edge::serve(self, self.edge(services, limits.clone()), listener, limits, shutdown) => served,
             never = self.watch_peers() => match never {},
         };
         self.detach();
@@ -300,6 +300,7 @@ impl ZoneSource for OverMesh {
 /// Says in `/metrics` what this crate counts. To be called once the recorder is installed.
 pub fn describe_metrics() {
     metrics::describe_counter!(CALLS, "Calls that ended, by method, sender and gRPC code");
+    metrics::describe_counter!(CALL_ERRORS, "Calls that ended with an error, by its reason: each bound that refuses calls has its own");
     metrics::describe_histogram!(CALL_SECONDS, metrics::Unit::Seconds, "From a call's headers to the last byte of its answer");
     metrics::describe_gauge!(
         peer::UP,
@@ -307,7 +308,12 @@ pub fn describe_metrics() {
     );
     metrics::describe_counter!(DENIED, "Calls and streams that were not let in or not let go on, by the reason that they were told");
     metrics::describe_counter!(SHED, "Calls refused because too many were in progress");
-    metrics::describe_counter!(incoming::REFUSED, "Connections that were closed or not accepted, by why: limit, preface, accept, tls");
+    metrics::describe_counter!(
+        incoming::REFUSED,
+        "Connections that were closed or not accepted, by why. Not accepted: limit, address, accept. Not begun: preface, tls. Without calls: \
+         idle. Not whole in time: slow_headers, slow_frame. Too many of: resets, errors, pings, settings, priorities, windows, \
+         data, headers, continuations, control. Not HTTP/2: protocol"
+    );
     metrics::describe_counter!(
         directory::MISSES,
         "Users whose zone was not in memory: it is looked up in a copy of the directory, or asked for"

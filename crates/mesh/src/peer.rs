@@ -28,7 +28,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full, Limited};
-use paymesh_topology::Region;
+use paymesh_topology::{Limits, Region};
 use paymesh_types::RegionName;
 use tokio::sync::Notify;
 use tonic::{
@@ -60,8 +60,8 @@ const QUESTION_ANSWER_BYTES_MAX: usize = 1_024;
 /// everything. Streams have others.
 const CONNECTIONS: usize = 2;
 
-/// Calls in progress on one connection at most, on both sides.
-pub(crate) const CONNECTION_CALLS_MAX: u32 = 2_048;
+/// Calls in progress on one connection at most, or as many as region-config lets the other side take.
+const CONNECTION_CALLS_MAX: u32 = 2_048;
 
 /// Streams of callers to each region in progress at most, and on each connection that this node follows by.
 const STREAMS_MAX: u32 = 256;
@@ -120,7 +120,7 @@ struct Connection {
 
 impl Peer {
     /// The peer of a region that leads so many shards. Connects to nothing yet; must be called within a tokio runtime.
-    pub(crate) fn new(region: &Region, led: usize, security: &Security) -> Result<Self, Error> {
+    pub(crate) fn new(region: &Region, led: usize, limits: &Limits, security: &Security) -> Result<Self, Error> {
         let dialer = Dialer::new(security, region);
         let wrong = |source| Error::Endpoint { region: region.name.clone(), endpoint: region.grpc.to_string(), source };
         let endpoint = dialer
@@ -134,11 +134,12 @@ impl Peer {
             let channel = RwLock::new(dialer.connect_lazy(&endpoint));
             Connection { dialer: dialer.clone(), endpoint, channel, places: Places::new(places as usize), unreachable: Notify::new() }
         };
+        let calls = CONNECTION_CALLS_MAX.min(limits.calls_per_connection);
         // Room for every stream's whole window: none that is not read takes another's.
         let streams = || connection(STREAMS_MAX, ANSWERS_WINDOW_BYTES, STREAMS_MAX * ANSWERS_WINDOW_BYTES);
         Ok(Self {
             region: region.name.clone(),
-            calls: std::array::from_fn(|_| connection(CONNECTION_CALLS_MAX, STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES)),
+            calls: std::array::from_fn(|_| connection(calls, STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES)),
             streams: streams(),
             feeds: (0..(2 * led).div_ceil(STREAMS_MAX as usize)).map(|_| streams()).collect(),
             next: AtomicUsize::new(0),
@@ -382,7 +383,8 @@ mod tests {
     async fn calls_streams_and_feeds_fill_their_connections_and_then_there_is_no_place() {
         let topology = crate::mesh::tests::topology(&[1, 2]);
         let peer = |led| {
-            Peer::new(topology.region(&"eu_west".parse().expect("a name")).expect("a region"), led, &Security::PlainText).expect("a peer")
+            let region = topology.region(&"eu_west".parse().expect("a name")).expect("a region");
+            Peer::new(region, led, topology.limits(), &Security::PlainText).expect("a peer")
         };
         let kinds = [(Kind::Call, 4_096), (Kind::Stream, 256), (Kind::Feed, 1_024)];
         // 400 shards, and as many streams beside those that were lost.

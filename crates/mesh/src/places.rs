@@ -40,3 +40,84 @@ impl Drop for Place {
         self.0.fetch_sub(1, Relaxed);
     }
 }
+
+/// A bound on the bytes that are held at once, by all together. Cheap to clone; all clones count together.
+#[derive(Clone, Debug)]
+pub(crate) struct Room {
+    bytes_max: usize,
+    taken: Arc<AtomicUsize>,
+}
+
+impl Room {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, taken: Arc::default() }
+    }
+
+    /// How many there may be.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Somebody who holds none yet.
+    pub(crate) fn holder(&self) -> Held {
+        Held { room: self.clone(), bytes: 0 }
+    }
+}
+
+/// What one holder has, free again once it is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    room: Room,
+    bytes: usize,
+}
+
+impl Held {
+    /// Holds so many from now on. False: there is no room for more than before.
+    pub(crate) fn hold(&mut self, bytes: usize) -> bool {
+        match bytes.checked_sub(self.bytes) {
+            None => {
+                self.room.taken.fetch_sub(self.bytes - bytes, Relaxed);
+            }
+            Some(0) => {}
+            Some(more) => {
+                if self.room.taken.fetch_add(more, Relaxed).saturating_add(more) > self.room.bytes_max {
+                    self.room.taken.fetch_sub(more, Relaxed);
+                    return false;
+                }
+            }
+        }
+        self.bytes = bytes;
+        true
+    }
+
+    pub(crate) fn room(&self) -> &Room {
+        &self.room
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.room.taken.fetch_sub(self.bytes, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_all_hold_together_is_bounded_and_what_one_lets_go_of_is_there_for_others() {
+        let room = Room::new(100);
+        let (mut one, mut two) = (room.holder(), room.holder());
+        assert!(one.hold(60) && two.hold(40));
+        assert!(!two.hold(41), "the room is full");
+        assert!(one.hold(10) && two.hold(90));
+        assert!(!one.hold(11) && one.hold(10));
+        drop(two);
+        assert!(one.hold(100));
+        drop(one);
+        assert_eq!(room.taken.load(Relaxed), 0);
+    }
+}

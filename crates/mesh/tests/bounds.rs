@@ -42,7 +42,7 @@ async fn two_nodes(limits: Limits) -> [Node; 2] {
 
 #[tokio::test]
 async fn calls_of_headers_alone_end_soon_and_make_room() {
-    let limits = Limits { calls_max: 4, first_message_wait: Duration::from_millis(500), ..Limits::default() };
+    let limits = Limits { calls_max: 4, arrival_wait: Duration::from_millis(500), ..Limits::default() };
     let [us_node, _eu_node] = two_nodes(limits).await;
     let client = us_node.client().await;
     let stalled: Vec<_> = (0..4)
@@ -170,4 +170,26 @@ async fn connections_that_say_nothing_are_closed_and_make_room() {
     let other = us_node.client().await;
     assert_eq!(soon(send(&other, GET_BALANCE, &[], balance_of(8))).await.fault.code, Code::Ok, "there is room again");
     assert_eq!(send(&client, GET_BALANCE, &[], balance_of(8)).await.fault.code, Code::Ok, "a connection without calls may stay");
+}
+
+#[tokio::test]
+async fn a_connection_without_calls_is_closed_in_good_order_and_its_caller_comes_again() {
+    let limits = Limits { idle_wait: Duration::from_millis(300), ..Limits::default() };
+    let [us_node, _eu_node] = two_nodes(limits).await;
+    let (idle, streaming) = (us_node.client().await, us_node.client().await);
+    let _stream = soon(subscribe(&streaming)).await;
+    assert_eq!(send(&idle, GET_BALANCE, &[], balance_of(7)).await.fault.code, Code::Ok);
+    soon(async {
+        while !idle.is_closed() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(!streaming.is_closed(), "an open stream is a use");
+    // Connections between nodes come and go likewise, and no call is lost by it.
+    for _ in 0..3 {
+        assert_eq!(send(&us_node.client().await, GET_BALANCE, &[], balance_of(7)).await.fault.code, Code::Ok);
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
 }

@@ -85,6 +85,7 @@ fn assemble(draft: &Draft, primary: usize, checked: &Checked, endpoints: &[Optio
             time: journal.retention_hours.as_ref().map(|hours| Duration::from_secs(hours.value * 3600)),
             bytes: journal.retention_bytes,
         },
+        limits: draft.limits.clone()?,
     })
 }
 

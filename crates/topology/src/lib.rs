@@ -28,6 +28,8 @@
 mod access;
 mod check;
 mod endpoint;
+mod limits;
+mod network;
 mod problem;
 mod read;
 mod region;
@@ -36,6 +38,8 @@ mod tree;
 
 pub use access::{ACCESS_FILE_NAME, Access, CallLimits, Issuer, KeySource, Principal, TokenMatch, UserGrant, ZoneGrant};
 pub use endpoint::{Endpoint, InvalidEndpoint};
+pub use limits::Limits;
+pub use network::{InvalidNetwork, Network};
 pub use problem::{Errors, Problem};
 pub use region::{Compliance, Database, Region, Service};
 pub use topology::{DIRECTORY_SHARDS, DIRECTORY_ZONE, JournalRetention, Topology, Zone};

@@ -11,7 +11,8 @@ use paymesh_types::{Country, Invalid, RegionName, ZoneName};
 
 use crate::{
     Compliance, DIRECTORY_ZONE, Database, Endpoint, JOURNAL_RETENTION_BYTES_MAX, JOURNAL_RETENTION_BYTES_MIN, JOURNAL_RETENTION_HOURS_MAX,
-    OUTCOME_RETENTION_HOURS_DEFAULT, OUTCOME_RETENTION_HOURS_MAX, OUTCOME_RETENTION_HOURS_MIN, Service, ZONE_SHARDS_MAX,
+    Limits, Network, OUTCOME_RETENTION_HOURS_DEFAULT, OUTCOME_RETENTION_HOURS_MAX, OUTCOME_RETENTION_HOURS_MIN, Service, ZONE_SHARDS_MAX,
+    limits,
     problem::{Problems, quote, suggest},
     tree::{Entry, Place, Value},
 };
@@ -42,6 +43,7 @@ pub(crate) struct Draft {
     pub(crate) outcome_retention_hours: Option<u64>,
     /// `None` where it could not be read; without bounds where the file has none.
     pub(crate) journal: Option<DraftJournal>,
+    pub(crate) limits: Option<Limits>,
 }
 
 /// The bounds of journals.
@@ -102,7 +104,7 @@ pub(crate) fn read(root: &Value, problems: &mut Problems) -> Draft {
     // An empty file lacks every key, which says more than that it is no mapping.
     let root = if matches!(root, Value::Nothing) { &Value::Map(Vec::new()) } else { root };
     let root = At { value: root, place: Place::NOWHERE, key: String::new() };
-    let Some(root) = reader.mapping(&root, Some(&["mesh", "regions", "zones", "endpoints", "outcomes", "journal"])) else {
+    let Some(root) = reader.mapping(&root, Some(&["mesh", "regions", "zones", "endpoints", "outcomes", "journal", "limits"])) else {
         return Draft::default();
     };
     Draft {
@@ -117,6 +119,10 @@ pub(crate) fn read(root: &Value, problems: &mut Problems) -> Draft {
         journal: match root.find("journal") {
             Some(field) => reader.journal(field),
             None => Some(DraftJournal::default()),
+        },
+        limits: match root.find("limits") {
+            Some(field) => reader.limits(field),
+            None => Some(Limits::default()),
         },
     }
 }
@@ -229,6 +235,44 @@ impl Reader<'_> {
         let retention_hours = hours.map_or(Some(None), |hours| hours.map(Some))?;
         let retention_bytes = bytes.map_or(Some(None), |bytes| bytes.map(Some))?;
         Some(DraftJournal { retention_hours, retention_bytes })
+    }
+
+    fn limits(&mut self, field: &Field<'_>) -> Option<Limits> {
+        let known: Vec<&str> = limits::KEYS.iter().map(|key| key.name).chain([limits::TRUSTED_NETWORKS]).collect();
+        let mapping = self.mapping(field, Some(&known))?;
+        if mapping.fields.is_empty() {
+            if matches!(field.value, Value::Map(entries) if entries.is_empty()) {
+                self.say(field, "must have a key; without `limits` all are the defaults");
+            }
+            return None;
+        }
+        let (mut limits, mut sound) = (Limits::default(), true);
+        for key in &limits::KEYS {
+            if let Some(found) = mapping.find(key.name) {
+                match self.whole(found, key.min..=key.max) {
+                    Some(value) => (key.set)(&mut limits, value),
+                    None => sound = false,
+                }
+            }
+        }
+        if let Some(found) = mapping.find(limits::TRUSTED_NETWORKS) {
+            match self.list(found, Self::network, "network") {
+                Some(networks) => limits.trusted_networks = networks.into_iter().map(|network| network.value).collect(),
+                None => sound = false,
+            }
+        }
+        sound.then_some(limits)
+    }
+
+    fn network(&mut self, field: &Field<'_>) -> Option<Network> {
+        let text = self.text(field)?;
+        match text.parse() {
+            Ok(network) => Some(network),
+            Err(error) => {
+                self.say(field, format!("{error}, not {}", quote(text)));
+                None
+            }
+        }
     }
 
     fn country(&mut self, field: &Field<'_>) -> Option<Country> {

@@ -13,7 +13,7 @@ use std::{
 use paymesh_types::{Country, RegionName, ShardRef, UserId, ZoneName};
 
 use crate::{
-    Errors, FILE_BYTES_MAX, FILE_NAME, Region, check,
+    Errors, FILE_BYTES_MAX, FILE_NAME, Limits, Region, check,
     problem::Problems,
     read,
     tree::{self, Place, Value},
@@ -39,6 +39,7 @@ pub struct Topology {
     pub(crate) directory: ZoneName,
     pub(crate) outcome_retention: Duration,
     pub(crate) journal_retention: JournalRetention,
+    pub(crate) limits: Limits,
 }
 
 /// How much of each shard's journal is kept. What outcomes of requests are read from and what holds money in transit is kept in any case.
@@ -165,6 +166,11 @@ impl Topology {
     /// How much of each shard's journal is kept.
     pub fn journal_retention(&self) -> JournalRetention {
         self.journal_retention
+    }
+
+    /// What each node bounds.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 }
 

@@ -92,7 +92,7 @@ const KEYS: &[Row] = &[
         "<<: {mesh: test}",
         &[
             "regions.yaml: mesh: is missing",
-            "regions.yaml:1: <<: unknown key; known here: mesh, regions, zones, endpoints, outcomes, journal",
+            "regions.yaml:1: <<: unknown key; known here: mesh, regions, zones, endpoints, outcomes, journal, limits",
         ],
         LOAD_ONLY,
     ),
@@ -451,6 +451,71 @@ const ADDRESSES: &[Row] = &[
     ),
 ];
 
+const LIMITS: &[Row] = &[
+    (
+        "outcomes: {",
+        "limits: {connections: 15, idle_connection_seconds: 90000, header_bytes: 16 KiB}\noutcomes: {",
+        &[
+            "regions.yaml:18: limits.connections: must be 16 to 1048576, not 15",
+            "regions.yaml:18: limits.idle_connection_seconds: must be 1 to 86400, not 90000",
+            "regions.yaml:18: limits.header_bytes: must be 4096 to 65536, not `16 KiB`",
+        ],
+        BOTH,
+    ),
+    (
+        "outcomes: {",
+        "limits:\n  connections_per_addres: 10\noutcomes: {",
+        &["regions.yaml:19: limits.connections_per_addres: unknown key; did you mean `connections_per_address`?"],
+        BOTH,
+    ),
+    (
+        "outcomes: {",
+        "limits: {resets_per_second: 0}\noutcomes: {",
+        &["regions.yaml:18: limits.resets_per_second: must be 1 to 1000000, not 0"],
+        BOTH,
+    ),
+    (
+        "outcomes: {",
+        "limits: {control_frames_per_second: 1.5}\noutcomes: {",
+        &["regions.yaml:18: limits.control_frames_per_second: must be 1 to 1000000, not 1.5"],
+        BOTH,
+    ),
+    (
+        "outcomes: {",
+        "limits: {trusted_networks: 10.0.0.0/8}\noutcomes: {",
+        &["regions.yaml:18: limits.trusted_networks: must be a list, not `10.0.0.0/8`"],
+        BOTH,
+    ),
+    (
+        "outcomes: {",
+        "limits: {trusted_networks: []}\noutcomes: {",
+        &["regions.yaml:18: limits.trusted_networks: must list at least one network"],
+        BOTH,
+    ),
+    (
+        "outcomes: {",
+        "limits: {trusted_networks: [10.0.0.0/8, balancers.internal]}\noutcomes: {",
+        &[
+            "regions.yaml:18: limits.trusted_networks[1]: a network is an IP address and how many of its bits count, such as 10.0.0.0/8 or 2001:db8::/32, or an address alone, not `balancers.internal`",
+        ],
+        BOTH,
+    ),
+    (
+        "outcomes: {",
+        "limits: {trusted_networks: [10.0.0.1/8]}\noutcomes: {",
+        &["regions.yaml:18: limits.trusted_networks[0]: a network's address is its first, whose other bits are zero, not `10.0.0.1/8`"],
+        LOAD_ONLY,
+    ),
+    (
+        "outcomes: {",
+        "limits: {trusted_networks: [10.0.0.0/8, 10.0.0.0/8]}\noutcomes: {",
+        &["regions.yaml:18: limits.trusted_networks[1]: `10.0.0.0/8` is listed twice"],
+        BOTH,
+    ),
+    ("outcomes: {", "limits: {}\noutcomes: {", &["regions.yaml:18: limits: must have a key; without `limits` all are the defaults"], BOTH),
+    ("outcomes: {", "limits: none\noutcomes: {", &["regions.yaml:18: limits: must be a mapping, not `none`"], BOTH),
+];
+
 const NOT_PLAIN_YAML: &[Row] = &[
     ("zones: # 6", "zones: [", &["regions.yaml:8: while parsing a flow mapping, did not find expected ',' or '}'"], LOAD_ONLY),
     ("[DE, FR]", "&countries [DE, FR]", &["regions.yaml:11: has an anchor: write the value out where it is used"], LOAD_ONLY),
@@ -468,7 +533,7 @@ fn the_sound_file_is_sound() {
 fn every_mistake_is_refused_with_its_file_line_and_key() {
     let schema = Schema::shipped();
     let mut wrong = Vec::new();
-    for table in [KEYS, VALUES, REGIONS, ZONES, LEADERS, ADDRESSES, NOT_PLAIN_YAML] {
+    for table in [KEYS, VALUES, REGIONS, ZONES, LEADERS, ADDRESSES, LIMITS, NOT_PLAIN_YAML] {
         for (from, to, expected, by_schema) in table {
             let yaml = edit(SOUND, from, to);
             let found = problems(&yaml);
@@ -528,6 +593,7 @@ fn what_the_loader_takes_the_schema_takes() {
         ("127.0.0.1:7103", "node-1.eu.paymesh.internal:65535"),
         ("[DE, FR]", "[DE, FR, NO]"),
         ("mesh: test", "mesh: t"),
+        ("outcomes: {", "limits: {connections_per_address: 1, trusted_networks: ['2001:db8::/32', 192.0.2.7, \"::1\"]}\noutcomes: {"),
     ] {
         let yaml = edit(SOUND, from, to);
         assert_eq!(problems(&yaml), [""; 0], "{to}");

@@ -5,7 +5,7 @@ mod common;
 use std::{fs, path::Path, time::Duration};
 
 use common::{Schema, region_config};
-use paymesh_topology::{Compliance, DIRECTORY_ZONE, Database, FILE_BYTES_MAX, Service, Topology};
+use paymesh_topology::{Compliance, DIRECTORY_ZONE, Database, FILE_BYTES_MAX, Limits, Service, Topology};
 use paymesh_types::{Country, RegionName, ShardRef, UserId, ZoneName};
 
 /// "Regional Deployment Strategy" of the source document.
@@ -162,6 +162,43 @@ fn bytes_may_be_written_with_underscores_between_their_digits() {
         assert_eq!(topology.journal_retention().bytes, Some(bytes), "{written}");
         Schema::shipped().validate(&text).unwrap_or_else(|errors| panic!("{written}: {errors}"));
     }
+}
+
+/// The commented block of a key, as it would be written.
+fn uncommented(text: &str, key: &str) -> String {
+    let lines = text.lines().skip_while(|line| *line != format!("#   {key}:")).take_while(|line| line.starts_with('#'));
+    lines.map(|line| line.strip_prefix("#   ").expect("an indented comment")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_limits_that_it_tells_of_are_the_defaults() {
+    let block = uncommented(&shipped_text(), "limits");
+    let yaml = format!("{}\n{block}\n", shipped_text());
+    let topology = Topology::parse("test", &yaml).unwrap_or_else(|errors| panic!("{errors}\n{block}"));
+    Schema::shipped().validate(&yaml).expect("the schema takes it");
+    assert_eq!(topology.limits(), &Limits::default());
+    assert_eq!(shipped().limits(), &Limits::default());
+    // Every one is told of: what is left out of the block would be a default in any case.
+    let properties = Schema::properties("limits");
+    assert!(properties.keys().all(|key| block.contains(&format!("  {key}:"))), "{block}");
+}
+
+#[test]
+fn the_schema_bounds_limits_as_the_loader_does() {
+    let schema = Schema::shipped();
+    let properties = Schema::properties("limits");
+    let numbers = properties.iter().filter(|(_, property)| property["type"] == "integer");
+    let mut keys = 0;
+    for (key, property) in numbers {
+        let (min, max) = (property["minimum"].as_u64().expect("a bound"), property["maximum"].as_u64().expect("a bound"));
+        for (value, taken) in [(min, true), (max, true), (min - 1, false), (max + 1, false)] {
+            let yaml = format!("{}\nlimits: {{{key}: {value}}}\n", shipped_text());
+            assert_eq!(Topology::parse("test", &yaml).is_ok(), taken, "{key}: {value}");
+            assert_eq!(schema.validate(&yaml).is_ok(), taken, "{key}: {value}");
+        }
+        keys += 1;
+    }
+    assert_eq!(keys, properties.len() - 1, "all but the networks are numbers");
 }
 
 #[test]

@@ -39,8 +39,8 @@ use machine::{DataDirectory, Listeners};
 use replicas::{Keeper, SET_ASIDE};
 use shards::Opener;
 
-/// Where `RUST_LOG` is not set.
-const LOG_FILTER: &str = "info";
+/// Where `RUST_LOG` is not set. HTTP/2 warns of each frame that it does not like, and who sends those would write the log.
+const LOG_FILTER: &str = "info,h2=error";
 
 /// Entries that the tables may be behind at most, for all shards of the node together. Each is about a kilobyte in memory.
 const PROJECTION_LAG_MAX: u64 = 262_144;
@@ -169,7 +169,8 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, security: Security, dat
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha);
 
-    let limits = limits();
+    let limits = limits(&topology);
+    let connections_max = limits.connections_max;
     let leaving = {
         let (health, reporter) = (health.clone(), reporter.clone());
         async move {
@@ -178,7 +179,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, security: Security, dat
             let why = tokio::select! {
                 why = &mut wanted => why,
                 () = settled => {
-                    tracing::info!(region = %region.name, grpc = %region.grpc, http = %region.http, connections_max = limits.connections_max, "serving");
+                    tracing::info!(region = %region.name, grpc = %region.grpc, http = %region.http, connections_max, "serving");
                     node.healthy();
                     reporter.set_service_status("", serving(health.report().ready)).await;
                     wanted.await
@@ -220,10 +221,10 @@ fn ask_followers(mesh: &Mesh, tasks: &mut JoinSet<anyhow::Result<()>>) -> Heard 
 }
 
 /// The listener's bounds. At least half of the files that the process may open are left to its journals and its health.
-fn limits() -> Limits {
-    let default = Limits::default();
-    let connections_max = machine::open_files_max().map_or(default.connections_max, |files| default.connections_max.min(files / 2));
-    Limits { connections_max, ..default }
+fn limits(topology: &Topology) -> Limits {
+    let limits = Limits::from(topology.limits());
+    let connections_max = machine::open_files_max().map_or(limits.connections_max, |files| limits.connections_max.min(files / 2));
+    Limits { connections_max, ..limits }
 }
 
 /// The replicas that can be read: the whole ones.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use paymesh_contract::events::v1 as pb;
+use paymesh_contract::{events::v1 as pb, has_more_fields};
 use paymesh_ledger::{Account, LineId, Records, Wallet};
 use paymesh_types::{Currency, Cursor, Epoch, HistoryMark, Invalid, RequestId, Sequence, ShardRef, Timestamp, UserId};
 use prost::Message as _;
@@ -132,6 +132,9 @@ enum Encoded {
     Request(pb::RequestRow),
 }
 
+/// Fields of a chunk at most: its rows, and some that a later version may know.
+const FIELDS_MAX: usize = CHUNK_ROWS_MAX + 64;
+
 pub(super) fn pack(rows: &[Row]) -> Vec<u8> {
     let raw = raw(rows);
     assert!(raw.len() <= CHUNK_BYTES_MAX, "a chunk has {CHUNK_BYTES_MAX} bytes at most");
@@ -189,6 +192,10 @@ fn decompress(chunk: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 fn decode(raw: &[u8]) -> Result<Vec<Row>, String> {
+    // Counted while they are bytes: two of them can be a row that takes a hundred times as much, and a chunk has millions.
+    if has_more_fields(raw, FIELDS_MAX).map_err(|error| error.to_string())? {
+        return Err(format!("it has more than {FIELDS_MAX} rows, or fields that are none"));
+    }
     let decoded = pb::CheckpointChunk::decode(raw).map_err(|error| error.to_string())?;
     rows(decoded).map_err(|error| error.to_string())
 }
@@ -274,4 +281,28 @@ fn row(encoded: Encoded) -> Result<Row, BadCheckpoint> {
         }),
         Encoded::Request(it) => Row::Request(Sequence(it.sequence), RequestId::from_slice(&it.request_id)?, Timestamp(it.at_us)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A few bytes can unpack to many, and many to more when they are decoded.
+    #[test]
+    fn a_small_chunk_cannot_ask_for_much_memory() {
+        let refusal = |raw: &[u8]| {
+            let chunk = zstd::bulk::compress(raw, 19).expect("compressing into memory does not fail");
+            assert!(chunk.len() < 20_000, "{} bytes", chunk.len());
+            unpack(&chunk).expect_err("nobody wrote it")
+        };
+        assert!(refusal(&vec![0; CHUNK_BYTES_MAX + 1]).contains("size"), "nothing is inflated");
+        // Empty payments without end: of as many bytes as a chunk may have, they would take gigabytes.
+        assert!(refusal(&[0x2a, 0x00].repeat(CHUNK_BYTES_MAX / 2)).contains("rows"));
+        let most = [0x2a, 0x00].repeat(CHUNK_ROWS_MAX);
+        assert!(!refusal(&most).contains("rows"), "they are looked at, and are none");
+        // A frame that does not say how much it unpacks to.
+        let mut packer = zstd::stream::Encoder::new(Vec::new(), 1).expect("an encoder");
+        std::io::Write::write_all(&mut packer, &[0; 100]).expect("memory has room");
+        assert!(unpack(&packer.finish().expect("a frame")).expect_err("no size").contains("size"));
+    }
 }

@@ -36,7 +36,7 @@ pub(crate) struct Shed<S> {
 
 impl<S> Shed<S> {
     /// With these limits, and places for so many streams between nodes.
-    pub(crate) fn new(limits: Limits, feeds_max: usize, inner: S) -> Self {
+    pub(crate) fn new(limits: &Limits, feeds_max: usize, inner: S) -> Self {
         Self {
             calls: Places::new(limits.calls_max),
             streams: Places::new(limits.streams_max),
@@ -83,7 +83,7 @@ impl<S: Answer> Service<Request<Body>> for Shed<S> {
         Box::pin(async move {
             let place = place;
             let answer = answer.await?;
-            Ok(body::observe(answer, move |_| drop(place)))
+            Ok(body::observe(answer, move |_, _| drop(place)))
         })
     }
 }
@@ -103,7 +103,7 @@ mod tests {
     /// A node with so many places for calls, streams and health checks.
     fn shed(calls_max: usize, streams_max: usize, probes_max: usize) -> Shed<mock::Mock> {
         let limits = Limits { calls_max, streams_max, probes_max, ..Limits::default() };
-        Shed::new(limits, 1, mock::answering(|_| mock::ok(b"answer")))
+        Shed::new(&limits, 1, mock::answering(|_| mock::ok(b"answer")))
     }
 
     #[tokio::test]

@@ -76,7 +76,7 @@ impl<S: Answer> Service<Request<Body>> for Trace<S> {
         Box::pin(
             async move {
                 let answer = answer.await?;
-                Ok(body::observe(answer, move |code| {
+                Ok(body::observe(answer, move |code, _| {
                     ending.record("rpc.grpc.status_code", code as i32);
                 }))
             }

@@ -262,7 +262,7 @@ pub async fn two_nodes_with(us: &Wallet, eu: &Wallet, limits: Limits) -> [Node; 
     let ((us_listener, us_port), (eu_listener, eu_port)) = (listener().await, listener().await);
     let topology = topology([us_port, eu_port], false);
     [
-        Node::start_with(&topology, "us_east", us_listener, us.clone(), limits),
+        Node::start_with(&topology, "us_east", us_listener, us.clone(), limits.clone()),
         Node::start_with(&topology, "eu_west", eu_listener, eu.clone(), limits),
     ]
 }

@@ -32,6 +32,17 @@ impl Schema {
         Self { schemas, index }
     }
 
+    /// The properties of one of its blocks.
+    #[allow(dead_code, reason = "the tests of mistakes have no use for it")]
+    pub(crate) fn properties(block: &str) -> serde_json::Map<String, serde_json::Value> {
+        let text = std::fs::read_to_string(region_config().join("regions.schema.json")).expect("the schema can be read");
+        let mut schema: serde_json::Value = serde_json::from_str(&text).expect("the schema is JSON");
+        match schema["properties"][block]["properties"].take() {
+            serde_json::Value::Object(properties) => properties,
+            other => panic!("{block} has {other}"),
+        }
+    }
+
     /// What the schema says against a YAML text, read by the rules of YAML 1.2.
     pub(crate) fn validate(&self, yaml: &str) -> Result<(), String> {
         let options = serde_saphyr::options! { strict_booleans: true };

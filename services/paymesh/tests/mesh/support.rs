@@ -320,6 +320,12 @@ impl TestMesh {
         node.wait().unwrap()
     }
 
+    /// A running node's process id.
+    #[allow(dead_code, reason = "only the tests of attacks look at a node's memory")]
+    pub(crate) fn process(&self, region: &str) -> u32 {
+        self.nodes[region].id()
+    }
+
     /// Sends a signal by its name.
     pub(crate) fn signal(&self, region: &str, name: &str) {
         signal(self.nodes[region].id(), name);
