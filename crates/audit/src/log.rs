@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use tonic::Code;
 
 use crate::{
-    Damage, LOST, Link, Outcome, REFUSED, Record, Unavailable, Writer, files::Directory, format::Owner, queue::Queue, record::with_bytes,
+    Damage, LOST, Link, Outcome, REFUSED, Record, SET_ASIDE, UNSYNCED_SECONDS, Unavailable, Writer, files::Directory, format::Owner,
+    queue::Queue, record::with_bytes,
 };
 
 /// Tells the time.
@@ -236,8 +237,11 @@ impl Log {
         if chain == 0 { Ok(Vec::new()) } else { self.shared.directory.set_aside(chain) }
     }
 
-    /// How the log is, in words for an operator. Reads the log's directory.
+    /// How the log is, in words for an operator; sets the gauges that nobody else does. Reads the log's directory.
     pub fn condition(&self) -> Condition {
+        let unsynced_for = self.unsynced_for();
+        // Said here, since a writer that a disk holds up says nothing.
+        metrics::gauge!(UNSYNCED_SECONDS).set(unsynced_for.unwrap_or_default().as_secs_f64());
         match self.state().standing {
             Standing::Opening => return Condition::Opening,
             Standing::Failing(why) => return Condition::Fails(format!("it cannot be written, and calls are refused: {why}")),
@@ -248,6 +252,7 @@ impl Log {
             Ok(damages) => damages,
             Err(error) => return Condition::Fails(format!("its directory cannot be read: {error}")),
         };
+        metrics::gauge!(SET_ASIDE).set(damages.len() as f64);
         if let Some(first) = damages.first() {
             let path = self.shared.directory.path().display();
             return Condition::Fails(format!(
@@ -257,7 +262,7 @@ impl Log {
             ));
         }
         let free = self.shared.free.load(Ordering::Relaxed);
-        match self.unsynced_for() {
+        match unsynced_for {
             Some(age) if age > UNSYNCED_WARN => Condition::Warns(format!("records have waited for {} s to be written", age.as_secs())),
             _ if free < self.shared.settings.records_max / 4 => Condition::Warns("it is nearly full: calls will be refused".to_owned()),
             _ => Condition::Good,

@@ -146,7 +146,11 @@ fn examine(directory: &Directory, owner: &Owner, chain: u32) -> io::Result<Resul
                 last = Some((walk, bytes));
             }
             Ok(walk) => {
-                return damaged(file_name(chain, first), first, format!("it is the file that begins with record {}", walk.header().first()));
+                return damaged(
+                    file_name(chain, first),
+                    first,
+                    format!("it is the file that begins with record {}", walk.header().first()),
+                );
             }
             // Nothing in it was durable, and it is the last.
             Err(_) if first > head.sequence && firsts.last() == Some(&first) && !files.is_empty() => unborn = Some((first, bytes)),
