@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "in a test, what cannot be had ends it")]
 
+mod audit;
 mod canary;
 mod certificates;
 mod collector;
