@@ -6,8 +6,9 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, File},
+    fs::{self, DirBuilder, File},
     io::{self, Write as _},
+    os::unix::fs::DirBuilderExt as _,
 };
 
 use paymesh_contract::audit::v1::{AuditDamage, ChainBegun, log_note::Event};
@@ -43,7 +44,8 @@ pub(crate) struct Opened {
 
 /// Opens the newest chain. One that is damaged is set aside, and another begins; so it does where there is none.
 pub(crate) fn open(directory: &Directory, owner: &Owner, now: Timestamp) -> io::Result<Opened> {
-    fs::create_dir_all(directory.path())?;
+    // What is in it is not everybody's.
+    DirBuilder::new().recursive(true).mode(0o700).create(directory.path())?;
     if let Some(parent) = directory.path().parent() {
         sync_directory(parent)?;
     }

@@ -173,7 +173,7 @@ fn fill(message: &mut AuditRecord, record: &Record, outcome: &Outcome) {
         let subjects: &mut audit::Subjects = message.subjects.get_or_insert_default();
         subjects.user_ids.clear();
         subjects.user_ids.extend(users.iter().map(|user| user.get()));
-        set_all(&mut subjects.payment_ids, payments, |into, payment| show(into, payment));
+        set_all(&mut subjects.payment_ids, payments, show);
         subjects.count = *count;
     }
     message.request_id.clear();

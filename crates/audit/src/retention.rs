@@ -73,16 +73,14 @@ impl Keeper {
         }
     }
 
-    /// What was to be written is durable: what was told goes. Says whether it has.
-    pub(crate) fn written(&mut self, store: &mut Store) -> bool {
-        let Some(origin) = self.told else { return false };
-        if let Err(error) = store.let_go(origin) {
-            tracing::warn!(%error, "a file of the audit log cannot be removed; it is tried again");
-            return false;
-        }
-        tracing::info!(through = %origin.sequence, "the audit log has let go of records that are past their retention");
+    /// What the log has said that it lets go of, once that is durable.
+    pub(crate) fn told(&self) -> Option<Link> {
+        self.told
+    }
+
+    /// It is gone.
+    pub(crate) fn gone(&mut self) {
         self.told = None;
-        true
     }
 }
 

@@ -122,10 +122,15 @@ impl Store {
         self.mark.sync()
     }
 
-    /// Lets go of the oldest file. `origin` is its last record, and a record that is durable says that it goes.
-    pub(crate) fn let_go(&mut self, origin: Link) -> io::Result<()> {
+    /// Says durably that the log is kept from after this record on. A record that is durable says so too.
+    pub(crate) fn keep_after(&mut self, origin: Link) -> io::Result<()> {
         self.mark.say(Marked { origin, head: self.head })?;
-        self.mark.sync()?;
+        self.mark.sync()
+    }
+
+    /// Removes the oldest file, which nobody reads any more who asks from where the log is kept.
+    pub(crate) fn remove_oldest(&mut self) -> io::Result<()> {
+        let origin = self.origin();
         if let Some(oldest) = self.files.front().filter(|oldest| oldest.header.first() <= origin.sequence) {
             match fs::remove_file(self.directory.file(self.chain, oldest.header.first())) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -142,11 +142,24 @@ impl Running {
         metrics::counter!(BYTES).increment(self.store.written());
         self.advance();
         self.shared.written(handed_over, records, closing);
-        if self.keeper.written(&mut self.store) {
-            self.advance();
-        }
+        self.let_go();
         bytes.clear();
         Ok(bytes)
+    }
+
+    /// Lets go of the oldest file, where what was written just now says so. Whoever reads is told before it is gone: a file that is missing is
+    /// taken for damage otherwise.
+    fn let_go(&mut self) {
+        let Some(origin) = self.keeper.told() else { return };
+        let told = self.store.keep_after(origin).map(|()| self.advance());
+        match told.and_then(|()| self.store.remove_oldest()) {
+            Ok(()) => {
+                tracing::info!(through = %origin.sequence, "the audit log has let go of records that are past their retention");
+                self.keeper.gone();
+                self.advance();
+            }
+            Err(error) => tracing::warn!(%error, "a file of the audit log cannot be removed; it is tried again"),
+        }
     }
 
     fn fails(&self, error: &io::Error) {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use paymesh_audit::{Condition, Damage, Log, ReadError, Settings};
+use paymesh_audit::{Condition, Damage, Log, ReadError, Settings, Standing};
 use paymesh_contract::audit::v1::log_note::Event;
 use paymesh_types::Sequence;
 use proptest::prelude::*;
@@ -409,4 +409,44 @@ fn a_log_is_kept_within_its_bytes_and_damaged_files_do_not_go() {
     let damages = found(&running.log);
     assert_eq!((&*damages[0].file, damages[0].sequence), (&*name(&oldest), Sequence(record)));
     running.close().expect("everything is written");
+}
+
+/// A look at a log that grows and lets go meanwhile must not take that for damage: it would set the chain aside.
+#[test]
+fn a_log_that_is_written_lets_go_and_is_verified_and_read_all_at_once_is_never_found_to_be_damaged() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut bounded = few(&Hand::default());
+    bounded.retention.bytes = Some(20_000);
+    let running = Running::open(directory.path(), bounded);
+    let looks: Vec<_> = (0..2)
+        .map(|look| {
+            let log = running.log.clone();
+            std::thread::spawn(move || {
+                let mut done = 0;
+                while log.state().standing == Standing::Open {
+                    if look == 0 {
+                        assert_eq!(found(&log), []);
+                    } else {
+                        // Who reads what goes meanwhile is told so.
+                        match log.read(Sequence(0)).and_then(|mut reader| reader.batch()) {
+                            Ok(_) | Err(ReadError::NotKept { .. }) => {}
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                    done += 1;
+                }
+                done
+            })
+        })
+        .collect();
+    let mut user = 1;
+    while running.log.state().origin.sequence.0 < 300 {
+        running.record(user..user + 8);
+        user += 8;
+    }
+    let state = running.log.state();
+    assert_eq!(state.chain, 1);
+    running.close().expect("everything is written");
+    let done: Vec<u64> = looks.into_iter().map(|look| look.join().expect("it found nothing wrong")).collect();
+    assert!(done.iter().all(|done| *done > 10), "{done:?}");
 }
