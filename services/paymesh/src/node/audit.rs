@@ -22,7 +22,7 @@ use paymesh_contract::{
 };
 use paymesh_mesh::Worded;
 use paymesh_telemetry::Component;
-use paymesh_topology::Topology;
+use paymesh_topology::{AuditRetention, Topology};
 use paymesh_types::{RegionName, Sequence};
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -42,14 +42,9 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// The node's log, and what writes it.
 pub(super) fn open(data: &Path, topology: &Topology, region: &RegionName) -> (Log, Writer) {
     let settings = Settings::new(topology.mesh(), region.clone(), env!("CARGO_PKG_VERSION"), Arc::new(super::system_time));
-    let retention = Retention { time: RETENTION_TIME, bytes: RETENTION_BYTES };
-    Log::open(data.join(DIRECTORY), Settings { retention, ..settings })
+    let AuditRetention { time, bytes } = topology.audit_retention();
+    Log::open(data.join(DIRECTORY), Settings { retention: Retention { time: Some(time), bytes: Some(bytes) }, ..settings })
 }
-
-/// A year and some days: auditors ask for twelve months (PCI DSS 4.0, 10.5.1).
-const RETENTION_TIME: Option<Duration> = Some(Duration::from_secs(400 * 24 * 3600));
-/// What a disk can spare; whoever needs more ships it.
-const RETENTION_BYTES: Option<u64> = Some(16 << 30);
 
 /// Writes the log until it is closed.
 pub(super) async fn write(writer: Writer) -> anyhow::Result<()> {
