@@ -29,8 +29,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("paymesh-ledger", &["paymesh-types"]),
     ("paymesh-journal", &["paymesh-types", "paymesh-contract", "paymesh-ledger"]),
     ("paymesh-shard", &["paymesh-types", "paymesh-contract", "paymesh-ledger", "paymesh-journal"]),
+    // For the mesh, which records calls there: it knows words and the contract, and nothing of calls.
+    ("paymesh-audit", &["paymesh-types", "paymesh-contract"]),
     // The mesh carries bytes: it knows the contract and the map, and nothing of books.
-    ("paymesh-mesh", &["paymesh-types", "paymesh-contract", "paymesh-access", "paymesh-identity", "paymesh-topology"]),
+    ("paymesh-mesh", &["paymesh-types", "paymesh-contract", "paymesh-access", "paymesh-audit", "paymesh-identity", "paymesh-topology"]),
 ];
 
 /// Edges that only tests may have. Libraries speak to the facades (`tracing`, `metrics`); a test of what is seen there may set

@@ -9,7 +9,14 @@ use std::{
 };
 
 /// Where errors become words.
-const SOURCES: [&str; 4] = ["crates/contract/src", "crates/access/src", "crates/mesh/src", "services/payment-processor/src"];
+const SOURCES: [&str; 6] = [
+    "crates/access/src",
+    "crates/audit/src",
+    "crates/contract/src",
+    "crates/mesh/src",
+    "services/payment-processor/src",
+    "services/paymesh/src/node",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is in the workspace").to_owned()

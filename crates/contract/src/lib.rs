@@ -46,5 +46,6 @@ generated! {
     directory: "Users and their zones.",
     events: "What journals hold, and how to tail them.",
     replication: "Journals between regions.",
+    audit: "What was asked of a node, by whom, and what came of it.",
     mesh: "Topology, status, and the proof of the books.",
 }

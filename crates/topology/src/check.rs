@@ -8,7 +8,8 @@ use std::{
 use paymesh_types::Country;
 
 use crate::{
-    Compliance, DIRECTORY_ZONE, Endpoint, JournalRetention, Region, Service, Topology, Zone,
+    AUDIT_RETENTION_BYTES_DEFAULT, AUDIT_RETENTION_HOURS_DEFAULT, AuditRetention, Compliance, DIRECTORY_ZONE, Endpoint, JournalRetention,
+    Region, Service, Topology, Zone,
     problem::{Problems, quote, suggest},
     read::{At, Draft, DraftEndpoints, DraftLeader, DraftRegion, DraftZone},
     tree::Place,
@@ -73,6 +74,7 @@ fn assemble(draft: &Draft, primary: usize, checked: &Checked, endpoints: &[Optio
         });
     }
     let journal = draft.journal.as_ref()?;
+    let audit = draft.audit.as_ref()?;
     Some(Topology {
         mesh: draft.mesh.clone()?,
         regions,
@@ -86,6 +88,10 @@ fn assemble(draft: &Draft, primary: usize, checked: &Checked, endpoints: &[Optio
             bytes: journal.retention_bytes,
         },
         limits: draft.limits.clone()?,
+        audit_retention: AuditRetention {
+            time: Duration::from_secs(audit.retention_hours.as_ref().map_or(AUDIT_RETENTION_HOURS_DEFAULT, |hours| hours.value) * 3600),
+            bytes: audit.retention_bytes.unwrap_or(AUDIT_RETENTION_BYTES_DEFAULT),
+        },
     })
 }
 

@@ -42,7 +42,7 @@ pub use limits::Limits;
 pub use network::{InvalidNetwork, Network};
 pub use problem::{Errors, Problem};
 pub use region::{Compliance, Database, Region, Service};
-pub use topology::{DIRECTORY_SHARDS, DIRECTORY_ZONE, JournalRetention, Topology, Zone};
+pub use topology::{AuditRetention, DIRECTORY_SHARDS, DIRECTORY_ZONE, JournalRetention, Topology, Zone};
 
 /// The file that [`Topology::load`] looks for when it is given a folder.
 pub const FILE_NAME: &str = "regions.yaml";
@@ -62,3 +62,15 @@ pub const JOURNAL_RETENTION_HOURS_MAX: u64 = 10 * 366 * 24;
 pub const JOURNAL_RETENTION_BYTES_MIN: u64 = 1 << 20;
 /// Bytes of a shard's journal at most, where the file bounds it by size: 1 PiB.
 pub const JOURNAL_RETENTION_BYTES_MAX: u64 = 1 << 50;
+/// Hours that an audit log is kept at least: a day.
+pub const AUDIT_RETENTION_HOURS_MIN: u64 = 24;
+/// Hours that an audit log is kept when the file does not say: the twelve months that auditors ask for (PCI DSS 4.0, 10.5.1), and some days.
+pub const AUDIT_RETENTION_HOURS_DEFAULT: u64 = 400 * 24;
+/// Hours that an audit log is kept at most: ten years.
+pub const AUDIT_RETENTION_HOURS_MAX: u64 = 10 * 366 * 24;
+/// Bytes of a node's audit log at least: four of its files.
+pub const AUDIT_RETENTION_BYTES_MIN: u64 = 256 << 20;
+/// Bytes of a node's audit log when the file does not say: 16 GiB, some sixty million calls.
+pub const AUDIT_RETENTION_BYTES_DEFAULT: u64 = 16 << 30;
+/// Bytes of a node's audit log at most: 1 PiB.
+pub const AUDIT_RETENTION_BYTES_MAX: u64 = 1 << 50;

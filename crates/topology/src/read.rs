@@ -10,9 +10,9 @@ use std::{collections::BTreeMap, ops::RangeInclusive, str::FromStr};
 use paymesh_types::{Country, Invalid, RegionName, ZoneName};
 
 use crate::{
-    Compliance, DIRECTORY_ZONE, Database, Endpoint, JOURNAL_RETENTION_BYTES_MAX, JOURNAL_RETENTION_BYTES_MIN, JOURNAL_RETENTION_HOURS_MAX,
-    Limits, Network, OUTCOME_RETENTION_HOURS_DEFAULT, OUTCOME_RETENTION_HOURS_MAX, OUTCOME_RETENTION_HOURS_MIN, Service, ZONE_SHARDS_MAX,
-    limits,
+    AUDIT_RETENTION_BYTES_MAX, AUDIT_RETENTION_BYTES_MIN, AUDIT_RETENTION_HOURS_MAX, AUDIT_RETENTION_HOURS_MIN, Compliance, DIRECTORY_ZONE,
+    Database, Endpoint, JOURNAL_RETENTION_BYTES_MAX, JOURNAL_RETENTION_BYTES_MIN, JOURNAL_RETENTION_HOURS_MAX, Limits, Network,
+    OUTCOME_RETENTION_HOURS_DEFAULT, OUTCOME_RETENTION_HOURS_MAX, OUTCOME_RETENTION_HOURS_MIN, Service, ZONE_SHARDS_MAX, limits,
     problem::{Problems, quote, suggest},
     tree::{Entry, Place, Value},
 };
@@ -42,13 +42,15 @@ pub(crate) struct Draft {
     pub(crate) endpoints: Option<At<Vec<DraftEndpoints>>>,
     pub(crate) outcome_retention_hours: Option<u64>,
     /// `None` where it could not be read; without bounds where the file has none.
-    pub(crate) journal: Option<DraftJournal>,
+    pub(crate) journal: Option<DraftRetention>,
+    /// The same of audit logs.
+    pub(crate) audit: Option<DraftRetention>,
     pub(crate) limits: Option<Limits>,
 }
 
-/// The bounds of journals.
+/// How much is kept of something.
 #[derive(Debug, Default)]
-pub(crate) struct DraftJournal {
+pub(crate) struct DraftRetention {
     pub(crate) retention_hours: Option<At<u64>>,
     pub(crate) retention_bytes: Option<u64>,
 }
@@ -104,7 +106,7 @@ pub(crate) fn read(root: &Value, problems: &mut Problems) -> Draft {
     // An empty file lacks every key, which says more than that it is no mapping.
     let root = if matches!(root, Value::Nothing) { &Value::Map(Vec::new()) } else { root };
     let root = At { value: root, place: Place::NOWHERE, key: String::new() };
-    let Some(root) = reader.mapping(&root, Some(&["mesh", "regions", "zones", "endpoints", "outcomes", "journal", "limits"])) else {
+    let Some(root) = reader.mapping(&root, Some(&["mesh", "regions", "zones", "endpoints", "outcomes", "journal", "audit", "limits"])) else {
         return Draft::default();
     };
     Draft {
@@ -118,7 +120,11 @@ pub(crate) fn read(root: &Value, problems: &mut Problems) -> Draft {
         },
         journal: match root.find("journal") {
             Some(field) => reader.journal(field),
-            None => Some(DraftJournal::default()),
+            None => Some(DraftRetention::default()),
+        },
+        audit: match root.find("audit") {
+            Some(field) => reader.audit(field),
+            None => Some(DraftRetention::default()),
         },
         limits: match root.find("limits") {
             Some(field) => reader.limits(field),
@@ -219,22 +225,36 @@ impl Reader<'_> {
         self.whole(hours, OUTCOME_RETENTION_HOURS_MIN..=OUTCOME_RETENTION_HOURS_MAX)
     }
 
-    fn journal(&mut self, field: &Field<'_>) -> Option<DraftJournal> {
-        let journal = self.mapping(field, Some(&["retention_hours", "retention_bytes"]))?;
+    fn journal(&mut self, field: &Field<'_>) -> Option<DraftRetention> {
+        let hours = OUTCOME_RETENTION_HOURS_MIN..=JOURNAL_RETENTION_HOURS_MAX;
+        let bytes = JOURNAL_RETENTION_BYTES_MIN..=JOURNAL_RETENTION_BYTES_MAX;
+        self.retention(field, hours, bytes, "without `journal` everything is kept")
+    }
+
+    fn audit(&mut self, field: &Field<'_>) -> Option<DraftRetention> {
+        let hours = AUDIT_RETENTION_HOURS_MIN..=AUDIT_RETENTION_HOURS_MAX;
+        let bytes = AUDIT_RETENTION_BYTES_MIN..=AUDIT_RETENTION_BYTES_MAX;
+        self.retention(field, hours, bytes, "without `audit` there are bounds too")
+    }
+
+    fn retention(
+        &mut self,
+        field: &Field<'_>,
+        hours: RangeInclusive<u64>,
+        bytes: RangeInclusive<u64>,
+        without: &str,
+    ) -> Option<DraftRetention> {
+        let bounds = self.mapping(field, Some(&["retention_hours", "retention_bytes"]))?;
         if matches!(field.value, Value::Map(entries) if entries.is_empty()) {
-            self.say(field, "must have retention_hours, retention_bytes or both; without `journal` everything is kept");
+            self.say(field, format!("must have retention_hours, retention_bytes or both; {without}"));
             return None;
         }
         // Both are looked at before either is given up: every mistake is said.
-        let hours = journal.find("retention_hours").map(|hours| {
-            let whole = self.whole(hours, OUTCOME_RETENTION_HOURS_MIN..=JOURNAL_RETENTION_HOURS_MAX);
-            whole.map(|whole| hours.with(whole))
-        });
-        let bytes =
-            journal.find("retention_bytes").map(|bytes| self.whole(bytes, JOURNAL_RETENTION_BYTES_MIN..=JOURNAL_RETENTION_BYTES_MAX));
+        let hours = bounds.find("retention_hours").map(|found| self.whole(found, hours).map(|whole| found.with(whole)));
+        let bytes = bounds.find("retention_bytes").map(|found| self.whole(found, bytes));
         let retention_hours = hours.map_or(Some(None), |hours| hours.map(Some))?;
         let retention_bytes = bytes.map_or(Some(None), |bytes| bytes.map(Some))?;
-        Some(DraftJournal { retention_hours, retention_bytes })
+        Some(DraftRetention { retention_hours, retention_bytes })
     }
 
     fn limits(&mut self, field: &Field<'_>) -> Option<Limits> {

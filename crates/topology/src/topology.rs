@@ -40,6 +40,7 @@ pub struct Topology {
     pub(crate) outcome_retention: Duration,
     pub(crate) journal_retention: JournalRetention,
     pub(crate) limits: Limits,
+    pub(crate) audit_retention: AuditRetention,
 }
 
 /// How much of each shard's journal is kept. What outcomes of requests are read from and what holds money in transit is kept in any case.
@@ -49,6 +50,15 @@ pub struct JournalRetention {
     pub time: Option<Duration>,
     /// Bytes of the journal's compressed entries past which the oldest go. `None`: none goes for that.
     pub bytes: Option<u64>,
+}
+
+/// How much of each node's audit log is kept: what is past either bound goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditRetention {
+    /// How long a record is kept.
+    pub time: Duration,
+    /// Bytes of the log.
+    pub bytes: u64,
 }
 
 /// A compliance zone: the regions among which its users' personal data may move.
@@ -171,6 +181,11 @@ impl Topology {
     /// What each node bounds.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// How much of each node's audit log is kept.
+    pub fn audit_retention(&self) -> AuditRetention {
+        self.audit_retention
     }
 }
 

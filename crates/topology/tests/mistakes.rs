@@ -92,7 +92,7 @@ const KEYS: &[Row] = &[
         "<<: {mesh: test}",
         &[
             "regions.yaml: mesh: is missing",
-            "regions.yaml:1: <<: unknown key; known here: mesh, regions, zones, endpoints, outcomes, journal, limits",
+            "regions.yaml:1: <<: unknown key; known here: mesh, regions, zones, endpoints, outcomes, journal, audit, limits",
         ],
         LOAD_ONLY,
     ),
@@ -258,6 +258,21 @@ const VALUES: &[Row] = &[
         "outcomes: {",
         "journal: {}\noutcomes: {",
         &["regions.yaml:18: journal: must have retention_hours, retention_bytes or both; without `journal` everything is kept"],
+        BOTH,
+    ),
+    (
+        "outcomes: {",
+        "audit: {retention_hours: 23, retention_bytes: 268435455}\noutcomes: {",
+        &[
+            "regions.yaml:18: audit.retention_hours: must be 24 to 87840, not 23",
+            "regions.yaml:18: audit.retention_bytes: must be 268435456 to 1125899906842624, not 268435455",
+        ],
+        BOTH,
+    ),
+    (
+        "outcomes: {",
+        "audit: {}\noutcomes: {",
+        &["regions.yaml:18: audit: must have retention_hours, retention_bytes or both; without `audit` there are bounds too"],
         BOTH,
     ),
     (

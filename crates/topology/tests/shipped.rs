@@ -5,7 +5,7 @@ mod common;
 use std::{fs, path::Path, time::Duration};
 
 use common::{Schema, region_config};
-use paymesh_topology::{Compliance, DIRECTORY_ZONE, Database, FILE_BYTES_MAX, Limits, Service, Topology};
+use paymesh_topology::{AuditRetention, Compliance, DIRECTORY_ZONE, Database, FILE_BYTES_MAX, Limits, Service, Topology};
 use paymesh_types::{Country, RegionName, ShardRef, UserId, ZoneName};
 
 /// "Regional Deployment Strategy" of the source document.
@@ -94,6 +94,7 @@ fn its_regions_are_those_of_the_source_document() {
     assert!(topology.region(&region("mars")).is_none());
     assert!(topology.regions().all(|region| region.grpc.is_loopback() && region.http.is_loopback()));
     assert_eq!(topology.outcome_retention(), Duration::from_secs(7 * 24 * 3600));
+    assert_eq!(topology.audit_retention(), AuditRetention { time: Duration::from_secs(400 * 24 * 3600), bytes: 16 << 30 });
 }
 
 #[test]

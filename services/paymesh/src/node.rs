@@ -5,6 +5,7 @@
 //! are opened, because nodes that start together ask each other what they have before they lead anything; a shard takes calls once it
 //! is checked and brought up to date, and the node says that it is ready once that is so of all, or is not to be waited for.
 
+mod audit;
 mod credentials;
 mod files;
 mod machine;
@@ -82,6 +83,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, security: Security, dat
         filter: std::env::var("RUST_LOG").unwrap_or_else(|_| LOG_FILTER.to_owned()),
     })?;
     let metrics = Metrics::install(args.region.as_str())?;
+    paymesh_audit::describe_metrics();
     paymesh_mesh::describe_metrics();
     paymesh_payment_processor::describe_metrics();
     paymesh_shard::describe_metrics();
@@ -109,6 +111,11 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, security: Security, dat
     tasks.spawn(async move { http.await.context("the http listener") });
 
     tasks.spawn(files::watch(data.path().to_owned(), health.component("files")));
+
+    // Before anything is answered: what cannot be recorded is not done.
+    let (audit_log, writer) = audit::open(data.path(), &topology, &args.region);
+    tasks.spawn(audit::write(writer));
+    tasks.spawn(audit::watch(audit_log.clone(), health.component("audit")));
 
     let mesh = Mesh::new(topology.clone(), args.region.clone(), security.clone())?;
     match security {
@@ -165,6 +172,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, security: Security, dat
     let reflection_v1alpha = reflection().build_v1alpha().context("the contract's descriptor set")?;
     let routes: Routes = paymesh_payment_processor::services(shards.clone(), copies(&replicas), mesh.clone())
         .add_service(Replication::new(mesh.clone(), shards.clone(), replicas).server())
+        .add_service(audit::Audit::new(audit_log.clone()).server())
         .add_service(grpc_health)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha);
@@ -172,8 +180,12 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, security: Security, dat
     let limits = limits(&topology);
     let connections_max = limits.connections_max;
     let leaving = {
-        let (health, reporter) = (health.clone(), reporter.clone());
+        let (health, reporter, audit_log) = (health.clone(), reporter.clone(), audit_log.clone());
         async move {
+            let settled = async {
+                audit_log.settled().await;
+                settled.await;
+            };
             let wanted = leave.wanted();
             tokio::pin!(wanted);
             let why = tokio::select! {
@@ -206,6 +218,8 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, security: Security, dat
             shard.close().await;
         }
     }
+    // Last: whatever was done until now is in it.
+    audit::close(&audit_log).await;
     tracing::info!("left");
     served
 }

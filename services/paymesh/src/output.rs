@@ -141,6 +141,11 @@ impl fmt::Display for Table {
     }
 }
 
+/// A hash as it is shown.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A sum of minor units as a decimal with its currency. Sums may pass the bound of a single amount.
 pub(crate) fn money(minor: i128, code: &str) -> String {
     let exponent = Currency::from_code(code).map_or(0, Currency::exponent);

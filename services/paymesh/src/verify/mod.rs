@@ -2,8 +2,9 @@
 //!
 //! Two passes over every shard, each at the shard's leader; what is compared and why two passes are needed is in `books`.
 //! A shard that cannot be asked is a failure: unknown books are not proven ones. Then every region proves its copies of other
-//! regions' shards (`copies`).
+//! regions' shards (`copies`), and every node its audit log (`audits`).
 
+mod audits;
 mod books;
 mod copies;
 
@@ -22,7 +23,7 @@ use serde::Serialize;
 use tokio::{sync::mpsc, time::timeout};
 use tonic::Code;
 
-use self::{books::Reports, copies::CopySummary};
+use self::{audits::AuditSummary, books::Reports, copies::CopySummary};
 use crate::{
     args::{Setting, VerifyArgs},
     client::{self, Mesh},
@@ -49,10 +50,11 @@ pub(crate) struct Report {
     pub(crate) good: bool,
     /// What does not.
     pub(crate) problems: Vec<String>,
-    /// Shards that could not be asked and copies that could not be compared, and why.
+    /// Shards and audit logs that could not be asked, copies that could not be compared, and why.
     pub(crate) unreachable: BTreeMap<String, String>,
     pub(crate) shards: Vec<ShardSummary>,
     pub(crate) copies: Vec<CopySummary>,
+    pub(crate) audit_logs: Vec<AuditSummary>,
     pub(crate) in_transit: Vec<InTransit>,
 }
 
@@ -151,6 +153,9 @@ pub(crate) async fn verify(mesh: &Mesh) -> anyhow::Result<Report> {
     let copies = copies::compare(mesh, &second).await?;
     problems.extend(copies.problems);
     unreachable.extend(copies.unreachable);
+    let audits = audits::verify(mesh).await;
+    problems.extend(audits.problems);
+    unreachable.extend(audits.unreachable);
     problems.sort();
     problems.dedup();
     let shards = second.iter().map(|(shard, report)| summary(mesh, shard, report)).collect();
@@ -160,6 +165,7 @@ pub(crate) async fn verify(mesh: &Mesh) -> anyhow::Result<Report> {
         unreachable,
         shards,
         copies: copies.all,
+        audit_logs: audits.all,
         in_transit: findings.in_transit,
     })
 }
@@ -261,7 +267,7 @@ fn summary(mesh: &Mesh, shard: &ShardRef, report: &ShardReport) -> ShardSummary 
         leader: mesh.topology.leader(shard).map(ToString::to_string).unwrap_or_default(),
         epoch: position.epoch,
         sequence: position.sequence,
-        chain_hash: report.chain_hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+        chain_hash: output::hex(&report.chain_hash),
         users: report.users,
         payments: report.payments,
         currencies: report
@@ -316,6 +322,14 @@ impl Report {
         if !table.is_empty() {
             say!("{table}");
         }
+        let mut table = Table::new(["audit log", "from", "to", "chain"]);
+        for log in &self.audit_logs {
+            let chain = log.head_hash.get(..16).unwrap_or(&log.head_hash);
+            table.row([log.region.clone(), log.first_sequence.to_string(), log.last_sequence.to_string(), format!("{chain}..")]);
+        }
+        if !table.is_empty() {
+            say!("\n{table}");
+        }
         status::say_in_transit(&mesh.topology, &self.in_transit, self.shards.len() < mesh.topology.shards().len());
         for (shard, why) in &self.unreachable {
             say!("NOT VERIFIED  {shard}: {why}");
@@ -328,6 +342,7 @@ impl Report {
             if !self.copies.is_empty() {
                 say!("{} copies in other regions are what their leaders have", self.copies.len());
             }
+            say!("{} audit logs are what their nodes wrote", self.audit_logs.len());
         } else {
             say!("\nnot proven: {} found wrong, {} could not be asked or compared", self.problems.len(), self.unreachable.len());
         }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, what cannot be had ends it")]
 
 mod attacks;
+mod audit;
 mod callers;
 mod canary;
 mod certificates;

@@ -1,0 +1,158 @@
+//! Looks through everything that is kept, while the log is written.
+
+use paymesh_contract::audit::v1::{ChainBegun, LetGo, LogNote, log_note::Event};
+use paymesh_types::Sequence;
+use prost::Message;
+
+use crate::{
+    Damage, Hash, Log, ReadError, State, Unavailable,
+    files::{file_name, in_chain},
+    format::{HASH_BYTES, Link},
+    mark::MARK,
+    walk::{Step, Walk},
+};
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The number of the chain.
+    pub chain: u32,
+    /// The first record that is kept.
+    pub first: Sequence,
+    /// The last that was checked and is what was written.
+    pub last: Sequence,
+    /// The end of the log when it was begun to be checked, as the node has it in memory.
+    pub head: Link,
+    /// The hash of the record that was asked for, where it was among those that were checked.
+    pub hash_at: Option<Hash>,
+    /// What is wrong, first with the chains that were set aside before.
+    pub damages: Vec<Damage>,
+}
+
+/// Of a record, what the log says of itself.
+#[derive(Clone, PartialEq, Message)]
+struct OnlyNote {
+    #[prost(message, optional, tag = "14")]
+    note: Option<LogNote>,
+}
+
+/// What was seen on the way.
+#[derive(Default)]
+struct Seen {
+    /// The hash of the record that was asked for.
+    hash_at: Option<Hash>,
+    /// What the chain begins with, where it is kept from its beginning.
+    start: Option<Link>,
+    /// Up to where the log says that it has let go of records.
+    let_go: Option<Link>,
+}
+
+impl Log {
+    /// Checks every record that is kept and was durable when this was called, the chain from one to the next, and that what is not kept was let
+    /// go of. Blocking; the log is written meanwhile. `progress` is told the last record that was checked, and the last there will be. Where
+    /// damage is found, the chain is set aside, and the log goes on with another.
+    ///
+    /// # Errors
+    /// The log is not open, or its files cannot be read.
+    pub fn verify(&self, at: Sequence, mut progress: impl FnMut(Sequence, Sequence)) -> Result<Report, ReadError> {
+        loop {
+            let state = self.state();
+            if state.chain == 0 {
+                return Err(ReadError::Unavailable(Unavailable::Opening));
+            }
+            let mut damages = self.shared.directory.set_aside(state.chain)?;
+            let mut seen = Seen::default();
+            let (last, damage) = self.check(&state, at, &mut seen, &mut progress)?;
+            let now = self.state();
+            if damage.is_some() && (now.chain, now.origin) != (state.chain, state.origin) {
+                // Files went while they were read.
+                continue;
+            }
+            if let Some(damage) = damage {
+                self.shared.queue.found(damage.clone());
+                damages.push(damage);
+            }
+            let first = state.origin.sequence.next();
+            return Ok(Report { chain: state.chain, first, last, head: state.head, hash_at: seen.hash_at, damages });
+        }
+    }
+
+    /// Checks a chain up to its head; gives the last record that is what was written, and what is wrong with the next.
+    fn check(
+        &self,
+        state: &State,
+        at: Sequence,
+        seen: &mut Seen,
+        progress: &mut impl FnMut(Sequence, Sequence),
+    ) -> Result<(Sequence, Option<Damage>), ReadError> {
+        let State { chain, origin, head, .. } = *state;
+        let mut link = origin;
+        let mut before = None;
+        while link.sequence < head.sequence {
+            // Each file is named by the record that comes next.
+            let first = link.sequence.next();
+            let damage = |sequence, what| Ok((link.sequence, Some(Damage { file: file_name(chain, first), sequence, what })));
+            let mut walk = match Walk::open(&self.shared.directory.file(chain, first), &self.shared.owner, chain) {
+                Ok(Ok(walk)) => walk,
+                Ok(Err(what)) => return damage(first, what),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    // Whether a file is gone, or the one before it was longer, is not to be told.
+                    let file = file_name(chain, before.unwrap_or(first));
+                    let what = "it is missing: the file ends before it, or is gone".to_owned();
+                    return Ok((link.sequence, Some(Damage { file, sequence: first, what })));
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if walk.header().previous != link {
+                return damage(first, "it does not continue what comes before it".to_owned());
+            }
+            while walk.last().sequence < head.sequence {
+                let (last, next) = (walk.last().sequence, walk.last().sequence.next());
+                let damage = |what| Ok((last, Some(Damage { file: file_name(chain, first), sequence: next, what })));
+                match walk.step()? {
+                    Step::Record(at_record, payload) => {
+                        if let Err(error) = seen.note(&self.shared.owner, at, at_record, payload) {
+                            return damage(format!("it is no audit record: {error}"));
+                        }
+                        progress(at_record.sequence, head.sequence);
+                    }
+                    Step::Broken(what) => return damage(what),
+                    Step::End if last < first => return damage("there is no record in the file".to_owned()),
+                    Step::End => break,
+                }
+            }
+            link = walk.last();
+            before = Some(first);
+        }
+        if link != head {
+            let what = "it is not the record that was written".to_owned();
+            return Ok((Sequence(head.sequence.0 - 1), Some(Damage { file: in_chain(chain, MARK), sequence: head.sequence, what })));
+        }
+        // A log whose oldest files are gone says itself that they went.
+        let told = |link: Option<Link>| link.is_some_and(|link| link == origin);
+        if !told(seen.start) && !told(seen.let_go) && seen.let_go.is_none_or(|told| told.sequence < origin.sequence) {
+            let what = format!("records up to {} are gone, and no record says that they were let go of", origin.sequence);
+            return Ok((head.sequence, Some(Damage { file: in_chain(chain, MARK), sequence: origin.sequence, what })));
+        }
+        Ok((head.sequence, None))
+    }
+}
+
+impl Seen {
+    fn note(&mut self, owner: &crate::format::Owner, at: Sequence, link: Link, payload: &[u8]) -> Result<(), prost::DecodeError> {
+        if link.sequence == at {
+            self.hash_at = Some(link.hash);
+        }
+        let hash = |bytes: &[u8]| bytes.try_into().unwrap_or([0; HASH_BYTES]);
+        match OnlyNote::decode(payload)?.note.and_then(|note| note.event) {
+            Some(Event::ChainBegun(ChainBegun { chain, after_sequence, after_hash, .. })) => {
+                self.start = Some(owner.start(chain, Link { sequence: Sequence(after_sequence), hash: hash(&after_hash) }));
+            }
+            Some(Event::LetGo(LetGo { through_sequence, through_hash })) => {
+                self.let_go = Some(Link { sequence: Sequence(through_sequence), hash: hash(&through_hash) });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
