@@ -398,8 +398,15 @@ impl<'a> Reader<'a> {
         fn known<'a>(cursors: impl Iterator<Item = (&'a ShardRef, Cursor)>) -> BTreeMap<&'a ShardRef, Cursor> {
             cursors.filter(|(_, cursor)| cursor.sequence > Sequence(0)).collect()
         }
+        let (mut read, theirs) = (known(self.audit.inbox()), known(cursors(&books.inbox)));
+        for (shard, cursor) in &mut read {
+            // A version before projected it, which noted no marks.
+            if theirs.get(shard).is_some_and(|theirs| theirs.mark.is_none()) {
+                cursor.mark = None;
+            }
+        }
         for (what, ours, theirs) in [
-            ("how far other shards were read", known(self.audit.inbox()), known(cursors(&books.inbox))),
+            ("how far other shards were read", read, theirs),
             (
                 "how far other shards took in what was sent",
                 known(self.audit.delivered().map(unmarked)),

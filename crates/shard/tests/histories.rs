@@ -9,7 +9,7 @@ use paymesh_journal::memory::MemoryStore;
 use paymesh_ledger::{Command, Credit, Message};
 use paymesh_shard::{Shard, Source, inbox};
 use paymesh_types::{PaymentId, Sequence};
-use support::{Disk, all, balance, deposit, enrol, eu, identity, money, pay_to, payment_of, proven, user};
+use support::{Disk, all, balance, deposit, enrol, eu, identity, money, pay_to, payment_of, problems, proven, raw, user};
 use tokio::task::JoinHandle;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -226,4 +226,23 @@ async fn where_a_journal_begins_acknowledges_no_payment_of_another_history() {
     assert!(in_transit(&second, &made[0]).await);
     assert!(!hearing.is_finished());
     hearing.abort();
+}
+
+#[tokio::test]
+async fn a_mark_in_the_tables_that_is_not_the_journals_is_found_and_one_that_nobody_noted_is_not_missed() {
+    let (ours, other) = (Disk::memory(&eu(0)), Disk::sqlite());
+    let (payers, payees) = (ours.open(&eu(0)).await, other.open(&eu(1)).await);
+    all(&payers, [enrol(4), deposit(4, 1_000)]).await;
+    all(&payees, [enrol(5)]).await;
+    pay(&payers, 1, 100).await;
+    let taking = follow(&payers, &payees);
+    until("it is taken in", async || balance(&payees, 5).await == 100).await;
+    taking.abort();
+    proven(&payees).await;
+    let mut tables = raw(&other, "eu-1.tables.sqlite").await;
+    for (change, found) in [("UPDATE peers SET mark = mark + 1 WHERE kind = 0", true), ("UPDATE peers SET mark = NULL", false)] {
+        assert_eq!(sqlx::query(change).execute(&mut tables).await.expect("it is changed").rows_affected(), 1);
+        let problems = problems(&payees).await;
+        assert_eq!(problems.iter().any(|problem| problem.contains("in how far other shards were read")), found, "{problems:?}");
+    }
 }
