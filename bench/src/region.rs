@@ -68,7 +68,8 @@ impl Mesh {
     /// Writes `access.yaml` into a folder: the operator by a certificate, and [`CALLER`] by tokens, may do everything.
     pub(crate) fn write_access(folder: &Path) -> anyhow::Result<()> {
         let path = folder.join("access.yaml");
-        let scopes = "[payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read]";
+        let scopes =
+            "[payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read]";
         let text = format!(
             "issuers:\n  development: {{issuer: bench, audience: bench, keys: {{file: issuer/jwks.json}}}}\nprincipals:\n  \
              operator: {{certificate: true, scopes: {scopes}, zones: any, users: any}}\n  \

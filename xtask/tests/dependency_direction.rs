@@ -24,8 +24,8 @@ const CRATES: &[(&str, &[&str])] = &[
     // For those who call the mesh: it knows the contract, and nothing of how the mesh is made.
     ("paymesh-client", &["paymesh-types", "paymesh-contract", "paymesh-identity"]),
     ("paymesh-topology", &["paymesh-types"]),
-    // Who callers are and what they may do: it knows methods and principals, and neither calls nor books.
-    ("paymesh-access", &["paymesh-types", "paymesh-contract", "paymesh-identity", "paymesh-topology"]),
+    // Who callers are and what they may do: it knows methods and principals, and what an audit log calls them; neither calls nor books.
+    ("paymesh-access", &["paymesh-types", "paymesh-contract", "paymesh-audit", "paymesh-identity", "paymesh-topology"]),
     ("paymesh-ledger", &["paymesh-types"]),
     ("paymesh-journal", &["paymesh-types", "paymesh-contract", "paymesh-ledger"]),
     ("paymesh-shard", &["paymesh-types", "paymesh-contract", "paymesh-ledger", "paymesh-journal"]),

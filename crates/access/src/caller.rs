@@ -38,6 +38,8 @@ pub struct Grant {
     pub(crate) users: Option<BTreeSet<UserId>>,
     /// When the credential ends.
     pub ends: SystemTime,
+    /// What an audit log calls its owner.
+    pub(crate) audited: paymesh_audit::Caller,
 }
 
 /// What a caller is known by.
@@ -85,6 +87,16 @@ impl Caller {
         match self {
             Self::Known(grant) => Some(grant.principal()),
             Self::Nobody | Self::Unproven | Self::Node(_) => None,
+        }
+    }
+
+    /// What an audit log calls it.
+    pub fn audited(&self) -> paymesh_audit::Caller {
+        match self {
+            Self::Nobody => paymesh_audit::Caller::Anonymous,
+            Self::Unproven => paymesh_audit::Caller::PlainText,
+            Self::Node(region) => paymesh_audit::Caller::Node(region.clone()),
+            Self::Known(grant) => grant.audited.clone(),
         }
     }
 

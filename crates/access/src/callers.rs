@@ -154,6 +154,7 @@ impl Callers {
             scopes: known.principal.scopes.clone(),
             users: None,
             ends: caller.not_after,
+            audited: paymesh_audit::Caller::Certificate(known.principal.name.as_str().into()),
         }))
     }
 
@@ -358,12 +359,16 @@ impl Loaded {
                 claims.words("scope").ok_or(Refusal::TokenInvalid("has a `scope` that is none"))?.into_iter().collect();
             scopes.retain(|scope| named.contains(scope));
         }
+        let (issuer, id) = (issuer.name.clone(), claims.text("jti"));
+        let audited =
+            paymesh_audit::Token { principal: known.principal.name.clone(), issuer: issuer.clone(), id: id.clone().unwrap_or_default() };
         Ok(Arc::new(Grant {
             principal: Arc::clone(known),
-            shown: Shown::Token { issuer: issuer.name.clone(), id: claims.text("jti"), token: token.into() },
+            shown: Shown::Token { issuer, id, token: token.into() },
             scopes,
             users: users(&known.principal, &claims)?,
             ends: claims.ends,
+            audited: paymesh_audit::Caller::Token(Arc::new(audited)),
         }))
     }
 }

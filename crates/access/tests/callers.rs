@@ -341,7 +341,7 @@ async fn new_files_hold_at_once_and_end_what_they_no_longer_grant_and_those_that
     let callers = place.load();
     let token = old.sign(&claims());
     let (held, _) = grant(&callers, &token);
-    assert_eq!(callers.reload(Instant::now()).expect("the same files"), false);
+    assert!(!callers.reload(Instant::now()).expect("the same files"));
 
     // An overlap, as issuers rotate.
     place.write("keys.json", &set(&[&old, &new]));

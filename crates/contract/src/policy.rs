@@ -69,6 +69,8 @@ pub struct MethodPolicy {
     pub shard_key: Option<KeyPath>,
     /// The request field that says at which level the call reads. Set for [`Target::Replica`], and only for it.
     pub read_level: Option<KeyPath>,
+    /// The request field that names the request: `request_id`, of methods that have it.
+    pub request_id: Option<KeyPath>,
     /// The scopes a caller needs, all of them. Empty: any authenticated caller.
     pub scopes: Vec<String>,
     /// Whether only nodes of the mesh call it: its streams do not share places with those of callers.
@@ -305,6 +307,7 @@ fn read_method(method: &MethodDescriptor, route: &ExtensionDescriptor, auth: &Ex
         key,
         shard_key,
         read_level,
+        request_id: method.input().get_field_by_name("request_id").and_then(|_| KeyPath::resolve(&method.input(), "request_id").ok()),
         scopes: auth.scopes,
         nodes_only: auth.nodes_only,
         nodes_too: auth.nodes_too,

@@ -9,13 +9,14 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 use paymesh_access::Caller;
 use paymesh_contract::Fault;
-use paymesh_types::RegionName;
+use paymesh_types::{RegionName, UserId};
 use tokio::time::Instant;
 use tonic::Code;
 
 use crate::{
     credential,
     methods::{self, Method},
+    trail::Trail,
 };
 
 /// The regions whose nodes sent the call on, in order, parted by commas. Absent: it comes from a caller.
@@ -40,6 +41,10 @@ pub struct Call {
     pub(crate) entry_region: RegionName,
     pub(crate) passed: Vec<RegionName>,
     pub(crate) caller: Caller,
+    /// Where it leaves its record. None: it is recorded where it came in, or not at all.
+    pub(crate) trail: Option<Trail>,
+    /// Why it must not be made, where its headers say so.
+    pub(crate) refused: Option<Fault>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) method: Option<&'static Method>,
 }
@@ -62,13 +67,24 @@ impl Call {
             entry_region: region.clone(),
             passed: Vec::new(),
             caller: Caller::Node(region.clone()),
+            trail: None,
+            refused: None,
             deadline: None,
             method: methods::method(path),
         }
     }
 
-    /// Reads a call's headers as they reach a node of `region` from this sender.
-    pub(crate) fn arriving(region: &RegionName, path: &str, headers: &HeaderMap, sender: Sender<'_>) -> Result<Self, Fault> {
+    /// A call as its headers say it, which reaches a node of `region` from this sender. What they must not say is its refusal.
+    pub(crate) fn arrived(region: &RegionName, path: &str, headers: &HeaderMap, sender: Sender<'_>) -> Self {
+        Self::arriving(region, path, headers, sender).unwrap_or_else(|fault| Self {
+            caller: Caller::Nobody,
+            refused: Some(fault),
+            ..Self::entering(region, path)
+        })
+    }
+
+    /// Reads a call's headers.
+    fn arriving(region: &RegionName, path: &str, headers: &HeaderMap, sender: Sender<'_>) -> Result<Self, Fault> {
         // Until it is known who.
         let mut call = Self { caller: Caller::Nobody, ..Self::entering(region, path) };
         if let Some(hops) = headers.get(HOPS_HEADER) {
@@ -112,6 +128,13 @@ impl Call {
     /// Who the call is from, and what it may do.
     pub fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    /// Notes in the audit log that the call is about these users.
+    pub fn is_about(&self, users: impl Iterator<Item = UserId>) {
+        if let Some(trail) = &self.trail {
+            trail.note(|record| users.for_each(|user| record.subjects.add_user(user)));
+        }
     }
 
     /// When the call ends with DEADLINE_EXCEEDED. None: a stream without a deadline.

@@ -18,7 +18,15 @@ use crate::{
     Error, connections,
     incoming::{self, incoming},
     layers::{
-        Answering, admit::Admit, arrival::Arrival, busy::Busy, deadline::Deadline, headers::Headers, metrics::Metrics, shed::Shed,
+        Answering,
+        admit::Admit,
+        arrival::Arrival,
+        audit::{self, Audit},
+        busy::Busy,
+        deadline::Deadline,
+        headers::Headers,
+        metrics::Metrics,
+        shed::Shed,
         trace::Trace,
     },
     mesh::Mesh,
@@ -120,10 +128,11 @@ pub struct Edge {
     stack: Stack,
 }
 
-type Stack = Trace<Busy<Metrics<Headers<Admit<Deadline<Shed<Arrival<Router>>>>>>>>;
+type Stack = Trace<Busy<Metrics<Audit<Headers<Admit<Deadline<Shed<Arrival<Router>>>>>>>>>;
 
 /// The stack, top to bottom.
 fn stack(mesh: Mesh, local: Routes, limits: &Limits) -> Stack {
+    let log = mesh.audit();
     let (region, stop, security) = (mesh.region().clone(), mesh.stop().clone(), mesh.security().clone());
     // Every other region may follow every shard led here; a stream that was lost may last for a while beside its successor.
     let topology = mesh.topology();
@@ -135,6 +144,8 @@ fn stack(mesh: Mesh, local: Routes, limits: &Limits) -> Stack {
         .layer_fn(Busy::new)
         // Above all that may refuse a call: what is refused counts too, and its time is the caller's time.
         .layer_fn(Metrics::new)
+        // Above all that may refuse a call: who was refused is what such a log is for. Nothing is done without a place for its record.
+        .layer_fn(move |inner| Audit::new(log.clone(), inner))
         // Before anything is read out of them again.
         .layer_fn(move |inner| Headers::new(limits.headers_bytes_max, inner))
         // Who may not call is refused before anything is spent on the call, and after it was counted.
@@ -167,7 +178,8 @@ impl Service<Request<Body>> for Edge {
 
     fn call(&mut self, mut request: Request<Body>) -> Answering {
         // One thing is all that tonic hands over of a connection.
-        if let Some(incoming::Of { other, usage }) = request.extensions_mut().remove() {
+        if let Some(incoming::Of { other, usage, from }) = request.extensions_mut().remove() {
+            request.extensions_mut().insert(audit::From(from));
             request.extensions_mut().insert(other);
             request.extensions_mut().insert(usage);
         }

@@ -8,7 +8,7 @@
 use std::{
     future::Future,
     io,
-    net::IpAddr,
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -70,16 +70,16 @@ impl Incoming {
     async fn next(&mut self) -> Connection {
         loop {
             let (stream, address) = match self.listener.accept().await {
-                Ok((stream, address)) => (stream, address.ip()),
+                Ok(accepted) => accepted,
                 Err(error) => {
                     self.refusals.add("accept", || format!("it could not be accepted: {error}"));
                     sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
                     continue;
                 }
             };
-            let Some(of_address) = self.addresses.take(address) else {
+            let Some(of_address) = self.addresses.take(address.ip()) else {
                 let max = self.addresses.max();
-                self.refusals.add("address", || format!("there are {max} from {address}, the most that one address may have"));
+                self.refusals.add("address", || format!("there are {max} from {}, the most that one address may have", address.ip()));
                 continue;
             };
             let Some(place) = self.places.take() else {
@@ -129,7 +129,7 @@ impl Refusals {
 /// A connection that has a place, and must begin in time.
 pub(crate) struct Connection {
     wire: Wire,
-    address: IpAddr,
+    address: SocketAddr,
     /// None once it has come.
     preface: Option<Preface>,
     conduct: Conduct,
@@ -160,6 +160,7 @@ pub(crate) struct OtherEnd(pub(crate) Option<paymesh_identity::Connected>);
 pub(crate) struct Of {
     pub(crate) other: OtherEnd,
     pub(crate) usage: Usage,
+    pub(crate) from: SocketAddr,
 }
 
 impl Connected for Connection {
@@ -170,7 +171,7 @@ impl Connected for Connection {
             Wire::Plain(_) => OtherEnd(None),
             Wire::Tls(accepted) => OtherEnd(Some(accepted.peer())),
         };
-        Of { other, usage: self.usage.clone() }
+        Of { other, usage: self.usage.clone(), from: self.address }
     }
 }
 

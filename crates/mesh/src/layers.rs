@@ -2,6 +2,7 @@
 
 pub(crate) mod admit;
 pub(crate) mod arrival;
+pub(crate) mod audit;
 pub(crate) mod busy;
 pub(crate) mod deadline;
 pub(crate) mod headers;

@@ -42,6 +42,7 @@ mod places;
 pub mod route;
 mod router;
 mod silence;
+mod trail;
 mod usage;
 mod worded;
 mod zone_cache;

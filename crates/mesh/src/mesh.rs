@@ -11,6 +11,7 @@ use std::{
 
 use futures::future::join_all;
 use http::{Request, Response};
+use paymesh_audit::Log;
 use paymesh_contract::{
     Fault,
     directory::v1::{LookUpUsersRequest, directory_service_client::DirectoryServiceClient},
@@ -61,6 +62,8 @@ struct Inner {
     stop: Stop,
     /// The copies of other regions' shards that this node keeps, once it is known which.
     copies: OnceLock<Arc<dyn Copies>>,
+    /// Where calls leave their records, once there is such a place.
+    audit: OnceLock<Arc<Log>>,
     /// This node's services, while they serve. They hold clones of this mesh: to part them is what ends both.
     local: RwLock<Option<Routes>>,
 }
@@ -88,6 +91,7 @@ impl Mesh {
             peers,
             stop: Stop::default(),
             copies: OnceLock::new(),
+            audit: OnceLock::new(),
             local: RwLock::new(None),
         });
         Ok(Self { inner })
@@ -147,6 +151,16 @@ impl Mesh {
     /// Lets calls and look-ups be answered from this node's copies of other regions' shards. Once: later copies are not taken.
     pub fn read_from(&self, copies: Arc<dyn Copies>) {
         let _ = self.inner.copies.set(copies);
+    }
+
+    /// Has every call that reaches this node's listener leave a record in this log, and refuses those that cannot. Once, and before the node
+    /// serves: later logs are not taken.
+    pub fn audit_to(&self, log: Log) {
+        let _ = self.inner.audit.set(Arc::new(log));
+    }
+
+    pub(crate) fn audit(&self) -> Option<Arc<Log>> {
+        self.inner.audit.get().cloned()
     }
 
     /// Whether this node can answer reads of a shard that another region leads.

@@ -11,7 +11,8 @@ use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use paymesh_contract::{Fault, MethodPolicy, Target};
+use paymesh_audit::Record;
+use paymesh_contract::{Fault, KeyValue, MethodPolicy, Target};
 use paymesh_types::RegionName;
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::Service;
@@ -111,6 +112,10 @@ async fn destination(mesh: &Mesh, entry: &Entry, call: &Call, mut body: Body) ->
 async fn home(mesh: &Mesh, entry: &Entry, call: &Call, policy: &MethodPolicy, read: &Bytes) -> Result<RegionName, Fault> {
     let message = frame::first_message(read)?.ok_or_else(frame::truncated)?;
     let plan = route::plan(policy, message)?;
+    if let (Entry::Edge, Some(trail)) = (entry, &call.trail) {
+        let id = policy.request_id.as_ref().and_then(|path| path.extract(message).ok().flatten());
+        trail.note(|record| note(record, &plan, id.as_ref()));
+    }
     let zone = match plan {
         Plan::User(user) => mesh.directory().zone_of(user).await?,
         _ => None,
@@ -132,6 +137,18 @@ async fn home(mesh: &Mesh, entry: &Entry, call: &Call, policy: &MethodPolicy, re
             Ok(if here { mesh.region() } else { leader }.clone())
         }
         None => Ok(mesh.region().clone()),
+    }
+}
+
+/// Notes whom a call is about, and what its caller calls it.
+fn note(record: &mut Record, plan: &Plan, id: Option<&KeyValue<'_>>) {
+    match plan {
+        Plan::User(user) | Plan::Resident(_, user) | Plan::Directory(user) => record.subjects.add_user(*user),
+        Plan::Payment(payment) => record.subjects.add_payment(payment),
+        Plan::Local | Plan::Journal(_) => {}
+    }
+    if let Some(KeyValue::Text(id)) = id {
+        record.request_id = id.parse().ok();
     }
 }
 

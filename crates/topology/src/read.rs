@@ -106,7 +106,8 @@ pub(crate) fn read(root: &Value, problems: &mut Problems) -> Draft {
     // An empty file lacks every key, which says more than that it is no mapping.
     let root = if matches!(root, Value::Nothing) { &Value::Map(Vec::new()) } else { root };
     let root = At { value: root, place: Place::NOWHERE, key: String::new() };
-    let Some(root) = reader.mapping(&root, Some(&["mesh", "regions", "zones", "endpoints", "outcomes", "journal", "audit", "limits"])) else {
+    let Some(root) = reader.mapping(&root, Some(&["mesh", "regions", "zones", "endpoints", "outcomes", "journal", "audit", "limits"]))
+    else {
         return Draft::default();
     };
     Draft {

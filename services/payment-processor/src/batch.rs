@@ -88,6 +88,9 @@ pub(crate) async fn create(homes: &Homes, sender: &Sender, items: Vec<CreatePaym
             }
         })
         .collect();
+    if let Some(call) = &sender.call {
+        call.is_about(checked.iter().flatten().map(|item| item.new.payer));
+    }
     let found = look_up(homes, &asked).await;
     let mut parts = Parts::default();
     for (index, (message, item)) in items.into_iter().zip(checked).enumerate() {

@@ -105,6 +105,10 @@ impl DirectoryService for Directory {
         if users.iter().any(|user| topology.directory_shard(*user) != topology.directory_shard(first)) {
             return Err(Fault::invalid_field("user_ids", "all users must be of the directory shard of the first").into());
         }
+        if let Some(call) = Call::of(&request) {
+            // The first is known to the mesh.
+            call.is_about(users.iter().copied().skip(1));
+        }
         let caller = whose::caller(&request);
         let claims = self.shard(first)?.claims(&users).await.map_err(error::failed)?;
         // Of a zone that the caller does not act in it is not told who is there.

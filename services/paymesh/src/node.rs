@@ -118,6 +118,7 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, security: Security, dat
     tasks.spawn(audit::watch(audit_log.clone(), health.component("audit")));
 
     let mesh = Mesh::new(topology.clone(), args.region.clone(), security.clone())?;
+    mesh.audit_to(audit_log.clone());
     match security {
         Security::Certificates { identity, callers } => {
             tracing::info!(node = %identity.name(), "in TLS: nodes are believed by their certificates, and callers may do what they are granted");

@@ -14,7 +14,7 @@ use http::{Request, Response};
 use paymesh_access::{Caller, Refusal};
 use paymesh_contract::Fault;
 use tokio::time::Instant;
-use tonic::body::Body;
+use tonic::{Code, body::Body};
 use tower::Service;
 
 use super::{Answer, Answering};
@@ -41,8 +41,18 @@ impl<S> Admit<S> {
     }
 
     /// Who sends the request, where it may.
-    fn admitted(&self, request: &Request<Body>) -> Result<Caller, Refusal> {
+    fn admitted(&self, request: &Request<Body>) -> Result<Caller, Fault> {
         let call = request.extensions().get::<Call>();
+        if let Some(fault) = call.and_then(|call| call.refused.clone()) {
+            if fault.code == Code::PermissionDenied {
+                metrics::counter!(DENIED, "reason" => fault.reason.to_string()).increment(1);
+            }
+            return Err(fault);
+        }
+        self.allowed(call, request).map_err(denied)
+    }
+
+    fn allowed(&self, call: Option<&Call>, request: &Request<Body>) -> Result<Caller, Refusal> {
         // What the contract does not have, gRPC's own health and reflection, is for everybody: balancers watch by the one, and the other tells
         // the contract, which is no secret.
         let Some((call, method)) = call.and_then(|call| Some((call, call.method?))) else { return Ok(Caller::Nobody) };
@@ -54,6 +64,10 @@ impl<S> Admit<S> {
             Security::PlainText => Caller::Unproven,
             Security::Certificates { identity, callers } => credential::caller(request, call, identity, callers, SystemTime::now())?,
         };
+        // Also of one that is refused it is known who it was.
+        if let Some(trail) = &call.trail {
+            trail.note(|record| record.caller = caller.audited());
+        }
         caller.may_call(method.policy, from_node)?;
         Ok(caller)
     }
@@ -92,10 +106,10 @@ impl<S: Answer> Service<Request<Body>> for Admit<S> {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let refuse = |refusal| Either::Right(Box::pin(async { Ok(body::reply(denied(refusal))) }) as Answering);
+        let refuse = |fault| Either::Right(Box::pin(async { Ok(body::reply(fault)) }) as Answering);
         let caller = match self.admitted(&request) {
             Ok(caller) => caller,
-            Err(refusal) => return refuse(refusal),
+            Err(fault) => return refuse(fault),
         };
         let (mut place, mut end) = (None, None);
         if let Some(call) = request.extensions_mut().get_mut::<Call>() {
@@ -103,7 +117,7 @@ impl<S: Answer> Service<Request<Body>> for Admit<S> {
             if !call.is_from_peer() {
                 place = match caller.begin(Instant::now()) {
                     Ok(place) => place,
-                    Err(refusal) => return refuse(refusal),
+                    Err(refusal) => return refuse(denied(refusal)),
                 };
             }
             end = self.end(&caller, call.method);
@@ -117,7 +131,7 @@ impl<S: Answer> Service<Request<Body>> for Admit<S> {
             let answer = answer.await?;
             let answer = answer.map(|inner| Bounded::body(inner, None, end));
             Ok(match place {
-                Some(place) => body::observe(answer, move |_| drop(place)),
+                Some(place) => body::observe(answer, move |_, _| drop(place)),
                 None => answer,
             })
         }))
@@ -126,8 +140,6 @@ impl<S: Answer> Service<Request<Body>> for Admit<S> {
 
 #[cfg(test)]
 mod tests {
-    use tonic::Code;
-
     use super::*;
     use crate::layers::mock;
 

@@ -15,12 +15,12 @@ use opentelemetry::{
     propagation::{Extractor, Injector},
 };
 use paymesh_types::RegionName;
-use tonic::{Code, body::Body};
+use tonic::body::Body;
 use tower::Service;
 use tracing::{Instrument, Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::{Answer, Answering, admit::DENIED};
+use super::{Answer, Answering};
 use crate::{
     body,
     call::{Call, Sender},
@@ -53,16 +53,7 @@ impl<S: Answer> Service<Request<Body>> for Trace<S> {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Answering {
-        let call = match Call::arriving(&self.region, request.uri().path(), request.headers(), sender(&request)) {
-            Ok(call) => call,
-            Err(fault) => {
-                // Above the metrics, which count calls: this says that it is a node's and is not.
-                if fault.code == Code::PermissionDenied {
-                    metrics::counter!(DENIED, "reason" => fault.reason.to_string()).increment(1);
-                }
-                return Box::pin(async { Ok(body::reply(fault)) });
-            }
-        };
+        let call = Call::arrived(&self.region, request.uri().path(), request.headers(), sender(&request));
         // A peer that asks whether the node is there asks all the time, and is no part of anybody's trace.
         let question = call.method.is_none() && call.is_from_peer();
         let span = if question { Span::none() } else { span(&call, &self.region, request.headers()) };

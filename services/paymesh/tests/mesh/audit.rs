@@ -9,19 +9,33 @@ use std::{
 
 use paymesh_contract::{
     Fault,
-    audit::v1::{AuditRecord, ReadAuditRequest, audit_service_client::AuditServiceClient, log_note::Event},
+    audit::v1::{AuditRecord, CallerKind, ReadAuditRequest, audit_service_client::AuditServiceClient, log_note::Event},
+    payments::v1::{CreatePaymentRequest, CreatePaymentsRequest, payment_service_client::PaymentServiceClient},
 };
-use tonic::Code;
+use paymesh_identity::Trust;
+use serde_json::json;
+use tonic::{Code, transport::Endpoint};
+use uuid::Uuid;
 
-use crate::support::{ONE_REGION, Run, TestMesh};
+use crate::{
+    support::{FOUR_REGIONS, ONE_REGION, Run, TestMesh, payment},
+    tokens::{Issuer, bearer},
+};
+
+const WAIT_MAX: Duration = Duration::from_secs(30);
 
 const REGION: &str = "eu_west";
 /// The first file of the first chain, below the log's directory.
 const FIRST_FILE: &str = "chain-00001/00000000000000000001.log";
 
-/// What a node's log has.
+/// What the node's log has.
 async fn read(mesh: &TestMesh, from_sequence: u64) -> Result<Vec<AuditRecord>, Fault> {
-    let mut client = AuditServiceClient::new(mesh.channel(REGION));
+    read_at(mesh, REGION, from_sequence).await
+}
+
+/// What a region's node's log has.
+pub(crate) async fn read_at(mesh: &TestMesh, region: &str, from_sequence: u64) -> Result<Vec<AuditRecord>, Fault> {
+    let mut client = AuditServiceClient::new(mesh.channel(region));
     let fault = |status: tonic::Status| Fault::from_status(&status);
     let mut answers = client.read_audit(ReadAuditRequest { from_sequence, follow: false }).await.map_err(fault)?.into_inner();
     let mut records = Vec::new();
@@ -154,4 +168,63 @@ async fn an_audit_log_whose_end_was_cut_off_is_not_taken_for_what_a_crash_leaves
     let run = mesh.run(&["verify"]);
     assert_eq!(run.code, 1, "{run:?}");
     assert!(run.stdout.contains(&format!("WRONG  audit log of {REGION}: {FIRST_FILE}, record 2: it is cut off")), "{run:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_leaves_a_record_of_who_did_what_to_whom_where_it_came_in_and_at_the_home() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    let service = Issuer::of(&mesh).token(json!({"client_id": "service", "jti": "token-7"}));
+    mesh.enrol("us_east", 10, "DE", 1_000).await;
+    mesh.enrol("us_east", 11, "DE", 0).await;
+    let trust = Trust::load(&mesh.credentials().unwrap()).unwrap();
+    let connector = trust.connector("127.0.0.1", mesh.grpc_port("us_west"), WAIT_MAX);
+    let channel = Endpoint::from_shared(format!("http://{}", mesh.grpc_address("us_west"))).unwrap().connect_with_connector_lazy(connector);
+    let by = |request: CreatePaymentRequest| {
+        let mut request = tonic::Request::new(request);
+        request.metadata_mut().insert("authorization", bearer(&service));
+        request
+    };
+    let mut payments = PaymentServiceClient::new(channel);
+    let (made, refused) = (payment(10, 11, 5), payment(999, 11, 5));
+    payments.create_payment(by(made.clone())).await.unwrap();
+    payments.create_payment(by(refused.clone())).await.unwrap_err();
+    let batch = CreatePaymentsRequest { payments: (0..40).map(|_| payment(10, 11, 1)).collect() };
+    mesh.payments("us_west").create_payments(batch).await.unwrap();
+
+    let deadline = Instant::now() + WAIT_MAX;
+    let find = async |region: &str, wanted: &dyn Fn(&AuditRecord) -> bool| loop {
+        let records = read_at(&mesh, region, 1).await.unwrap();
+        if let Some(found) = records.iter().find(|record| wanted(record)) {
+            return found.clone();
+        }
+        assert!(Instant::now() < deadline, "{region} has no such record: {records:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let id = |text: &str| Uuid::parse_str(text).unwrap().as_bytes().to_vec();
+    for region in ["us_west", "eu_west"] {
+        let record = find(region, &|record| record.request_id == id(&made.request_id)).await;
+        let caller = record.caller.unwrap();
+        assert_eq!(
+            (caller.kind(), caller.principal.as_str(), caller.token_id.as_str()),
+            (CallerKind::Token, "service", "token-7"),
+            "{region}"
+        );
+        assert_eq!(record.method, "/paymesh.payments.v1.PaymentService/CreatePayment");
+        assert_eq!((record.scopes, record.entry_region.as_str(), record.code), (vec!["payments.write".to_owned()], "us_west", 0));
+        assert_eq!(record.subjects.unwrap().user_ids, [10], "{region}");
+        assert!(record.peer_address.starts_with("127.0.0.1:") && record.duration_us > 0, "{region}: {}", record.peer_address);
+    }
+    let record = find("us_west", &|record| record.request_id == id(&refused.request_id)).await;
+    assert_eq!((record.code, record.reason.as_str()), (Code::NotFound as i32, "USER_NOT_FOUND"));
+    for region in ["us_west", "eu_west"] {
+        let record = find(region, &|record| record.method.ends_with("/CreatePayments")).await;
+        let (caller, subjects) = (record.caller.unwrap(), record.subjects.unwrap());
+        assert_eq!((caller.kind(), caller.principal.as_str()), (CallerKind::Certificate, "operator"), "{region}");
+        assert_eq!((subjects.user_ids.len(), subjects.count), (32, 40), "{region}: of many it has the first, and how many there are");
+    }
+    // A node by itself, and a stream once it has ended.
+    let record = find("us_east", &|record| record.method.ends_with("/ClaimUser")).await;
+    assert_eq!(record.subjects.unwrap().user_ids.len(), 1);
+    let (run, report) = verified(&mesh);
+    assert!(run.code == 0 && report["audit_logs"].as_array().is_some_and(|logs| logs.len() == 4), "{report:#}");
 }

@@ -1,6 +1,7 @@
 //! Every method of the contract, called by everybody who may not. Made of the descriptor set: a method that is added is covered.
 
 use std::{
+    collections::BTreeSet,
     io::{Read as _, Write as _},
     net::TcpStream,
     time::{Duration, SystemTime},
@@ -23,6 +24,7 @@ use tonic::{
 use uuid::Uuid;
 
 use crate::{
+    audit,
     certificates::as_node_of,
     support::{FOUR_REGIONS, TestMesh, payment},
     tokens::{self, Issuer, bearer},
@@ -293,6 +295,33 @@ async fn nobody_who_may_not_gets_anything_from_any_method() {
         for reason in ["NO_CREDENTIAL", "TOKEN_INVALID", "CREDENTIAL_EXPIRED", "SCOPE_MISSING", "NODES_ONLY", "NOT_YOUR_USER"] {
             let counted = format!("paymesh_calls_denied_total{{region=\"{region}\",reason=\"{reason}\"}}");
             assert!(metrics.contains(&counted), "{counted} is not in {metrics}");
+        }
+    }
+
+    // Every refusal is in the log of the node that refused, with the method and, where it is known, who it was.
+    let records = audit::read_at(&mesh, "us_west", 1).await.unwrap();
+    let recorded: BTreeSet<(&str, &str, &str)> = records
+        .iter()
+        .map(|record| (record.method.as_str(), record.reason.as_str(), record.caller.as_ref().map_or("", |caller| &caller.principal)))
+        .collect();
+    for policy in policies().methods() {
+        let path = policy.path.as_str();
+        let mut wanted = vec![(path, "NOT_THAT_NODE", "")];
+        if policy.nodes_only {
+            wanted.push((path, "NODES_ONLY", ""));
+        } else {
+            let unknown =
+                ["NO_CREDENTIAL", "TOKEN_INVALID", "TOKEN_KEY_UNKNOWN", "CREDENTIAL_EXPIRED", "TOKEN_AUDIENCE_WRONG", "PRINCIPAL_UNKNOWN"];
+            wanted.extend(unknown.map(|reason| (path, reason, "")));
+            wanted.push((path, "SCOPE_MISSING", "service"));
+            for (principal, bound_to_users) in [("europe", false), ("app", true)] {
+                if let Some(Denied(reason)) = about_another(policy, bound_to_users) {
+                    wanted.push((path, reason, principal));
+                }
+            }
+        }
+        for wanted in wanted {
+            assert!(recorded.contains(&wanted), "{wanted:?} is not in the audit log");
         }
     }
 

@@ -1,0 +1,85 @@
+//! Leaves a record of every call of the contract's methods in the node's audit log: who, what, from where, about whom, and what came of it.
+//!
+//! A call of which no record could be kept is not made. What is known of it only further down (its caller, whom it is about) is noted
+//! there, in the call's trail. gRPC's own health and reflection leave none: they tell nothing of anybody, and are asked for all the time.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use http::{Request, Response};
+use paymesh_audit::{Caller, Log, Outcome, Record};
+use paymesh_contract::Fault;
+use paymesh_types::Timestamp;
+use tonic::{Status, body::Body};
+use tower::Service;
+
+use super::{Answer, Answering};
+use crate::{body, call::Call, trail::Trail};
+
+/// The address of a request's connection's other end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct From(pub(crate) SocketAddr);
+
+/// Has calls leave records.
+#[derive(Clone)]
+pub(crate) struct Audit<S> {
+    /// None: nothing is recorded, as in tests of what is below.
+    log: Option<Arc<Log>>,
+    inner: S,
+}
+
+impl<S> Audit<S> {
+    pub(crate) fn new(log: Option<Arc<Log>>, inner: S) -> Self {
+        Self { log, inner }
+    }
+}
+
+impl<S: Answer> Service<Request<Body>> for Audit<S> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Answering {
+        let from = request.extensions().get::<From>().map(|From(address)| *address);
+        let call = request.extensions_mut().get_mut::<Call>();
+        let recorded = self.log.as_ref().zip(call).and_then(|(log, call)| call.method.map(|method| (log, call, method)));
+        let Some((log, call, method)) = recorded else { return Box::pin(self.inner.call(request)) };
+        let record = Record {
+            entry_region: Some(call.entry_region.clone()),
+            peer: from,
+            ..Record::new(now(), Caller::Anonymous, Some(method.policy))
+        };
+        let trail = match log.reserve(record) {
+            Ok(slot) => Trail::new(slot),
+            Err(why) => {
+                let fault = Fault::from(why);
+                return Box::pin(async { Ok(body::reply(fault)) });
+            }
+        };
+        call.trail = Some(trail.clone());
+        let began = Instant::now();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            Ok(body::observe(answer, move |code, said_in| {
+                let fault = said_in.filter(|_| code != tonic::Code::Ok).and_then(Status::from_header_map);
+                let reason = fault.map(|status| Fault::from_status(&status).reason).unwrap_or_default();
+                trail.end(Outcome::new(code, reason, began.elapsed()));
+            }))
+        })
+    }
+}
+
+fn now() -> Timestamp {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX))
+}
