@@ -17,6 +17,7 @@ use paymesh_identity::Trust;
 use tokio::time::Instant;
 use tonic::{
     Code, Request, Status,
+    metadata::{Ascii, MetadataValue},
     transport::{Channel, Endpoint},
 };
 
@@ -24,6 +25,7 @@ use crate::{
     Call, Error, Session,
     budget::Budget,
     calls::{go_home, name},
+    token::{Shown, Token},
 };
 
 /// Reasons that say that the call was turned away before anything was done.
@@ -54,6 +56,8 @@ pub struct Options {
     pub tries_max: u32,
     /// The authorities that are believed at `https` endpoints. Without it, there are none that can be called.
     pub trust: Option<Trust>,
+    /// What each call shows of its caller. Without it, `trust` may have a certificate that does.
+    pub token: Option<Token>,
 }
 
 impl Default for Options {
@@ -64,6 +68,7 @@ impl Default for Options {
             local_timeout: Duration::from_secs(1),
             tries_max: 6,
             trust: None,
+            token: None,
         }
     }
 }
@@ -79,6 +84,7 @@ struct Inner {
     channels: Vec<Channel>,
     next: AtomicUsize,
     budget: Budget,
+    shown: Shown,
     options: Options,
 }
 
@@ -94,7 +100,7 @@ impl Client {
         if channels.is_empty() {
             return Err(Error::NoEndpoints);
         }
-        Ok(Self { inner: Arc::new(Inner { channels, next: AtomicUsize::new(0), budget: Budget::default(), options }) })
+        Ok(Self { inner: Arc::new(Inner { channels, next: AtomicUsize::new(0), budget: Budget::default(), shown: Shown::default(), options }) })
     }
 
     /// Makes a call, and has the session know of it. A write without a request id gets one. A read that does not say how old its answer
@@ -116,7 +122,11 @@ impl Client {
         let mut doubtful = false;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let fault = match self.attempt(&call, place, left).await {
+            let token = match &options.token {
+                Some(token) => Some(self.inner.shown.now(token).await?),
+                None => None,
+            };
+            let fault = match self.attempt(&call, place, left, token).await {
                 Ok(answer) => {
                     if let Some(position) = C::position(&answer) {
                         session.note(position);
@@ -168,13 +178,22 @@ impl Client {
         }
     }
 
-    async fn attempt<C: Call>(&self, call: &C, place: usize, left: Duration) -> Result<C::Answer, Status> {
+    async fn attempt<C: Call>(
+        &self,
+        call: &C,
+        place: usize,
+        left: Duration,
+        token: Option<MetadataValue<Ascii>>,
+    ) -> Result<C::Answer, Status> {
         let Inner { channels, options, .. } = &*self.inner;
         let mut call = call.clone();
         let local = call.read().and_then(|read| read.as_ref()).is_some_and(|read| read.level() == ReadLevel::Local);
         let limit = if local { options.local_timeout } else { options.try_timeout }.min(left);
         let mut request = Request::new(call);
         request.set_timeout(limit);
+        if let Some(token) = token {
+            request.metadata_mut().insert("authorization", token);
+        }
         let channel = channels[place % channels.len()].clone();
         match tokio::time::timeout(limit + GRACE, C::send(request, channel)).await {
             Ok(answer) => answer.map(tonic::Response::into_inner),

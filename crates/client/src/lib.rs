@@ -10,7 +10,7 @@
 //!   keeps a copy that has come so far, and else at the home.
 //!
 //! ```no_run
-//! use paymesh_client::{Client, Options, Session};
+//! use paymesh_client::{Client, Options, Session, Token, Trust};
 //! use paymesh_contract::{
 //!     common::v1::Money,
 //!     directory::v1::EnrollUserRequest,
@@ -18,7 +18,9 @@
 //! };
 //!
 //! # async fn example() -> Result<(), paymesh_client::Error> {
-//! let client = Client::connect(["http://127.0.0.1:7102"], Options::default())?;
+//! let trust = Trust::load("credentials".as_ref()).expect("the authorities that are believed");
+//! let options = Options { trust: Some(trust), token: Some(Token::File("/run/secrets/paymesh/token".into())), ..Options::default() };
+//! let client = Client::connect(["https://127.0.0.1:7102"], options)?;
 //! let session = Session::new();
 //! // With an id of its own, so that another run of this asks for the same once more and gets the same answer.
 //! let enrol = EnrollUserRequest {
@@ -49,10 +51,13 @@ mod budget;
 mod calls;
 mod client;
 mod session;
+mod token;
 
 pub use calls::Call;
+pub use paymesh_identity::Trust;
 pub use client::{Client, Options};
 pub use session::{POSITIONS_MAX, Session, TokenError};
+pub use token::Token;
 
 use paymesh_contract::Fault;
 
@@ -75,6 +80,14 @@ pub enum Error {
     NoTrust {
         /// The endpoint.
         endpoint: String,
+    },
+    /// There is no token to be shown. Nothing was sent by this try.
+    #[error("{place}: {why}")]
+    Token {
+        /// The file, where it is one.
+        place: String,
+        /// Why not.
+        why: String,
     },
     /// It was refused, and is not to be sent again as it is; or every try was turned away before anything was done, as the fault's reason
     /// says (NODE_OVERLOADED, PEER_SILENT and such); or it only reads, and no answer came in time.

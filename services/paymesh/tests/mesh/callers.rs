@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use paymesh_client::{Client, Options, Session, Token};
 use paymesh_contract::{
     Fault,
     directory::v1::{EnrollUserRequest, directory_service_client::DirectoryServiceClient},
@@ -301,6 +302,17 @@ async fn a_token_of_the_command_line_pays() {
     let mut payments = PaymentServiceClient::new(unknown(&mesh, "asia_pacific"));
     payments.create_payment(by(issued.stdout.trim(), payment(10, 12, 5))).await.unwrap();
     assert_eq!(mesh.balance("us_east", 10).await, 995);
+
+    // The client library shows what is in a file.
+    let file = mesh.file("token", &issued.stdout);
+    let trust = Some(Trust::load(&mesh.credentials().unwrap()).unwrap());
+    let endpoint = format!("https://{}", mesh.grpc_address("us_west"));
+    let client = |token| Client::connect([endpoint.clone()], Options { trust: trust.clone(), token, ..Options::default() }).unwrap();
+    client(Some(Token::File(file))).call(&Session::new(), payment(10, 12, 5)).await.unwrap();
+    let refused = client(None).call(&Session::new(), payment(10, 12, 5)).await.unwrap_err();
+    assert!(refused.to_string().starts_with("NO_CREDENTIAL"), "{refused}");
+    assert_eq!(mesh.balance("us_east", 10).await, 990);
+
     for (args, wanted) in [
         (&["token", "nobody"][..], "has no principal `nobody`; it has operator, service"),
         (&["token", "operator"], "operator is not known by tokens, but by a certificate"),
