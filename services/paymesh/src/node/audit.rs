@@ -66,9 +66,12 @@ pub(super) async fn close(log: &Log) {
     }
 }
 
-/// Keeps the component true, for as long as it is polled. What a start does not look at is looked through behind it, once.
-pub(super) async fn watch(log: Log, component: Component) -> anyhow::Result<()> {
+/// Keeps the component true, for as long as it is polled; `looked` is told once it says how the log is. What a start does not look at is looked
+/// through behind it, once.
+pub(super) async fn watch(log: Log, component: Component, looked: oneshot::Sender<()>) -> anyhow::Result<()> {
     component.starting();
+    log.settled().await;
+    let mut looked = Some(looked);
     let mut looks = tokio::time::interval(LOOK_EVERY);
     let mut looked_through = false;
     loop {
@@ -79,6 +82,10 @@ pub(super) async fn watch(log: Log, component: Component) -> anyhow::Result<()> 
             Condition::Good => component.healthy(),
             Condition::Warns(why) => component.warn(why),
             Condition::Fails(why) => component.unhealthy(why),
+        }
+        if let Some(looked) = looked.take() {
+            // The node may be leaving.
+            let _ = looked.send(());
         }
         if !looked_through && log.state().chain > 0 {
             looked_through = true;
