@@ -115,7 +115,8 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, security: Security, dat
     // Before anything is answered: what cannot be recorded is not done.
     let (audit_log, writer) = audit::open(data.path(), &topology, &args.region);
     tasks.spawn(audit::write(writer));
-    tasks.spawn(audit::watch(audit_log.clone(), health.component("audit")));
+    let (looked, audit_looked_at) = tokio::sync::oneshot::channel();
+    tasks.spawn(audit::watch(audit_log.clone(), health.component("audit"), looked));
 
     let mesh = Mesh::new(topology.clone(), args.region.clone(), security.clone())?;
     mesh.audit_to(audit_log.clone());
@@ -181,10 +182,11 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, security: Security, dat
     let limits = limits(&topology);
     let connections_max = limits.connections_max;
     let leaving = {
-        let (health, reporter, audit_log) = (health.clone(), reporter.clone(), audit_log.clone());
+        let (health, reporter) = (health.clone(), reporter.clone());
         async move {
             let settled = async {
-                audit_log.settled().await;
+                // One that is dropped belongs to a task that died, which ends the node.
+                let _ = audit_looked_at.await;
                 settled.await;
             };
             let wanted = leave.wanted();

@@ -6,6 +6,7 @@
 use std::{
     path::Path,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -25,7 +26,7 @@ use paymesh_telemetry::Component;
 use paymesh_topology::{AuditRetention, Topology};
 use paymesh_types::{RegionName, Sequence};
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, oneshot},
     task::{JoinSet, spawn_blocking},
 };
 use tonic::{Code, Request, Response, Status};
@@ -46,10 +47,16 @@ pub(super) fn open(data: &Path, topology: &Topology, region: &RegionName) -> (Lo
     Log::open(data.join(DIRECTORY), Settings { retention: Retention { time: Some(time), bytes: Some(bytes) }, ..settings })
 }
 
-/// Writes the log until it is closed.
+/// Writes the log until it is closed, on a thread of its own: it is there for as long as the node, and no runtime's end is to wait for it.
 pub(super) async fn write(writer: Writer) -> anyhow::Result<()> {
-    let run = move || writer.run().inspect_err(|error| tracing::error!(%error, "the audit log has ended"));
-    spawn_blocking(run).await.context("the audit log's writer died")?.context("the audit log")
+    let (ended, end) = oneshot::channel();
+    let run = move || {
+        let written = writer.run().inspect_err(|error| tracing::error!(%error, "the audit log has ended"));
+        // The node may be gone.
+        let _ = ended.send(written);
+    };
+    thread::Builder::new().name("audit".to_owned()).spawn(run).context("starting the audit log's thread")?;
+    end.await.context("the audit log's writer died")?.context("the audit log")
 }
 
 /// Has the log write what there is.
@@ -59,9 +66,12 @@ pub(super) async fn close(log: &Log) {
     }
 }
 
-/// Keeps the component true, for as long as it is polled. What a start does not look at is looked through behind it, once.
-pub(super) async fn watch(log: Log, component: Component) -> anyhow::Result<()> {
+/// Keeps the component true, for as long as it is polled; `looked` is told once it says how the log is. What a start does not look at is looked
+/// through behind it, once.
+pub(super) async fn watch(log: Log, component: Component, looked: oneshot::Sender<()>) -> anyhow::Result<()> {
     component.starting();
+    log.settled().await;
+    let mut looked = Some(looked);
     let mut looks = tokio::time::interval(LOOK_EVERY);
     let mut looked_through = false;
     loop {
@@ -72,6 +82,10 @@ pub(super) async fn watch(log: Log, component: Component) -> anyhow::Result<()> 
             Condition::Good => component.healthy(),
             Condition::Warns(why) => component.warn(why),
             Condition::Fails(why) => component.unhealthy(why),
+        }
+        if let Some(looked) = looked.take() {
+            // The node may be leaving.
+            let _ = looked.send(());
         }
         if !looked_through && log.state().chain > 0 {
             looked_through = true;
@@ -206,4 +220,105 @@ fn reported(region: String, report: Report) -> VerifyAuditResponse {
         damages: damages.iter().map(AuditDamage::from).collect(),
     };
     VerifyAuditResponse { step: Some(Step::Report(report)), head_sequence: head.sequence.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, Full};
+    use paymesh_audit::{Caller, Outcome, Record};
+    use paymesh_contract::{DOMAIN, policies};
+    use paymesh_types::Timestamp;
+    use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+    use tonic::{body::Body, service::Routes};
+    use tonic_types::StatusExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    struct Node {
+        log: Log,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Node {
+        async fn start() -> Self {
+            let directory = tempfile::tempdir().expect("a directory");
+            let region = "eu_west".parse().expect("a region");
+            let settings = Settings::new("test", region, "1", Arc::new(|| Timestamp(1)));
+            let (log, writer) = Log::open(directory.path().join(DIRECTORY), settings);
+            tokio::spawn(write(writer));
+            log.settled().await;
+            Self { log, _directory: directory }
+        }
+
+        async fn record(&self) {
+            let slot = self.log.reserve(Record::new(Timestamp(1), Caller::PlainText, policies().methods().next())).expect("a slot");
+            slot.record_durably(Outcome::new(Code::Ok, "", Duration::ZERO)).await.expect("it is durable");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_method_takes_any_bytes_and_answers_clean() {
+        let seed = rand::rng().random();
+        println!("seed {seed}");
+        let mut random = StdRng::seed_from_u64(seed);
+        let node = Node::start().await;
+        let methods: Vec<_> = policies().methods().filter(|policy| policy.service == "paymesh.audit.v1.AuditService").collect();
+        assert_eq!(methods.len(), 2);
+        for policy in methods {
+            assert_eq!(policy.scopes, ["audit.read"]);
+            for _ in 0..60 {
+                let mut body = vec![0; random.random_range(0..40)];
+                random.fill(&mut body[..]);
+                if let Some(length) = body.len().checked_sub(5).filter(|_| random.random()) {
+                    body[..5].copy_from_slice(&[0, 0, 0, 0, u8::try_from(length).expect("a short body")]);
+                }
+                let routes = Routes::new(Audit::new(node.log.clone()).server());
+                let mut request = http::Request::post(&policy.path).body(Body::new(Full::new(body.into()))).expect("a request");
+                request.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
+                let response = routes.oneshot(request).await.expect("an answer");
+                let mut status = Status::from_header_map(response.headers());
+                let mut answer = response.into_body();
+                while status.is_none() {
+                    // One that follows the log says no more, and is given up.
+                    let Ok(Some(frame)) = tokio::time::timeout(Duration::from_millis(300), answer.frame()).await else { break };
+                    status = frame.expect("frames").trailers_ref().and_then(Status::from_header_map);
+                }
+                if let Some(status) = status.filter(|status| status.code() != Code::Ok) {
+                    assert!(!matches!(status.code(), Code::Internal | Code::Unknown), "{}: {status:?}", policy.path);
+                    assert_eq!(status.get_details_error_info().map(|info| info.domain).as_deref(), Some(DOMAIN), "{status:?}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_read_has_the_hash_by_which_the_log_is_verified_later() {
+        let node = Node::start().await;
+        node.record().await;
+        let audit = Audit::new(node.log.clone());
+        let read = audit.read_audit(Request::new(ReadAuditRequest { from_sequence: 2, follow: true })).await.expect("it is kept");
+        let mut read = read.into_inner();
+        let first = read.next().await.expect("a message").expect("records");
+        assert_eq!((first.records.len(), first.head_sequence), (2, 3));
+        node.record().await;
+        let second = read.next().await.expect("a message").expect("records");
+        assert_eq!(second.records[0].sequence, 4);
+        let asked = VerifyAuditRequest { at_sequence: 3 };
+        let mut steps = audit.verify_audit(Request::new(asked)).await.expect("it is open").into_inner();
+        let mut report = None;
+        while let Some(step) = steps.next().await {
+            if let Some(Step::Report(found)) = step.expect("a step").step {
+                report = Some(found);
+            }
+        }
+        let report = report.expect("the last message has it");
+        assert_eq!((report.first_sequence, report.last_sequence, report.records), (1, 4, 4));
+        assert_eq!((report.hash_at, report.head_hash), (first.last_hash, second.last_hash));
+        // It ends when the log does, and does not hold it.
+        close(&node.log).await;
+        assert!(read.next().await.is_some_and(|last| last.is_ok_and(|last| last.records[0].note.is_some())), "that it was closed");
+        assert!(read.next().await.is_none());
+        assert!(node.log.reserve(Record::new(Timestamp(1), Caller::PlainText, None)).is_err());
+    }
 }
