@@ -100,7 +100,9 @@ impl Client {
         if channels.is_empty() {
             return Err(Error::NoEndpoints);
         }
-        Ok(Self { inner: Arc::new(Inner { channels, next: AtomicUsize::new(0), budget: Budget::default(), shown: Shown::default(), options }) })
+        Ok(Self {
+            inner: Arc::new(Inner { channels, next: AtomicUsize::new(0), budget: Budget::default(), shown: Shown::default(), options }),
+        })
     }
 
     /// Makes a call, and has the session know of it. A write without a request id gets one. A read that does not say how old its answer

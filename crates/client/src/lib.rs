@@ -54,8 +54,8 @@ mod session;
 mod token;
 
 pub use calls::Call;
-pub use paymesh_identity::Trust;
 pub use client::{Client, Options};
+pub use paymesh_identity::Trust;
 pub use session::{POSITIONS_MAX, Session, TokenError};
 pub use token::Token;
 

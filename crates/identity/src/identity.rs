@@ -281,6 +281,14 @@ impl Connected {
         }
     }
 
+    /// When the certificate that was shown ends. None: none was, or nobody knows yet.
+    pub fn not_after(&self) -> Option<SystemTime> {
+        Some(match self.shown.get()?.as_ref()? {
+            Shown::Node { not_after, .. } => *not_after,
+            Shown::Caller(caller) => caller.not_after,
+        })
+    }
+
     /// The caller of this mesh that it is, by a certificate that holds at this time.
     pub fn caller(&self, now: SystemTime) -> Option<&ShownCaller> {
         match self.shown.get()?.as_ref()? {

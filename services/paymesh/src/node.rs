@@ -64,6 +64,7 @@ pub(crate) fn run(setting: &Setting, args: NodeArgs) -> anyhow::Result<ExitCode>
     if setting.credentials.is_none() {
         machine::require_loopback(region)?;
     }
+    machine::without_core_dumps()?;
     let shared = Arc::new(topology.clone());
     let security = credentials::read(setting, shared.clone(), &args.region)?;
     let data = DataDirectory::take(&args.data, topology.mesh(), &args.region)?;

@@ -23,6 +23,7 @@ use crate::{
     body::{self, Bounded},
     call::Call,
     credential,
+    incoming::OtherEnd,
     methods::Method,
 };
 
@@ -72,16 +73,25 @@ impl<S> Admit<S> {
         Ok(caller)
     }
 
-    /// A grant's end as an answer's, where the call is a stream.
-    fn end(&self, caller: &Caller, method: Option<&Method>) -> Option<body::End> {
-        let (Security::Certificates { callers, .. }, Caller::Known(grant)) = (&self.security, caller) else { return None };
+    /// The end of what a call rests on as its answer's end, where the call is a stream: its caller's grant; or the certificate of the node
+    /// that sends it on its own behalf, which comes back with its new one.
+    fn end(&self, caller: &Caller, method: Option<&Method>, not_after: Option<SystemTime>) -> Option<body::End> {
+        let Security::Certificates { callers, .. } = &self.security else { return None };
         method.filter(|method| method.is_streaming())?;
-        let (callers, grant) = (callers.clone(), grant.clone());
-        Some(Box::pin(async move {
-            let refusal = callers.ended(grant, SystemTime::now).await;
-            count(&refusal);
-            Fault::from(refusal)
-        }))
+        match caller {
+            Caller::Known(grant) => {
+                let (callers, grant) = (callers.clone(), grant.clone());
+                Some(Box::pin(async move { denied(callers.ended(grant, SystemTime::now).await) }))
+            }
+            Caller::Node(_) => {
+                let left = not_after?.duration_since(SystemTime::now()).unwrap_or_default();
+                Some(Box::pin(async move {
+                    tokio::time::sleep(left).await;
+                    denied(Refusal::Expired)
+                }))
+            }
+            Caller::Nobody | Caller::Unproven => None,
+        }
     }
 }
 
@@ -111,6 +121,7 @@ impl<S: Answer> Service<Request<Body>> for Admit<S> {
             Ok(caller) => caller,
             Err(fault) => return refuse(fault),
         };
+        let not_after = request.extensions().get::<OtherEnd>().and_then(|OtherEnd(connected)| connected.as_ref()?.not_after());
         let (mut place, mut end) = (None, None);
         if let Some(call) = request.extensions_mut().get_mut::<Call>() {
             // Where it enters the mesh, and nowhere twice.
@@ -120,7 +131,7 @@ impl<S: Answer> Service<Request<Body>> for Admit<S> {
                     Err(refusal) => return refuse(denied(refusal)),
                 };
             }
-            end = self.end(&caller, call.method);
+            end = self.end(&caller, call.method, not_after);
             call.caller = caller;
         }
         let answer = self.inner.call(request);

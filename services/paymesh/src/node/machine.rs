@@ -30,6 +30,16 @@ pub(super) fn require_loopback(region: &Region) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Has no memory of this process written anywhere when it crashes: its keys and its callers' tokens are in it.
+pub(super) fn without_core_dumps() -> anyhow::Result<()> {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).context("switching core files off")?;
+    // A core that is handed to a program knows no such limit.
+    #[cfg(target_os = "linux")]
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).context("switching core dumps off")?;
+    Ok(())
+}
+
 /// The node's directory, held by this process alone.
 pub(super) struct DataDirectory {
     path: PathBuf,

@@ -292,6 +292,63 @@ fn a_node_does_not_start_with_what_callers_cannot_be_known_by() {
     assert!(run.code == 2 && run.stderr.contains("there are no credentials in nowhere"), "{run:?}");
 }
 
+/// Not at any level that an operator would use, and not for a caller whom it is refused to either.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_and_no_key_is_in_what_nodes_say_or_leave_behind() {
+    let mut mesh = TestMesh::new(FOUR_REGIONS);
+    for region in mesh.regions() {
+        mesh.spawn_logging(&region, "debug");
+    }
+    for region in mesh.regions() {
+        mesh.wait_ready(&region);
+    }
+    let issuer = Issuer::of(&mesh);
+    mesh.enrol("us_east", 10, "US", 1_000).await;
+    let (good, bad) = (issuer.token(json!({"client_id": "service"})), issuer.wrongly_signed(json!({"client_id": "service"})));
+    for region in mesh.regions() {
+        let mut wallets = WalletServiceClient::new(unknown(&mesh, &region));
+        let request = || GetBalanceRequest { user_id: 10, ..GetBalanceRequest::default() };
+        wallets.get_balance(by(&good, request())).await.unwrap();
+        let refused = wallets.get_balance(by(&bad, request())).await.unwrap_err();
+        assert!(!format!("{refused:?}").contains(&bad[..40]));
+    }
+    // What is signed of each, and the line of a key that has all of it.
+    let mut secrets = vec![good.rsplit('.').next().unwrap().to_owned(), bad.rsplit('.').next().unwrap().to_owned()];
+    for region in mesh.regions() {
+        let key = fs::read_to_string(mesh.credentials().unwrap().join(&region).join("tls.key")).unwrap();
+        secrets.push(key.lines().nth(1).unwrap().to_owned());
+    }
+    for region in mesh.regions() {
+        let process = mesh.process(&region);
+        let limits = fs::read_to_string(format!("/proc/{process}/limits")).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "no core file is left: {core}");
+        let told = [
+            ("the log", mesh.logs(&region).into_bytes()),
+            ("/health", mesh.http(&region, "/health").unwrap().1.into_bytes()),
+            ("/metrics", mesh.http(&region, "/metrics").unwrap().1.into_bytes()),
+            ("the command line", fs::read(format!("/proc/{process}/cmdline")).unwrap()),
+        ];
+        let mut all = told.map(|(place, text)| (place.to_owned(), text)).to_vec();
+        let mut folders = vec![mesh.data(&region)];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => all.push((path.display().to_string(), fs::read(&path).unwrap())),
+                }
+            }
+        }
+        for (place, text) in all {
+            for secret in &secrets {
+                let found = text.windows(secret.len()).any(|part| part == secret.as_bytes());
+                assert!(!found, "a secret is in {place} of {region}");
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_of_the_command_line_pays() {
     let mesh = TestMesh::started(FOUR_REGIONS);
