@@ -16,8 +16,11 @@ const IPV6_BITS: u32 = 64;
 pub(crate) struct Addresses {
     max: usize,
     trusted: Arc<[Network]>,
-    taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    taken: Taken,
 }
+
+/// How many places each address has taken.
+type Taken = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
 impl Addresses {
     pub(crate) fn new(max: usize, trusted: Arc<[Network]>) -> Self {
@@ -57,7 +60,7 @@ fn whose(address: IpAddr) -> IpAddr {
 #[derive(Debug)]
 pub(crate) struct OfAddress {
     /// None: connections of trusted networks are not counted.
-    counted: Option<(Arc<Mutex<HashMap<IpAddr, usize>>>, IpAddr)>,
+    counted: Option<(Taken, IpAddr)>,
 }
 
 impl Drop for OfAddress {
