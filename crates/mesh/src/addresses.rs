@@ -22,6 +22,9 @@ pub(crate) struct Addresses {
     taken: Taken,
 }
 
+/// How many places each address has taken.
+type Taken = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
 impl Addresses {
     pub(crate) fn new(max: usize, trusted: Arc<[Network]>) -> Self {
         Self { max, trusted, taken: Arc::default() }
