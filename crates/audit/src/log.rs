@@ -186,9 +186,10 @@ impl Log {
         } else {
             Err(match self.state().standing {
                 Standing::Opening => Unavailable::Opening,
-                // It has come back this moment.
-                Standing::Open | Standing::Failing(_) => Unavailable::Failing,
                 Standing::Closed => Unavailable::Closed,
+                _ if shared.queue.is_closing() => Unavailable::Closed,
+                // Or it has come back this moment.
+                Standing::Open | Standing::Failing(_) => Unavailable::Failing,
             })
         };
         match taken {
@@ -296,14 +297,15 @@ impl Shared {
         self.state.send_modify(|state| *state = State { chain, origin, head, ..state.clone() });
     }
 
-    /// Says that `records` more of those handed over are durable, `durable` in all, and that the log takes others where it does not close.
-    pub(crate) fn written(&self, durable: u64, records: usize, closing: bool) {
+    /// Says that `records` more of those handed over are durable, `durable` in all, and that the log takes others again where it did not.
+    pub(crate) fn written(&self, durable: u64, records: usize) {
         self.free.fetch_add(records, Ordering::Relaxed);
-        self.takes.store(!closing, Ordering::Release);
         self.state.send_modify(|state| {
             state.durable = durable;
-            if !closing {
+            // Where it took some all the while, it may be closing by now.
+            if state.standing != Standing::Open && !self.queue.is_closing() {
                 state.standing = Standing::Open;
+                self.takes.store(true, Ordering::Release);
             }
         });
     }

@@ -126,6 +126,11 @@ impl Queue {
         self.changed.notify_all();
     }
 
+    /// Whether the log is to close.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.waiting().closing
+    }
+
     /// Nobody writes any more. Says how many records were left.
     pub(crate) fn end(&self) -> usize {
         let mut waiting = self.waiting();

@@ -21,12 +21,14 @@ pub(crate) struct Keeper {
     looked_through: Option<JoinHandle<std::io::Result<Result<Link, Damage>>>>,
     /// That it goes, up to here, is in what is written next.
     told: Option<Link>,
+    /// One is gone, and the next may be to go too.
+    next: bool,
 }
 
 impl Keeper {
     /// Whether something is on its way out.
     pub(crate) fn is_busy(&self) -> bool {
-        self.looked_through.is_some() || self.told.is_some()
+        self.looked_through.is_some() || self.told.is_some() || self.next
     }
 
     /// Goes on with what is past its retention; gives the note that it goes, or what is wrong with it.
@@ -41,6 +43,7 @@ impl Keeper {
             return Ok(None);
         }
         let Some(reading) = self.looked_through.take() else {
+            self.next = false;
             if let Some((oldest, next)) = due(store, settings) {
                 let (owner, directory) = (owner.clone(), directory.clone());
                 let chain = store.chain();
@@ -80,7 +83,7 @@ impl Keeper {
 
     /// It is gone.
     pub(crate) fn gone(&mut self) {
-        self.told = None;
+        (self.told, self.next) = (None, true);
     }
 }
 

@@ -156,3 +156,63 @@ impl Seen {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::Arc, time::Duration};
+
+    use paymesh_types::Timestamp;
+    use tonic::Code;
+
+    use super::*;
+    use crate::{
+        Caller, Outcome, Record, Settings,
+        files::Directory,
+        mark::{Mark, Marked},
+    };
+
+    fn settings() -> Settings {
+        let settings = Settings::new("test", "eu_west".parse().expect("a region"), "1", Arc::new(|| Timestamp(1)));
+        Settings { file_bytes_max: 400, linger: Duration::from_millis(1), ..settings }
+    }
+
+    /// Opens the log, has something done to it, and closes it.
+    fn with_log<T>(path: &std::path::Path, work: impl FnOnce(&Log) -> T) -> T {
+        let (log, writer) = Log::open(path, settings());
+        let writing = std::thread::spawn(move || writer.run());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(log.settled());
+        let done = work(&log);
+        runtime.block_on(log.close());
+        writing.join().expect("it did not die").expect("everything is written");
+        done
+    }
+
+    /// Whoever removes the oldest file and has the mark say that it was let go of has written no record of that.
+    #[test]
+    fn a_beginning_that_went_without_a_word_is_missed_also_where_the_mark_fits() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("audit");
+        with_log(&path, |log| {
+            for _ in 0..20 {
+                let slot = log.reserve(Record::new(Timestamp(1), Caller::PlainText, None)).expect("a slot");
+                slot.record(Outcome::new(Code::Ok, "", Duration::ZERO));
+                std::thread::sleep(Duration::from_millis(3));
+            }
+        });
+        let files = Directory::new(path.clone());
+        let firsts = files.files(1).expect("the chain is there");
+        assert!(firsts.len() > 2, "{firsts:?}");
+        let owner = crate::format::Owner { mesh: "test".to_owned(), region: "eu_west".parse().expect("a region") };
+        let second = Walk::open(&files.file(1, firsts[1]), &owner, 1).expect("it is there").expect("it is whole");
+        let origin = second.header().previous;
+        let mut mark = Mark::open(&files.chain(1), &owner, 1).expect("it can be read").expect("it is whole");
+        mark.say(Marked { origin, ..mark.said() }).expect("it can be written");
+        fs::remove_file(files.file(1, firsts[0])).expect("it can be removed");
+        let report = with_log(&path, |log| log.verify(Sequence(0), |_, _| {}).expect("it can be read"));
+        assert_eq!((report.chain, report.damages.len()), (1, 1), "{report:?}");
+        let Damage { file, sequence, what } = &report.damages[0];
+        assert_eq!((&**file, *sequence), ("chain-00001/mark", origin.sequence));
+        assert!(what.contains("no record says"), "{what}");
+    }
+}

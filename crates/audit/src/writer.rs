@@ -141,7 +141,7 @@ impl Running {
         metrics::counter!(RECORDS).increment((records + notes) as u64);
         metrics::counter!(BYTES).increment(self.store.written());
         self.advance();
-        self.shared.written(handed_over, records, closing);
+        self.shared.written(handed_over, records);
         self.let_go();
         bytes.clear();
         Ok(bytes)
