@@ -11,9 +11,6 @@ use paymesh_topology::Network;
 /// The bits of an IPv6 address that one customer of a network is given at least: all addresses behind them are one's own.
 const IPV6_BITS: u32 = 64;
 
-/// How many connections each address has.
-type Taken = Arc<Mutex<HashMap<IpAddr, usize>>>;
-
 /// A bound on how many connections each address has. There are no more addresses in it than there are connections.
 #[derive(Debug)]
 pub(crate) struct Addresses {
