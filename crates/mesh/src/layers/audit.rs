@@ -1,6 +1,7 @@
 //! Leaves a record of every call of the contract's methods in the node's audit log: who, what, from where, about whom, and what came of it.
 //!
-//! A call of which no record could be kept is not made. What is known of it only further down (its caller, whom it is about) is noted
+//! A call of which no record could be kept is not made, unless it is about nobody: what says how the mesh does, and what nodes tell each other, goes
+//! on while a disk is full, or its operators would see nothing and its copies would fall behind. What is known of a call only further down (its caller, whom it is about) is noted
 //! there, in the call's trail. gRPC's own health and reflection leave none: they tell nothing of anybody, and are asked for all the time.
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
 
 use http::{Request, Response};
 use paymesh_audit::{Caller, Log, Outcome, Record};
-use paymesh_contract::Fault;
+use paymesh_contract::{Fault, MethodPolicy, Target};
 use paymesh_types::Timestamp;
 use tonic::{Status, body::Body};
 use tower::Service;
@@ -60,6 +61,7 @@ impl<S: Answer> Service<Request<Body>> for Audit<S> {
         };
         let trail = match log.reserve(record) {
             Ok(slot) => Trail::new(slot),
+            Err(_) if is_about_nobody(method.policy) => return Box::pin(self.inner.call(request)),
             Err(why) => {
                 let fault = Fault::from(why);
                 return Box::pin(async { Ok(body::reply(fault)) });
@@ -77,6 +79,11 @@ impl<S: Answer> Service<Request<Body>> for Audit<S> {
             }))
         })
     }
+}
+
+/// Whether a method is for nodes, or reads what only the node that was reached says.
+fn is_about_nobody(policy: &MethodPolicy) -> bool {
+    policy.nodes_only || policy.nodes_too || (policy.target == Target::Local && policy.read_only)
 }
 
 fn now() -> Timestamp {
