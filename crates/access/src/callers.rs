@@ -56,15 +56,18 @@ pub struct Callers {
 struct Inner {
     settings: Settings,
     current: RwLock<Arc<Loaded>>,
-    recent: Recent<Arc<Grant>>,
+    /// Grants, and by which reading of the files they were found: those of another say nothing.
+    recent: Recent<(u64, Arc<Grant>)>,
     /// Told whenever something else holds than before.
-    changed: watch::Sender<u64>,
+    changed: watch::Sender<()>,
     /// Told when a token has a key that is not known.
     key_unknown: Notify,
 }
 
 /// What was read at one time.
 struct Loaded {
+    /// Its number among all that were read.
+    reading: u64,
     access: Access,
     issuers: Vec<KnownIssuer>,
     principals: Vec<Arc<Known>>,
@@ -96,7 +99,7 @@ impl Callers {
     /// What is wrong with a file.
     pub fn load(settings: Settings, now: Instant) -> Result<Self, Error> {
         let loaded = Loaded::read(&settings, None, now)?;
-        let (changed, _) = watch::channel(0);
+        let (changed, _) = watch::channel(());
         let inner = Inner {
             settings,
             current: RwLock::new(Arc::new(loaded)),
@@ -118,19 +121,13 @@ impl Callers {
     /// Why it is not let in.
     pub fn by_token(&self, token: &str, now: SystemTime) -> Result<Arc<Grant>, Refusal> {
         let key = *blake3::hash(token.as_bytes()).as_bytes();
-        if let Some(grant) = self.inner.recent.get(&key) {
+        let current = self.current();
+        if let Some((_, grant)) = self.inner.recent.get(&key).filter(|(reading, _)| *reading == current.reading) {
             return if now < grant.ends { Ok(grant) } else { Err(Refusal::Expired) };
         }
-        // Seen before it is looked at: what is found by files that are replaced meanwhile is not remembered past them.
-        let before = *self.inner.changed.borrow();
-        let grant = self.current().by_token(token, now);
+        let grant = current.by_token(token, now);
         match &grant {
-            Ok(grant) => {
-                self.inner.recent.put(key, Arc::clone(grant));
-                if *self.inner.changed.borrow() != before {
-                    self.inner.recent.clear();
-                }
-            }
+            Ok(grant) => self.inner.recent.put(key, (current.reading, Arc::clone(grant))),
             Err(Refusal::KeyUnknown | Refusal::KeysMissing { .. }) => self.inner.key_unknown.notify_one(),
             Err(_) => {}
         }
@@ -268,7 +265,7 @@ impl Callers {
                         (issuer.keys, issuer.bytes) = (Some(Arc::new(keys.clone())), bytes.clone());
                     }
                     tracing::info!(issuer = known.issuer.name, "new keys are in use");
-                    self.replace(Loaded { access: before.access.clone(), issuers, principals: before.principals.clone() });
+                    self.replace(Loaded { reading: 0, access: before.access.clone(), issuers, principals: before.principals.clone() });
                 }
                 Err(what) => problem = Watched::Problem(Error::Fetch { url: url.clone(), what }.to_string()),
             }
@@ -276,10 +273,13 @@ impl Callers {
         problem
     }
 
-    fn replace(&self, loaded: Loaded) {
-        *self.inner.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded);
-        self.inner.changed.send_modify(|count| *count += 1);
-        self.inner.recent.clear();
+    fn replace(&self, mut loaded: Loaded) {
+        let mut current = self.inner.current.write().unwrap_or_else(PoisonError::into_inner);
+        loaded.reading = current.reading + 1;
+        *current = Arc::new(loaded);
+        drop(current);
+        // Whoever is told looks again, and finds this.
+        self.inner.changed.send_modify(|_| {});
     }
 
     fn current(&self) -> Arc<Loaded> {
@@ -338,7 +338,7 @@ impl Loaded {
         });
         let issuers = issuers.collect::<Result<Vec<_>, Error>>()?;
         let principals = access.principals().iter().map(|principal| known(principal, before, now)).collect();
-        Ok(Self { access, issuers, principals })
+        Ok(Self { reading: 0, access, issuers, principals })
     }
 
     fn by_token(&self, token: &str, now: SystemTime) -> Result<Arc<Grant>, Refusal> {

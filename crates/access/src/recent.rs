@@ -35,10 +35,6 @@ impl<T: Clone> Recent<T> {
         Self::add(&mut self.generations.lock().unwrap_or_else(PoisonError::into_inner), self.max, key, value);
     }
 
-    pub(crate) fn clear(&self) {
-        *self.generations.lock().unwrap_or_else(PoisonError::into_inner) = Default::default();
-    }
-
     fn add(generations: &mut [HashMap<[u8; 32], T>; 2], max: usize, key: [u8; 32], value: T) {
         if generations[0].len() >= max {
             generations.swap(0, 1);
@@ -67,7 +63,5 @@ mod tests {
             assert!(generations[0].len() + generations[1].len() <= 16);
         }
         assert_eq!(recent.get(&key(1)), None);
-        recent.clear();
-        assert_eq!(recent.get(&key(0)), None);
     }
 }

@@ -228,7 +228,7 @@ async fn streams_end_with_their_credential_and_with_the_word_of_access_yaml() {
     assert_eq!(ended.0, "PRINCIPAL_UNKNOWN");
 
     // What cannot be used is said, and changes nothing.
-    fs::write(mesh.config().join("access.yaml"), ACCESS.replace("mesh.read]", "mesh.raed]")).unwrap();
+    fs::write(mesh.config().join("access.yaml"), ACCESS.replace("mesh.read,", "mesh.raed,")).unwrap();
     let deadline = Instant::now() + WAIT_MAX;
     let health = || mesh.http("us_east", "/health").unwrap();
     while !health().1.contains("did you mean `mesh.read`?") {
