@@ -193,3 +193,41 @@ async fn a_connection_without_calls_is_closed_in_good_order_and_its_caller_comes
         tokio::time::sleep(Duration::from_millis(400)).await;
     }
 }
+
+/// A node gives up the calls that its callers give up. Whoever closed its connection for that would end everybody's.
+#[tokio::test]
+async fn a_nodes_connection_is_not_closed_for_the_calls_that_it_breaks_off() {
+    // A caller's would be, after eight.
+    let limits = Limits { connection_calls_max: 4, resets_per_second: 1, ..Limits::default() };
+    let (us, eu) = (Wallet::new("us_east", Manner::Answer), Wallet::new("eu_west", Manner::Hang));
+    let [us_node, _eu_node] = two_nodes_with(&us, &eu, limits).await;
+    let call = |client: &Client| {
+        let client = client.clone();
+        tokio::spawn(async move { send(&client, GET_BALANCE, &[("grpc-timeout", "60S")], balance_of(7)).await.fault })
+    };
+    let arrived = async |calls: usize| {
+        soon(async {
+            while eu.seen().len() < calls {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+    };
+    let patient = us_node.client().await;
+    // One on each of the connections to the other node.
+    let lasting = [call(&patient), call(&patient)];
+    arrived(2).await;
+    let mut calls = 2;
+    for _ in 0..10 {
+        let client = us_node.client().await;
+        for _ in 0..6 {
+            let given_up = call(&client);
+            calls += 1;
+            arrived(calls).await;
+            given_up.abort();
+        }
+    }
+    // Long enough for the last to have been broken off.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(lasting.iter().all(|call| !call.is_finished()), "they have been on their way all the time");
+}
