@@ -1,5 +1,7 @@
 //! Every benchmark, with tiny sizes: so that none rots. What they measure here says nothing.
 
+#![forbid(unsafe_code)]
+
 use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;

@@ -3,6 +3,8 @@
 //! Writes to `OUT_DIR`: one file for each package, `descriptor_set.bin`, `redacted.rs` (the `Debug` of every message with
 //! a field of class PERSONAL or above) and `debug_table.rs` (for the tests: every message's name and its `Debug`).
 
+#![forbid(unsafe_code)]
+
 use std::{
     collections::BTreeSet,
     error::Error,

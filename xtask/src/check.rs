@@ -18,8 +18,8 @@ use crate::{
 /// What every build of the workspace is asked for.
 pub(crate) const WORKSPACE: [&str; 4] = ["--workspace", "--locked", "--features", "xtask/play"];
 
-/// The system that `deny.toml` checks for.
-const DENY_TARGET: &str = "x86_64-unknown-linux-gnu";
+/// The system that nodes run on: `deny.toml` checks for it.
+pub(crate) const NODE_TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// The fuzz targets, a workspace of their own.
 const FUZZ_MANIFEST: &str = "fuzz/Cargo.toml";
@@ -73,7 +73,7 @@ fn set_up() -> Result<Outcome> {
         bail!("no C compiler: SQLite and zstd are built from source and need `cc` (a package such as gcc or clang)");
     }
     // Fetched here, so that whatever fails later is not the network.
-    run_program(cargo().args(["fetch", "--locked", "--target", DENY_TARGET]))?;
+    run_program(cargo().args(["fetch", "--locked", "--target", NODE_TARGET]))?;
     Ok(Outcome::PassedWith(read(command("rustc").arg("--version"))?))
 }
 

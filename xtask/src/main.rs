@@ -10,6 +10,7 @@ mod check;
 mod foreign;
 mod fuzz;
 mod process;
+mod sbom;
 mod steps;
 mod tools;
 mod trace;
@@ -78,6 +79,21 @@ enum Chore {
         seconds: u64,
     },
 
+    /// Write what the binary is made of: an SBOM, CycloneDX 1.5 in JSON
+    ///
+    /// Every crate that the binary of package paymesh is linked with (scope `required`) or that only helps to build it (`excluded`:
+    /// build scripts, macros and what they need), with package URL, licence, SHA-256 of the released file, and what it needs. C code is a
+    /// part of the crate that brings it (aws-lc-sys, libsqlite3-sys, zstd-sys, libmimalloc-sys). Rust's own library is not in it.
+    /// The same sources make the same bytes: there is no time and no random number in it.
+    Sbom {
+        /// The system that the binary is for
+        #[arg(long, default_value = check::NODE_TARGET)]
+        target: String,
+        /// The file to write; paymesh.cdx.json in cargo's target folder when absent
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
+
     /// Turn a bank's trace into a file for `paymesh submit`
     ///
     /// The trace is CSV with the header
@@ -125,6 +141,7 @@ fn main() -> ExitCode {
         Chore::Test { quick, keep_going } => check::run(quick, keep_going),
         Chore::Soak { minutes, filter } => check::soak(minutes, filter.as_deref()),
         Chore::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
+        Chore::Sbom { target, output } => sbom::write(&target, output),
         Chore::BankTrace { input, output } => trace::convert(&input, &output),
         Chore::ForeignClients => foreign::alone(),
         Chore::PlayTrace { trace, release, keep } => trace::play(trace, release, keep),

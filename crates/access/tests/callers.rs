@@ -1,5 +1,7 @@
 //! Who is let in by which token, and as whom: real keys, real files, a real web server.
 
+#![forbid(unsafe_code)]
+
 use std::{
     collections::BTreeSet,
     fs,

@@ -1,5 +1,7 @@
 //! Processes that are killed, and disks that are full: real ones.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use std::{

@@ -1,6 +1,8 @@
 //! Whatever happens to a log's files is recognised for what it is: a record that a crash has left in part is cut, and everything else is named
 //! by file and record and kept, while the node goes on in another chain.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use std::{

@@ -1,5 +1,7 @@
 //! What calls leave in the log, and when there is no place for them.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use std::{fs, sync::Arc, time::Duration};

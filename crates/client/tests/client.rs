@@ -1,5 +1,7 @@
 //! The client against a node that misbehaves.
 
+#![forbid(unsafe_code)]
+
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},

@@ -1,5 +1,7 @@
 //! Credentials from files, and handshakes over real sockets.
 
+#![forbid(unsafe_code)]
+
 use std::{
     fs, io,
     os::unix::fs::PermissionsExt as _,

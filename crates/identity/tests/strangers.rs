@@ -1,5 +1,6 @@
 //! Certificates that say almost the right thing, shown by clients and servers that check nothing themselves.
 
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::{

@@ -1,5 +1,7 @@
 //! What crosses a zone's border, by the contract's classes: whatever entries hold, no field of class PERSONAL or above.
 
+#![forbid(unsafe_code)]
+
 use std::collections::BTreeMap;
 
 use paymesh_contract::{DataClass, FILE_DESCRIPTOR_SET, policies};

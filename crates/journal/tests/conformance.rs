@@ -1,5 +1,7 @@
 //! Every engine does what the ports say.
 
+#![forbid(unsafe_code)]
+
 use std::{io, path::Path};
 
 use paymesh_journal::{Error, Holding, Identity, Store, conformance, memory::MemoryStore, sqlite};

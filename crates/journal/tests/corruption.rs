@@ -1,5 +1,7 @@
 //! What was not written as it stands is found, and said where.
 
+#![forbid(unsafe_code)]
+
 use paymesh_journal::{
     Chain, Committed, Corrupt, ENTRY_PART_BYTES_MAX, Error, Hash, Origin, SEGMENT_BYTES_MAX, SEGMENT_ENTRIES_MAX, Segment, SegmentBuilder,
     StoredEntry, codec,

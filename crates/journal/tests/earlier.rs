@@ -1,5 +1,7 @@
 //! Storage of the version before: it is read, and goes on.
 
+#![forbid(unsafe_code)]
+
 use paymesh_journal::{
     Projection,
     conformance::{identity, shard, stream::Stream},

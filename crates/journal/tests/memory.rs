@@ -1,5 +1,7 @@
 //! The engine that forgets: what it may lose, what it may not, and that it does the same again from the same seed.
 
+#![forbid(unsafe_code)]
+
 use paymesh_journal::{
     Chain, Error, Segment,
     conformance::{

@@ -1,6 +1,8 @@
 //! What holds of the books whatever is asked, in whatever order, and whenever messages travel: random commands over a few
 //! users, currencies and shards. What is checked at every step is in `support/run.rs` and `support/network.rs`.
 
+#![forbid(unsafe_code)]
+
 #[path = "support/network.rs"]
 mod network;
 #[path = "support/run.rs"]

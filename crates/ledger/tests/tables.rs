@@ -1,5 +1,7 @@
 //! What each command does to the books of its shard, as ledgers to be read. The notation is in `support/table.rs`.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use support::table::check;

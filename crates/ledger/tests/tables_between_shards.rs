@@ -1,5 +1,7 @@
 //! What commands and messages do to the books of two shards, as ledgers to be read. The notation is in `support/table.rs`.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use support::table::check;

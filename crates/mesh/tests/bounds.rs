@@ -1,5 +1,7 @@
 //! Callers who hold connections, streams and places on purpose: what they can hold is bounded, and others are served beside them.
 
+#![forbid(unsafe_code)]
+
 mod common;
 
 use std::{future::Future, time::Duration};

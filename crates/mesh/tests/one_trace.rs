@@ -1,5 +1,7 @@
 //! A forwarded call is one trace across two nodes, and its spans say nothing of its content.
 
+#![forbid(unsafe_code)]
+
 mod common;
 
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,7 @@
 //! Two real nodes on loopback: what is forwarded, what comes back, and what happens when that does not work.
 
+#![forbid(unsafe_code)]
+
 mod common;
 
 use std::{

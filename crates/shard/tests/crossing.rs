@@ -1,5 +1,7 @@
 //! Money between shards: exactly once, whatever stops in between.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

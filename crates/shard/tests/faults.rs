@@ -1,5 +1,7 @@
 //! Storage that fails, and leaders that come and go: nothing is lost, nothing doubled, and everybody hears the truth.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use std::{sync::Arc, time::Duration};

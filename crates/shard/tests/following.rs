@@ -1,5 +1,7 @@
 //! A replica: what of another region's journal it takes in, and what it refuses.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use std::{

@@ -1,6 +1,8 @@
 //! A shard that was put back from a backup gives its numbers out a second time. What others say of the first history is not said of the
 //! second.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! What is proven about a shard's books, what happens to it by the clock, and what readers are told.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use std::time::Duration;

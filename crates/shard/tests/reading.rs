@@ -1,5 +1,7 @@
 //! Reads from a copy: never older than asked, however the copy lags, and nothing said that is not known.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Copies that are set aside, and those that are made in their place.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use std::{path::Path, sync::Arc, time::Duration};

@@ -1,5 +1,7 @@
 //! A journal that is not kept for ever: what goes, what stays, and that nobody loses a cent by it.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! A shard at work: what it answers, when, and what of it is there later.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Tables take turns: how many are brought up to date at once. Alone in its program, whose turns are all its own.
 
+#![forbid(unsafe_code)]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! access.yaml: one row for each mistake, and what a sound file grants.
 
+#![forbid(unsafe_code)]
+
 mod common;
 
 use std::{collections::BTreeSet, time::Duration};

@@ -1,5 +1,7 @@
 //! One row for each mistake: what is changed in a sound file, and every line that the operator then reads.
 
+#![forbid(unsafe_code)]
+
 mod common;
 
 use common::Schema;

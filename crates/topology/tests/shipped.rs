@@ -1,5 +1,7 @@
 //! The configuration that ships: it loads, it keeps the source document's block, and the schema beside it takes it.
 
+#![forbid(unsafe_code)]
+
 mod common;
 
 use std::{fs, path::Path, time::Duration};

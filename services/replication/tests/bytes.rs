@@ -1,5 +1,7 @@
 //! Whatever the bytes: every method answers with a clean error or an answer.
 
+#![forbid(unsafe_code)]
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::{BufMut as _, Bytes, BytesMut};

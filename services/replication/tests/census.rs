@@ -1,5 +1,7 @@
 //! Whether a shard may be led from a journal, as those who follow it say over loopback.
 
+#![forbid(unsafe_code)]
+
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},

@@ -1,5 +1,7 @@
 //! The services through real generated clients, over shards with SQLite in a temporary folder.
 
+#![forbid(unsafe_code)]
+
 mod batches;
 mod bytes;
 mod directory;
