@@ -25,6 +25,14 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// The shard does not serve yet: it is being opened.
+    #[error("shard {shard} does not serve: {why}")]
+    Opening {
+        /// The shard.
+        shard: ShardRef,
+        /// What it waits for.
+        why: String,
+    },
     /// The shard does not serve: a copy in another region has entries that its journal lacks. It does not before an operator acts.
     #[error("shard {shard} does not serve: {why}")]
     HistoryMissing {

@@ -80,12 +80,13 @@ impl Shards {
     /// The shard, where it serves.
     ///
     /// # Errors
-    /// [`Error::NotServing`]: it does not, or is not led here. [`Error::HistoryMissing`].
+    /// [`Error::NotServing`]: it does not, or is not led here. [`Error::Opening`]. [`Error::HistoryMissing`].
     pub fn get(&self, shard: &ShardRef) -> Result<&Shard, Error> {
         let refused = |why| Error::NotServing { shard: shard.clone(), why };
         let place = self.places.get(shard).ok_or_else(|| refused("this region does not lead it".to_owned()))?;
         place.shard().map_err(|Refusal { kind, why }| match kind {
-            Unopened::Opening | Unopened::Failed => refused(why),
+            Unopened::Opening => Error::Opening { shard: shard.clone(), why },
+            Unopened::Failed => refused(why),
             Unopened::HistoryMissing => Error::HistoryMissing { shard: shard.clone(), why },
         })
     }

@@ -63,6 +63,8 @@ pub(crate) fn failed(error: Error) -> Fault {
             Fault::unavailable("SHARD_OVERLOADED", error.to_string(), Duration::from_millis(OVERLOADED_RETRY_AFTER_MS))
         }
         Error::NotServing { .. } => not_serving(error.to_string()),
+        // Who proves the books must not take it for wrong.
+        Error::Opening { .. } => not_serving(error.to_string()).with_metadata("state", "starting"),
         Error::HistoryMissing { .. } => {
             Fault::unavailable("SHARD_HISTORY_MISSING", error.to_string(), Duration::from_millis(HISTORY_MISSING_RETRY_AFTER_MS))
         }

@@ -91,8 +91,9 @@ enum Trouble {
 
 impl Trouble {
     fn of(status: &tonic::Status) -> Self {
-        let why = client::explain(status);
-        if matches!(&*Fault::from_status(status).reason, "SHARD_NOT_SERVING" | "SHARD_HISTORY_MISSING") {
+        let (why, fault) = (client::explain(status), Fault::from_status(status));
+        let is_starting = fault.metadata.iter().any(|(key, value)| (key.as_str(), value.as_str()) == ("state", "starting"));
+        if matches!(&*fault.reason, "SHARD_NOT_SERVING" | "SHARD_HISTORY_MISSING") && !is_starting {
             return Self::Refused(why);
         }
         match status.code() {
@@ -346,5 +347,22 @@ impl Report {
         } else {
             say!("\nnot proven: {} found wrong, {} could not be asked or compared", self.problems.len(), self.unreachable.len());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_shard_that_is_being_opened_is_not_verified_and_one_that_refuses_is_wrong() {
+        let refused = |reason: &'static str| Fault::unavailable(reason, "no", Duration::from_secs(1));
+        assert!(matches!(Trouble::of(&refused("SHARD_NOT_SERVING").into()), Trouble::Refused(_)));
+        assert!(matches!(Trouble::of(&refused("SHARD_HISTORY_MISSING").into()), Trouble::Refused(_)));
+        let starting = refused("SHARD_NOT_SERVING").with_metadata("state", "starting");
+        assert!(matches!(Trouble::of(&starting.into()), Trouble::Unreachable(_)));
+        assert!(matches!(Trouble::of(&refused("NODE_OVERLOADED").into()), Trouble::Unreachable(_)));
     }
 }
