@@ -3,13 +3,21 @@
 
 #![forbid(unsafe_code)]
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
-use paymesh_contract::{common, directory, events, mesh, payments};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use paymesh_access::{ISSUER_DIRECTORY, ISSUER_KEYS_FILE, TokenIssuer, Wanted};
+use paymesh_contract::{common, directory, events, mesh, payments, policies};
 use paymesh_journal::{Chain, SegmentBuilder, codec};
 use paymesh_ledger::{Account, Body, Credit, Effect, Entry, LineId, NewPayment, Posting, Reason};
+use paymesh_topology::{Access, Topology, UserGrant};
 use paymesh_types::{Currency, Cursor, Epoch, HistoryMark, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId};
 use prost::Message;
+use serde_json::{Value, json};
 
 /// The number that each entry gets.
 const SEQUENCE: Sequence = Sequence(7);
@@ -22,6 +30,11 @@ fn main() -> io::Result<()> {
 
     write("region_config", "ours.yaml", include_bytes!("../../region-config/regions.yaml"))?;
     write("region_config", "small.yaml", SMALL_TOPOLOGY.as_bytes())?;
+
+    write("access_config", "ours.yaml", include_bytes!("../../region-config/access.yaml"))?;
+    write("access_config", "demo.yaml", include_bytes!("../../services/paymesh/src/demo/access.yaml"))?;
+    write("access_config", "small.yaml", SMALL_ACCESS.as_bytes())?;
+    write_tokens()?;
 
     let mut scratch = codec::Scratch::default();
     let start = Chain::start(shard()).hash();
@@ -57,6 +70,49 @@ fn write(target: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
     fs::create_dir_all(&folder)?;
     fs::write(folder.join(name), bytes)
+}
+
+/// Tokens of an issuer whose key is gone when this ends, its public key, and tokens that are not quite its.
+fn write_tokens() -> io::Result<()> {
+    let fixed = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixed");
+    let topology = Topology::parse("regions.yaml", include_str!("../../region-config/regions.yaml")).expect("ours is valid");
+    let access = Access::load(&fixed, &topology, &policies().caller_scopes()).expect("it is valid").expect("it is there");
+    let folder = tempfile::tempdir()?;
+    let own = TokenIssuer::open_or_make(folder.path()).expect("an issuer");
+    let mut tokens = Vec::new();
+    for principal in access.principals() {
+        let users = if principal.users == UserGrant::Any { Vec::new() } else { vec![4_100] };
+        let wanted = Wanted { holds: Duration::from_secs(3_600), scopes: Vec::new(), users };
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(paymesh_fuzz::TOKENS_ISSUED_AT);
+        let issued = own.issue(&access.issuers()[0], principal, &wanted, at).expect("a token");
+        write("jwt", &principal.name, issued.token.as_bytes())?;
+        tokens.push(issued.token);
+    }
+    fs::write(fixed.join("tokens"), tokens.join("\n") + "\n")?;
+
+    // Beside its key those of RFC 7517, appendix A.1, so that tokens may say any algorithm.
+    let keys = fs::read(folder.path().join(ISSUER_DIRECTORY).join(ISSUER_KEYS_FILE))?;
+    let mut keys: Value = serde_json::from_slice(&keys)?;
+    let others: Value = serde_json::from_str(OTHER_KEYS)?;
+    let id = keys["keys"][0]["kid"].clone();
+    let all = keys["keys"].as_array_mut().expect("a set of keys");
+    all.extend(others.as_array().expect("keys").iter().cloned());
+    fs::write(fixed.join(ISSUER_DIRECTORY).join(ISSUER_KEYS_FILE), format!("{keys:#}\n"))?;
+
+    let parts: Vec<&str> = tokens[0].split('.').collect();
+    let headers = [
+        ("alg_none", json!({"alg": "none", "typ": "JWT"})),
+        ("alg_hs256", json!({"alg": "HS256", "kid": id})),
+        ("alg_es256", json!({"alg": "ES256", "kid": "es"})),
+        ("alg_rs256", json!({"alg": "RS256", "kid": "rs"})),
+        ("other_key", json!({"alg": "EdDSA", "kid": "rs"})),
+        ("critical", json!({"alg": "EdDSA", "kid": id, "crit": ["exp"], "exp": 1})),
+        ("key_in_it", json!({"alg": "EdDSA", "kid": id, "jku": "https://127.0.0.1/", "jwk": {"kty": "OKP", "crv": "Ed25519", "x": "AA"}})),
+    ];
+    for (name, header) in headers {
+        write("jwt", name, format!("{}.{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), parts[1], parts[2]).as_bytes())?;
+    }
+    write("jwt", "unsigned", format!("{}.{}.", parts[0], parts[1]).as_bytes())
 }
 
 fn requests() -> Vec<(&'static str, Vec<u8>)> {
@@ -181,3 +237,17 @@ endpoints:
   b: {grpc: '127.0.0.1:3', http: '127.0.0.1:4'}
 outcomes: {retention_hours: 24}
 ";
+
+const SMALL_ACCESS: &str = "issuers:
+  there: {issuer: 'https://there', audience: m, keys: {url: 'https://there/keys', authorities: there.pem}, clock_skew_seconds: 0}
+principals:
+  some: {tokens: {issuer: there, claims: {client_id: some}}, scopes: [payments.read], zones: [eu], pays: any, users: {claim: users}}
+  one: {certificate: true, scopes: [mesh.read], zones: any, users: any, limits: {calls_per_second: 1, calls_in_progress: 1}}
+";
+
+const OTHER_KEYS: &str = r#"[
+  {"kty": "EC", "crv": "P-256", "kid": "es",
+   "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"},
+  {"kty": "RSA", "kid": "rs", "e": "AQAB",
+   "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"}
+]"#;

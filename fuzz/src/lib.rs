@@ -2,9 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod journal;
 mod request;
 
+pub use access::{TOKENS_ISSUED_AT, access_config, jwt};
 pub use journal::{border_segment, entry_codec, segment_decoder};
 pub use request::request_path;
 

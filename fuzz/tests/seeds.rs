@@ -114,3 +114,13 @@ fn border_segment_holds_for_its_seeds_and_what_is_near_them() {
 fn entry_codec_holds_for_its_seeds_and_what_is_near_them() {
     run("entry_codec", paymesh_fuzz::entry_codec);
 }
+
+#[test]
+fn access_config_holds_for_its_seeds_and_what_is_near_them() {
+    run("access_config", paymesh_fuzz::access_config);
+}
+
+#[test]
+fn jwt_holds_for_its_seeds_and_what_is_near_them() {
+    run("jwt", paymesh_fuzz::jwt);
+}

@@ -72,7 +72,7 @@ enum Chore {
     /// Starts from the seeds in fuzz/corpus; what is found on top stays in the cache folder, so that the next run goes on
     /// from there. An input that fails is left in target/fuzz/artifacts and named.
     Fuzz {
-        /// request_path, segment_decoder, border_segment, entry_codec or region_config; all of them, one after the other, when absent
+        /// access_config, border_segment, entry_codec, jwt, region_config, request_path or segment_decoder; all of them, one after the other, when absent
         target: Option<String>,
         /// How long to run each target
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=604_800))]
