@@ -148,9 +148,11 @@ Exit codes:
     /// Shows what every region and shard is doing, and the money in transit between shards
     #[command(after_long_help = "\
 Exit codes:
-  0  every shard serves
-  1  a shard does not serve
-  3  a region does not answer; the rest is shown all the same")]
+  0  every shard serves and hears the others, and no copy is stopped
+  1  one does not, or is
+  3  a region does not answer; the rest is shown all the same
+It asks for shards and copies. What else a node warns of, its credentials and
+its audit log among it, is in /health of its http port.")]
     Status(StatusArgs),
 
     /// Proves the books: reads every shard's journal, checks its hash chain, replays its accounts, and pairs the shards
@@ -200,7 +202,7 @@ Exit codes:
 
     /// Issues a token for development, by which its owner is a principal of access.yaml
     ///
-    /// The issuer is the one that `paymesh certs` makes. The token is printed, and nothing else. In production an identity provider of your own
+    /// The issuer is the one that `paymesh certs` makes. The token goes to standard output, and whose it is to standard error. In production an identity provider of your own
     /// issues tokens; access.yaml names where its keys are.
     #[command(after_long_help = "\
 Examples:
@@ -274,7 +276,7 @@ pub(crate) struct TokenArgs {
     /// Who, as access.yaml calls it
     pub(crate) principal: String,
 
-    /// How long it holds
+    /// How long it holds; no longer than access.yaml allows its issuer, which is a day where the file does not say
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=44_640))]
     pub(crate) minutes: u32,
 

@@ -187,9 +187,9 @@ fn broken_by(status: &Status) -> String {
     let cause = cause.to_string();
     // Said by rustls of what is no TLS, and by h2 of what is.
     let advice = if cause.contains("InvalidContentType") {
-        "; it speaks plain text: leave --credentials out"
+        "; it speaks plain text: add --plain-text"
     } else if cause.contains("frame with invalid size") || cause.contains("http2 error") {
-        "; it may speak TLS: --credentials says whom to believe"
+        "; it may speak TLS: leave --plain-text out, and give its --credentials where they are not in ./credentials"
     } else if cause.contains("invalid peer certificate") {
         "; it is not the node that --credentials and region-config say, or its certificate is of another authority"
     } else {

@@ -28,8 +28,9 @@ pub(crate) fn run(setting: &Setting, args: &TokenArgs) -> anyhow::Result<Exit> {
     let credentials = setting.credentials.as_deref().ok_or_else(|| unusable("in plain text nobody needs a token"))?;
     let wanted =
         Wanted { holds: Duration::from_secs(u64::from(args.minutes) * 60), scopes: args.scopes.clone(), users: args.users.clone() };
-    let issued =
-        TokenIssuer::open(credentials).and_then(|own| own.issue(issuer, principal, &wanted, SystemTime::now())).map_err(unusable)?;
+    let own = TokenIssuer::open(credentials)
+        .map_err(|error| unusable(format!("{error}; `paymesh certs {}` makes an issuer for development", credentials.display())))?;
+    let issued = own.issue(issuer, principal, &wanted, SystemTime::now()).map_err(unusable)?;
     say!("{}", issued.token);
     note!("it is {}'s for {} minutes", principal.name, args.minutes);
     Ok(Exit::Good)

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use paymesh_contract::policies;
+use paymesh_topology::Access;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -19,7 +21,7 @@ use tokio::{
 use crate::{
     args::{Setting, UpArgs},
     certs, client,
-    exit::Exit,
+    exit::{Exit, unusable},
     note,
     output::Terminal,
     supervisor::{self, Logs, Node, Spec},
@@ -45,9 +47,13 @@ pub(crate) async fn run(setting: &Setting, args: UpArgs) -> anyhow::Result<Exit>
     if let Some(directory) = setting.credentials.as_deref().filter(|directory| !directory.exists()) {
         certs::make_for_now(&topology, directory)?;
         note!(
-            "there were no credentials in {}: a new authority has made them, and clients need the same --credentials",
+            "made credentials in {}: other commands find them there when they are run in this directory, or with --credentials",
             directory.display()
         );
+    }
+    if setting.credentials.is_some() {
+        // Once, and not by each node again.
+        Access::load(&setting.config, &topology, &policies().caller_scopes()).map_err(unusable)?;
     }
     let terminal = Terminal::new()?;
     let (stop, stopping) = watch::channel(false);
