@@ -155,6 +155,31 @@ impl Caller {
         }
     }
 
+    /// Whether it acts for this user, wherever that one lives.
+    ///
+    /// # Errors
+    /// `NOT_YOUR_USER`.
+    pub fn acts_for_id(&self, user: UserId) -> Result<(), Refusal> {
+        self.acts_for_either(user, user)
+    }
+
+    /// Whether it acts for some users only, or in some zones only.
+    pub fn is_bound(&self) -> bool {
+        match self {
+            Self::Nobody => true,
+            Self::Unproven | Self::Node(_) => false,
+            Self::Known(grant) => grant.users.is_some() || grant.principal.principal.zones != paymesh_topology::ZoneGrant::Any,
+        }
+    }
+
+    /// Whether it acts for every user of every zone, as who sees what is about all of them must.
+    ///
+    /// # Errors
+    /// `NOT_YOUR_USERS`.
+    pub fn acts_for_everybody(&self) -> Result<(), Refusal> {
+        if self.is_bound() { Err(Refusal::AllUsersNeeded) } else { Ok(()) }
+    }
+
     /// Whether it acts for some users only, so that each has to be looked at.
     pub fn is_bound_to_users(&self) -> bool {
         matches!(self, Self::Known(grant) if grant.users.is_some())

@@ -69,7 +69,13 @@ impl DirectoryService for Directory {
         let home =
             home.ok_or_else(|| Fault::new(Code::FailedPrecondition, "COUNTRY_NOT_SERVED", "no zone takes residents of that country"))?;
         let shard = self.homes.led(&home)?;
-        self.claim(Call::of(&request), new.user, &home.zone).await?;
+        let claimed = self.claim(Call::of(&request), new.user, &home.zone).await;
+        // Who acts in some zones only is not told in which other the id is.
+        let hidden = |fault: &Fault| fault.reason == "USER_IN_ANOTHER_ZONE" && whose::caller(&request).is_bound();
+        claimed.map_err(|fault| match hidden(&fault) {
+            true => error::rejected(Rejection::UserExists { user: new.user }),
+            false => fault,
+        })?;
         let answer = shard.submit(new.command()).await.map_err(error::failed)?;
         Ok(Response::new(EnrollUserResponse { shard: Some(ShardMessage::from(&home)), position: answer::position(&answer.position) }))
     }

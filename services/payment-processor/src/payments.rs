@@ -20,7 +20,16 @@ use paymesh_shard::Answer;
 use paymesh_types::{PaymentId, RequestId, Sequence, UserId};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{answer, batch, counts::Tally, door, error, homes::Homes, page, reads::Read, stream, whose};
+use crate::{
+    answer, batch,
+    counts::Tally,
+    door, error,
+    homes::Homes,
+    page,
+    reads::Read,
+    stream,
+    whose::{self, Change},
+};
 
 /// The service.
 #[derive(Debug)]
@@ -47,7 +56,8 @@ impl Payments {
     /// Has a command about a payment decided at the payment's home.
     async fn change(&self, caller: &Caller, payment: &PaymentId, id: RequestId, command: Command) -> Result<Answer, Fault> {
         let shard = self.homes.shard_of_payment(payment)?;
-        whose::may_change(caller, shard, payment).await?;
+        let change = if matches!(command, Command::RefundPayment { .. }) { Change::Refund } else { Change::Hold };
+        whose::may_change(caller, shard, payment, change).await?;
         shard.submit(Wanted { id: Some(id), command }).await.map_err(error::failed)
     }
 }

@@ -31,17 +31,34 @@ pub(crate) fn may_know(caller: &Caller, found: Option<&PaymentView>) -> Result<(
     verdict.map_err(Fault::from)
 }
 
-/// The same for a payment that is about to be changed, led here. Its ends never change, so what was seen before holds.
+/// What a caller is about to do to a payment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Capture or void it: its payee decides what becomes of what is held. The money is the payer's, in whose zone the mesh has seen the caller act.
+    Hold,
+    /// Refund it: that is the payee's money.
+    Refund,
+}
+
+/// Whether a caller may change a payment that is led here: it acts for the payee. A payer who could would take back what was paid, or let go of
+/// what was held for another. A payment's ends never change, so what was seen before holds.
 ///
 /// # Errors
 /// `NOT_YOUR_USER`; `SHARD_NOT_SERVING`, where it cannot be seen.
-pub(crate) async fn may_change(caller: &Caller, shard: &Shard, payment: &PaymentId) -> Result<(), Fault> {
-    // Most callers act for all users of their zones, which the mesh has looked at: they wait for no table.
-    if !caller.is_bound_to_users() {
+pub(crate) async fn may_change(caller: &Caller, shard: &Shard, payment: &PaymentId, change: Change) -> Result<(), Fault> {
+    // Most callers act for everybody: they wait for no table.
+    if !caller.is_bound() {
         return Ok(());
     }
     let now = Instant::now();
     let view = Reader::Led(shard.clone()).view(&Bounds::default(), now, now).await.map_err(error::failed)?;
     let found = view.payment(payment).await.map_err(error::failed)?;
-    may_know(caller, found.as_ref())
+    let Some(found) = found else { return may_know(caller, None) };
+    let of = &found.row.payment;
+    let lives = of.payee_shard.as_ref().map_or(&payment.shard().zone, |shard| &shard.zone);
+    let verdict = match change {
+        Change::Hold => caller.acts_for_id(of.payee),
+        Change::Refund => caller.acts_for(of.payee, Some(lives)),
+    };
+    verdict.map_err(Fault::from)
 }

@@ -12,7 +12,7 @@ use paymesh_contract::{
     events::v1::{SubscribeRequest, event_service_client::EventServiceClient},
     payments::v1::{
         CaptureMode, CapturePaymentRequest, CreatePaymentRequest, CreatePaymentsRequest, GetPaymentRequest, PaymentStatus,
-        RefundPaymentRequest, payment_outcome::Outcome, payment_service_client::PaymentServiceClient,
+        RefundPaymentRequest, VoidPaymentRequest, payment_outcome::Outcome, payment_service_client::PaymentServiceClient,
     },
     wallet::v1::{GetBalanceRequest, wallet_service_client::WalletServiceClient},
 };
@@ -80,13 +80,26 @@ async fn an_app_acts_for_the_user_of_its_token_in_every_region_and_for_nobody_el
             ..CapturePaymentRequest::default()
         };
         assert_eq!(reason(payments.capture_payment(by(&other, capture(&made.payment_id))).await), "NOT_YOUR_USER", "{region}");
+        // What becomes of what is held, and of what was paid, is the payee's to say.
+        assert_eq!(reason(payments.capture_payment(by(&payer, capture(&made.payment_id))).await), "NOT_YOUR_USER", "{region}");
+        let void = VoidPaymentRequest { request_id: Uuid::new_v4().to_string(), payment_id: made.payment_id.clone() };
+        assert_eq!(reason(payments.void_payment(by(&payer, void)).await), "NOT_YOUR_USER", "{region}");
         payments.capture_payment(by(&payee, capture(&made.payment_id))).await.unwrap();
         let refund = || RefundPaymentRequest {
             request_id: Uuid::new_v4().to_string(),
             payment_id: made.payment_id.clone(),
             amount_minor_units: Some(1),
         };
-        assert_eq!(reason(payments.refund_payment(by(&other, refund())).await), "NOT_YOUR_USER", "{region}");
+        for token in [&other, &payer] {
+            assert_eq!(reason(payments.refund_payment(by(token, refund())).await), "NOT_YOUR_USER", "{region}");
+        }
+        // Once the money has arrived.
+        let (refund, deadline) = (refund(), Instant::now() + WAIT_MAX);
+        while let Err(status) = payments.refund_payment(by(&payee, refund.clone())).await {
+            assert_eq!(Fault::from_status(&status).reason, "PAYMENT_NOT_REFUNDABLE", "{region}");
+            assert!(Instant::now() < deadline, "{region}: {status:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
 
         // Each payment of a batch by itself.
         let batch =
@@ -122,6 +135,18 @@ async fn who_acts_in_one_zone_learns_nothing_of_another() {
     let europe = Issuer::of(&mesh).token(json!({"client_id": "europe"}));
     mesh.enrol("us_east", 10, "US", 10_000).await;
     mesh.enrol("us_east", 11, "DE", 10_000).await;
+    // Nor does it take back what one of its own users has paid to one who is another zone's.
+    let paid = mesh.payments("us_east").create_payment(payment(11, 10, 5)).await.unwrap().into_inner().payment.unwrap();
+    let deadline = Instant::now() + WAIT_MAX;
+    let mut payments = PaymentServiceClient::new(unknown(&mesh, "eu_west"));
+    let get = || GetPaymentRequest { payment_id: paid.payment_id.clone(), ..GetPaymentRequest::default() };
+    while payments.get_payment(by(&europe, get())).await.unwrap().into_inner().payment.unwrap().status() != PaymentStatus::Completed {
+        assert!(Instant::now() < deadline, "the payment does not arrive");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let refund =
+        RefundPaymentRequest { request_id: Uuid::new_v4().to_string(), payment_id: paid.payment_id.clone(), amount_minor_units: None };
+    assert_eq!(reason(payments.refund_payment(by(&europe, refund)).await), "NOT_YOUR_USER");
     for region in ["us_east", "asia_pacific", "eu_west"] {
         let channel = unknown(&mesh, region);
         let (mut payments, mut wallets) = (PaymentServiceClient::new(channel.clone()), WalletServiceClient::new(channel.clone()));

@@ -167,6 +167,7 @@ fn check(who: &str, policy: &MethodPolicy, answer: Result<Option<Bytes>, Status>
 fn about_another(policy: &MethodPolicy, bound_to_users: bool) -> Option<Wanted> {
     Some(match (policy.target, policy.method.as_str()) {
         (Target::Local, "CreatePayments" | "StreamPayments") => Nothing,
+        (Target::Local, "ReadAudit" | "VerifyAudit") => Denied("NOT_YOUR_USERS"),
         (Target::Local, _) => return None,
         (Target::Directory, _) if bound_to_users => Denied("NOT_YOUR_USERS"),
         (Target::Directory, _) => Nothing,
