@@ -162,6 +162,10 @@ async fn who_acts_in_one_zone_learns_nothing_of_another() {
         let nobody = payments.create_payment(by(&europe, there)).await.unwrap_err();
         assert_eq!(theirs.message().replace("10", "X"), nobody.message().replace("998", "X"), "{region}");
         assert_eq!((theirs.code(), nobody.code()), (Code::NotFound, Code::NotFound), "{region}");
+        let batch = CreatePaymentsRequest { payments: vec![payment(11, 10, 1)] };
+        let outcomes = payments.create_payments(by(&europe, batch)).await.unwrap().into_inner().outcomes;
+        let Some(Outcome::Error(error)) = &outcomes[0].outcome else { panic!("{region}: {outcomes:?}") };
+        assert_eq!(error.reason, "USER_NOT_FOUND", "{region}");
         let enrol = EnrollUserRequest {
             request_id: Uuid::new_v4().to_string(),
             user_id: 16,
