@@ -9,11 +9,11 @@ use paymesh_contract::{
     MethodPolicy,
     audit::v1::{self as audit, AuditRecord, CallerKind, LogNote, log_note::Event},
 };
-use paymesh_types::{PaymentId, RegionName, RequestId, Timestamp, UserId};
+use paymesh_types::{PaymentId, RegionName, RequestId, Timestamp, UserId, VaultToken};
 use prost::Message as _;
 use tonic::Code;
 
-/// Users and payments that a record lists at most, together; of more, it has the first and their number.
+/// Users, payments and cards that a record lists at most, together; of more, it has the first and their number.
 pub const SUBJECTS_MAX: usize = 32;
 /// Bytes of a name at most: of a principal, an issuer, a token's id, an error's reason.
 const TEXT_BYTES_MAX: usize = 128;
@@ -77,13 +77,14 @@ pub struct Token {
 pub struct Subjects {
     users: Vec<UserId>,
     payments: Vec<PaymentId>,
+    cards: Vec<VaultToken>,
     count: u64,
 }
 
 impl Subjects {
     /// Adds a user.
     pub fn add_user(&mut self, user: UserId) {
-        if self.users.len() + self.payments.len() < SUBJECTS_MAX {
+        if self.has_room() {
             self.users.push(user);
         }
         self.count += 1;
@@ -91,10 +92,22 @@ impl Subjects {
 
     /// Adds a payment.
     pub fn add_payment(&mut self, payment: &PaymentId) {
-        if self.users.len() + self.payments.len() < SUBJECTS_MAX {
+        if self.has_room() {
             self.payments.push(payment.clone());
         }
         self.count += 1;
+    }
+
+    /// Adds a card, by the token that stands for it.
+    pub fn add_card(&mut self, token: &VaultToken) {
+        if self.has_room() {
+            self.cards.push(token.clone());
+        }
+        self.count += 1;
+    }
+
+    fn has_room(&self) -> bool {
+        self.users.len() + self.payments.len() + self.cards.len() < SUBJECTS_MAX
     }
 
     /// How many were added.
@@ -166,7 +179,7 @@ fn fill(message: &mut AuditRecord, record: &Record, outcome: &Outcome) {
     if let Some(peer) = record.peer {
         show(&mut message.peer_address, &peer);
     }
-    let Subjects { users, payments, count } = &record.subjects;
+    let Subjects { users, payments, cards, count } = &record.subjects;
     if *count == 0 {
         message.subjects = None;
     } else {
@@ -174,6 +187,7 @@ fn fill(message: &mut AuditRecord, record: &Record, outcome: &Outcome) {
         subjects.user_ids.clear();
         subjects.user_ids.extend(users.iter().map(|user| user.get()));
         set_all(&mut subjects.payment_ids, payments, show);
+        set_all(&mut subjects.vault_tokens, cards, show);
         subjects.count = *count;
     }
     message.request_id.clear();

@@ -47,5 +47,6 @@ generated! {
     events: "What journals hold, and how to tail them.",
     replication: "Journals between regions.",
     audit: "What was asked of a node, by whom, and what came of it.",
+    vault: "Cards, and the tokens that stand for them.",
     mesh: "Topology, status, and the proof of the books.",
 }

@@ -101,6 +101,8 @@ pub enum Target {
     /// As [`Target::Home`], the key and the shard key naming a shard where there is a shard key; or the node that the caller
     /// reached, where the read level is LOCAL and that node can answer.
     Replica,
+    /// The vault of the zone of the user or vault token that the key names.
+    Vault,
 }
 
 /// What is wrong with a contract.
@@ -279,6 +281,7 @@ fn read_method(method: &MethodDescriptor, route: &ExtensionDescriptor, auth: &Ex
         RouteTarget::Zone => Target::Zone,
         RouteTarget::Directory => Target::Directory,
         RouteTarget::Replica => Target::Replica,
+        RouteTarget::Vault => Target::Vault,
     };
     let key = read_key(method, "key", &route.key, target != Target::Local)?;
     let shard_key = match target {

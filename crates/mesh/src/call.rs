@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 use paymesh_access::Caller;
 use paymesh_contract::Fault;
-use paymesh_types::{RegionName, UserId};
+use paymesh_types::{RegionName, UserId, VaultToken};
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -134,6 +134,13 @@ impl Call {
     pub fn is_about(&self, users: impl Iterator<Item = UserId>) {
         if let Some(trail) = &self.trail {
             trail.note(|record| users.for_each(|user| record.subjects.add_user(user)));
+        }
+    }
+
+    /// Notes in the audit log that the call is about the card that this token stands for.
+    pub fn is_about_card(&self, token: &VaultToken) {
+        if let Some(trail) = &self.trail {
+            trail.note(|record| record.subjects.add_card(token));
         }
     }
 

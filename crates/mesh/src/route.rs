@@ -6,7 +6,7 @@
 use paymesh_access::{Caller, Refusal};
 use paymesh_contract::{Fault, KeyPath, KeyValue, MethodPolicy, Target, common::v1::ReadLevel};
 use paymesh_topology::Topology;
-use paymesh_types::{Country, PaymentId, RegionName, ShardRef, UserId, ZoneName};
+use paymesh_types::{Country, PaymentId, RegionName, ShardRef, UserId, VaultToken, ZoneName};
 use tonic::Code;
 
 /// What a call's key names.
@@ -24,6 +24,10 @@ pub enum Plan {
     Directory(UserId),
     /// A journal.
     Journal(ShardRef),
+    /// The cards of a user, who lives in the zone that the directory knows.
+    CardsOf(UserId),
+    /// A card that a vault keeps; it carries its zone.
+    Card(VaultToken),
 }
 
 /// Reads what a call's message names by its method's annotations, without decoding the message.
@@ -59,6 +63,13 @@ pub fn plan(policy: &MethodPolicy, message: &[u8]) -> Result<Plan, Fault> {
             Ok(Plan::Resident(country, shard_key()?.user()?))
         }
         Target::Directory => Ok(Plan::Directory(key()?.user()?)),
+        Target::Vault => {
+            let key = key()?;
+            match key.value {
+                KeyValue::Number(_) => Ok(Plan::CardsOf(key.user()?)),
+                KeyValue::Text(text) => Ok(Plan::Card(key.parse(text)?)),
+            }
+        }
     }
 }
 
@@ -71,13 +82,13 @@ pub fn reads_here(policy: &MethodPolicy, message: &[u8]) -> Result<bool, Fault> 
     Ok(level == Some(KeyValue::Number(ReadLevel::Local as u64)))
 }
 
-/// The shard that a plan leads to; `zone` is the user's, for [`Plan::User`]. None for [`Plan::Local`].
+/// The shard that a plan leads to; `zone` is the user's, for [`Plan::User`]. None for [`Plan::Local`], and for what a [`vault`] answers.
 ///
 /// # Errors
 /// NOT_FOUND `USER_NOT_FOUND`, `PAYMENT_NOT_FOUND` or `SHARD_NOT_FOUND`; FAILED_PRECONDITION `COUNTRY_NOT_SERVED`.
 pub fn shard(topology: &Topology, plan: &Plan, zone: Option<&ZoneName>) -> Result<Option<ShardRef>, Fault> {
     let shard = match plan {
-        Plan::Local => return Ok(None),
+        Plan::Local | Plan::CardsOf(_) | Plan::Card(_) => return Ok(None),
         Plan::User(user) => {
             let zone = zone.ok_or_else(|| user_not_found(*user))?;
             topology.home(zone, *user).ok_or_else(|| {
@@ -107,16 +118,36 @@ pub fn shard(topology: &Topology, plan: &Plan, zone: Option<&ZoneName>) -> Resul
     Ok(Some(shard))
 }
 
-/// Whether a caller may make a call about what the plan names; `zone` is the user's, for [`Plan::User`]. Whose a payment is, and each user
-/// of a list, is known to the services alone.
+/// The region whose vault answers; `zone` is the user's, for [`Plan::CardsOf`]. None: what the plan names is no vault's.
+///
+/// # Errors
+/// NOT_FOUND `USER_NOT_FOUND` or `TOKEN_NOT_FOUND`; FAILED_PRECONDITION `VAULT_NOT_IN_ZONE`.
+pub fn vault<'a>(topology: &'a Topology, plan: &Plan, zone: Option<&ZoneName>) -> Result<Option<&'a RegionName>, Fault> {
+    let zone = match plan {
+        Plan::CardsOf(user) => zone.ok_or_else(|| user_not_found(*user))?,
+        Plan::Card(token) if topology.zone(token.zone()).is_none() => {
+            return Err(Fault::not_found("TOKEN_NOT_FOUND", format!("token {token} is of a zone that the mesh does not have")));
+        }
+        Plan::Card(token) => token.zone(),
+        _ => return Ok(None),
+    };
+    topology.vault(zone).map(Some).ok_or_else(|| {
+        let message = format!("no region of zone `{zone}` runs a vault: add `vault` to the services of one in region-config");
+        Fault::new(Code::FailedPrecondition, "VAULT_NOT_IN_ZONE", message)
+    })
+}
+
+/// Whether a caller may make a call about what the plan names; `zone` is the user's, for [`Plan::User`] and [`Plan::CardsOf`]. Whose a payment or
+/// a card is, and each user of a list, is known to the services alone.
 ///
 /// # Errors
 /// What the caller is refused with. It is the same for a user who is not there and for one whom the caller does not act for.
 pub fn allowed(topology: &Topology, plan: &Plan, zone: Option<&ZoneName>, caller: &Caller) -> Result<(), Refusal> {
     match plan {
         Plan::Local => Ok(()),
-        Plan::User(user) => caller.acts_for(*user, zone),
+        Plan::User(user) | Plan::CardsOf(user) => caller.acts_for(*user, zone),
         Plan::Payment(payment) => caller.acts_in(&payment.shard().zone),
+        Plan::Card(token) => caller.acts_in(token.zone()),
         Plan::Resident(country, user) => caller.acts_for(*user, topology.zone_of_country(*country)),
         Plan::Directory(_) => caller.acts_for_all(),
         Plan::Journal(shard) => caller.acts_for_all_of(&shard.zone),

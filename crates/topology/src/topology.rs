@@ -13,7 +13,7 @@ use std::{
 use paymesh_types::{Country, RegionName, ShardRef, UserId, ZoneName};
 
 use crate::{
-    Errors, FILE_BYTES_MAX, FILE_NAME, Limits, Region, check,
+    Errors, FILE_BYTES_MAX, FILE_NAME, Limits, Region, Service, check,
     problem::Problems,
     read,
     tree::{self, Place, Value},
@@ -147,6 +147,13 @@ impl Topology {
             return (shard.index < DIRECTORY_SHARDS).then(|| &self.primary().name);
         }
         self.zone(&shard.zone)?.leaders.get(usize::from(shard.index))
+    }
+
+    /// The region whose nodes keep the cards of a zone's users: the first of its regions that runs a vault. `None`: the zone takes no cards,
+    /// or there is no such zone.
+    pub fn vault(&self, zone: &ZoneName) -> Option<&RegionName> {
+        let runs = |region: &&RegionName| self.region(region).is_some_and(|region| region.runs(Service::Vault));
+        self.zone(zone)?.regions.iter().find(runs)
     }
 
     /// The directory's shard that knows a user's zone.

@@ -9,7 +9,7 @@ mod ids;
 mod money;
 mod places;
 
-pub use ids::{PaymentId, RequestId, UserId};
+pub use ids::{PaymentId, RequestId, UserId, VaultToken};
 pub use money::{AMOUNT_MINOR_MAX, Currency, Money};
 pub use places::{Country, Cursor, Epoch, HistoryMark, Position, RegionName, Sequence, ShardRef, Timestamp, ZoneName};
 

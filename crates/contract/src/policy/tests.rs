@@ -29,7 +29,7 @@ impl FileResolver for Edited {
 }
 
 /// Every file with a service; they import the rest.
-const DOMAINS: [&str; 7] = ["audit", "directory", "events", "mesh", "payments", "replication", "wallet"];
+const DOMAINS: [&str; 8] = ["audit", "directory", "events", "mesh", "payments", "replication", "vault", "wallet"];
 
 /// Reads the policies of some of the real contract's domains after replacing `old` with `new` in `file`.
 fn read_edited(domains: &[&str], file: &'static str, old: &'static str, new: &'static str) -> Result<Policies, Error> {
@@ -101,8 +101,31 @@ fn no_audit_record_has_personal_data() {
     assert!(personal.is_empty(), "an audit record has ids at most: {personal:?}");
 }
 
+/// The vault takes numbers in, and the acquirer's call is made where they are.
+#[test]
+fn a_card_number_is_in_requests_to_the_vault_and_in_no_answer() {
+    let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the embedded set");
+    let classes = read_classes(&pool).expect("every field has a class");
+    let mut taken_in = BTreeSet::new();
+    for method in policies().methods() {
+        let service = pool.get_service_by_name(&method.service).expect("a service");
+        let descriptor = service.methods().find(|each| each.name() == method.method).expect("a method");
+        let cardholder = |message: &MessageDescriptor| {
+            let name: &'static str = message.full_name().to_owned().leak();
+            let fields = reached_fields(&pool, &classes, name).expect("there is such a message");
+            fields.into_iter().filter(|(_, class)| *class == DataClass::Cardholder).map(|(field, _)| field).collect::<Vec<_>>()
+        };
+        assert_eq!(cardholder(&descriptor.output()), Vec::<String>::new(), "{}", method.path);
+        if !cardholder(&descriptor.input()).is_empty() {
+            taken_in.insert(method.method.as_str());
+            assert_eq!(method.target, Target::Vault, "{}", method.path);
+        }
+    }
+    assert_eq!(taken_in.into_iter().collect::<Vec<_>>(), ["Tokenize"]);
+}
+
 /// GetRequestOutcome is what a caller decides by whether to send money again; look-ups are answered by the directory, whose entries
-/// never change.
+/// never change; a vault has no copies.
 #[test]
 fn every_keyed_read_says_how_old_it_may_be_and_where_it_was_read() {
     let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the embedded set");
@@ -114,7 +137,7 @@ fn every_keyed_read_says_how_old_it_may_be_and_where_it_was_read() {
             Kind::Message(message) => message.full_name() == "paymesh.common.v1.ReadSource",
             _ => false,
         });
-        let keyed_read = method.read_only && method.key.is_some() && method.target != Target::Directory;
+        let keyed_read = method.read_only && method.key.is_some() && !matches!(method.target, Target::Directory | Target::Vault);
         let wanted = keyed_read && method.method != "GetRequestOutcome";
         assert_eq!(method.target == Target::Replica, wanted, "{}", method.path);
         assert_eq!((method.read_level.is_some(), response_says), (wanted, wanted), "{}", method.path);
