@@ -24,7 +24,7 @@ const CRATES: &[(&str, &[&str])] = &[
     // Who is who, by certificates: it knows names, and neither sockets' users nor what they may do.
     ("paymesh-identity", &["paymesh-types"]),
     // For those who call the mesh: it knows the contract, and nothing of how the mesh is made.
-    ("paymesh-client", &["paymesh-types", "paymesh-contract", "paymesh-identity"]),
+    ("paymesh-client", &["paymesh-types", "paymesh-cards", "paymesh-contract", "paymesh-identity"]),
     ("paymesh-topology", &["paymesh-types"]),
     // For the mesh, which records calls there: it knows words and the contract, and nothing of calls.
     ("paymesh-audit", &["paymesh-types", "paymesh-contract"]),

@@ -50,12 +50,15 @@
 mod budget;
 mod calls;
 mod client;
+mod sealing;
 mod session;
 mod token;
 
 pub use calls::Call;
 pub use client::{Client, Options};
+pub use paymesh_cards::{Card, CardNumber, Expiry};
 pub use paymesh_identity::Trust;
+pub use sealing::{SealError, seal};
 pub use session::{POSITIONS_MAX, Session, TokenError};
 pub use token::Token;
 
