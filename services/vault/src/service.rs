@@ -1,0 +1,156 @@
+//! VaultService over a vault, once that is open.
+
+use paymesh_access::{Caller, Refusal};
+use paymesh_cards::Brand;
+use paymesh_contract::{
+    Fault, timestamp,
+    vault::v1::{
+        self as proto, DeleteTokenRequest, DeleteTokenResponse, DescribeTokenRequest, DescribeTokenResponse, EraseUserRequest,
+        EraseUserResponse, GetVaultKeyRequest, GetVaultKeyResponse, TokenizeRequest, TokenizeResponse,
+        vault_service_server::{VaultService, VaultServiceServer},
+    },
+};
+use paymesh_mesh::{Call, Mesh, Worded};
+use paymesh_types::{UserId, VaultToken};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use crate::{Description, Error, Vault, door, error::unavailable};
+
+/// The service of a vault, for a node's listener. `vault` has it once it is open: until then calls are told to come again.
+pub fn service(vault: watch::Receiver<Option<Vault>>, mesh: Mesh) -> Worded<VaultServiceServer<impl VaultService>> {
+    Worded(VaultServiceServer::new(Service { vault, mesh }))
+}
+
+struct Service {
+    vault: watch::Receiver<Option<Vault>>,
+    mesh: Mesh,
+}
+
+impl Service {
+    fn vault(&self) -> Result<Vault, Fault> {
+        self.vault.borrow().clone().ok_or_else(|| unavailable("the vault is not open".to_owned()))
+    }
+
+    /// The vault, where it is that of the user's zone.
+    async fn vault_of(&self, user: UserId) -> Result<Vault, Fault> {
+        let vault = self.vault()?;
+        match self.mesh.directory().zone_of(user).await? {
+            Some(zone) if zone == *vault.zone() => Ok(vault),
+            // The mesh brings no such call here; what it does not bring is not a user of this zone.
+            _ => Err(Fault::not_found("USER_NOT_FOUND", format!("user {user} is no user of zone {}", vault.zone())).with_field("user_id")),
+        }
+    }
+
+    /// The vault, and whose card a token stands for, where the caller acts for that one. Who acts for some users only is told the same of a token that does
+    /// not exist.
+    async fn vault_for<T>(&self, request: &Request<T>, token: &VaultToken) -> Result<(Vault, UserId), Fault> {
+        let (call, nobody) = (Call::of(request), Caller::Nobody);
+        let caller = call.map_or(&nobody, Call::caller);
+        let vault = self.vault()?;
+        match vault.owner(token).await {
+            Ok(user) => {
+                caller.acts_for(user, Some(vault.zone()))?;
+                if let Some(call) = call {
+                    call.is_about([user].into_iter());
+                }
+                Ok((vault, user))
+            }
+            Err(Error::TokenNotFound(_)) if caller.is_bound_to_users() => Err(Refusal::NotYourUser.into()),
+            Err(Error::TokenNotFound(token)) => {
+                caller.acts_in(vault.zone())?;
+                Err(Error::TokenNotFound(token).into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl VaultService for Service {
+    async fn get_vault_key(&self, request: Request<GetVaultKeyRequest>) -> Result<Response<GetVaultKeyResponse>, Status> {
+        let vault = self.vault_of(door::user(request.get_ref().user_id)?).await?;
+        let key = vault.sealing_key().await.map_err(Fault::from)?;
+        Ok(Response::new(GetVaultKeyResponse {
+            key_id: key.id,
+            public_key: key.public,
+            zone: vault.zone().to_string(),
+            ends_at: Some(timestamp(key.ends_at)),
+        }))
+    }
+
+    async fn tokenize(&self, request: Request<TokenizeRequest>) -> Result<Response<TokenizeResponse>, Status> {
+        let call = Call::of(&request).cloned();
+        let TokenizeRequest { request_id, user_id, card, sealed_card } = request.into_inner();
+        // Before anything else can end the call: the number as it was decoded is zeroed here.
+        let offered = door::offered(card, sealed_card)?;
+        let (request_id, user) = (door::request_id(&request_id)?, door::user(user_id)?);
+        let description = self.vault_of(user).await?.tokenize(request_id, user, offered).await.map_err(Fault::from)?;
+        if let Some(call) = call {
+            call.is_about_card(&description.token);
+        }
+        Ok(Response::new(TokenizeResponse { description: Some(described(description)) }))
+    }
+
+    async fn describe_token(&self, request: Request<DescribeTokenRequest>) -> Result<Response<DescribeTokenResponse>, Status> {
+        let token = door::token(&request.get_ref().vault_token)?;
+        let (vault, _) = self.vault_for(&request, &token).await?;
+        let description = vault.describe(&token).await.map_err(Fault::from)?;
+        Ok(Response::new(DescribeTokenResponse { description: Some(described(description)) }))
+    }
+
+    async fn delete_token(&self, request: Request<DeleteTokenRequest>) -> Result<Response<DeleteTokenResponse>, Status> {
+        let (id, token) = (door::request_id(&request.get_ref().request_id)?, door::token(&request.get_ref().vault_token)?);
+        let vault = match self.vault_for(&request, &token).await {
+            Ok((vault, _)) => vault,
+            Err(fault) => {
+                let vault = self.vault()?;
+                return match vault.deleted_by(id, &token).await.map_err(Fault::from)? {
+                    // The same request again.
+                    Some(user) => {
+                        let caller = Call::of(&request).map_or(Caller::Nobody, |call| call.caller().clone());
+                        caller.acts_for(user, Some(vault.zone())).map_err(Fault::from)?;
+                        Ok(Response::new(DeleteTokenResponse {}))
+                    }
+                    None => Err(fault.into()),
+                };
+            }
+        };
+        vault.delete(id, &token).await.map_err(Fault::from)?;
+        Ok(Response::new(DeleteTokenResponse {}))
+    }
+
+    async fn erase_user(&self, request: Request<EraseUserRequest>) -> Result<Response<EraseUserResponse>, Status> {
+        let (id, user) = (door::request_id(&request.get_ref().request_id)?, door::user(request.get_ref().user_id)?);
+        let erased_tokens = self.vault_of(user).await?.erase(id, user).await.map_err(Fault::from)?;
+        Ok(Response::new(EraseUserResponse { erased_tokens }))
+    }
+}
+
+fn described(description: Description) -> proto::TokenDescription {
+    proto::TokenDescription {
+        vault_token: description.token.to_string(),
+        user_id: description.user.get(),
+        brand: brand(description.brand).into(),
+        bin: description.bin,
+        last_four: description.last_four,
+        expiry_month: u32::from(description.expiry.month()),
+        expiry_year: u32::from(description.expiry.year()),
+        fingerprint: description.fingerprint.to_vec(),
+    }
+}
+
+fn brand(brand: Brand) -> proto::CardBrand {
+    match brand {
+        Brand::Visa => proto::CardBrand::Visa,
+        Brand::Mastercard => proto::CardBrand::Mastercard,
+        Brand::Amex => proto::CardBrand::Amex,
+        Brand::Diners => proto::CardBrand::Diners,
+        Brand::Discover => proto::CardBrand::Discover,
+        Brand::Jcb => proto::CardBrand::Jcb,
+        Brand::UnionPay => proto::CardBrand::UnionPay,
+        Brand::Maestro => proto::CardBrand::Maestro,
+        Brand::Mir => proto::CardBrand::Mir,
+        Brand::Other => proto::CardBrand::Other,
+    }
+}

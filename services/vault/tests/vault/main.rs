@@ -1,0 +1,11 @@
+//! The vault over its SQLite store and keys in files, in a temporary folder.
+
+#![forbid(unsafe_code)]
+
+mod cards;
+mod erasing;
+mod killed;
+mod rotating;
+mod sealed;
+mod service;
+mod support;

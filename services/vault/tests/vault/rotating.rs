@@ -1,0 +1,256 @@
+//! Rotation of key-encryption keys: while the vault serves, and broken off at every step.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use paymesh_types::{RequestId, Timestamp, UserId, VaultToken};
+use paymesh_vault::{
+    Error, Offered, REWRAPPED_AT_ONCE_MAX, Vault,
+    keys::{self, FileKeys, KekId, KeyProvider, Secret},
+    store::{
+        self, AddedCard, AddedKey, DeletedCard, ErasedUser, KeyName, NewCard, Outcome, SqliteStore, State, Store, StoredCard, TokenId,
+        WrappedKey,
+    },
+};
+
+use crate::support::{AMEX, Place, VISA, card, number, request, tokenize, user};
+
+#[tokio::test]
+async fn a_rotation_leaves_one_key_and_every_card() {
+    let place = Place::new();
+    let vault = place.open().await;
+    let before = [tokenize(&vault, 1, VISA).await, tokenize(&vault, 2, AMEX).await];
+    let rotated = vault.rotate().await.expect("rotated");
+    // Two users' keys and that of fingerprints.
+    assert_eq!((rotated.kek.get(), rotated.rewrapped, rotated.destroyed.len()), (2, 3, 1));
+    assert_eq!(vault.resume_rotation().await.expect("nothing to resume"), None);
+    for (vault, what) in [(&vault, "the same process"), (&place.open().await, "another")] {
+        for description in &before {
+            assert!(vault.describe(&description.token).await.expect(what) == *description, "{what}");
+        }
+    }
+    assert_eq!(FileKeys::open(&place.keys()).expect("the keys open").ids().await.expect("it answers"), [rotated.kek]);
+}
+
+/// Fails at one step that changes something, before it is done or after: what comes after it is not reached.
+#[derive(Debug)]
+struct Breaking {
+    /// Steps that are done before the one that fails.
+    left: AtomicI64,
+    /// Whether that one is done.
+    done: bool,
+}
+
+impl Breaking {
+    /// Whether the step is to be done, and whether it is to be said so.
+    fn step(&self) -> (bool, bool) {
+        match self.left.fetch_sub(1, SeqCst) {
+            1.. => (true, true),
+            0 => (self.done, false),
+            _ => (false, false),
+        }
+    }
+
+    async fn changing<T, E>(&self, work: impl Future<Output = Result<T, E>>, broken: impl Fn() -> E) -> Result<T, E> {
+        let (does, says) = self.step();
+        if !does {
+            return Err(broken());
+        }
+        let done = work.await?;
+        if says { Ok(done) } else { Err(broken()) }
+    }
+}
+
+#[derive(Debug)]
+struct BreakingStore(SqliteStore, Arc<Breaking>);
+
+#[derive(Debug)]
+struct BreakingKeys(FileKeys, Arc<Breaking>);
+
+fn broken_store() -> store::Error {
+    store::Error::Engine { place: "test".to_owned(), source: "broken off".into() }
+}
+
+fn broken_keys() -> keys::Error {
+    keys::Error::Unusable { place: "test".into(), what: "broken off".to_owned() }
+}
+
+#[async_trait]
+impl Store for BreakingStore {
+    async fn state(&self) -> Result<State, store::Error> {
+        self.0.state().await
+    }
+    async fn use_kek(&self, kek: KekId, at: Timestamp) -> Result<(), store::Error> {
+        self.1.changing(self.0.use_kek(kek, at), broken_store).await
+    }
+    async fn user_key(&self, user: UserId) -> Result<Option<WrappedKey>, store::Error> {
+        self.0.user_key(user).await
+    }
+    async fn zone_keys(&self) -> Result<Vec<WrappedKey>, store::Error> {
+        self.0.zone_keys().await
+    }
+    async fn add_key(&self, key: &WrappedKey) -> Result<AddedKey, store::Error> {
+        self.1.changing(self.0.add_key(key), broken_store).await
+    }
+    async fn remove_key(&self, name: &KeyName) -> Result<(), store::Error> {
+        self.0.remove_key(name).await
+    }
+    async fn not_under(&self, kek: KekId, limit: u32) -> Result<Vec<WrappedKey>, store::Error> {
+        self.0.not_under(kek, limit).await
+    }
+    async fn rewrap(&self, keys: &[(WrappedKey, KekId)]) -> Result<(), store::Error> {
+        self.1.changing(self.0.rewrap(keys), broken_store).await
+    }
+    async fn outcome(&self, request: RequestId) -> Result<Option<Outcome>, store::Error> {
+        self.0.outcome(request).await
+    }
+    async fn find(&self, key: &KeyName, lookup: &[u8; 32]) -> Result<Option<TokenId>, store::Error> {
+        self.0.find(key, lookup).await
+    }
+    async fn add_card(&self, card: &NewCard) -> Result<AddedCard, store::Error> {
+        self.1.changing(self.0.add_card(card), broken_store).await
+    }
+    async fn card(&self, token: &TokenId) -> Result<Option<StoredCard>, store::Error> {
+        self.0.card(token).await
+    }
+    async fn delete_card(&self, request: RequestId, token: &TokenId) -> Result<DeletedCard, store::Error> {
+        self.0.delete_card(request, token).await
+    }
+    async fn erase(&self, request: RequestId, user: UserId, at: Timestamp) -> Result<ErasedUser, store::Error> {
+        self.0.erase(request, user, at).await
+    }
+}
+
+#[async_trait]
+impl KeyProvider for BreakingKeys {
+    async fn ids(&self) -> Result<Vec<KekId>, keys::Error> {
+        self.0.ids().await
+    }
+    async fn make(&self) -> Result<KekId, keys::Error> {
+        self.1.changing(self.0.make(), broken_keys).await
+    }
+    async fn wrap(&self, kek: KekId, context: &[u8], key: &Secret) -> Result<Vec<u8>, keys::Error> {
+        self.0.wrap(kek, context, key).await
+    }
+    async fn unwrap(&self, kek: KekId, context: &[u8], wrapped: &[u8]) -> Result<Secret, keys::Error> {
+        self.0.unwrap(kek, context, wrapped).await
+    }
+    async fn destroy(&self, kek: KekId) -> Result<(), keys::Error> {
+        self.1.changing(self.0.destroy(kek), broken_keys).await
+    }
+}
+
+/// A vault that breaks off at its step number `left`.
+async fn breaking(place: &Place, left: i64, done: bool) -> Vault {
+    let breaking = Arc::new(Breaking { left: AtomicI64::new(left), done });
+    let keys = FileKeys::open(&place.keys()).expect("the keys open");
+    let (store, keys) = (BreakingStore(place.store().await, breaking.clone()), BreakingKeys(keys, breaking));
+    place.open_over(Arc::new(store), Arc::new(keys)).await.expect("the vault opens")
+}
+
+#[tokio::test]
+async fn a_rotation_that_is_broken_off_anywhere_is_gone_on_with() {
+    let users = u64::from(REWRAPPED_AT_ONCE_MAX) * 2 + 10;
+    let original = Place::new();
+    let vault = original.open().await;
+    let mut tokens = Vec::new();
+    for id in 1..=users {
+        tokens.push(tokenize(&vault, id, &number(id)).await.token);
+    }
+    let mut steps_of_a_whole_one = None;
+    for done in [false, true] {
+        for step in 0.. {
+            let place = original.crashed();
+            let vault = breaking(&place, step, done).await;
+            let Err(error) = vault.rotate().await else {
+                steps_of_a_whole_one = Some(step);
+                break;
+            };
+            assert!(error.to_string().contains("broken off"), "step {step}: {error}");
+            // Whoever goes on serving meanwhile has every card, and takes in more under the right key.
+            let at = usize::try_from(step).expect("small") * 37 % tokens.len();
+            vault.describe(&tokens[at]).await.unwrap_or_else(|error| panic!("step {step}, done {done}: {error}"));
+
+            let found = place.crashed();
+            let vault = found.open().await;
+            let more = tokenize(&vault, users + 1, VISA).await.token;
+            let resumed = vault.resume_rotation().await.expect("it goes on");
+            // Nothing had begun, or all was done.
+            assert!(resumed.is_some() || (step, done) == (0, false) || step >= 5, "step {step}, done {done}");
+            let vault = found.open().await;
+            for token in tokens.iter().chain([&more]) {
+                vault.describe(token).await.unwrap_or_else(|error| panic!("step {step}, done {done}: {error}"));
+            }
+            let left = FileKeys::open(&found.keys()).expect("the keys open").ids().await.expect("it answers");
+            assert_eq!(left.len(), 1, "step {step}, done {done}: {left:?}");
+        }
+    }
+    // The key, its use, three batches, the end of the one before.
+    assert_eq!(steps_of_a_whole_one, Some(6));
+}
+
+/// A broken step is broken again when it is gone on with, one step further each time.
+#[tokio::test]
+async fn a_rotation_that_is_broken_off_again_and_again_comes_to_its_end() {
+    let place = Place::new();
+    let vault = place.open().await;
+    let tokens = [tokenize(&vault, 1, VISA).await.token, tokenize(&vault, 2, AMEX).await.token];
+    for step in 0..12 {
+        let _ = breaking(&place, step % 4, step % 2 == 0).await.rotate().await;
+    }
+    let vault = place.open().await;
+    vault.resume_rotation().await.expect("it goes on");
+    for token in &tokens {
+        vault.describe(token).await.expect("a card");
+    }
+    assert_eq!(FileKeys::open(&place.keys()).expect("the keys open").ids().await.expect("it answers").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn cards_are_taken_in_and_described_while_keys_rotate() {
+    let place = Place::new();
+    let vault = place.open().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let serving: Vec<_> = (0..4_u64)
+        .map(|lane| {
+            let (vault, stop) = (vault.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut tokens: Vec<VaultToken> = Vec::new();
+                for turn in 0_u64.. {
+                    if stop.load(SeqCst) {
+                        break;
+                    }
+                    // New users, so that there are always new keys.
+                    let offered = Offered::Clear(card(&number(turn), 7, 2031));
+                    let taken: Result<_, Error> = vault.tokenize(request(), user(1 + lane + turn * 4), offered).await;
+                    tokens.push(taken.expect("a card").token);
+                    let at = usize::try_from(turn * 7).expect("small") % tokens.len();
+                    vault.describe(&tokens[at]).await.expect("a card");
+                    vault.sealing_key().await.expect("a key");
+                }
+                tokens
+            })
+        })
+        .collect();
+    for _ in 0..12 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let rotated = vault.rotate().await.expect("rotated");
+        assert_eq!(rotated.destroyed.len(), 1);
+    }
+    stop.store(true, SeqCst);
+    let again = place.open().await;
+    let mut count = 0;
+    for lane in serving {
+        for token in lane.await.expect("no call failed") {
+            again.describe(&token).await.expect("a card");
+            count += 1;
+        }
+    }
+    assert!(count > 40, "{count}");
+}

@@ -1,0 +1,173 @@
+//! VaultService through its generated client and the mesh of one node.
+
+use std::sync::Arc;
+
+use paymesh_client::seal;
+use paymesh_contract::{
+    Fault,
+    directory::v1::{
+        ClaimUserRequest, ClaimUserResponse, EnrollUserRequest, EnrollUserResponse, LookUpUsersRequest, LookUpUsersResponse, UserZone,
+        directory_service_server::{DirectoryService, DirectoryServiceServer},
+    },
+    vault::v1::{
+        CardBrand, CardDetails, DeleteTokenRequest, DescribeTokenRequest, EraseUserRequest, GetVaultKeyRequest, TokenizeRequest,
+        vault_service_client::VaultServiceClient,
+    },
+};
+use paymesh_mesh::{Mesh, MeshChannel, Security};
+use paymesh_topology::Topology;
+use paymesh_vault::Vault;
+use tokio::sync::watch;
+use tonic::{Code, Request, Response, Status, service::Routes};
+use uuid::Uuid;
+
+use crate::support::{AMEX, Place, VISA, card};
+
+/// Users below 100 are of `eu`, those below 200 of `us`, which has no vault, and there are no others.
+struct Users;
+
+#[tonic::async_trait]
+impl DirectoryService for Users {
+    async fn enroll_user(&self, _: Request<EnrollUserRequest>) -> Result<Response<EnrollUserResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn claim_user(&self, _: Request<ClaimUserRequest>) -> Result<Response<ClaimUserResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn look_up_users(&self, request: Request<LookUpUsersRequest>) -> Result<Response<LookUpUsersResponse>, Status> {
+        let zone = |id: u64| if id < 100 { Some("eu") } else { (id < 200).then_some("us") };
+        let ids = request.into_inner().user_ids;
+        let users = ids.into_iter().filter_map(|id| Some(UserZone { user_id: id, zone: zone(id)?.to_owned() })).collect();
+        Ok(Response::new(LookUpUsersResponse { users }))
+    }
+}
+
+struct Node {
+    _place: Place,
+    _opened: watch::Sender<Option<Vault>>,
+    client: VaultServiceClient<MeshChannel>,
+}
+
+async fn node(opened: bool) -> Node {
+    let yaml = "
+mesh: test
+regions:
+  eu_west: {primary: true, services: [payment_processor, vault], database: primary_master}
+  us_east: {primary: false, services: [payment_processor], database: regional_master}
+zones:
+  eu: {shards: 1, regions: [eu_west], countries: [DE]}
+  us: {shards: 1, regions: [us_east], countries: [US]}
+endpoints:
+  eu_west: {grpc: '127.0.0.1:7101', http: '127.0.0.1:7201'}
+  us_east: {grpc: '127.0.0.1:7102', http: '127.0.0.1:7202'}
+";
+    let topology = Arc::new(Topology::parse("test", yaml).unwrap_or_else(|errors| panic!("{errors}")));
+    let place = Place::new();
+    let vault = if opened { Some(place.open().await) } else { None };
+    let (opened, vault) = watch::channel(vault);
+    let mesh = Mesh::new(topology, "eu_west".parse().expect("a region"), Security::PlainText).expect("a mesh");
+    mesh.attach(Routes::new(DirectoryServiceServer::new(Users)).add_service(paymesh_vault::service(vault, mesh.clone())));
+    let client = VaultServiceClient::new(mesh.channel());
+    Node { _place: place, _opened: opened, client }
+}
+
+fn in_clear(user_id: u64, number: &str) -> TokenizeRequest {
+    let card = CardDetails { number: number.to_owned(), expiry_month: 7, expiry_year: 2031 };
+    TokenizeRequest { request_id: Uuid::now_v7().to_string(), user_id, card: Some(card), sealed_card: None }
+}
+
+fn refused<T: std::fmt::Debug>(answer: Result<Response<T>, Status>) -> (Code, String, Option<String>) {
+    let fault = Fault::from_status(&answer.expect_err("it is refused"));
+    (fault.code, fault.reason.to_string(), fault.field)
+}
+
+#[tokio::test]
+async fn a_card_goes_in_sealed_or_in_clear_and_comes_out_as_a_description() {
+    let node = node(true).await;
+    let mut client = node.client.clone();
+    let taken = client.tokenize(in_clear(7, VISA)).await.expect("a card").into_inner().description.expect("a description");
+    assert_eq!((taken.user_id, taken.brand(), taken.bin.as_str(), taken.last_four.as_str()), (7, CardBrand::Visa, "42424242", "4242"));
+    assert_eq!((taken.expiry_month, taken.expiry_year, taken.fingerprint.len()), (7, 2031, 16));
+
+    let key = client.get_vault_key(GetVaultKeyRequest { user_id: 7 }).await.expect("a key").into_inner();
+    assert_eq!((key.zone.as_str(), key.public_key.len()), ("eu", 65));
+    let sealed_card = Some(seal(&card(VISA, 7, 2031), 7, &key).expect("sealed"));
+    let sealed = TokenizeRequest { request_id: Uuid::now_v7().to_string(), user_id: 7, card: None, sealed_card };
+    assert_eq!(client.tokenize(sealed).await.expect("a card").into_inner().description, Some(taken.clone()));
+
+    let described = client.describe_token(DescribeTokenRequest { vault_token: taken.vault_token.clone() }).await.expect("a card");
+    assert_eq!(described.into_inner().description, Some(taken.clone()));
+
+    let delete = DeleteTokenRequest { request_id: Uuid::now_v7().to_string(), vault_token: taken.vault_token.clone() };
+    client.delete_token(delete.clone()).await.expect("deleted");
+    client.delete_token(delete).await.expect("the same answer");
+    let gone = refused(client.describe_token(DescribeTokenRequest { vault_token: taken.vault_token }).await);
+    assert_eq!(gone, (Code::NotFound, "TOKEN_NOT_FOUND".to_owned(), Some("vault_token".to_owned())));
+}
+
+#[tokio::test]
+async fn an_erased_users_tokens_are_not_found() {
+    let node = node(true).await;
+    let mut client = node.client.clone();
+    let mut tokens = Vec::new();
+    for number in [VISA, AMEX] {
+        let taken = client.tokenize(in_clear(7, number)).await.expect("a card").into_inner().description.expect("a description");
+        tokens.push(taken.vault_token);
+    }
+    let erase = EraseUserRequest { request_id: Uuid::now_v7().to_string(), user_id: 7 };
+    for _ in 0..2 {
+        assert_eq!(client.erase_user(erase.clone()).await.expect("erased").into_inner().erased_tokens, 2);
+    }
+    for vault_token in tokens {
+        assert_eq!(refused(client.describe_token(DescribeTokenRequest { vault_token }).await).1, "TOKEN_NOT_FOUND");
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_names_its_reason_and_field_and_no_digit() {
+    let node = node(true).await;
+    let mut client = node.client.clone();
+    let with = |change: fn(&mut TokenizeRequest)| {
+        let mut request = in_clear(7, VISA);
+        change(&mut request);
+        request
+    };
+    for (request, code, reason, field) in [
+        (with(|request| request.request_id.clear()), Code::InvalidArgument, "INVALID_FIELD", "request_id"),
+        (with(|request| request.user_id = 0), Code::InvalidArgument, "INVALID_FIELD", "user_id"),
+        (with(|request| request.card = None), Code::InvalidArgument, "INVALID_FIELD", "card"),
+        (in_clear(7, "4242424242424241"), Code::InvalidArgument, "INVALID_FIELD", "card.number"),
+        (in_clear(999, VISA), Code::NotFound, "USER_NOT_FOUND", "user_id"),
+        (in_clear(150, VISA), Code::FailedPrecondition, "VAULT_NOT_IN_ZONE", "user_id"),
+        (with(|request| request.card.as_mut().expect("set").expiry_year = 2020), Code::FailedPrecondition, "CARD_EXPIRED", ""),
+    ] {
+        let answer = client.tokenize(request).await;
+        let printed = format!("{answer:?}");
+        assert!(!printed.contains("424242"), "{printed}");
+        assert_eq!(refused(answer), (code, reason.to_owned(), Some(field.to_owned()).filter(|field| !field.is_empty())));
+    }
+    let letters = "a".repeat(32);
+    for (token, code, reason) in [
+        ("".to_owned(), Code::InvalidArgument, "INVALID_FIELD"),
+        ("4242424242424242".to_owned(), Code::InvalidArgument, "INVALID_FIELD"),
+        (format!("card_eu_{letters}"), Code::NotFound, "TOKEN_NOT_FOUND"),
+        (format!("card_us_{letters}"), Code::FailedPrecondition, "VAULT_NOT_IN_ZONE"),
+        (format!("card_moon_{letters}"), Code::NotFound, "TOKEN_NOT_FOUND"),
+    ] {
+        let answer = refused(client.describe_token(DescribeTokenRequest { vault_token: token.clone() }).await);
+        assert_eq!((answer.0, answer.1.as_str()), (code, reason), "{token}");
+        let delete = DeleteTokenRequest { request_id: Uuid::now_v7().to_string(), vault_token: token.clone() };
+        let answer = refused(client.delete_token(delete).await);
+        assert_eq!((answer.0, answer.1.as_str()), (code, reason), "{token}");
+    }
+}
+
+#[tokio::test]
+async fn a_vault_that_is_not_open_says_when_to_come_again() {
+    let node = node(false).await;
+    let status = node.client.clone().tokenize(in_clear(7, VISA)).await.expect_err("it is not open");
+    let fault = Fault::from_status(&status);
+    assert_eq!((fault.code, fault.reason.as_ref(), fault.retry_after.is_some()), (Code::Unavailable, "VAULT_UNAVAILABLE", true));
+}
