@@ -9,12 +9,13 @@ use std::{
 };
 
 /// Where errors become words.
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     "crates/access/src",
     "crates/audit/src",
     "crates/contract/src",
     "crates/mesh/src",
     "services/payment-processor/src",
+    "services/vault/src",
     "services/paymesh/src/node",
 ];
 

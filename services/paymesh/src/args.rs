@@ -233,6 +233,13 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
 
+    /// Directory of the keys of the vault, where this region has one [default: vault-keys, beside the node's certificate]
+    ///
+    /// Made when missing; its owner alone may use it. What the vault keeps in the data directory cannot be read without it: back it up by itself, and
+    /// never with the data.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) vault_keys: Option<PathBuf>,
+
     /// Logs as JSON, one object a line
     #[arg(long)]
     pub(crate) json_logs: bool,

@@ -11,6 +11,7 @@ mod files;
 mod machine;
 mod replicas;
 mod shards;
+mod vault;
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +28,7 @@ use paymesh_shard::{Clock, Copies, Options, Shards, Unopened};
 use paymesh_telemetry::{Component, Health, Metrics};
 use paymesh_topology::{DIRECTORY_ZONE, Topology};
 use paymesh_types::{ShardRef, Timestamp};
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
@@ -69,13 +70,19 @@ pub(crate) fn run(setting: &Setting, args: NodeArgs) -> anyhow::Result<ExitCode>
     let security = credentials::read(setting, shared.clone(), &args.region)?;
     let data = DataDirectory::take(&args.data, topology.mesh(), &args.region)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
-    let served = runtime.block_on(serve(&args, shared.clone(), security, &data));
+    let served = runtime.block_on(serve(setting, &args, shared.clone(), security, &data));
     // What still runs has nothing to lose: everything that was answered is durable.
     runtime.shutdown_timeout(Duration::from_millis(500));
     served.map(|()| Exit::Good.into())
 }
 
-async fn serve(args: &NodeArgs, topology: Arc<Topology>, security: Security, data: &DataDirectory) -> anyhow::Result<()> {
+async fn serve(
+    setting: &Setting,
+    args: &NodeArgs,
+    topology: Arc<Topology>,
+    security: Security,
+    data: &DataDirectory,
+) -> anyhow::Result<()> {
     let _telemetry = paymesh_telemetry::init(&paymesh_telemetry::Config {
         service_name: "paymesh".to_owned(),
         region: Some(args.region.to_string()),
@@ -162,6 +169,12 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, security: Security, dat
         tasks.spawn(tell_inboxes(shards.clone(), shard.clone(), health.clone()));
     }
 
+    let vault = vault::Place::of(&topology, &args.region, setting, args, data.path()).map(|place| {
+        let (opened, vault) = watch::channel(None);
+        tasks.spawn(vault::keep(place, opened, health.component("vault")));
+        paymesh_vault::service(vault, mesh.clone())
+    });
+
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", ServingStatus::NotServing).await;
     tasks.spawn(tell_readiness(health.clone(), reporter.clone()));
@@ -173,12 +186,15 @@ async fn serve(args: &NodeArgs, topology: Arc<Topology>, security: Security, dat
     let reflection_v1 = reflection().build_v1().context("the contract's descriptor set")?;
     // Many stock clients ask in the older words only.
     let reflection_v1alpha = reflection().build_v1alpha().context("the contract's descriptor set")?;
-    let routes: Routes = paymesh_payment_processor::services(shards.clone(), copies(&replicas), mesh.clone())
+    let mut routes: Routes = paymesh_payment_processor::services(shards.clone(), copies(&replicas), mesh.clone())
         .add_service(Replication::new(mesh.clone(), shards.clone(), replicas).server())
         .add_service(audit::Audit::new(audit_log.clone()).server())
         .add_service(grpc_health)
         .add_service(reflection_v1)
         .add_service(reflection_v1alpha);
+    if let Some(vault) = vault {
+        routes = routes.add_service(vault);
+    }
 
     let limits = limits(&topology);
     let connections_max = limits.connections_max;

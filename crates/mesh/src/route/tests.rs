@@ -3,6 +3,7 @@ use paymesh_contract::{
     events::v1::SubscribeRequest,
     payments::v1::{CreatePaymentRequest, GetPaymentRequest},
     policies,
+    vault::v1::{DescribeTokenRequest, EraseUserRequest},
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -13,6 +14,8 @@ const CREATE: &str = "/paymesh.payments.v1.PaymentService/CreatePayment";
 const GET: &str = "/paymesh.payments.v1.PaymentService/GetPayment";
 const ENROLL: &str = "/paymesh.directory.v1.DirectoryService/EnrollUser";
 const LOOK_UP: &str = "/paymesh.directory.v1.DirectoryService/LookUpUsers";
+const ERASE: &str = "/paymesh.vault.v1.VaultService/EraseUser";
+const DESCRIBE: &str = "/paymesh.vault.v1.VaultService/DescribeToken";
 const SUBSCRIBE: &str = "/paymesh.events.v1.EventService/Subscribe";
 
 fn policy(path: &str) -> &'static MethodPolicy {
@@ -81,6 +84,58 @@ fn a_key_that_leads_nowhere_is_a_fault_that_names_its_field_or_reason() {
     }
 }
 
+/// Two regions of `eu` have a vault, and none of `global`.
+fn vaults() -> Topology {
+    let yaml = "
+mesh: test
+regions:
+  us_east: {primary: true, services: [payment_processor], database: primary_master}
+  eu_north: {primary: false, services: [payment_processor], database: read_replica}
+  eu_west: {primary: false, services: [payment_processor, vault], database: regional_master}
+  eu_south: {primary: false, services: [payment_processor, vault], database: read_replica}
+zones:
+  global: {shards: 2, regions: [us_east], countries: [US]}
+  eu: {shards: 2, regions: [eu_north, eu_west, eu_south], countries: [DE]}
+endpoints:
+  us_east: {grpc: '127.0.0.1:1', http: '127.0.0.2:1'}
+  eu_north: {grpc: '127.0.0.1:2', http: '127.0.0.2:2'}
+  eu_west: {grpc: '127.0.0.1:3', http: '127.0.0.2:3'}
+  eu_south: {grpc: '127.0.0.1:4', http: '127.0.0.2:4'}
+";
+    Topology::parse("test", yaml).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[test]
+fn a_call_about_cards_goes_to_the_first_vault_of_the_zone() {
+    let topology = vaults();
+    let at = |path: &str, message: &[u8], zone: Option<&str>| {
+        let plan = plan(policy(path), message)?;
+        assert_eq!(shard(&topology, &plan, None)?, None, "no shard is asked");
+        let zone = zone.map(|zone| zone.parse().expect("a zone"));
+        vault(&topology, &plan, zone.as_ref()).map(|region| region.expect("a vault's").to_string())
+    };
+    let erase = |user_id| EraseUserRequest { user_id, ..Default::default() }.encode_to_vec();
+    let describe = |token: &str| DescribeTokenRequest { vault_token: token.to_owned() }.encode_to_vec();
+    let letters = "abcdefghijklmnop".repeat(2);
+    assert_eq!(at(ERASE, &erase(7), Some("eu")), Ok("eu_west".to_owned()));
+    assert_eq!(at(DESCRIBE, &describe(&format!("card_eu_{letters}")), None), Ok("eu_west".to_owned()));
+    for (answer, reason, field) in [
+        (at(ERASE, &erase(7), Some("global")), "VAULT_NOT_IN_ZONE", None),
+        (at(ERASE, &erase(7), None), "USER_NOT_FOUND", None),
+        (at(ERASE, &erase(0), None), "INVALID_FIELD", Some("user_id")),
+        (at(DESCRIBE, &describe(&format!("card_global_{letters}")), None), "VAULT_NOT_IN_ZONE", None),
+        (at(DESCRIBE, &describe(&format!("card_moon_{letters}")), None), "TOKEN_NOT_FOUND", None),
+        (at(DESCRIBE, &describe(""), None), "INVALID_FIELD", Some("vault_token")),
+        (at(DESCRIBE, &describe("card_eu_4242424242424242"), None), "INVALID_FIELD", Some("vault_token")),
+    ] {
+        let fault = answer.expect_err(reason);
+        assert_eq!((fault.reason.as_ref(), fault.field.as_deref()), (reason, field), "{fault}");
+        assert!(!fault.message.contains("4242"), "{fault}");
+    }
+    let pay = plan(policy(CREATE), &CreatePaymentRequest { payer_id: 7, ..Default::default() }.encode_to_vec()).expect("a plan");
+    assert_eq!(vault(&topology, &pay, None), Ok(None));
+}
+
 #[test]
 fn a_fault_does_not_repeat_the_country() {
     for country in ["FR", "de"] {
@@ -97,6 +152,7 @@ proptest! {
         let zone = zone.map(|zone| zone.parse().expect("a zone"));
         for policy in policies().methods() {
             let Ok(plan) = plan(policy, &message) else { continue };
+            let _ = vault(&topology, &plan, zone.as_ref());
             if let Ok(Some(shard)) = shard(&topology, &plan, zone.as_ref()) {
                 let _ = leader(&topology, &shard);
             }

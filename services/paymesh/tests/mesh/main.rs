@@ -9,6 +9,7 @@ mod attacks;
 mod audit;
 mod callers;
 mod canary;
+mod cards;
 mod certificates;
 mod collector;
 mod corruption;

@@ -7,7 +7,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use paymesh_contract::{FILE_DESCRIPTOR_SET, Fault, MethodPolicy, Target, payments::v1 as payments, policies};
+use paymesh_contract::{
+    FILE_DESCRIPTOR_SET, Fault, MethodPolicy, Target,
+    payments::v1 as payments,
+    policies,
+    vault::v1::{CardDetails, TokenizeRequest, vault_service_client::VaultServiceClient},
+};
 use paymesh_identity::{Authority, CallerName, Trust};
 use prost::{
     Message as _,
@@ -84,22 +89,34 @@ async fn call(channel: &Channel, policy: &MethodPolicy, message: Bytes, metadata
     tokio::time::timeout(WAIT_MAX, answer.into_inner().message()).await.expect("an answer")
 }
 
+/// What is there of the rich user: a payment, and the token of a card.
+struct Made {
+    payment: String,
+    token: String,
+}
+
 /// A request that would do something: about the rich user, with each field filled in by its name.
-fn request(policy: &MethodPolicy, payment: &str) -> Bytes {
+fn request(policy: &MethodPolicy, made: &Made) -> Bytes {
     let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).unwrap();
     let service = pool.get_service_by_name(&policy.service).unwrap();
     let method = service.methods().find(|method| method.name() == policy.method).unwrap();
-    filled(&method.input(), payment, 0).encode_to_vec().into()
+    filled(&method.input(), made, 0).encode_to_vec().into()
 }
 
-fn filled(descriptor: &MessageDescriptor, payment: &str, depth: usize) -> DynamicMessage {
+fn filled(descriptor: &MessageDescriptor, made: &Made, depth: usize) -> DynamicMessage {
     let mut message = DynamicMessage::new(descriptor.clone());
     for field in descriptor.fields() {
         let value = match (field.name(), field.kind()) {
             ("request_id", _) => Value::String(Uuid::new_v4().to_string()),
             ("user_id" | "payer_id" | "user_ids", _) => Value::U64(RICH),
             ("payee_id", _) => Value::U64(ACCOMPLICE),
-            ("payment_id", _) => Value::String(payment.to_owned()),
+            ("payment_id", _) => Value::String(made.payment.clone()),
+            ("vault_token", _) => Value::String(made.token.clone()),
+            ("number", Kind::String) => Value::String("4242424242424242".to_owned()),
+            ("expiry_month", _) => Value::U32(7),
+            ("expiry_year", _) => Value::U32(2031),
+            // Beside a card in clear, it would be refused for that.
+            ("sealed_card", _) => continue,
             ("residence_country", _) => Value::String("US".to_owned()),
             ("currency_code" | "currency_codes", _) => Value::String("EUR".to_owned()),
             ("minor_units", _) => Value::I64(1),
@@ -109,7 +126,7 @@ fn filled(descriptor: &MessageDescriptor, payment: &str, depth: usize) -> Dynami
             (_, Kind::Message(inner))
                 if depth < 4 && field.containing_oneof().is_none_or(|one| one.fields().next() == Some(field.clone())) =>
             {
-                Value::Message(filled(&inner, payment, depth + 1))
+                Value::Message(filled(&inner, made, depth + 1))
             }
             _ => continue,
         };
@@ -171,7 +188,7 @@ fn about_another(policy: &MethodPolicy, bound_to_users: bool) -> Option<Wanted> 
         (Target::Local, _) => return None,
         (Target::Directory, _) if bound_to_users => Denied("NOT_YOUR_USERS"),
         (Target::Directory, _) => Nothing,
-        _ if policy.key.as_ref().is_some_and(|key| key.as_str() == "payment_id") => {
+        _ if policy.key.as_ref().is_some_and(|key| matches!(key.as_str(), "payment_id" | "vault_token")) => {
             Denied(if bound_to_users { "NOT_YOUR_USER" } else { "NOT_YOUR_ZONE" })
         }
         (Target::Replica, _) if policy.shard_key.is_some() => Denied(if bound_to_users { "NOT_YOUR_USERS" } else { "NOT_YOUR_ZONE" }),
@@ -186,7 +203,14 @@ async fn nobody_who_may_not_gets_anything_from_any_method() {
     mesh.enrol("us_east", RICH, "US", 1_000).await;
     mesh.enrol("us_east", ACCOMPLICE, "US", 0).await;
     let made = mesh.payments("us_east").create_payment(payment(RICH, ACCOMPLICE, 1)).await.unwrap().into_inner().payment.unwrap();
-    let made = made.payment_id;
+    let offered = TokenizeRequest {
+        request_id: Uuid::new_v4().to_string(),
+        user_id: RICH,
+        card: Some(CardDetails { number: "5555555555554444".to_owned(), expiry_month: 7, expiry_year: 2031 }),
+        sealed_card: None,
+    };
+    let card = VaultServiceClient::new(mesh.channel("us_east")).tokenize(offered).await.unwrap().into_inner().description.unwrap();
+    let made = Made { payment: made.payment_id, token: card.vault_token };
     let service = issuer.token(json!({"client_id": "service"}));
     let before = mesh.heads();
 

@@ -37,9 +37,9 @@ const PORTS: std::ops::Range<u32> = 10_000..30_000;
 pub(crate) const FOUR_REGIONS: &str = "
 mesh: test
 regions:
-  us_east: {primary: true, services: [payment_processor], database: primary_master}
+  us_east: {primary: true, services: [payment_processor, vault], database: primary_master}
   us_west: {primary: false, services: [payment_processor], database: read_replica}
-  eu_west: {primary: false, services: [payment_processor], database: regional_master, compliance: [GDPR, PSD2]}
+  eu_west: {primary: false, services: [payment_processor, vault], database: regional_master, compliance: [GDPR, PSD2]}
   asia_pacific: {primary: false, services: [payment_processor], database: read_replica}
 zones:
   global: {shards: 2, regions: [us_east, us_west, asia_pacific], countries: [US, JP]}
@@ -62,23 +62,31 @@ issuers:
 principals:
   operator:
     certificate: true
-    scopes: [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read]
+    scopes:
+      [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read,
+       vault.read, vault.write, vault.erase]
     zones: any
     users: any
   service:
     tokens: {issuer: development, claims: {client_id: service}}
-    scopes: [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read]
+    scopes:
+      [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read,
+       vault.read, vault.write, vault.erase]
     zones: any
     users: any
   europe:
     tokens: {issuer: development, claims: {client_id: europe}}
     certificate: true
-    scopes: [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read]
+    scopes:
+      [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read,
+       vault.read, vault.write, vault.erase]
     zones: [eu]
     users: any
   app:
     tokens: {issuer: development, claims: {client_id: app}}
-    scopes: [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read]
+    scopes:
+      [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read,
+       vault.read, vault.write, vault.erase]
     zones: any
     users: own
   slow:

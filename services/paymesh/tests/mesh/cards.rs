@@ -1,0 +1,238 @@
+//! Cards across regions: taken in where the user's zone has its vault, whichever region is called, and seen nowhere else.
+
+use std::{
+    fs,
+    os::unix::fs::{FileExt as _, PermissionsExt as _},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use memchr::memmem;
+use paymesh_client::{Card, CardNumber, Expiry, seal};
+use paymesh_contract::{
+    Fault,
+    audit::v1::{ReadAuditRequest, audit_service_client::AuditServiceClient},
+    vault::v1::{
+        CardDetails, DeleteTokenRequest, DescribeTokenRequest, EraseUserRequest, GetVaultKeyRequest, TokenDescription, TokenizeRequest,
+        vault_service_client::VaultServiceClient,
+    },
+};
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+use crate::support::{FOUR_REGIONS, TestMesh, payment};
+
+const VISA: &str = "4000056655665556";
+const MASTERCARD: &str = "5200828282828210";
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+fn vault(mesh: &TestMesh, via: &str) -> VaultServiceClient<Channel> {
+    VaultServiceClient::new(mesh.channel(via))
+}
+
+fn in_clear(user_id: u64, number: &str) -> TokenizeRequest {
+    let card = CardDetails { number: number.to_owned(), expiry_month: 7, expiry_year: 2031 };
+    TokenizeRequest { request_id: Uuid::now_v7().to_string(), user_id, card: Some(card), sealed_card: None }
+}
+
+async fn tokenize(mesh: &TestMesh, via: &str, request: TokenizeRequest) -> TokenDescription {
+    vault(mesh, via).tokenize(request).await.unwrap().into_inner().description.unwrap()
+}
+
+/// Every file below a directory that has the bytes, by their paths.
+fn files_with(directory: &Path, bytes: &[u8], looked_at: &mut usize, found: &mut Vec<String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files_with(&path, bytes, looked_at, found);
+        } else if let Ok(content) = fs::read(&path) {
+            *looked_at += 1;
+            if memmem::find(&content, bytes).is_some() {
+                found.push(path.display().to_string());
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_is_taken_in_by_its_zones_vault_from_anywhere_and_its_number_is_in_no_file_log_or_metric() {
+    let mut mesh = TestMesh::new(FOUR_REGIONS);
+    for region in mesh.regions() {
+        mesh.spawn_logging(&region, "debug");
+    }
+    for region in mesh.regions() {
+        mesh.wait_ready(&region);
+    }
+    mesh.enrol("us_east", 10, "US", 0).await;
+    mesh.enrol("us_east", 11, "DE", 0).await;
+
+    // From a region without a vault: in clear for a user of its own zone, sealed for one of another.
+    let taken = tokenize(&mesh, "us_west", in_clear(10, VISA)).await;
+    assert!(taken.vault_token.starts_with("card_global_"), "{}", taken.vault_token);
+    let key = vault(&mesh, "us_west").get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
+    assert_eq!(key.zone, "eu");
+    let card = Card { number: CardNumber::parse(MASTERCARD).unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
+    let sealed = TokenizeRequest { card: None, sealed_card: Some(seal(&card, 11, &key).unwrap()), ..in_clear(11, MASTERCARD) };
+    let european = tokenize(&mesh, "us_west", sealed.clone()).await;
+    assert!(european.vault_token.starts_with("card_eu_"), "{}", european.vault_token);
+    assert_eq!((european.bin.as_str(), european.last_four.as_str(), european.user_id), ("52008282", "8210", 11));
+    assert_eq!(tokenize(&mesh, "asia_pacific", sealed.clone()).await, european, "the same request through another region");
+    // Refused, repeated and malformed: what goes wrong must not bring it to light either.
+    for request in [
+        TokenizeRequest { request_id: sealed.request_id.clone(), ..in_clear(11, VISA) },
+        TokenizeRequest { user_id: 999, ..in_clear(10, VISA) },
+        in_clear(10, &format!("{VISA} ")),
+        TokenizeRequest { request_id: String::new(), ..in_clear(10, VISA) },
+        TokenizeRequest { sealed_card: Some(seal(&card, 12, &key).unwrap()), card: None, ..in_clear(11, MASTERCARD) },
+    ] {
+        for via in mesh.regions() {
+            let answer = vault(&mesh, &via).tokenize(request.clone()).await;
+            assert!(answer.is_err(), "{answer:?}");
+            let printed = format!("{answer:?} {request:?}");
+            assert!(!printed.contains(VISA) && !printed.contains(MASTERCARD), "{printed}");
+        }
+    }
+    for description in [&taken, &european] {
+        for via in mesh.regions() {
+            let request = DescribeTokenRequest { vault_token: description.vault_token.clone() };
+            assert_eq!(vault(&mesh, &via).describe_token(request).await.unwrap().into_inner().description.as_ref(), Some(description));
+        }
+    }
+
+    // Tokens outlive the process that gave them out.
+    mesh.kill("eu_west");
+    mesh.spawn_logging("eu_west", "debug");
+    mesh.wait_ready("eu_west");
+    let request = DescribeTokenRequest { vault_token: european.vault_token.clone() };
+    let deadline = Instant::now() + WAIT_MAX;
+    let described = loop {
+        match vault(&mesh, "us_west").describe_token(request.clone()).await {
+            Ok(described) => break described.into_inner().description,
+            Err(status) => assert!(Instant::now() < deadline, "{status:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(described, Some(european.clone()));
+
+    let erase = EraseUserRequest { request_id: Uuid::now_v7().to_string(), user_id: 11 };
+    assert_eq!(vault(&mesh, "asia_pacific").erase_user(erase).await.unwrap().into_inner().erased_tokens, 1);
+    assert_eq!(Fault::from_status(&vault(&mesh, "us_west").describe_token(request).await.unwrap_err()).reason, "TOKEN_NOT_FOUND");
+    let delete = DeleteTokenRequest { request_id: Uuid::now_v7().to_string(), vault_token: taken.vault_token.clone() };
+    vault(&mesh, "eu_west").delete_token(delete).await.unwrap();
+
+    // The region where the call entered says of whom it was, and the vault's also which card.
+    for (region, names_the_card) in [("us_west", false), ("us_east", true)] {
+        let mut records = AuditServiceClient::new(mesh.channel(region)).read_audit(ReadAuditRequest::default()).await.unwrap().into_inner();
+        let (mut of_the_user, mut of_the_card) = (false, false);
+        while let Some(read) = records.message().await.unwrap() {
+            for record in read.records.iter().filter(|record| record.method.ends_with("/Tokenize") && record.code == 0) {
+                let subjects = record.subjects.clone().unwrap_or_default();
+                of_the_user |= subjects.user_ids.contains(&10);
+                of_the_card |= subjects.vault_tokens.contains(&taken.vault_token);
+            }
+        }
+        assert_eq!((of_the_user, of_the_card), (true, names_the_card), "{region}");
+    }
+
+    for region in mesh.regions() {
+        let (_, metrics) = mesh.http(&region, "/metrics").unwrap();
+        assert!(!metrics.is_empty() && !metrics.contains(VISA) && !metrics.contains(MASTERCARD), "the metrics of {region}");
+        // With its last lines and pages.
+        assert!(mesh.stop(&region).success());
+        assert!(!mesh.logs(&region).is_empty());
+    }
+    let all = mesh.data("us_east").parent().unwrap().to_owned();
+    for digits in [VISA, MASTERCARD] {
+        let (mut looked_at, mut found) = (0, Vec::new());
+        files_with(&all, digits.as_bytes(), &mut looked_at, &mut found);
+        assert!(looked_at > 20, "this test looks in the wrong place");
+        assert!(found.is_empty(), "{digits} in {found:?}");
+    }
+    // So that nothing was found because nothing could be: the vaults have their files.
+    for region in ["us_east", "eu_west"] {
+        assert!(mesh.data(region).join("vault/vault.sqlite").exists(), "{region}");
+    }
+    assert!(!mesh.data("us_west").join("vault").exists() && !mesh.data("asia_pacific").join("vault").exists());
+}
+
+/// Whether a process has the bytes in memory that it can write to. None: this process may not look.
+fn is_in_memory(process: u32, bytes: &[u8]) -> Option<bool> {
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).ok()?;
+    let memory = fs::File::open(format!("/proc/{process}/mem")).ok()?;
+    let (mut looked_at, mut content) = (0, Vec::new());
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (range, rights) = (words.next()?, words.next()?);
+        if !rights.starts_with("rw") {
+            continue;
+        }
+        let (from, to) = range.split_once('-')?;
+        let (from, to) = (u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?);
+        content.resize(usize::try_from(to - from).ok()?, 0);
+        // What is mapped and cannot be read holds nothing.
+        if memory.read_exact_at(&mut content, from).is_ok() {
+            looked_at += content.len();
+            if memmem::find(&content, bytes).is_some() {
+                return Some(true);
+            }
+        }
+    }
+    (looked_at > 1 << 20).then_some(false)
+}
+
+/// No node on the way of a sealed card has its number, and the vault does not keep it in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_number_of_a_sealed_card_is_in_no_nodes_memory() {
+    let mut mesh = TestMesh::started(FOUR_REGIONS);
+    mesh.enrol("us_east", 11, "DE", 0).await;
+    let key = vault(&mesh, "us_west").get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
+    let card = Card { number: CardNumber::parse(MASTERCARD).unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
+    for via in mesh.regions() {
+        let sealed_card = Some(seal(&card, 11, &key).unwrap());
+        let taken = tokenize(&mesh, &via, TokenizeRequest { card: None, sealed_card, ..in_clear(11, MASTERCARD) }).await;
+        let request = DescribeTokenRequest { vault_token: taken.vault_token };
+        vault(&mesh, &via).describe_token(request).await.unwrap();
+    }
+    for region in mesh.regions() {
+        let process = mesh.process(&region);
+        if is_in_memory(process, b"region-config") != Some(true) {
+            println!("left out: this system does not let a test look at the memory of a node");
+            return;
+        }
+        assert_eq!(is_in_memory(process, MASTERCARD.as_bytes()), Some(false), "{region} has the number in memory");
+    }
+    assert!(mesh.stop("eu_west").success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_whose_keys_others_can_use_takes_no_cards_and_payments_go_on() {
+    let mut mesh = TestMesh::started(FOUR_REGIONS);
+    mesh.enrol("us_east", 10, "US", 1_000).await;
+    mesh.enrol("us_east", 12, "US", 0).await;
+    let taken = tokenize(&mesh, "us_east", in_clear(10, VISA)).await;
+    let keys = mesh.credentials().unwrap().join("us_east/vault-keys");
+    assert!(mesh.stop("us_east").success());
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o755)).unwrap();
+    mesh.spawn("us_east");
+    let deadline = Instant::now() + WAIT_MAX;
+    loop {
+        if let Some((503, body)) = mesh.http("us_east", "/health")
+            && body.contains("vault-keys: others than its owner may use it (mode 755): chmod go-rwx")
+        {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{:?}", mesh.http("us_east", "/health"));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    mesh.wait_ready("us_east");
+    let request = DescribeTokenRequest { vault_token: taken.vault_token.clone() };
+    let fault = Fault::from_status(&vault(&mesh, "us_west").describe_token(request.clone()).await.unwrap_err());
+    assert_eq!((fault.reason.as_ref(), fault.retry_after.is_some()), ("VAULT_UNAVAILABLE", true));
+    mesh.payments("us_west").create_payment(payment(10, 12, 5)).await.unwrap();
+
+    fs::set_permissions(&keys, fs::Permissions::from_mode(0o700)).unwrap();
+    while let Err(status) = vault(&mesh, "us_west").describe_token(request.clone()).await {
+        assert!(Instant::now() < deadline, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
