@@ -80,7 +80,7 @@ impl fmt::Display for KekId {
     }
 }
 
-/// Keeps key-encryption keys, and wraps and unwraps other keys under them.
+/// Keeps key-encryption keys, and wraps and unwraps other keys under them. They are one vault's: it destroys those that it needs no more.
 ///
 /// Wrapping is authenticated encryption: what is unwrapped is what was wrapped, under the same context, or an error. Fewer than 2^32 keys are wrapped
 /// under one key-encryption key (NIST SP 800-38D, 8.3: nonces are random).

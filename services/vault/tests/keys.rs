@@ -17,8 +17,12 @@ impl conformance::Providers for Files {
     }
 
     async fn open(&self, place: &TempDir) -> Box<dyn KeyProvider> {
-        Box::new(FileKeys::open(&place.path().join("keys")).expect("the keys open"))
+        Box::new(open(&place.path().join("keys")).expect("the keys open"))
     }
+}
+
+fn open(directory: &Path) -> Result<FileKeys, Error> {
+    FileKeys::open(directory, "test", &"eu".parse().expect("a zone"))
 }
 
 #[tokio::test]
@@ -30,7 +34,7 @@ async fn keys_in_files_conform() {
 async fn with_a_key() -> (TempDir, std::path::PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");
     let keys = directory.path().join("keys");
-    FileKeys::open(&keys).expect("the keys open").make().await.expect("a key");
+    open(&keys).expect("the keys open").make().await.expect("a key");
     let file = keys.join("kek-1.key");
     (directory, file)
 }
@@ -47,12 +51,12 @@ async fn what_others_can_use_is_refused_and_says_what_to_do() {
     for (path, good, bad) in [(file.as_path(), 0o600, [0o640, 0o604, 0o620, 0o644]), (keys, 0o700, [0o750, 0o705, 0o777, 0o711])] {
         for mode in bad {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
-            let error = FileKeys::open(keys).expect_err("others can use it");
+            let error = open(keys).expect_err("others can use it");
             assert!(matches!(&error, Error::Unusable { place, .. } if place == path), "{error}");
             assert!(error.to_string().ends_with(&format!("(mode {mode:03o}): chmod go-rwx")), "{error}");
         }
         fs::set_permissions(path, fs::Permissions::from_mode(good)).expect("it is ours");
-        FileKeys::open(keys).expect("its owner's alone");
+        open(keys).expect("its owner's alone");
     }
 }
 
@@ -77,11 +81,11 @@ async fn a_file_that_was_changed_is_refused_without_a_word_of_it() {
     ]);
     for changed in texts {
         fs::write(&file, &changed).expect("it is ours");
-        let error = FileKeys::open(&keys).expect_err("it was changed").to_string();
+        let error = open(&keys).expect_err("it was changed").to_string();
         assert!(error.contains("kek-1.key") && !error.contains(&key[..8]), "{error}");
     }
     fs::write(&file, &written).expect("it is ours");
-    FileKeys::open(&keys).expect("as it was written");
+    open(&keys).expect("as it was written");
 }
 
 #[tokio::test]
@@ -89,7 +93,7 @@ async fn a_key_under_another_name_is_refused() {
     let (_directory, file) = with_a_key().await;
     let keys = file.parent().expect("a directory");
     fs::rename(&file, keys.join("kek-2.key")).expect("it is ours");
-    let error = FileKeys::open(keys).expect_err("key 1 in the file of key 2").to_string();
+    let error = open(keys).expect_err("key 1 in the file of key 2").to_string();
     assert!(error.ends_with("holds key 1, whose file has another name"), "{error}");
 }
 
@@ -100,7 +104,7 @@ async fn what_a_crash_left_of_a_key_is_no_key() {
     let (half, gone) = (keys.join("kek-2.new"), keys.join("kek-0.gone"));
     fs::write(&half, "paymesh-kek-v1\n2\n00").expect("it is ours");
     fs::copy(&file, &gone).expect("it is ours");
-    let opened = FileKeys::open(keys).expect("the keys open");
+    let opened = open(keys).expect("the keys open");
     assert_eq!(opened.ids().await.expect("it answers").len(), 1);
     assert!(!half.exists() && !gone.exists());
     assert_eq!(opened.make().await.expect("a key").get(), 2);
@@ -114,10 +118,23 @@ async fn a_destroyed_key_is_in_no_file() {
     // Another name for the same place on the disk, as what reads deleted files has.
     let seen = keys.join("seen");
     fs::hard_link(&file, &seen).expect("it is ours");
-    let opened = FileKeys::open(keys).expect("the keys open");
+    let opened = open(keys).expect("the keys open");
     opened.make().await.expect("a key");
     opened.destroy(opened.ids().await.expect("it answers")[0]).await.expect("it is not the current one");
     assert!(!file.exists());
     let left = fs::read(&seen).expect("the other name");
     assert!(left.iter().all(|byte| *byte == 0) && !left.is_empty(), "{} of the key is left", key.len());
+}
+
+#[tokio::test]
+async fn keys_of_another_vault_are_refused() {
+    let (_directory, file) = with_a_key().await;
+    let keys = file.parent().expect("a directory");
+    for (mesh, zone) in [("test", "global"), ("other", "eu")] {
+        let error = FileKeys::open(keys, mesh, &zone.parse().expect("a zone")).expect_err("another's").to_string();
+        assert!(error.ends_with("holds the keys of the vault of zone eu of mesh test"), "{error}");
+    }
+    fs::remove_file(keys.join("vault")).expect("it is ours");
+    let error = open(keys).expect_err("nobody's").to_string();
+    assert!(error.contains("does not say whose the keys beside it are"), "{error}");
 }

@@ -15,7 +15,7 @@ use crate::support::Node;
 
 /// The methods of the services under test.
 fn methods() -> impl Iterator<Item = &'static MethodPolicy> {
-    let others = ["paymesh.audit.v1.AuditService", "paymesh.replication.v1.ReplicationService"];
+    let others = ["paymesh.audit.v1.AuditService", "paymesh.replication.v1.ReplicationService", "paymesh.vault.v1.VaultService"];
     policies().methods().filter(move |policy| !others.contains(&&*policy.service))
 }
 

@@ -51,7 +51,7 @@ impl Place {
     }
 
     async fn open(&self) -> anyhow::Result<Vault> {
-        let keys = FileKeys::open(&self.keys)?;
+        let keys = FileKeys::open(&self.keys, &self.mesh, &self.zone)?;
         let store = SqliteStore::open(&self.data, &self.mesh, &self.zone).await?;
         Ok(Vault::open(self.zone.clone(), Arc::new(store), Arc::new(keys), Arc::new(super::system_time)).await?)
     }

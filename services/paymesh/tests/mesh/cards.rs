@@ -20,7 +20,7 @@ use paymesh_contract::{
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use crate::support::{FOUR_REGIONS, TestMesh, payment};
+use crate::support::{TestMesh, four_regions_with_vaults, payment};
 
 const VISA: &str = "4000056655665556";
 const MASTERCARD: &str = "5200828282828210";
@@ -56,7 +56,7 @@ fn files_with(directory: &Path, bytes: &[u8], looked_at: &mut usize, found: &mut
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_card_is_taken_in_by_its_zones_vault_from_anywhere_and_its_number_is_in_no_file_log_or_metric() {
-    let mut mesh = TestMesh::new(FOUR_REGIONS);
+    let mut mesh = TestMesh::new(&four_regions_with_vaults());
     for region in mesh.regions() {
         mesh.spawn_logging(&region, "debug");
     }
@@ -183,7 +183,7 @@ fn is_in_memory(process: u32, bytes: &[u8]) -> Option<bool> {
 /// No node on the way of a sealed card has its number, and the vault does not keep it in memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_number_of_a_sealed_card_is_in_no_nodes_memory() {
-    let mut mesh = TestMesh::started(FOUR_REGIONS);
+    let mut mesh = TestMesh::started(&four_regions_with_vaults());
     mesh.enrol("us_east", 11, "DE", 0).await;
     let key = vault(&mesh, "us_west").get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
     let card = Card { number: CardNumber::parse(MASTERCARD).unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
@@ -206,7 +206,7 @@ async fn the_number_of_a_sealed_card_is_in_no_nodes_memory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_whose_keys_others_can_use_takes_no_cards_and_payments_go_on() {
-    let mut mesh = TestMesh::started(FOUR_REGIONS);
+    let mut mesh = TestMesh::started(&four_regions_with_vaults());
     mesh.enrol("us_east", 10, "US", 1_000).await;
     mesh.enrol("us_east", 12, "US", 0).await;
     let taken = tokenize(&mesh, "us_east", in_clear(10, VISA)).await;

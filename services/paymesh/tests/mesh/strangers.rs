@@ -31,7 +31,7 @@ use uuid::Uuid;
 use crate::{
     audit,
     certificates::as_node_of,
-    support::{FOUR_REGIONS, TestMesh, payment},
+    support::{FOUR_REGIONS, TestMesh, four_regions_with_vaults, payment},
     tokens::{self, Issuer, bearer},
 };
 
@@ -198,7 +198,7 @@ fn about_another(policy: &MethodPolicy, bound_to_users: bool) -> Option<Wanted> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_who_may_not_gets_anything_from_any_method() {
-    let mesh = TestMesh::started(FOUR_REGIONS);
+    let mesh = TestMesh::started(&four_regions_with_vaults());
     let issuer = Issuer::of(&mesh);
     mesh.enrol("us_east", RICH, "US", 1_000).await;
     mesh.enrol("us_east", ACCOMPLICE, "US", 0).await;

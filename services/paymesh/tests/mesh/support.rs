@@ -37,14 +37,21 @@ const PORTS: std::ops::Range<u32> = 10_000..30_000;
 pub(crate) const FOUR_REGIONS: &str = "
 mesh: test
 regions:
-  us_east: {primary: true, services: [payment_processor, vault], database: primary_master}
+  us_east: {primary: true, services: [payment_processor], database: primary_master}
   us_west: {primary: false, services: [payment_processor], database: read_replica}
-  eu_west: {primary: false, services: [payment_processor, vault], database: regional_master, compliance: [GDPR, PSD2]}
+  eu_west: {primary: false, services: [payment_processor], database: regional_master, compliance: [GDPR, PSD2]}
   asia_pacific: {primary: false, services: [payment_processor], database: read_replica}
 zones:
   global: {shards: 2, regions: [us_east, us_west, asia_pacific], countries: [US, JP]}
   eu: {shards: 2, regions: [eu_west], countries: [DE, FR]}
 ";
+
+/// The same, with a vault in each zone.
+pub(crate) fn four_regions_with_vaults() -> String {
+    ["database: primary_master", "database: regional_master"].into_iter().fold(FOUR_REGIONS.to_owned(), |config, database| {
+        config.replace(&format!("[payment_processor], {database}"), &format!("[payment_processor, vault], {database}"))
+    })
+}
 
 /// One region alone.
 pub(crate) const ONE_REGION: &str = "
@@ -62,31 +69,23 @@ issuers:
 principals:
   operator:
     certificate: true
-    scopes:
-      [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read,
-       vault.read, vault.write, vault.erase]
+    scopes: [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read, vault.read, vault.write, vault.erase]
     zones: any
     users: any
   service:
     tokens: {issuer: development, claims: {client_id: service}}
-    scopes:
-      [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read,
-       vault.read, vault.write, vault.erase]
+    scopes: [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read, vault.read, vault.write, vault.erase]
     zones: any
     users: any
   europe:
     tokens: {issuer: development, claims: {client_id: europe}}
     certificate: true
-    scopes:
-      [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read,
-       vault.read, vault.write, vault.erase]
+    scopes: [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read, vault.read, vault.write, vault.erase]
     zones: [eu]
     users: any
   app:
     tokens: {issuer: development, claims: {client_id: app}}
-    scopes:
-      [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read,
-       vault.read, vault.write, vault.erase]
+    scopes: [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read, vault.read, vault.write, vault.erase]
     zones: any
     users: own
   slow:

@@ -3,6 +3,9 @@
 //! For a vault without hardware for keys. The directory belongs on a file system of its own, or is mounted; what matters is that no backup of the
 //! vault's data holds it too, and that it is backed up by itself: without it, all cards are gone.
 //!
+//! The file `vault` says whose keys they are: the format (`paymesh-vault-keys-v1`), the mesh and the zone, a line each. A vault destroys keys that it needs no more, so
+//! two with the same directory would destroy each other's.
+//!
 //! A file `kek-NUMBER.key` has four lines: the format (`paymesh-kek-v1`), the number, the key in hexadecimal digits, and the first 8 bytes of the
 //! SHA-256 of the three lines before, which shows that none of them was changed by accident.
 
@@ -17,6 +20,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use paymesh_types::ZoneName;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -25,6 +29,9 @@ use crate::{
 };
 
 const FORMAT: &str = "paymesh-kek-v1";
+const OWNER_FORMAT: &str = "paymesh-vault-keys-v1";
+/// The file that says whose keys they are.
+const OWNER_FILE: &str = "vault";
 /// How the name of a key's file ends that is not whole yet.
 const MADE: &str = "new";
 /// How it ends once the key is destroyed, until the file is gone.
@@ -50,11 +57,11 @@ struct Inner {
 }
 
 impl FileKeys {
-    /// Reads the keys in a directory, and makes the directory where it is missing. One process at a time may make and destroy keys there.
+    /// Reads the keys of a vault in a directory, and makes the directory where it is missing. One process at a time may make and destroy keys there.
     ///
     /// # Errors
-    /// [`Error::Unusable`]: others than the owner can read or change the directory or a file in it, or a file is no key of its name.
-    pub fn open(directory: &Path) -> Result<Self, Error> {
+    /// [`Error::Unusable`]: others than the owner can read or change the directory or a file in it, the keys are another vault's, or a file is no key of its name.
+    pub fn open(directory: &Path, mesh: &str, zone: &ZoneName) -> Result<Self, Error> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
         made.map_err(|error| unusable(directory, format!("cannot be made: {error}")))?;
         refuse_others(directory)?;
@@ -79,6 +86,7 @@ impl FileKeys {
                 return Err(unusable(directory, format!("holds more than {KEYS_MAX} keys")));
             }
         }
+        own(directory, mesh, zone, keys.is_empty())?;
         Ok(Self { inner: Arc::new(Inner { directory: directory.to_owned(), keys: RwLock::new(keys), changing: Mutex::new(()) }) })
     }
 
@@ -150,6 +158,24 @@ impl Inner {
         }
         self.keys.write().unwrap_or_else(PoisonError::into_inner).remove(&kek);
         Ok(())
+    }
+}
+
+/// The keys must be those of this vault; where there are none yet, they are from now on.
+fn own(directory: &Path, mesh: &str, zone: &ZoneName, is_empty: bool) -> Result<(), Error> {
+    let path = directory.join(OWNER_FILE);
+    let wanted = format!("{OWNER_FORMAT}\n{mesh}\n{zone}\n");
+    match fs::read_to_string(&path) {
+        Ok(found) if found == wanted => Ok(()),
+        Ok(found) => {
+            let mut lines = found.lines().skip(1);
+            let (mesh, zone) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+            Err(unusable(directory, format!("holds the keys of the vault of zone {zone} of mesh {mesh}")))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_empty => {
+            write_new(&path, &wanted).map_err(|error| unusable(&path, format!("cannot be written: {error}")))
+        }
+        Err(error) => Err(unusable(&path, format!("does not say whose the keys beside it are: {error}"))),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use paymesh_types::VaultToken;
-use paymesh_vault::{Error, Offered, RotationPlan, Vault, keys::FileKeys};
+use paymesh_vault::{Error, Offered, RotationPlan, Vault};
 
 use crate::support::{AMEX, DAY_SECONDS, MASTERCARD, Place, VISA, card, copy, is_in_a_file, request, tokenize, user};
 
@@ -67,7 +67,7 @@ async fn restored(backup: &Place, keys_now: &Place) -> (Place, Result<Vault, Err
     let restored = backup.crashed();
     std::fs::remove_dir_all(restored.keys()).expect("it is ours");
     copy(&keys_now.keys(), &restored.keys());
-    let keys = FileKeys::open(&restored.keys()).expect("the keys open");
+    let keys = restored.file_keys();
     let store = restored.store().await;
     let opened = restored.open_over(Arc::new(store), Arc::new(keys)).await;
     (restored, opened)

@@ -24,7 +24,7 @@ const LIVES_MS: [u64; 10] = [1, 3, 7, 12, 20, 33, 47, 71, 90, 130];
 async fn takes_cards_in_and_rotates_until_it_is_killed() {
     let (Ok(data), Ok(keys), Ok(round)) = (std::env::var(DATA), std::env::var(KEYS), std::env::var(ROUND)) else { return };
     let store = paymesh_vault::store::SqliteStore::open(data.as_ref(), "test", &zone()).await.expect("the store opens");
-    let keys = paymesh_vault::keys::FileKeys::open(keys.as_ref()).expect("the keys open");
+    let keys = paymesh_vault::keys::FileKeys::open(keys.as_ref(), "test", &zone()).expect("the keys open");
     let clock = crate::support::Time::new().clock();
     let vault = Vault::open(zone(), std::sync::Arc::new(store), std::sync::Arc::new(keys), clock).await.expect("the vault opens");
     vault.resume_rotation().await.expect("it goes on");

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bytes;
 mod cards;
 mod erasing;
 mod killed;

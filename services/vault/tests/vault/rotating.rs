@@ -35,7 +35,7 @@ async fn a_rotation_leaves_one_key_and_every_card() {
             assert!(vault.describe(&description.token).await.expect(what) == *description, "{what}");
         }
     }
-    assert_eq!(FileKeys::open(&place.keys()).expect("the keys open").ids().await.expect("it answers"), [rotated.kek]);
+    assert_eq!(place.file_keys().ids().await.expect("it answers"), [rotated.kek]);
 }
 
 /// Fails at one step that changes something, before it is done or after: what comes after it is not reached.
@@ -149,7 +149,7 @@ impl KeyProvider for BreakingKeys {
 /// A vault that breaks off at its step number `left`.
 async fn breaking(place: &Place, left: i64, done: bool) -> Vault {
     let breaking = Arc::new(Breaking { left: AtomicI64::new(left), done });
-    let keys = FileKeys::open(&place.keys()).expect("the keys open");
+    let keys = place.file_keys();
     let (store, keys) = (BreakingStore(place.store().await, breaking.clone()), BreakingKeys(keys, breaking));
     place.open_over(Arc::new(store), Arc::new(keys)).await.expect("the vault opens")
 }
@@ -187,7 +187,7 @@ async fn a_rotation_that_is_broken_off_anywhere_is_gone_on_with() {
             for token in tokens.iter().chain([&more]) {
                 vault.describe(token).await.unwrap_or_else(|error| panic!("step {step}, done {done}: {error}"));
             }
-            let left = FileKeys::open(&found.keys()).expect("the keys open").ids().await.expect("it answers");
+            let left = found.file_keys().ids().await.expect("it answers");
             assert_eq!(left.len(), 1, "step {step}, done {done}: {left:?}");
         }
     }
@@ -209,7 +209,7 @@ async fn a_rotation_that_is_broken_off_again_and_again_comes_to_its_end() {
     for token in &tokens {
         vault.describe(token).await.expect("a card");
     }
-    assert_eq!(FileKeys::open(&place.keys()).expect("the keys open").ids().await.expect("it answers").len(), 1);
+    assert_eq!(place.file_keys().ids().await.expect("it answers").len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -83,6 +83,10 @@ impl Place {
         self.directory.path().join("keys")
     }
 
+    pub(crate) fn file_keys(&self) -> FileKeys {
+        FileKeys::open(&self.keys(), "test", &zone()).expect("the keys open")
+    }
+
     pub(crate) async fn store(&self) -> SqliteStore {
         SqliteStore::open(&self.data(), "test", &zone()).await.expect("the store opens")
     }
@@ -92,7 +96,7 @@ impl Place {
     }
 
     pub(crate) async fn try_open(&self) -> Result<Vault, Error> {
-        let keys = FileKeys::open(&self.keys()).expect("the keys open");
+        let keys = self.file_keys();
         self.open_over(Arc::new(self.store().await), Arc::new(keys)).await
     }
 
