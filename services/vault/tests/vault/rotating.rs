@@ -3,21 +3,23 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering::SeqCst},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
+use paymesh_contract::vault::v1::GetVaultKeyResponse;
 use paymesh_types::{RequestId, Timestamp, UserId, VaultToken};
 use paymesh_vault::{
-    Error, Offered, REWRAPPED_AT_ONCE_MAX, Vault,
+    Error, Offered, REWRAPPED_AT_ONCE_MAX, SealedCard, Vault,
     keys::{self, FileKeys, KekId, KeyProvider, Secret},
     store::{
         self, AddedCard, AddedKey, DeletedCard, ErasedUser, KeyName, NewCard, Outcome, SqliteStore, State, Store, StoredCard, TokenId,
         WrappedKey,
     },
 };
+use tokio::sync::Notify;
 
 use crate::support::{AMEX, Place, VISA, card, number, request, tokenize, user};
 
@@ -253,4 +255,86 @@ async fn cards_are_taken_in_and_described_while_keys_rotate() {
         }
     }
     assert!(count > 40, "{count}");
+}
+
+/// What the next use of the keys stops at.
+const NOTHING: u8 = 0;
+const AFTER_WRAPPING: u8 = 1;
+const BEFORE_UNWRAPPING: u8 = 2;
+
+/// Stops whoever is the next to use the keys, until it is told to go on.
+#[derive(Debug)]
+struct Pausing {
+    keys: FileKeys,
+    at: AtomicU8,
+    stopped: Notify,
+    goes_on: Notify,
+}
+
+impl Pausing {
+    async fn pause(&self, at: u8) {
+        if self.at.compare_exchange(at, NOTHING, SeqCst, SeqCst).is_ok() {
+            self.stopped.notify_one();
+            self.goes_on.notified().await;
+        }
+    }
+
+    /// A whole rotation while that work stands still where it uses the keys.
+    async fn rotated_in_the_middle<T: Send + 'static>(&self, at: u8, vault: &Vault, work: impl Future<Output = T> + Send + 'static) -> T {
+        self.at.store(at, SeqCst);
+        let working = tokio::spawn(work);
+        self.stopped.notified().await;
+        assert_eq!(vault.rotate().await.expect("rotated").destroyed.len(), 1);
+        self.goes_on.notify_one();
+        working.await.expect("it ran")
+    }
+}
+
+#[async_trait]
+impl KeyProvider for Pausing {
+    async fn ids(&self) -> Result<Vec<KekId>, keys::Error> {
+        self.keys.ids().await
+    }
+    async fn make(&self) -> Result<KekId, keys::Error> {
+        self.keys.make().await
+    }
+    async fn wrap(&self, kek: KekId, context: &[u8], key: &Secret) -> Result<Vec<u8>, keys::Error> {
+        let wrapped = self.keys.wrap(kek, context, key).await;
+        self.pause(AFTER_WRAPPING).await;
+        wrapped
+    }
+    async fn unwrap(&self, kek: KekId, context: &[u8], wrapped: &[u8]) -> Result<Secret, keys::Error> {
+        self.pause(BEFORE_UNWRAPPING).await;
+        self.keys.unwrap(kek, context, wrapped).await
+    }
+    async fn destroy(&self, kek: KekId) -> Result<(), keys::Error> {
+        self.keys.destroy(kek).await
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_used_while_its_key_encryption_key_is_destroyed_is_not_lost() {
+    let place = Place::new();
+    let keys = Arc::new(Pausing { keys: place.file_keys(), at: AtomicU8::new(NOTHING), stopped: Notify::new(), goes_on: Notify::new() });
+    let vault = place.open_over(Arc::new(place.store().await), keys.clone()).await.expect("the vault opens");
+    let first = tokenize(&vault, 1, VISA).await;
+
+    // Wrapped under the key that is destroyed before it is kept.
+    let working = vault.clone();
+    let second = keys.rotated_in_the_middle(AFTER_WRAPPING, &vault, async move { tokenize(&working, 2, AMEX).await }).await;
+    assert!(vault.describe(&second.token).await.expect("a card") == second);
+
+    // Read under the key that is destroyed before it is unwrapped.
+    let (working, token) = (vault.clone(), first.token.clone());
+    let described = keys.rotated_in_the_middle(BEFORE_UNWRAPPING, &vault, async move { working.describe(&token).await }).await;
+    assert!(described.expect("a card") == first);
+
+    let key = vault.sealing_key().await.expect("a key");
+    let told = GetVaultKeyResponse { key_id: key.id, public_key: key.public, zone: "eu".to_owned(), ends_at: None };
+    let sealed = paymesh_client::seal(&card(VISA, 7, 2031), 1, &told).expect("sealed");
+    let sealed = SealedCard { key_id: sealed.key_id, encapsulated: sealed.encapsulated_key, ciphertext: sealed.ciphertext };
+    let working = vault.clone();
+    let taking = async move { working.tokenize(request(), user(1), Offered::Sealed(sealed)).await };
+    let taken = keys.rotated_in_the_middle(BEFORE_UNWRAPPING, &vault, taking).await;
+    assert!(taken.expect("a card") == first);
 }
