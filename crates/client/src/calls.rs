@@ -8,6 +8,10 @@ use paymesh_contract::{
         GetRequestOutcomeRequest, GetRequestOutcomeResponse, ListPaymentsRequest, ListPaymentsResponse, RefundPaymentRequest,
         RefundPaymentResponse, VoidPaymentRequest, VoidPaymentResponse, payment_service_client::PaymentServiceClient,
     },
+    vault::v1::{
+        DeleteTokenRequest, DeleteTokenResponse, DescribeTokenRequest, DescribeTokenResponse, EraseUserRequest, EraseUserResponse,
+        GetVaultKeyRequest, GetVaultKeyResponse, TokenizeRequest, TokenizeResponse, vault_service_client::VaultServiceClient,
+    },
     wallet::v1::{
         CloseAccountRequest, CloseAccountResponse, DepositRequest, DepositResponse, GetBalanceRequest, GetBalanceResponse,
         GetStatementRequest, GetStatementResponse, OpenAccountRequest, OpenAccountResponse, WithdrawRequest, WithdrawResponse,
@@ -17,7 +21,7 @@ use paymesh_contract::{
 use tonic::{Request, Response, Status, transport::Channel};
 use uuid::Uuid;
 
-/// A request of the contract that [`Client::call`](crate::Client::call) makes: one that moves money, or reads.
+/// A request of the contract that [`Client::call`](crate::Client::call) makes: one that moves money, is about cards, or reads.
 pub trait Call: Clone + Send + Sync + sealed::Sealed {
     /// What it is answered with.
     type Answer: Send;
@@ -64,7 +68,7 @@ pub(crate) fn go_home<C: Call>(call: &mut C) {
 }
 
 macro_rules! calls {
-    ($($client:ident { $($method:ident($request:ident) -> $answer:ident [$($field:ident)?]),+ $(,)? })+) => {$($(
+    ($($client:ident { $($method:ident($request:ident) -> $answer:ident [$($field:ident)?] $($nowhere:ident)?),+ $(,)? })+) => {$($(
         impl sealed::Sealed for $request {}
 
         impl Call for $request {
@@ -72,15 +76,23 @@ macro_rules! calls {
 
             $(calls!(@field $field);)?
 
-            fn position(answer: &$answer) -> Option<&Position> {
-                answer.position.as_ref()
-            }
+            calls!(@position $answer $($nowhere)?);
 
             async fn send(request: Request<Self>, channel: Channel) -> Result<Response<$answer>, Status> {
                 $client::new(channel).$method(request).await
             }
         }
     )+)+};
+    (@position $answer:ident) => {
+        fn position(answer: &$answer) -> Option<&Position> {
+            answer.position.as_ref()
+        }
+    };
+    (@position $answer:ident nowhere) => {
+        fn position(_: &$answer) -> Option<&Position> {
+            None
+        }
+    };
     (@field request_id) => {
         fn request_id(&mut self) -> Option<&mut String> {
             Some(&mut self.request_id)
@@ -114,5 +126,13 @@ calls! {
         list_payments(ListPaymentsRequest) -> ListPaymentsResponse [read],
         // It reads, and names the id of another: nothing is to be filled in.
         get_request_outcome(GetRequestOutcomeRequest) -> GetRequestOutcomeResponse [],
+    }
+    // A vault is no journal: what is read there is what there is.
+    VaultServiceClient {
+        get_vault_key(GetVaultKeyRequest) -> GetVaultKeyResponse [] nowhere,
+        tokenize(TokenizeRequest) -> TokenizeResponse [request_id] nowhere,
+        describe_token(DescribeTokenRequest) -> DescribeTokenResponse [] nowhere,
+        delete_token(DeleteTokenRequest) -> DeleteTokenResponse [request_id] nowhere,
+        erase_user(EraseUserRequest) -> EraseUserResponse [request_id] nowhere,
     }
 }

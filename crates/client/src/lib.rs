@@ -1,6 +1,6 @@
 //! The client library of internal services: one call, and what it takes to make it safely.
 //!
-//! [`Client::call`] takes any request of the contract that moves money or reads, and
+//! [`Client::call`] takes any request of the contract that moves money, is about cards, or reads, and
 //!
 //! - ends by its deadline, whatever happens on the way;
 //! - gives a write its request id, once, so that sending it again has one effect;
@@ -41,6 +41,8 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`seal`] seals a card to the vault's key that [`GetVaultKeyRequest`](paymesh_contract::vault::v1::GetVaultKeyRequest) asks for, so that no node on the way sees it.
 //!
 //! A write whose end is not known when its time is over is [`Error::Unknown`], with the id under which it can be sent again, or
 //! asked about with [`Client::outcome`]. Left to the caller: what a decline means, batches and streams.

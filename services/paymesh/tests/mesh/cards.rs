@@ -8,7 +8,7 @@ use std::{
 };
 
 use memchr::memmem;
-use paymesh_client::{Card, CardNumber, Expiry, seal};
+use paymesh_client::{Card, CardNumber, Client, Expiry, Options, Session, seal};
 use paymesh_contract::{
     Fault,
     audit::v1::{ReadAuditRequest, audit_service_client::AuditServiceClient},
@@ -20,7 +20,7 @@ use paymesh_contract::{
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use crate::support::{TestMesh, four_regions_with_vaults, payment};
+use crate::support::{TestMesh, four_regions_with_vaults, operator, payment};
 
 const VISA: &str = "4000056655665556";
 const MASTERCARD: &str = "5200828282828210";
@@ -187,11 +187,16 @@ async fn the_number_of_a_sealed_card_is_in_no_nodes_memory() {
     mesh.enrol("us_east", 11, "DE", 0).await;
     let key = vault(&mesh, "us_west").get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
     let card = Card { number: CardNumber::parse(MASTERCARD).unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
+    let trust = operator(&mesh.credentials().unwrap());
     for via in mesh.regions() {
-        let sealed_card = Some(seal(&card, 11, &key).unwrap());
-        let taken = tokenize(&mesh, &via, TokenizeRequest { card: None, sealed_card, ..in_clear(11, MASTERCARD) }).await;
-        let request = DescribeTokenRequest { vault_token: taken.vault_token };
-        vault(&mesh, &via).describe_token(request).await.unwrap();
+        let options = Options { trust: Some(trust.clone()), ..Options::default() };
+        let client = Client::connect([format!("https://{}", mesh.grpc_address(&via))], options).unwrap();
+        let (session, sealed_card) = (Session::new(), Some(seal(&card, 11, &key).unwrap()));
+        // The client gives it its request id.
+        let taking = TokenizeRequest { user_id: 11, sealed_card, ..TokenizeRequest::default() };
+        let taken = client.call(&session, taking).await.unwrap().description.unwrap();
+        let described = client.call(&session, DescribeTokenRequest { vault_token: taken.vault_token.clone() }).await.unwrap();
+        assert_eq!(described.description, Some(taken));
     }
     for region in mesh.regions() {
         let process = mesh.process(&region);
