@@ -1,5 +1,5 @@
 //! Writes the seeds of the fuzz targets anew, after the contract or the journal's format has changed:
-//! `cargo run --manifest-path fuzz/Cargo.toml --example write_seeds`.
+//! `cargo run -p paymesh-fuzz --example write_seeds`.
 
 #![forbid(unsafe_code)]
 

@@ -21,9 +21,6 @@ pub(crate) const WORKSPACE: [&str; 4] = ["--workspace", "--locked", "--features"
 /// The system that nodes run on: `deny.toml` checks for it.
 pub(crate) const NODE_TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// The fuzz targets, a workspace of their own.
-const FUZZ_MANIFEST: &str = "fuzz/Cargo.toml";
-
 const SETUP: Step = ("set-up", set_up);
 const FORMAT: Step = ("formatting", format);
 const CONTRACT_LINT: Step = ("contract: lint", contract_lint);
@@ -79,7 +76,6 @@ fn set_up() -> Result<Outcome> {
 
 fn format() -> Result<Outcome> {
     run_program(cargo().args(["fmt", "--all", "--check"]))?;
-    run_program(cargo().args(["fmt", "--manifest-path", FUZZ_MANIFEST, "--check"]))?;
     Ok(Outcome::Passed)
 }
 

@@ -36,7 +36,9 @@ pub struct Grant {
     pub(crate) scopes: BTreeSet<String>,
     /// The users that it acts for. `None`: all.
     pub(crate) users: Option<BTreeSet<UserId>>,
-    /// When the credential ends.
+    /// When the credential begins to hold.
+    pub(crate) begins: SystemTime,
+    /// When it ends.
     pub ends: SystemTime,
     /// What an audit log calls its owner.
     pub(crate) audited: paymesh_audit::Caller,

@@ -123,7 +123,7 @@ impl Callers {
         let key = *blake3::hash(token.as_bytes()).as_bytes();
         let current = self.current();
         if let Some((_, grant)) = self.inner.recent.get(&key).filter(|(reading, _)| *reading == current.reading) {
-            return if now < grant.ends { Ok(grant) } else { Err(Refusal::Expired) };
+            return grant.holds(now).map(|()| grant);
         }
         let grant = current.by_token(token, now);
         match &grant {
@@ -150,6 +150,8 @@ impl Callers {
             shown: Shown::Certificate(caller.clone()),
             scopes: known.principal.scopes.clone(),
             users: None,
+            // Whoever accepted the handshake, or the chain that was passed on, has looked.
+            begins: SystemTime::UNIX_EPOCH,
             ends: caller.not_after,
             audited: paymesh_audit::Caller::Certificate(known.principal.name.as_str().into()),
         }))
@@ -158,6 +160,8 @@ impl Callers {
     /// Waits until a grant no longer holds, and says why: its credential has ended, or the files no longer say what they said.
     pub async fn ended(&self, grant: Arc<Grant>, clock: impl Fn() -> SystemTime) -> Refusal {
         let mut changed = self.inner.changed.subscribe();
+        // Whatever has changed since the grant was found is seen by looking once.
+        changed.mark_changed();
         loop {
             let Ok(left) = grant.ends.duration_since(clock()) else { return Refusal::Expired };
             if left.is_zero() {
@@ -252,6 +256,7 @@ impl Callers {
         let issuers = self.current().issuers.clone();
         for known in issuers {
             let KeySource::Url { url, authorities } = &known.issuer.keys else { continue };
+            let authorities = authorities.as_ref().map(|file| self.inner.settings.credentials.join(file));
             let keys = match fetch::get(url, authorities.as_deref()).await {
                 Ok(bytes) => Keys::read(&bytes).map(|keys| (keys, bytes)),
                 Err(what) => Err(what),
@@ -294,6 +299,15 @@ impl std::fmt::Debug for Callers {
 }
 
 impl Grant {
+    /// Whether its credential holds now: clocks are also put back.
+    fn holds(&self, now: SystemTime) -> Result<(), Refusal> {
+        match now {
+            now if now >= self.ends => Err(Refusal::Expired),
+            now if now < self.begins => Err(Refusal::NotYetValid),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it allows all that another does.
     fn covers(&self, other: &Self) -> bool {
         let (own, others) = (&self.principal.principal, &other.principal.principal);
@@ -302,7 +316,8 @@ impl Grant {
             (Some(_), None) => false,
             (Some(own), Some(others)) => own.is_superset(others),
         };
-        own.name == others.name && own.zones == others.zones && own.pays == others.pays && users && self.scopes.is_superset(&other.scopes)
+        let zones = own.zones.covers(&others.zones) && own.pays.covers(&others.pays);
+        own.name == others.name && zones && users && self.scopes.is_superset(&other.scopes)
     }
 }
 
@@ -367,6 +382,7 @@ impl Loaded {
             shown: Shown::Token { issuer, id, token: token.into() },
             scopes,
             users: users(&known.principal, &claims)?,
+            begins: claims.begins,
             ends: claims.ends,
             audited: paymesh_audit::Caller::Token(Arc::new(audited)),
         }))

@@ -43,12 +43,18 @@ pub struct Wanted {
 }
 
 /// A token.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Issued {
     /// It.
     pub token: String,
     /// When it ends.
     pub expires: SystemTime,
+}
+
+impl std::fmt::Debug for Issued {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Issued").field("expires", &self.expires).finish_non_exhaustive()
+    }
 }
 
 impl TokenIssuer {

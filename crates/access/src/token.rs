@@ -12,6 +12,8 @@ use crate::{Refusal, TOKEN_BYTES_MAX, keys::Keys};
 #[derive(Debug)]
 pub(crate) struct Claims {
     pub(crate) all: Map<String, Value>,
+    /// When it begins, with what clocks may differ by.
+    pub(crate) begins: SystemTime,
     /// When it ends, with what clocks may differ by.
     pub(crate) ends: SystemTime,
 }
@@ -92,7 +94,7 @@ pub(crate) fn check(token: &str, issuer: &Issuer, keys: &Keys, now: SystemTime) 
     if expires.duration_since(issued).unwrap_or_default() > issuer.lifetime_max {
         return Err(Refusal::LifetimeTooLong);
     }
-    Ok(Claims { all, ends })
+    Ok(Claims { all, begins, ends })
 }
 
 /// A time as JWTs have it: seconds since 1970, of which parts are dropped (RFC 7519, section 2, NumericDate).

@@ -15,11 +15,14 @@ use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, encode,
     jwk::{Jwk, JwkSet},
 };
-use paymesh_access::{Caller, Callers, Grant, Refusal, Settings, TokenIssuer, Wanted};
+use paymesh_access::{Caller, Callers, Grant, Refusal, Settings, TokenIssuer, Wanted, Watched};
 use paymesh_contract::policies;
 use paymesh_topology::{Access, Topology};
 use paymesh_types::UserId;
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
+use rcgen::{
+    BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize,
+};
+use rustls_pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -269,6 +272,8 @@ async fn a_token_is_for_this_mesh_and_its_time_and_names_one_principal() {
     let token = ed.sign(&claims());
     assert!(callers.by_token(&token, now()).is_ok());
     assert_eq!(callers.by_token(&token, now() + Duration::from_secs(610)).expect_err("it has ended"), Refusal::Expired);
+    // Nor before its beginning, when the clock is put back.
+    assert_eq!(callers.by_token(&token, now() - Duration::from_secs(71)).expect_err("it has not begun"), Refusal::NotYetValid);
 }
 
 fn grant(callers: &Callers, token: &str) -> (Arc<Grant>, Caller) {
@@ -380,7 +385,7 @@ async fn new_files_hold_at_once_and_end_what_they_no_longer_grant_and_those_that
     place.write("access.yaml", &ACCESS.replacen("zones: [eu]", "zones: [global]", 1));
     assert!(callers.reload(Instant::now()).expect("good files"));
     let refusal = tokio::time::timeout(Duration::from_secs(1), callers.ended(held, now)).await;
-    assert!(refusal.is_err(), "it was told before it looked");
+    assert_eq!(refusal.expect("also who looks after it was told").reason(), "PRINCIPAL_UNKNOWN");
 }
 
 #[tokio::test(start_paused = true)]
@@ -407,6 +412,40 @@ async fn a_grant_ends_with_its_token_and_when_it_would_be_less() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(ended.await.expect("no panic").reason(), "PRINCIPAL_UNKNOWN");
+}
+
+/// Whatever of a grant becomes less ends the streams that rest on it, and nothing else does.
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_when_any_part_of_its_grant_becomes_less_and_goes_on_when_it_becomes_more() {
+    let ed = Signer::new("ed", Algorithm::EdDSA);
+    let clerk = json!({"sub": "clerk", "customers": [4, 5], "fewer": [4], "more": [4, 5, 6]});
+    let clerks = "users: {claim: customers}";
+    for (claims, from, to, ends) in [
+        (json!({}), "payments.write]", "wallets.read]", true),
+        (json!({}), "[payments.read, payments.write]", "[payments.write, wallets.read, payments.read]", false),
+        (json!({}), "zones: [eu]", "zones: [eu, global]", false),
+        (json!({}), "zones: [eu]", "zones: any", false),
+        (json!({}), "zones: [eu]", "zones: [global]\n    pays: [eu]", true),
+        (json!({}), "zones: [eu]", "zones: [eu]\n    pays: [global]", true),
+        (json!({}), "zones: [eu]", "zones: [eu]\n    pays: any", false),
+        (clerk.clone(), "zones: any\n    users: {claim", "zones: [eu, global]\n    users: {claim", true),
+        (json!({}), "calls_per_second: 5", "calls_per_second: 6", false),
+        (json!({}), "checkout:", "till:", true),
+        (clerk.clone(), clerks, "users: {claim: fewer}", true),
+        (clerk.clone(), clerks, "users: {claim: more}", false),
+        (clerk, clerks, "users: any", false),
+    ] {
+        let place = Place::new(ACCESS, &set(&[&ed]));
+        let callers = place.load();
+        let (held, _) = grant(&callers, &ed.sign(&with(claims)));
+        let ended = callers.ended(held, now);
+        tokio::pin!(ended);
+        assert!(tokio::time::timeout(Duration::from_millis(1), &mut ended).await.is_err(), "nothing has changed");
+        assert!(ACCESS.contains(from), "{from}");
+        place.write("access.yaml", &ACCESS.replacen(from, to, 1));
+        assert!(callers.reload(Instant::now()).expect("good files"), "{to}");
+        assert_eq!(tokio::time::timeout(Duration::from_millis(1), ended).await.is_ok(), ends, "{from} became {to}");
+    }
 }
 
 /// Answers every request on a port of this machine with what is in the cell now.
@@ -465,6 +504,74 @@ async fn keys_at_a_url_are_asked_for_and_asked_for_again_when_a_token_has_anothe
     assert_eq!(reason(&callers, &old.sign(&claims())), "TOKEN_KEY_UNKNOWN");
     assert_eq!(reason(&callers, &new.sign(&claims())), "let in");
     watching.abort();
+}
+
+/// An authority of the web, and its server for this machine's name.
+fn web() -> (String, rustls::ServerConfig) {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let authority = params.self_signed(&key).expect("a certificate");
+    let issuer = rcgen::Issuer::new(params, key);
+    let own = KeyPair::generate().expect("a key");
+    let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters").signed_by(&own, &issuer).expect("a certificate");
+    let key = PrivateKeyDer::try_from(own.serialize_der()).expect("a key");
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], key)
+        .expect("they fit");
+    (authority.pem(), config)
+}
+
+/// By the authorities in the file that access.yaml names, beside the other credentials, and by no others.
+#[tokio::test]
+async fn keys_at_an_https_url_are_taken_from_a_server_that_a_named_authority_vouches_for_and_from_no_other() {
+    let ed = Signer::new("ed", Algorithm::EdDSA);
+    let ((authority, server), (other_authority, _)) = (web(), web());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let keys = set(&[&ed]);
+    tokio::spawn(async move {
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+        loop {
+            let Ok(mut stream) = acceptor.accept(listener.accept().await.expect("a connection").0).await else { continue };
+            let _ = stream.read(&mut [0; 4_096]).await;
+            let _ = stream.write_all(answer("200 OK", &keys).as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    for (host, file, wanted) in [
+        ("127.0.0.1", authority, None),
+        ("127.0.0.1", other_authority, Some("is not believed")),
+        ("localhost", web().0, Some("is not believed")),
+        ("127.0.0.1", "no PEM".to_owned(), Some("web.pem")),
+    ] {
+        let access = ACCESS.replace("{file: keys.json}", &format!("{{url: 'https://{host}:{port}/keys', authorities: web.pem}}"));
+        let place = Place::new(&access, "");
+        place.write("web.pem", &file);
+        let callers = place.load();
+        let (tell, mut told) = tokio::sync::mpsc::channel(64);
+        let watching = tokio::spawn({
+            let callers = callers.clone();
+            async move { callers.watch(|watched| drop(tell.try_send(watched))).await }
+        });
+        let seen = tokio::time::timeout(Duration::from_secs(30), async {
+            match wanted {
+                None => {
+                    while reason(&callers, &ed.sign(&claims())) != "let in" {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                }
+                Some(why) => while !matches!(told.recv().await, Some(Watched::Problem(said)) if said.contains(why)) {},
+            }
+        });
+        seen.await.unwrap_or_else(|_| panic!("{host}: {wanted:?}"));
+        assert_eq!(reason(&callers, &ed.sign(&claims())), if wanted.is_some() { "TOKEN_KEYS_MISSING" } else { "let in" }, "{host}");
+        watching.abort();
+    }
 }
 
 #[tokio::test]

@@ -44,6 +44,8 @@ pub enum Unavailable {
 }
 
 impl Unavailable {
+    pub(crate) const ALL: [Self; 4] = [Self::Opening, Self::Full, Self::Failing, Self::Closed];
+
     /// For the label of a metric.
     pub(crate) fn label(self) -> &'static str {
         match self {

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod anonymous;
 mod error;
 mod files;
 mod format;
@@ -41,6 +42,7 @@ pub use crate::{
 const RECORDS: &str = "paymesh_audit_records_total";
 const BYTES: &str = "paymesh_audit_bytes_total";
 const REFUSED: &str = "paymesh_audit_calls_refused_total";
+const UNRECORDED: &str = "paymesh_audit_anonymous_unrecorded_total";
 const LOST: &str = "paymesh_audit_records_lost_total";
 const SYNC_SECONDS: &str = "paymesh_audit_sync_seconds";
 const UNSYNCED_SECONDS: &str = "paymesh_audit_unsynced_age_seconds";
@@ -53,7 +55,15 @@ pub fn describe_metrics() {
     metrics::describe_counter!(RECORDS, "Records that are durable in this node's audit log");
     metrics::describe_counter!(BYTES, Unit::Bytes, "Bytes written to the audit log");
     metrics::describe_counter!(REFUSED, "Calls that were refused because the audit log could not take their records, by why");
+    metrics::describe_counter!(UNRECORDED, "Calls of callers whom nobody knows that left no record of their own, because so many came");
     metrics::describe_counter!(LOST, "Records that were handed over after the log had closed, or when it could not be written any more");
+    // There from the start: what goes from nothing to one is no increase to who watches.
+    for why in Unavailable::ALL {
+        metrics::counter!(REFUSED, "why" => why.label()).increment(0);
+    }
+    for counter in [UNRECORDED, LOST] {
+        metrics::counter!(counter).increment(0);
+    }
     metrics::describe_histogram!(SYNC_SECONDS, Unit::Seconds, "Writing and syncing the records that had queued up together");
     metrics::describe_gauge!(UNSYNCED_SECONDS, Unit::Seconds, "How long the oldest record that is not durable yet has waited");
     metrics::describe_gauge!(KEPT_BYTES, Unit::Bytes, "Bytes of the chain that is written now");

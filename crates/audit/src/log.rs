@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use tonic::Code;
 
 use crate::{
-    Damage, LOST, Link, Outcome, REFUSED, Record, SET_ASIDE, UNSYNCED_SECONDS, Unavailable, Writer, files::Directory, format::Owner,
-    queue::Queue, record::with_bytes,
+    Caller, Damage, LOST, Link, Outcome, REFUSED, Record, SET_ASIDE, UNSYNCED_SECONDS, Unavailable, Writer, anonymous::Anonymous,
+    files::Directory, format::Owner, queue::Queue, record::with_bytes,
 };
 
 /// Tells the time.
@@ -104,6 +104,7 @@ pub(crate) struct Shared {
     free: AtomicUsize,
     /// Calls that were refused since the log last said so.
     refused: AtomicU64,
+    pub(crate) anonymous: Anonymous,
     pub(crate) queue: Queue,
     state: watch::Sender<State>,
 }
@@ -167,6 +168,7 @@ impl Log {
             takes: AtomicBool::new(false),
             free: AtomicUsize::new(settings.records_max),
             refused: AtomicU64::new(0),
+            anonymous: Anonymous::default(),
             queue: Queue::default(),
             state: watch::Sender::new(state),
             settings,
@@ -192,14 +194,13 @@ impl Log {
                 Standing::Open | Standing::Failing(_) => Unavailable::Failing,
             })
         };
-        match taken {
-            Ok(_) => Ok(Slot { shared: self.shared.clone(), record: Some(record) }),
-            Err(why) => {
-                shared.refused.fetch_add(1, Ordering::Relaxed);
-                metrics::counter!(REFUSED, "why" => why.label()).increment(1);
-                Err(why)
-            }
-        }
+        taken.map(|_| Slot { shared: self.shared.clone(), record: Some(record) })
+    }
+
+    /// A call was refused, for want of a slot. The log says how many once it can be written.
+    pub fn refused(&self, why: Unavailable) {
+        self.shared.refused.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!(REFUSED, "why" => why.label()).increment(1);
     }
 
     /// The region of the node whose log it is.
@@ -348,7 +349,8 @@ impl Slot {
         self.record.as_mut().expect("a slot has its record until it is handed over")
     }
 
-    /// Hands the record over, without waiting. It is durable within 50 ms, unless the disk stands still.
+    /// Hands the record over, without waiting. It is durable within 50 ms, unless the disk stands still. Of callers whom nobody knows, when very many
+    /// come at once, most are counted only.
     pub fn record(mut self, outcome: Outcome) {
         self.hand_over(&outcome, false);
     }
@@ -370,6 +372,10 @@ impl Slot {
 
     fn hand_over(&mut self, outcome: &Outcome, urgent: bool) -> Option<u64> {
         let record = self.record.take()?;
+        if !urgent && matches!(record.caller, Caller::Anonymous) && !self.shared.anonymous.leaves_record() {
+            self.shared.free.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
         let handed_over = with_bytes(&record, outcome, |bytes| self.shared.queue.push(bytes, urgent));
         if handed_over.is_none() {
             self.shared.lost(1);

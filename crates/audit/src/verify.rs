@@ -168,6 +168,7 @@ mod tests {
     use crate::{
         Caller, Outcome, Record, Settings,
         files::Directory,
+        format::{HEADER_BYTES, Owner, put_frames, put_record},
         mark::{Mark, Marked},
     };
 
@@ -188,25 +189,83 @@ mod tests {
         done
     }
 
+    fn owner() -> Owner {
+        Owner { mesh: "test".to_owned(), region: "eu_west".parse().expect("a region") }
+    }
+
+    fn record(log: &Log, times: usize) {
+        for _ in 0..times {
+            let slot = log.reserve(Record::new(Timestamp(1), Caller::PlainText, None)).expect("a slot");
+            slot.record(Outcome::new(Code::Ok, "", Duration::ZERO));
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    }
+
+    /// As one who knows the format rewrites a file: each record says something else, and every hash in it fits.
+    fn forge(path: &std::path::Path) {
+        let mut walk = Walk::open(path, &owner(), 1).expect("it is there").expect("it is whole");
+        let (header, mut link) = walk.header().encode(&owner());
+        let mut queued = Vec::new();
+        while let Step::Record(_, payload) = walk.step().expect("it can be read") {
+            // A field that no record has, with 1 in it.
+            put_record(&mut queued, &[payload, &[0xc0, 0x0c, 1]].concat());
+        }
+        let mut bytes = header.to_vec();
+        put_frames(&mut bytes, &queued, &mut link);
+        fs::write(path, bytes).expect("it can be written");
+    }
+
+    /// What no hash inside a file can show is shown by what comes after it: the next file, and at the end what the node has in memory.
+    #[test]
+    fn a_file_that_is_forged_with_hashes_that_fit_is_found_by_what_comes_after_it() {
+        for (what, wanted) in [
+            ("a file", "it does not continue what comes before it"),
+            ("the last file", "it is not the record that was written"),
+            ("a file without records", "there is no record in the file"),
+        ] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let path = directory.path().join("audit");
+            let files = Directory::new(path.clone());
+            let (report, placed) = with_log(&path, |log| {
+                record(log, 20);
+                let firsts = files.files(1).expect("the chain is there");
+                let (middle, last) = (firsts.len() / 2, firsts.len() - 1);
+                assert!((1..last).contains(&middle), "{firsts:?}");
+                assert_eq!(log.verify(Sequence(0), |_, _| {}).expect("it can be read").damages, []);
+                let placed = match what {
+                    "a file" => {
+                        forge(&files.file(1, firsts[middle]));
+                        (file_name(1, firsts[middle + 1]), firsts[middle + 1])
+                    }
+                    "the last file" => {
+                        forge(&files.file(1, firsts[last]));
+                        (in_chain(1, MARK), log.state().head.sequence)
+                    }
+                    _ => {
+                        let file = fs::File::options().write(true).open(files.file(1, firsts[middle])).expect("it can be opened");
+                        file.set_len(HEADER_BYTES as u64).expect("it can be cut");
+                        (file_name(1, firsts[middle]), firsts[middle])
+                    }
+                };
+                (log.verify(Sequence(0), |_, _| {}).expect("it can be read"), placed)
+            });
+            let [Damage { file, sequence, what: found }] = &report.damages[..] else { panic!("{what}: {report:?}") };
+            assert_eq!(((file.clone(), *sequence), &**found), (placed, wanted), "{what}");
+        }
+    }
+
     /// Whoever removes the oldest file and has the mark say that it was let go of has written no record of that.
     #[test]
     fn a_beginning_that_went_without_a_word_is_missed_also_where_the_mark_fits() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("audit");
-        with_log(&path, |log| {
-            for _ in 0..20 {
-                let slot = log.reserve(Record::new(Timestamp(1), Caller::PlainText, None)).expect("a slot");
-                slot.record(Outcome::new(Code::Ok, "", Duration::ZERO));
-                std::thread::sleep(Duration::from_millis(3));
-            }
-        });
+        with_log(&path, |log| record(log, 20));
         let files = Directory::new(path.clone());
         let firsts = files.files(1).expect("the chain is there");
         assert!(firsts.len() > 2, "{firsts:?}");
-        let owner = crate::format::Owner { mesh: "test".to_owned(), region: "eu_west".parse().expect("a region") };
-        let second = Walk::open(&files.file(1, firsts[1]), &owner, 1).expect("it is there").expect("it is whole");
+        let second = Walk::open(&files.file(1, firsts[1]), &owner(), 1).expect("it is there").expect("it is whole");
         let origin = second.header().previous;
-        let mut mark = Mark::open(&files.chain(1), &owner, 1).expect("it can be read").expect("it is whole");
+        let mut mark = Mark::open(&files.chain(1), &owner(), 1).expect("it can be read").expect("it is whole");
         mark.say(Marked { origin, ..mark.said() }).expect("it can be written");
         fs::remove_file(files.file(1, firsts[0])).expect("it can be removed");
         let report = with_log(&path, |log| log.verify(Sequence(0), |_, _| {}).expect("it can be read"));

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use paymesh_contract::audit::v1::{CallsRefused, LogClosed, LogOpened, log_note::Event};
+use paymesh_contract::audit::v1::{AnonymousCalls, CallsRefused, LogClosed, LogOpened, log_note::Event};
 
 use crate::{
     BYTES, KEPT_BYTES, RECORDS, SYNC_SECONDS, Standing, Unwritten, format::put_record, log::Shared, queue::Group, record::note_bytes,
@@ -94,6 +94,7 @@ impl Running {
             let closing = group.closing;
             let found = group.damage.clone();
             if closing {
+                self.count_anonymous();
                 let held = self.shared.held().saturating_sub(group.records) as u64;
                 self.notes.push(Event::Closed(LogClosed { calls_cut_off: held }));
             }
@@ -172,8 +173,17 @@ impl Running {
         metrics::gauge!(KEPT_BYTES).set(self.store.bytes() as f64);
     }
 
+    /// Has the log say how many callers whom nobody knows left no record of their own.
+    fn count_anonymous(&mut self) {
+        let calls = self.shared.anonymous.take_unrecorded();
+        if calls > 0 {
+            self.notes.push(Event::AnonymousCalls(AnonymousCalls { calls }));
+        }
+    }
+
     /// Looks after the log's files.
     fn look(&mut self) {
+        self.count_anonymous();
         // After a crash of the machine, what was cut from the log since then is not missed.
         let _ = self.store.sync_mark().inspect_err(|error| tracing::warn!(%error, "the audit log's mark cannot be synced"));
         match self.store.missing() {

@@ -152,7 +152,9 @@ fn fills_its_disk() {
     assert!(why.contains("No space left"), "{why}");
     for _ in 0..9 {
         assert_eq!(running.log.reserve(call(1_000_000)).map(drop), Err(Unavailable::Failing));
+        running.log.refused(Unavailable::Failing);
     }
+    running.log.refused(refused);
     fs::remove_file(&ballast).expect("it can be removed");
     wait_for(&running.log, |state| state.standing == Standing::Open);
     running.record([500_000]);

@@ -101,6 +101,7 @@ fn a_full_log_refuses_at_once_and_says_how_many_it_has_refused() {
     let held: Vec<_> = (1..=4).map(|user| running.log.reserve(call(user)).expect("a slot")).collect();
     for _ in 0..3 {
         assert_eq!(running.log.reserve(call(9)).map(drop), Err(Unavailable::Full));
+        running.log.refused(Unavailable::Full);
     }
     let fault = Fault::from(Unavailable::Full);
     assert_eq!((fault.code, &*fault.reason), (Code::Unavailable, "AUDIT_UNAVAILABLE"));
@@ -117,6 +118,34 @@ fn a_full_log_refuses_at_once_and_says_how_many_it_has_refused() {
         .collect();
     assert_eq!(refused.iter().sum::<u64>(), 3, "{refused:?}");
     running.record([5]);
+    running.close().expect("everything is written");
+}
+
+/// Whoever is refused without end does not push out what known callers did.
+#[test]
+fn callers_whom_nobody_knows_leave_so_many_records_and_the_others_are_counted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let running = Running::open(directory.path(), settings(&Hand::default()));
+    const CALLS: usize = 12_000;
+    for _ in 0..CALLS {
+        let slot = running.log.reserve(Record::new(Timestamp(1), Caller::Anonymous, policies().method(METHOD))).expect("a slot");
+        slot.record(Outcome::new(Code::Unauthenticated, "NO_CREDENTIAL", Duration::ZERO));
+    }
+    running.record(1..=20);
+    running.close().expect("everything is written");
+    let running = Running::open(directory.path(), settings(&Hand::default()));
+    assert_eq!(users(&running.log), (1..=20).collect::<Vec<_>>(), "known callers leave one each");
+    let records = read_all(&running.log);
+    let single = records.iter().filter(|record| record.reason == "NO_CREDENTIAL").count();
+    let counted: u64 = records
+        .iter()
+        .filter_map(|record| match record.note.as_ref()?.event.as_ref()? {
+            Event::AnonymousCalls(unrecorded) => Some(unrecorded.calls),
+            _ => None,
+        })
+        .sum();
+    assert_eq!(single as u64 + counted, CALLS as u64, "{single} and {counted}");
+    assert!((10_000..11_000).contains(&single), "{single}");
     running.close().expect("everything is written");
 }
 

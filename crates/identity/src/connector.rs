@@ -12,10 +12,9 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use paymesh_types::RegionName;
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 use tower::Service;
 
-use crate::{Identity, Trust};
+use crate::{Dialed, Identity, Trust};
 
 /// Makes connections to one host. Which URI a request has does not matter.
 #[derive(Debug, Clone)]
@@ -48,7 +47,7 @@ impl Trust {
 }
 
 impl Connector {
-    async fn connect(self) -> io::Result<TlsStream<TcpStream>> {
+    async fn connect(self) -> io::Result<Dialed> {
         let connected = tokio::time::timeout(self.wait_max, async {
             let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
             stream.set_nodelay(true)?;
@@ -63,7 +62,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Response = TokioIo<Dialed>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 

@@ -4,7 +4,10 @@ use std::{
     io,
     path::{Path, PathBuf},
     pin::Pin,
-    sync::{Arc, OnceLock, PoisonError, RwLock},
+    sync::{
+        Arc, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::{Duration, SystemTime},
 };
@@ -23,10 +26,11 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::{Accept, TlsAcceptor, client, server};
+use tokio_rustls::{Accept, TlsAcceptor, server};
 
 use crate::{
-    AUTHORITIES_FILE, CallerName, Error, NodeName,
+    AUTHORITIES_FILE, CallerName, Dialed, Error, NodeName,
+    belief::{Belief, Side},
     certificate::Statement,
     files::Files,
     trust::{PROTOCOL, configured, connect},
@@ -47,6 +51,8 @@ struct Inner {
     mesh: String,
     region: RegionName,
     current: RwLock<Arc<Loaded>>,
+    /// How often other authorities were read than before; told after they are in use.
+    authorities_reading: AtomicU64,
 }
 
 /// What was read at one time.
@@ -70,22 +76,33 @@ impl Identity {
     /// or those who believe the same authorities would not believe it.
     pub fn load(directory: &Path, mesh: &str, region: &RegionName, now: SystemTime) -> Result<Self, Error> {
         let loaded = Loaded::new(Files::read(directory)?, mesh, region, now)?;
-        let current = RwLock::new(Arc::new(loaded));
-        Ok(Self { inner: Arc::new(Inner { directory: directory.to_owned(), mesh: mesh.to_owned(), region: region.clone(), current }) })
+        let inner = Inner {
+            directory: directory.to_owned(),
+            mesh: mesh.to_owned(),
+            region: region.clone(),
+            current: RwLock::new(Arc::new(loaded)),
+            authorities_reading: AtomicU64::new(0),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Reads the files again. True: they have changed, and connections are made and accepted with what they say now. Those that are open
-    /// stay.
+    /// stay, but for those whose other end no authority vouches for any more: they break when next something is read or written.
     ///
     /// # Errors
     /// As for [`Self::load`]. What was read before stays in use.
     pub fn reload(&self, now: SystemTime) -> Result<bool, Error> {
         let files = Files::read(&self.inner.directory)?;
-        if self.current().files.same(&files) {
+        let before = self.current();
+        if before.files.same(&files) {
             return Ok(false);
         }
         let loaded = Arc::new(Loaded::new(files, &self.inner.mesh, &self.inner.region, now)?);
+        let other_authorities = !before.files.authorities.same(&loaded.files.authorities);
         *self.inner.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+        if other_authorities {
+            self.inner.authorities_reading.fetch_add(1, Ordering::Release);
+        }
         Ok(true)
     }
 
@@ -106,17 +123,19 @@ impl Identity {
 
     /// A connection that came in. Its handshake is done when it is first read or written.
     pub fn accept(&self, stream: TcpStream) -> Accepted {
+        let belief = Belief::new(self, Side::Client);
         let current = self.current();
         let mesh = current.name.mesh().to_owned();
         let accept = TlsAcceptor::from(current.server.clone()).accept(stream);
-        Accepted { state: Accepting::Shaking(Box::new(accept)), mesh, peer: Connected::default() }
+        Accepted { state: Accepting::Shaking(Box::new(accept)), mesh, peer: Connected::default(), belief }
     }
 
     /// A connection to a node of this region, which is shown to be one.
     ///
     /// # Errors
     /// The handshake failed, or somebody else answers.
-    pub async fn dial(&self, region: &RegionName, host: &str, stream: TcpStream) -> io::Result<client::TlsStream<TcpStream>> {
+    pub async fn dial(&self, region: &RegionName, host: &str, stream: TcpStream) -> io::Result<Dialed> {
+        let belief = Belief::new(self, Side::Server);
         let current = self.current();
         let verifier = RegionVerifier {
             mesh: current.name.mesh().to_owned(),
@@ -130,16 +149,29 @@ impl Identity {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_cert_resolver(current.certificate.clone());
-        connect(configured(config), host, stream).await
+        Ok(Dialed::believed(connect(configured(config), host, stream).await?, belief))
     }
 
     /// The caller of this mesh whose certificate this is, its own first in the chain, where an authority vouches for it now. That it was its owner who showed
     /// it is not known by that: only who shook hands with it knows.
     pub fn caller_of(&self, chain: &[CertificateDer<'static>], now: SystemTime) -> Option<ShownCaller> {
+        let vouched_for = chain.len() <= CALLER_CHAIN_MAX && self.vouched_for(chain, Side::Client, now);
+        vouched_for.then(|| shown_caller(chain, self.current().name.mesh()))?
+    }
+
+    /// Whether an authority that is believed now vouches for who shows this chain, its own certificate first.
+    pub(crate) fn vouched_for(&self, chain: &[CertificateDer<'static>], side: Side, now: SystemTime) -> bool {
+        let Some((own, intermediates)) = chain.split_first() else { return false };
         let current = self.current();
-        let (own, intermediates) = chain.split_first().filter(|_| chain.len() <= CALLER_CHAIN_MAX)?;
-        current.clients.verify_client_cert(own, intermediates, unix(now)).ok()?;
-        shown_caller(chain, current.name.mesh())
+        match side {
+            Side::Client => current.clients.verify_client_cert(own, intermediates, unix(now)).is_ok(),
+            Side::Server => verify_server(own, intermediates, &current.authorities, &current.provider, unix(now)).is_ok(),
+        }
+    }
+
+    /// Another number than before: other authorities may be believed.
+    pub(crate) fn authorities_reading(&self) -> u64 {
+        self.inner.authorities_reading.load(Ordering::Acquire)
     }
 
     fn current(&self) -> Arc<Loaded> {
@@ -224,13 +256,21 @@ fn believed(
     let (own, intermediates) = chain.split_first().expect("a file without a certificate was refused");
     let now = unix(now);
     let as_client = clients.verify_client_cert(own, intermediates, now).map(|_| ());
-    let as_server = || {
-        let algorithms = provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&ParsedCertificate::try_from(own)?, authorities, intermediates, now, algorithms)
-    };
+    let as_server = || verify_server(own, intermediates, authorities, provider, now);
     as_client.and_then(|()| as_server()).map_err(|error| {
         files.certificate.unusable(format!("would not be believed by those who believe {AUTHORITIES_FILE} beside it: {error}"))
     })
+}
+
+fn verify_server(
+    own: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    authorities: &RootCertStore,
+    provider: &CryptoProvider,
+    now: UnixTime,
+) -> Result<(), rustls::Error> {
+    let algorithms = provider.signature_verification_algorithms.all;
+    verify_server_cert_signed_by_trust_anchor(&ParsedCertificate::try_from(own)?, authorities, intermediates, now, algorithms)
 }
 
 fn unix(now: SystemTime) -> UnixTime {
@@ -303,6 +343,7 @@ pub struct Accepted {
     state: Accepting,
     mesh: String,
     peer: Connected,
+    belief: Belief,
 }
 
 /// How far it is.
@@ -326,6 +367,7 @@ impl Accepted {
             match ready!(Pin::new(accept).poll(cx)) {
                 Ok(stream) => {
                     let _ = self.peer.shown.set(shown(&stream, &self.mesh));
+                    self.belief.shown(stream.get_ref().1.peer_certificates());
                     self.state = Accepting::Done(Box::new(stream));
                 }
                 Err(error) => {
@@ -334,6 +376,7 @@ impl Accepted {
                 }
             }
         }
+        self.belief.check()?;
         match &mut self.state {
             Accepting::Done(stream) => Poll::Ready(Ok(Pin::new(stream))),
             _ => Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the handshake failed"))),

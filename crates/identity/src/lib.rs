@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod authority;
+mod belief;
 mod certificate;
 mod connector;
 mod files;
@@ -23,6 +24,7 @@ mod verifier;
 use std::{io, path::PathBuf};
 
 pub use authority::{Authority, Issued};
+pub use belief::Dialed;
 pub use connector::Connector;
 pub use files::{AUTHORITIES_FILE, CERTIFICATE_FILE, KEY_FILE, make_directory, read_public, read_secret_text, write};
 pub use identity::{Accepted, Accepting, Connected, Identity, ShownCaller};

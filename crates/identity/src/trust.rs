@@ -13,7 +13,7 @@ use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client};
 
-use crate::{AUTHORITIES_FILE, CERTIFICATE_FILE, Error, KEY_FILE, files};
+use crate::{AUTHORITIES_FILE, CERTIFICATE_FILE, Dialed, Error, KEY_FILE, files};
 
 /// What a connection is for, as TLS names it.
 pub(crate) const PROTOCOL: &[u8] = b"h2";
@@ -68,8 +68,8 @@ impl Trust {
     ///
     /// # Errors
     /// The handshake failed, or somebody else answers.
-    pub async fn dial(&self, host: &str, stream: TcpStream) -> io::Result<client::TlsStream<TcpStream>> {
-        connect(self.config.clone(), host, stream).await
+    pub async fn dial(&self, host: &str, stream: TcpStream) -> io::Result<Dialed> {
+        connect(self.config.clone(), host, stream).await.map(Dialed::once)
     }
 }
 

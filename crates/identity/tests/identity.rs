@@ -9,8 +9,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use paymesh_identity::{AUTHORITIES_FILE, Authority, CERTIFICATE_FILE, Connected, Identity, KEY_FILE, NodeName, Trust};
+use paymesh_identity::{AUTHORITIES_FILE, Authority, CERTIFICATE_FILE, CallerName, Connected, Identity, KEY_FILE, NodeName, Trust};
 use paymesh_types::RegionName;
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -192,6 +193,95 @@ async fn new_files_are_used_from_the_next_connection_on_and_bad_ones_are_not() {
     accepted.expect("a connection");
     fs::write(&key, kept).expect("written");
     assert!(!west.reload(now).expect("as before"), "the same files");
+}
+
+/// Whoever took an authority's key is to be locked out by taking the authority out of the file, also where its connections are open.
+#[tokio::test]
+async fn a_connection_breaks_when_no_authority_vouches_for_its_other_end_any_more_and_others_go_on() {
+    let (ours, theirs) = (Place::new(), Place::new());
+    let (now, west) = (SystemTime::now(), ours.node("us_west"));
+    let east = theirs.issue("us_east", now, DAY);
+    let authorities = [west.directory(), &east].map(|directory| fs::read_to_string(directory.join(AUTHORITIES_FILE)).expect("authorities"));
+    let believe = |identity: &Identity, which: &str| {
+        fs::write(identity.directory().join(AUTHORITIES_FILE), which).expect("written");
+        assert!(identity.reload(now).expect("good files"));
+    };
+    fs::write(east.join(AUTHORITIES_FILE), authorities.concat()).expect("written");
+    let east = load(&east, "us_east").expect("both authorities are believed");
+    believe(&west, &authorities.concat());
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let connect = async |dialler: &Identity| {
+        let dialling = async {
+            let stream = TcpStream::connect(address).await.expect("a connection");
+            let mut dialed = dialler.dial(&region("us_west"), "127.0.0.1", stream).await.expect("believed");
+            dialed.write_all(b"you").await.expect("written");
+            dialed
+        };
+        let accepting = async {
+            let mut accepted = west.accept(listener.accept().await.expect("a connection").0);
+            accepted.read_exact(&mut [0; 3]).await.expect("read");
+            accepted
+        };
+        tokio::join!(dialling, accepting)
+    };
+    let (mut strangers, mut strange) = connect(&east).await;
+    let known = ours.node("us_east");
+    let (mut friends, mut friend) = connect(&known).await;
+    // A new certificate, and one more authority, are nobody's end.
+    ours.issue("us_west", now, 2 * DAY);
+    believe(&west, &[&authorities[1][..], &authorities[0]].concat());
+    strangers.write_all(b"a").await.expect("written");
+    strange.read_exact(&mut [0; 1]).await.expect("still believed");
+
+    believe(&west, &authorities[0]);
+    strangers.write_all(b"b").await.expect("written");
+    let why = strange.read_exact(&mut [0; 1]).await.expect_err("not believed any more").to_string();
+    assert!(why.contains("no authority that is believed now"), "{why}");
+    strange.write_all(b"c").await.expect_err("nor told anything");
+    friends.write_all(b"d").await.expect("written");
+    friend.read_exact(&mut [0; 1]).await.expect("it is vouched for as before");
+    friend.write_all(b"e").await.expect("written");
+    friends.read_exact(&mut [0; 1]).await.expect("read");
+
+    // The same for who has dialled.
+    let (mut strangers, mut strange) = {
+        believe(&west, &authorities.concat());
+        connect(&east).await
+    };
+    believe(&east, &authorities[1]);
+    strange.write_all(b"f").await.expect("written");
+    strangers.read_exact(&mut [0; 1]).await.expect_err("not believed any more");
+    strangers.write_all(b"g").await.expect_err("nor told anything");
+}
+
+#[tokio::test]
+async fn a_callers_certificate_that_is_passed_on_is_one_that_an_authority_vouches_for_now() {
+    let (ours, theirs) = (Place::new(), Place::new());
+    let (now, west) = (SystemTime::now(), ours.node("us_west"));
+    let certificates = |directory: &Path| -> Vec<CertificateDer<'static>> {
+        let read = CertificateDer::pem_file_iter(directory.join(CERTIFICATE_FILE)).expect("a file");
+        read.map(|certificate| certificate.expect("a certificate")).collect()
+    };
+    let chain_of = |place: &Place, directory: &str, name: &CallerName| {
+        let directory = place.directory.path().join(directory);
+        place.authority().issue_caller(name, &directory, now, DAY).expect("issued");
+        certificates(&directory)
+    };
+    let [checkout, elsewhere] = [MESH, "elsewhere"].map(|mesh| CallerName::new(mesh, "checkout").expect("a name"));
+    let good = chain_of(&ours, "checkout", &checkout);
+    assert_eq!(west.caller_of(&good, now).expect("vouched for").name, checkout);
+    for (what, chain, when) in [
+        ("another authority's", chain_of(&theirs, "checkout", &checkout), now),
+        ("another mesh's", chain_of(&ours, "elsewhere", &elsewhere), now),
+        ("ended", good.clone(), now + DAY + Duration::from_secs(1)),
+        ("not begun", good.clone(), now - 2 * DAY),
+        ("a node's", certificates(west.directory()), now),
+        ("too long", vec![good[0].clone(); 5], now),
+        ("none", Vec::new(), now),
+    ] {
+        assert!(west.caller_of(&chain, when).is_none(), "{what}");
+    }
 }
 
 #[test]

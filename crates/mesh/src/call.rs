@@ -130,6 +130,14 @@ impl Call {
         &self.caller
     }
 
+    /// Whether who sends a request may see what is about the users of every zone. What was sent inside the node has no caller, and may.
+    ///
+    /// # Errors
+    /// `NOT_YOUR_USERS`.
+    pub fn sees_everybody<T>(request: &tonic::Request<T>) -> Result<(), Fault> {
+        Self::of(request).map_or(Ok(()), |call| call.caller().acts_for_everybody().map_err(Fault::from))
+    }
+
     /// Notes in the audit log that the call is about these users.
     pub fn is_about(&self, users: impl Iterator<Item = UserId>) {
         if let Some(trail) = &self.trail {

@@ -80,3 +80,31 @@ pub(crate) fn write(caller: &Caller, headers: &mut HeaderMap) {
     value.set_sensitive(true);
     headers.insert(name, value);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_shows_one_token_or_none_and_nothing_that_could_be_taken_for_two() {
+        let long = format!("Bearer {}", "x".repeat(TOKEN_BYTES_MAX));
+        for (shown, wanted) in [
+            (&[][..], Ok(None)),
+            (&["Bearer a.b.c"], Ok(Some("a.b.c"))),
+            (&["bEARER  a.b.c"], Ok(Some("a.b.c"))),
+            (&[&long], Ok(Some(&long["Bearer ".len()..]))),
+            (&["Bearer a.b.c", "Bearer a.b.c"], Err(Refusal::Ambiguous)),
+            (&["Bearer a.b.c", "Basic abc"], Err(Refusal::Ambiguous)),
+            (&["Basic abc"], Err(Refusal::Ambiguous)),
+            (&["Bearer"], Err(Refusal::Ambiguous)),
+            (&[""], Err(Refusal::Ambiguous)),
+            (&[&format!("{long}x")], Err(Refusal::Ambiguous)),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in shown {
+                headers.append(AUTHORIZATION, value.parse().expect("a header"));
+            }
+            assert_eq!(token(&headers), wanted, "{shown:?}");
+        }
+    }
+}

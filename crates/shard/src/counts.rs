@@ -32,6 +32,10 @@ pub fn describe_metrics() {
         INBOX_DISBELIEVED,
         "Acknowledgements of another shard that are of another history than this shard's: no payment is completed by them"
     );
+    // There from the start: what goes from nothing to one is no increase to who watches.
+    for counter in [INBOX_POISONED, INBOX_DISBELIEVED] {
+        metrics::counter!(counter).increment(0);
+    }
     metrics::describe_gauge!(
         IN_TRANSIT_AGE,
         Seconds,

@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use paymesh_journal::history_mark;
-use paymesh_ledger::{Body, Command, Rejection, Request};
+use paymesh_ledger::{Body, Command, Effect, Rejection, Request};
 use paymesh_types::{Cursor, HistoryMark, Sequence};
 use tokio::time::Instant;
 
@@ -86,6 +86,7 @@ async fn run(source: Tail, led: bool, shard: Shard) -> String {
         read,
         noted: read.sequence,
         unproven: read.mark,
+        foreseen: false,
         own: Marks::default(),
         delivered: Sequence(0),
         note_at: None,
@@ -146,6 +147,8 @@ struct Inbox {
     noted: Sequence,
     /// The mark that the other journal is to have at the cursor that this inbox began with, until it is shown to.
     unproven: Option<HistoryMark>,
+    /// Whether the other journal was looked through up to its end, before anything of it was taken in.
+    foreseen: bool,
     /// A part of this shard's own history.
     own: Marks,
     /// How far the other shard is known to have taken in what this one sent, and not noted yet; 0 when there is nothing to note.
@@ -160,7 +163,7 @@ struct Mail {
     letters: Vec<Letter>,
     delivered: Sequence,
     /// Why what follows cannot be taken in.
-    poison: Option<String>,
+    poison: Option<Stop>,
 }
 
 /// An entry that is addressed to this shard, and what was acknowledged up to it and is not noted yet; 0 for nothing.
@@ -174,6 +177,7 @@ impl Inbox {
     /// Takes in what there is, or notes what is due.
     async fn step(&mut self) -> Result<(), Stop> {
         self.prove().await?;
+        self.foresee().await?;
         let next = self.source.next(self.read.sequence.next());
         let batch = match self.note_at {
             None => next.await,
@@ -214,7 +218,7 @@ impl Inbox {
         if unmarked >= MARK_ENTRIES || due {
             self.note().await?;
         }
-        mail.poison.map_or(Ok(()), |why| Err(Stop::Poison(why)))
+        mail.poison.map_or(Ok(()), Err)
     }
 
     /// The other journal must be of the history that was read of it before: who took money from one history must not take it from
@@ -241,6 +245,46 @@ impl Inbox {
         }
         self.unproven = None;
         Ok(())
+    }
+
+    /// Looks through what there is of the other journal before anything of it is taken in. What that shard sent and this one has answered in
+    /// another history may be back with its payer: taken in again, it would be there twice.
+    async fn foresee(&mut self) -> Result<(), Stop> {
+        let head = self.source.head();
+        let mut seen = self.read.sequence;
+        while !self.foreseen && seen < head {
+            let run = self.source.next(seen.next()).await?;
+            for (position, entry) in run.entries.iter() {
+                if let Some(at) = self.brought_back(&entry.body)
+                    && !self.is_of_this_history(at).await?
+                {
+                    return Err(self.answers_another(position.sequence, at));
+                }
+            }
+            seen = run.last;
+        }
+        self.foreseen = true;
+        Ok(())
+    }
+
+    /// Which entry of this shard an entry of the other has settled by it, where money of the other is with its owner again for that.
+    fn brought_back(&self, body: &Body) -> Option<Cursor> {
+        match body {
+            Body::Received {
+                source,
+                at,
+                effect: Effect::PaymentReturned(_) | Effect::RefundReceived { .. } | Effect::RefundFailed { .. },
+            } if source == self.shard.reference() => Some(*at),
+            _ => None,
+        }
+    }
+
+    fn answers_another(&self, sequence: Sequence, at: Cursor) -> Stop {
+        let (source, own) = (self.source.shard(), self.shard.reference());
+        Stop::Poison(format!(
+            "entry {sequence} of {source} cannot be taken in: it answers entry {} of another history of {own} than this one",
+            at.sequence
+        ))
     }
 
     /// Goes on where the other journal begins, if all that is not kept of it and was addressed to this shard is taken in; stops if it
@@ -291,15 +335,11 @@ impl Inbox {
             {
                 if self.is_of_this_history(*at).await? {
                     mail.delivered = at.sequence;
-                } else if message.is_some() {
-                    // Money comes with it, for whom only the other history knows.
+                } else if message.is_some() || self.brought_back(&entry.body).is_some() {
+                    // Money comes with it, for whom only the other history knows; or it is back with its owner, and came here before.
                     let last = Sequence(sequence.0 - 1);
                     mail.last = run.marks.at(last).unwrap_or(mail.last);
-                    let (source, own) = (self.source.shard(), self.shard.reference());
-                    mail.poison = Some(format!(
-                        "entry {sequence} of {source} cannot be taken in: it answers entry {} of another history of {own} than this one",
-                        at.sequence
-                    ));
+                    mail.poison = Some(self.answers_another(sequence, *at));
                     return Ok(());
                 } else {
                     self.disbelieve(*at);

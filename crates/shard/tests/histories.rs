@@ -8,10 +8,10 @@ mod support;
 use std::time::Duration;
 
 use paymesh_journal::memory::MemoryStore;
-use paymesh_ledger::{Command, Credit, Message};
+use paymesh_ledger::{Command, Credit, Message, Phase};
 use paymesh_shard::{Shard, Source, inbox};
 use paymesh_types::{PaymentId, Sequence};
-use support::{Disk, all, balance, deposit, enrol, eu, identity, money, pay_to, payment_of, problems, proven, raw, user};
+use support::{Disk, all, balance, deposit, enrol, eu, euro, identity, money, pay_to, payment_of, problems, proven, raw, user, withdraw};
 use tokio::task::JoinHandle;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -130,6 +130,46 @@ async fn money_that_another_history_sent_does_not_come_back_to_this_one() {
     proven(&second).await;
 }
 
+/// What the first history sent back is with its payer again: the second one, which knows nothing of that, does not take it in.
+#[tokio::test]
+async fn what_another_history_sent_back_is_not_credited_by_this_one() {
+    for later in [false, true] {
+        let (ours, theirs) = disks(true).await;
+        let (backup, payers) = (ours.backup(), open(&theirs, 1).await);
+        all(&payers, [deposit(5, 100)]).await;
+        let first = open(&ours, 0).await;
+        // After the backup the payee takes all out, and closes the account.
+        all(&first, [withdraw(4, 1_000), Command::CloseAccount { user: user(4), currency: euro() }]).await;
+        let made = payment_of(&all(&payers, [pay_to(5, 4, Some(eu(0)), 100, 0)]).await[0]);
+        let before = first.tail().head();
+        let taking = follow(&payers, &first);
+        let returned =
+            async || payers.payment(&made).await.expect("it serves").expect("it is there").0.row.payment.phase == Phase::Returned;
+        let come_back = async || {
+            let hearing = follow(&first, &payers);
+            until("it comes back", returned).await;
+            hearing.abort();
+        };
+        if later {
+            until("it is sent back", async || first.tail().head() > before).await;
+        } else {
+            come_back().await;
+        }
+        taking.abort();
+        let second = open(&backup, 0).await;
+        let taking = follow(&payers, &second);
+        if later {
+            // The first history was asked before, and answers last. That this is found is all that can be done.
+            until("it is taken in", async || balance(&second, 4).await == 1_100).await;
+            come_back().await;
+        }
+        let why = stopped(taking).await;
+        assert!(why.contains("another history of eu/0"), "{why}");
+        assert_eq!(second.inbox_problems().borrow()[&eu(1)], why);
+        assert_eq!((balance(&payers, 5).await, balance(&second, 4).await), (100, if later { 1_100 } else { 1_000 }));
+    }
+}
+
 /// Whatever keeps the copy, and whatever that knows of the copy before it: who took money from the one history takes none from another.
 #[tokio::test]
 async fn nothing_is_taken_in_of_another_history_than_before_however_long_that_is() {
@@ -191,6 +231,28 @@ async fn an_acknowledgement_that_says_of_no_history_is_believed() {
         proven(shard).await;
     }
     both.iter().for_each(JoinHandle::abort);
+}
+
+/// The cursor of money that is taken in passes the acknowledgements before it: they are noted with it, or never.
+#[tokio::test]
+async fn what_was_heard_before_money_that_was_taken_in_outlives_the_shard_as_that_does() {
+    let (ours, theirs) = disks(true).await;
+    let (payers, payees) = (open(&ours, 0).await, open(&theirs, 1).await);
+    let made = pay(&payers, 1, 100).await;
+    let taking = follow(&payers, &payees);
+    until("it is taken in", async || balance(&payees, 5).await == 100).await;
+    taking.abort();
+    all(&payees, [pay_to(5, 4, Some(eu(0)), 7, 0)]).await;
+    let hearing = follow(&payees, &payers);
+    until("it arrives", async || balance(&payers, 4).await == 907).await;
+    // Sooner than anything would be noted by itself.
+    hearing.abort();
+    payers.close().await;
+    let payers = open(&ours, 0).await;
+    let hearing = follow(&payees, &payers);
+    tokio::time::sleep(NOTED).await;
+    assert!(!in_transit(&payers, &made[0]).await, "it was credited, and nobody will say so again");
+    hearing.abort();
 }
 
 /// What is gone from the other journal is acknowledged by where that begins, and there the histories part too.

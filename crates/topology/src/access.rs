@@ -54,7 +54,8 @@ pub enum KeySource {
     Url {
         /// `https`, or `http` on loopback.
         url: String,
-        /// A file with the authorities that are believed there, as PEM. Always there for `https`.
+        /// A file with the authorities that are believed there, as PEM. Always there for `https`. A relative path begins at the directory of
+        /// credentials.
         authorities: Option<PathBuf>,
     },
 }
@@ -104,6 +105,15 @@ impl ZoneGrant {
         match self {
             Self::Any => true,
             Self::These(zones) => zones.contains(zone),
+        }
+    }
+
+    /// Whether all that the other has are among them.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) => true,
+            (Self::These(_), Self::Any) => false,
+            (Self::These(own), Self::These(others)) => own.is_superset(others),
         }
     }
 }

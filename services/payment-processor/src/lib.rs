@@ -30,8 +30,10 @@ mod whose;
 use std::sync::Arc;
 
 use paymesh_contract::{
-    directory::v1::directory_service_server::DirectoryServiceServer, events::v1::event_service_server::EventServiceServer,
-    mesh::v1::mesh_service_server::MeshServiceServer, payments::v1::payment_service_server::PaymentServiceServer,
+    directory::v1::directory_service_server::DirectoryServiceServer,
+    events::v1::event_service_server::EventServiceServer,
+    mesh::v1::{ComponentProblem, mesh_service_server::MeshServiceServer},
+    payments::v1::payment_service_server::PaymentServiceServer,
     wallet::v1::wallet_service_server::WalletServiceServer,
 };
 use paymesh_mesh::{Mesh, Worded};
@@ -44,18 +46,22 @@ use crate::homes::Homes;
 /// Bytes of a request message at most: a batch of 8,192 payments with the longest ids and references, twice over.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// What is wrong with the parts of a node that are not its shards and copies. Asked for each status, and must not wait for anything.
+pub type Problems = Arc<dyn Fn() -> Vec<ComponentProblem> + Send + Sync>;
+
 /// Every service of the region, for its listener and for calls that start inside ([`Mesh::serve`], [`Mesh::attach`]).
 ///
 /// `shards` are those that the mesh's region leads; a shard that is missing in it is answered as not serving. `copies` are those
-/// that it keeps of other regions' shards; from now on the mesh knows of them too, and has reads answered from them.
-pub fn services(shards: Shards, copies: Copies, mesh: Mesh) -> Routes {
+/// that it keeps of other regions' shards; from now on the mesh knows of them too, and has reads answered from them. `problems` says what
+/// is wrong with the node itself.
+pub fn services(shards: Shards, copies: Copies, mesh: Mesh, problems: Problems) -> Routes {
     mesh.read_from(Arc::new(reads::LocalCopies { copies: copies.clone(), topology: Arc::clone(mesh.topology()) }));
     let homes = Arc::new(Homes::new(shards, copies, mesh));
     let payments = PaymentServiceServer::new(payments::Payments::new(Arc::clone(&homes)));
     let wallets = WalletServiceServer::new(wallets::Wallets::new(Arc::clone(&homes)));
     let directory = DirectoryServiceServer::new(directory::Directory::new(Arc::clone(&homes)));
     let events = EventServiceServer::new(events::Events::new(Arc::clone(&homes)));
-    let mesh = MeshServiceServer::new(mesh_service::MeshOperations::new(homes));
+    let mesh = MeshServiceServer::new(mesh_service::MeshOperations::new(homes, problems));
     Routes::new(Worded(payments.max_decoding_message_size(MESSAGE_BYTES_MAX)))
         .add_service(Worded(wallets))
         .add_service(Worded(directory))

@@ -17,6 +17,7 @@ use paymesh_contract::{
     },
 };
 use paymesh_ledger::{Account, Records};
+use paymesh_mesh::Call;
 use paymesh_shard::{Error, Refusal, Report, Shard, Unopened, verify};
 use paymesh_types::{Currency, Sequence, ShardRef};
 use tokio::{
@@ -25,7 +26,7 @@ use tokio::{
 };
 use tonic::{Code, Request, Response, Status};
 
-use crate::{answer, door, error, homes::Homes};
+use crate::{Problems, answer, door, error, homes::Homes};
 
 /// How often a verification says how far it is.
 const PROGRESS_EVERY_MS: u64 = 100;
@@ -34,15 +35,15 @@ const PROGRESS_EVERY_MS: u64 = 100;
 const VERIFICATIONS_MAX: usize = 2;
 
 /// The service.
-#[derive(Debug)]
 pub(crate) struct MeshOperations {
     homes: Arc<Homes>,
+    problems: Problems,
     verifications: Arc<Semaphore>,
 }
 
 impl MeshOperations {
-    pub(crate) fn new(homes: Arc<Homes>) -> Self {
-        Self { homes, verifications: Arc::new(Semaphore::new(VERIFICATIONS_MAX)) }
+    pub(crate) fn new(homes: Arc<Homes>, problems: Problems) -> Self {
+        Self { homes, problems, verifications: Arc::new(Semaphore::new(VERIFICATIONS_MAX)) }
     }
 }
 
@@ -69,7 +70,9 @@ impl MeshService for MeshOperations {
         }))
     }
 
-    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+    async fn get_status(&self, request: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
+        // From two sums, one after the other, what was paid between them can be told.
+        Call::sees_everybody(&request)?;
         let mut shards = Vec::new();
         for (name, shard) in self.homes.shards().iter() {
             shards.push(match shard {
@@ -85,12 +88,14 @@ impl MeshService for MeshOperations {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             shards,
             routes: routes.collect(),
+            problems: (self.problems)(),
         }))
     }
 
     type VerifyShardStream = BoxStream<'static, Result<VerifyShardResponse, Status>>;
 
     async fn verify_shard(&self, request: Request<VerifyShardRequest>) -> Result<Response<Self::VerifyShardStream>, Status> {
+        Call::sees_everybody(&request)?;
         let request = request.get_ref();
         let name = door::shard(request.shard.as_ref(), "shard")?;
         let sent_by = request.sent_by.iter().map(|cursor| Ok((door::shard(cursor.source.as_ref(), "sent_by")?, Sequence(cursor.sequence))));

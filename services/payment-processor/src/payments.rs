@@ -166,8 +166,12 @@ impl PaymentService for Payments {
         let shard = self.homes.shard_of(user, "user_id").await?;
         let recorded = shard.outcome(id).await.map_err(error::failed)?;
         // Another user's write is not this user's to see, even where both live on one shard.
-        let answer = recorded.filter(|answer| owner(answer) == Some(user)).ok_or_else(|| {
-            Fault::not_found("REQUEST_NOT_FOUND", format!("nothing is recorded of request {id}; it may be on its way until its deadline"))
+        let answer = recorded.filter(|answer| is_of(answer, user)).ok_or_else(|| {
+            let message = format!(
+                "nothing is recorded of request {id} for user {user} at the home of that one; it may be on its way until its deadline. What was \
+                 done to a payment is recorded at its payer's: ask for the payment"
+            );
+            Fault::not_found("REQUEST_NOT_FOUND", message)
         })?;
         Ok(Response::new(GetRequestOutcomeResponse {
             position: answer::position(&answer.position),
@@ -178,8 +182,8 @@ impl PaymentService for Payments {
     }
 }
 
-/// The user at whose home a caller's write was made.
-fn owner(answer: &Answer) -> Option<UserId> {
+/// Whether a write was this user's: made at that one's home, or done to a payment by its payee, who lives there too.
+fn is_of(answer: &Answer, of: UserId) -> bool {
     let entry: &Entry = &answer.entry;
     match &entry.body {
         Body::UserEnrolled { user, .. }
@@ -187,7 +191,8 @@ fn owner(answer: &Answer) -> Option<UserId> {
         | Body::AccountOpened { user, .. }
         | Body::AccountClosed { user, .. }
         | Body::Deposited { user, .. }
-        | Body::Withdrawn { user, .. } => Some(*user),
-        _ => entry.payment(&answer.position).map(|payment| payment.payer),
+        | Body::Withdrawn { user, .. } => *user == of,
+        Body::PaymentCreated(new) => new.payer == of,
+        _ => entry.payment(&answer.position).is_some_and(|payment| payment.payer == of || payment.payee == of),
     }
 }

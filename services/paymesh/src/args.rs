@@ -148,11 +148,11 @@ Exit codes:
     /// Shows what every region and shard is doing, and the money in transit between shards
     #[command(after_long_help = "\
 Exit codes:
-  0  every shard serves and hears the others, and no copy is stopped
-  1  one does not, or is
-  3  a region does not answer; the rest is shown all the same
-It asks for shards and copies. What else a node warns of, its credentials and
-its audit log among it, is in /health of its http port.")]
+  0  every shard serves and hears the others, no copy is stopped, and each node's
+     credentials, callers, files, audit log and vault work; what will need an
+     operator is shown all the same
+  1  one does not, or is; or a node refuses to say
+  3  a region does not answer; the rest is shown all the same")]
     Status(StatusArgs),
 
     /// Proves the books: reads every shard's journal, checks its hash chain, replays its accounts, and pairs the shards

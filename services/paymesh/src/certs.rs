@@ -6,8 +6,9 @@ use std::{
 };
 
 use paymesh_access::{ISSUER_DIRECTORY, TokenIssuer};
-use paymesh_identity::{AUTHORITIES_FILE, Authority, CallerName, NodeName};
-use paymesh_topology::Topology;
+use paymesh_contract::policies;
+use paymesh_identity::{AUTHORITIES_FILE, Authority, CERTIFICATE_FILE, CallerName, NodeName};
+use paymesh_topology::{ACCESS_FILE_NAME, Access, Topology};
 use paymesh_types::RegionName;
 
 use crate::{
@@ -42,7 +43,30 @@ pub(crate) fn run(config: &Path, args: &CertsArgs) -> anyhow::Result<Exit> {
     let hours = args.hours.unwrap_or(hours);
     say!("they hold {hours} hours; nodes that run take new ones into use within seconds");
     say!("callers believe {}", args.directory.join(AUTHORITIES_FILE).display());
+    for caller in unknown_callers(config, &topology, &args.callers)? {
+        say!("nodes do not know {caller} yet: {ACCESS_FILE_NAME} has no principal of that name with `certificate: true`");
+    }
+    for caller in earlier_callers(&args.directory, &topology, &args.callers) {
+        say!("the certificate of {caller} is as it was; --caller {caller} makes another");
+    }
     Ok(Exit::Good)
+}
+
+/// Those of the callers whom access.yaml does not let in by a certificate.
+fn unknown_callers<'a>(config: &Path, topology: &Topology, callers: &'a [String]) -> anyhow::Result<Vec<&'a str>> {
+    let access = Access::load(config, topology, &policies().caller_scopes()).map_err(unusable)?.unwrap_or_default();
+    let known = |caller: &&str| access.principals().iter().any(|principal| principal.certificate && principal.name == *caller);
+    Ok(callers.iter().map(String::as_str).filter(|caller| !known(caller)).collect())
+}
+
+/// Callers whose certificates were made another time, by name.
+fn earlier_callers(directory: &Path, topology: &Topology, callers: &[String]) -> Vec<String> {
+    let made_now =
+        |name: &str| all_callers(callers).any(|caller| caller == name) || topology.regions().any(|region| region.name.as_str() == name);
+    let there = std::fs::read_dir(directory).into_iter().flatten().flatten().filter(|entry| entry.path().join(CERTIFICATE_FILE).exists());
+    let mut earlier: Vec<String> = there.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| !made_now(name)).collect();
+    earlier.sort_unstable();
+    earlier
 }
 
 /// The directory of a region's node.

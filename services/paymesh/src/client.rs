@@ -173,6 +173,12 @@ pub(crate) fn is_retryable(status: &Status) -> bool {
         || retry_after(status).is_some()
 }
 
+/// Whether a node said so, rather than nobody.
+pub(crate) fn is_answer(status: &Status) -> bool {
+    let unsaid = status.code() == Code::DeadlineExceeded && status.details().is_empty();
+    !is_broken_connection(status) && !unsaid
+}
+
 /// Whether the error was made here because the connection failed, and not sent by a node.
 fn is_broken_connection(status: &Status) -> bool {
     std::error::Error::source(status).is_some()

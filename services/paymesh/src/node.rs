@@ -21,8 +21,10 @@ use std::{
 };
 
 use anyhow::Context as _;
+use paymesh_contract::mesh::v1::ComponentProblem;
 use paymesh_journal::{Holding, sqlite::Engine};
 use paymesh_mesh::{Limits, Mesh, Security};
+use paymesh_payment_processor::Problems;
 use paymesh_replication::{Census, Heard, Replicas, Replication};
 use paymesh_shard::{Clock, Copies, Options, Shards, Unopened};
 use paymesh_telemetry::{Component, Health, Metrics};
@@ -49,6 +51,14 @@ const PROJECTION_LAG_MAX: u64 = 262_144;
 
 /// How long gRPC's health service may say something else than `/ready`.
 const READY_EVERY: Duration = Duration::from_millis(250);
+
+/// The node's own parts, beside its shards, as its health calls them.
+const FILES: &str = "files";
+const AUDIT: &str = "audit";
+const CREDENTIALS: &str = "credentials";
+const CALLERS: &str = "callers";
+const VAULT: &str = "vault";
+const COMPONENTS: [&str; 5] = [FILES, AUDIT, CREDENTIALS, CALLERS, VAULT];
 
 const BUILD_INFO: &str = "paymesh_build_info";
 
@@ -118,21 +128,21 @@ async fn serve(
     });
     tasks.spawn(async move { http.await.context("the http listener") });
 
-    tasks.spawn(files::watch(data.path().to_owned(), health.component("files")));
+    tasks.spawn(files::watch(data.path().to_owned(), health.component(FILES)));
 
     // Before anything is answered: what cannot be recorded is not done.
     let (audit_log, writer) = audit::open(data.path(), &topology, &args.region);
     tasks.spawn(audit::write(writer));
     let (looked, audit_looked_at) = tokio::sync::oneshot::channel();
-    tasks.spawn(audit::watch(audit_log.clone(), health.component("audit"), looked));
+    tasks.spawn(audit::watch(audit_log.clone(), health.component(AUDIT), looked));
 
     let mesh = Mesh::new(topology.clone(), args.region.clone(), security.clone())?;
     mesh.audit_to(audit_log.clone());
     match security {
         Security::Certificates { identity, callers } => {
             tracing::info!(node = %identity.name(), "in TLS: nodes are believed by their certificates, and callers may do what they are granted");
-            tasks.spawn(credentials::watch(mesh.clone(), identity, health.component("credentials")));
-            tasks.spawn(credentials::watch_callers(callers, health.component("callers")));
+            tasks.spawn(credentials::watch(mesh.clone(), identity, health.component(CREDENTIALS)));
+            tasks.spawn(credentials::watch_callers(callers, health.component(CALLERS)));
         }
         Security::PlainText => tracing::warn!("in plain text: whoever reaches this machine's loopback is believed, and may do everything"),
     }
@@ -171,7 +181,7 @@ async fn serve(
 
     let vault = vault::Place::of(&topology, &args.region, setting, args, data.path()).map(|place| {
         let (opened, vault) = watch::channel(None);
-        tasks.spawn(vault::keep(place, opened, health.component("vault")));
+        tasks.spawn(vault::keep(place, opened, health.component(VAULT)));
         paymesh_vault::service(vault, mesh.clone())
     });
 
@@ -186,7 +196,7 @@ async fn serve(
     let reflection_v1 = reflection().build_v1().context("the contract's descriptor set")?;
     // Many stock clients ask in the older words only.
     let reflection_v1alpha = reflection().build_v1alpha().context("the contract's descriptor set")?;
-    let mut routes: Routes = paymesh_payment_processor::services(shards.clone(), copies(&replicas), mesh.clone())
+    let mut routes: Routes = paymesh_payment_processor::services(shards.clone(), copies(&replicas), mesh.clone(), problems(&health))
         .add_service(Replication::new(mesh.clone(), shards.clone(), replicas).server())
         .add_service(audit::Audit::new(audit_log.clone()).server())
         .add_service(grpc_health)
@@ -242,6 +252,19 @@ async fn serve(
     audit::close(&audit_log).await;
     tracing::info!("left");
     served
+}
+
+/// What is wrong with the node itself: its shards, copies and inboxes say it in statuses of their own.
+fn problems(health: &Health) -> Problems {
+    let health = health.clone();
+    Arc::new(move || {
+        let own = health.report().checks.into_iter().filter(|(component, _)| COMPONENTS.contains(&component.as_str()));
+        let said = own.filter_map(|(component, check)| {
+            let works = check.error.is_none();
+            check.error.or(check.warning).map(|problem| ComponentProblem { component, works, problem })
+        });
+        said.collect()
+    })
 }
 
 /// Has the regions that follow the node's shards asked what they have of them.

@@ -9,7 +9,7 @@ mod replicas;
 use std::{collections::BTreeMap, time::Duration};
 
 use paymesh_contract::{
-    mesh::v1::{GetStatusResponse, ShardState, ShardStatus},
+    mesh::v1::{ComponentProblem, GetStatusResponse, ShardState, ShardStatus},
     replication::v1::GetReplicationResponse,
 };
 use paymesh_topology::Topology;
@@ -28,6 +28,9 @@ use crate::{
 };
 use replicas::ReplicaReport;
 
+/// What a region is called from which nothing comes.
+const DOWN: &str = "down";
+
 /// Ways with money on them that are shown one by one.
 const WAYS_SHOWN_MAX: usize = 16;
 
@@ -45,12 +48,25 @@ struct Report {
 #[derive(Serialize)]
 struct RegionReport {
     region: RegionName,
+    /// Whether it said how it is.
     up: bool,
-    /// Why it is down.
+    /// `up`, `down`, or `refuses`: it answers, and does not tell this caller.
+    state: &'static str,
+    /// Why it is down or refuses.
     problem: Option<String>,
+    /// What is wrong with the node beside its shards and copies.
+    problems: Vec<NodeProblem>,
     version: Option<String>,
     grpc: String,
     http: String,
+}
+
+#[derive(Serialize)]
+struct NodeProblem {
+    component: String,
+    /// Whether it works all the same, and will not for ever.
+    works: bool,
+    problem: String,
 }
 
 #[derive(Serialize)]
@@ -135,12 +151,13 @@ async fn ask(mesh: &Mesh) -> anyhow::Result<Report> {
 }
 
 fn exit(report: &Report) -> Exit {
-    if report.regions.iter().any(|region| !region.up) {
+    if report.regions.iter().any(|region| region.state == DOWN) {
         return Exit::Unreachable;
     }
+    let nodes = report.regions.iter().all(|region| region.up && region.problems.iter().all(|problem| problem.works));
     let serving = report.shards.iter().all(|shard| shard.state == state_name(ShardState::Serving));
     let stopped = report.replicas.iter().any(ReplicaReport::is_stopped);
-    if serving && !stopped && report.inboxes.is_empty() { Exit::Good } else { Exit::Failed }
+    if nodes && serving && !stopped && report.inboxes.is_empty() { Exit::Good } else { Exit::Failed }
 }
 
 fn report(
@@ -159,7 +176,13 @@ fn report(
         RegionReport {
             region: region.name.clone(),
             up: matches!(answer, Some(Ok(_))),
+            state: match answer {
+                Some(Ok(_)) => "up",
+                Some(Err(status)) if client::is_answer(status) => "refuses",
+                _ => DOWN,
+            },
             problem: answer.and_then(Result::err).map(client::explain),
+            problems: answer.and_then(Result::ok).map(node_problems).unwrap_or_default(),
             version: answer.and_then(Result::ok).map(|status| status.version.clone()),
             grpc: region.grpc.to_string(),
             http: region.http.to_string(),
@@ -196,6 +219,11 @@ fn report(
     })
 }
 
+fn node_problems(status: &GetStatusResponse) -> Vec<NodeProblem> {
+    let said = status.problems.iter().cloned();
+    said.map(|ComponentProblem { component, works, problem }| NodeProblem { component, works, problem }).collect()
+}
+
 /// Pairs what the shards of these nodes say of each other.
 pub(crate) fn in_transit<'a>(statuses: impl Iterator<Item = &'a GetStatusResponse>) -> anyhow::Result<Vec<InTransit>> {
     let mut ways = Ways::default();
@@ -224,14 +252,18 @@ fn text(topology: &Topology, report: &Report) -> String {
     let mut text = format!("mesh {}\n", report.mesh);
     let mut table = Table::new(["region", "state", "version", "grpc", "http"]);
     for region in &report.regions {
-        let state = if region.up { "up" } else { "down" };
         let version = region.version.clone().unwrap_or_else(|| "unknown".to_owned());
-        table.row([region.region.to_string(), state.to_owned(), version, region.grpc.clone(), region.http.clone()]);
+        table.row([region.region.to_string(), region.state.to_owned(), version, region.grpc.clone(), region.http.clone()]);
     }
     text.push_str(&format!("\n{table}\n"));
     for region in &report.regions {
         if let Some(problem) = &region.problem {
-            text.push_str(&format!("  {} is down: {problem}\n", region.region));
+            let how = if region.state == DOWN { "is down" } else { "answers, and refuses this" };
+            text.push_str(&format!("  {} {how}: {problem}\n", region.region));
+        }
+        for NodeProblem { component, works, problem } in &region.problems {
+            let how = if *works { "works, and needs an operator" } else { "does not work" };
+            text.push_str(&format!("  {}: {component} {how}: {problem}\n", region.region));
         }
     }
 

@@ -34,6 +34,8 @@ pub(crate) const SILENCE_MAX: Duration = IDLE_EVERY.saturating_mul(10);
 /// Between tries, at first and at most; each is made up to half shorter by chance, so that followers do not come all at once.
 pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(100);
 pub(crate) const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How long a leader may not have been reached at all before that is said.
+const UNREACHED_WARN: Duration = Duration::from_secs(10);
 /// Acknowledgements that wait to be sent; what does not fit is left out, the next says more.
 const ACKNOWLEDGEMENTS_MAX: usize = 4;
 /// Payload bytes and segments after which what has come is stored before more is taken. Decoded they take some thirty times as
@@ -71,8 +73,12 @@ struct Progress {
     connected: bool,
     /// The leader's last entry, as far as is known.
     head: Sequence,
-    /// Whether it was said that the leader is lost.
-    lost: bool,
+    /// Whether the leader was ever reached.
+    reached: bool,
+    /// Since when it is not.
+    lost_since: Option<Instant>,
+    /// Whether that was said.
+    told_lost: bool,
     /// What is being done while there is no replica.
     remaking: Option<Remaking>,
     /// Earlier copies that are set aside.
@@ -340,15 +346,32 @@ impl Following {
                     if useful {
                         pause = RETRY_FIRST;
                     }
-                    // Once for each outage: what is tried again every few seconds says nothing new.
-                    if !std::mem::replace(&mut self.progress().lost, true) {
-                        tracing::warn!(shard = %self.shard(), leader = %self.leader(), %why, "a replica has lost its leader, and tries to reach it again");
-                    }
+                    self.tell_lost(&why);
                     metrics::counter!(counts::RECONNECTS, "shard" => self.shard().to_string()).increment(1);
                 }
             }
             tokio::time::sleep(rand::random_range(pause / 2..=pause)).await;
             pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    /// Says that the leader is not reached, once for each outage: what is tried again every few seconds says nothing new. Nodes that start
+    /// together wait for each other, which is no outage unless it lasts.
+    fn tell_lost(&self, why: &str) {
+        let (reached, due) = {
+            let mut progress = self.progress();
+            let since = *progress.lost_since.get_or_insert_with(Instant::now);
+            let due = progress.reached || since.elapsed() >= UNREACHED_WARN;
+            (progress.reached, due && !std::mem::replace(&mut progress.told_lost, true))
+        };
+        match (due, reached) {
+            (false, _) => {}
+            (true, true) => {
+                tracing::warn!(shard = %self.shard(), leader = %self.leader(), %why, "a replica has lost its leader, and tries to reach it again");
+            }
+            (true, false) => {
+                tracing::warn!(shard = %self.shard(), leader = %self.leader(), %why, "a replica does not reach its leader, and goes on trying");
+            }
         }
     }
 
@@ -397,7 +420,8 @@ impl Following {
         let was_lost = {
             let mut progress = self.progress();
             progress.connected = true;
-            std::mem::replace(&mut progress.lost, false)
+            (progress.reached, progress.lost_since) = (true, None);
+            std::mem::replace(&mut progress.told_lost, false)
         };
         if was_lost {
             tracing::info!(shard = %self.shard(), leader = %self.leader(), "a replica follows its leader again");

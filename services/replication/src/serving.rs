@@ -149,6 +149,7 @@ impl ReplicationService for Replication {
     type VerifyReplicaStream = BoxStream<'static, Result<VerifyReplicaResponse, Status>>;
 
     async fn verify_replica(&self, request: Request<VerifyReplicaRequest>) -> Result<Response<Self::VerifyReplicaStream>, Status> {
+        Call::sees_everybody(&request)?;
         let VerifyReplicaRequest { shard, at_sequence } = request.into_inner();
         let name = shard.as_ref().ok_or_else(|| Fault::invalid_field("shard", "a shard is needed"))?;
         let name = ShardRef::try_from(name).map_err(|fault| fault.under("shard"))?;
@@ -187,7 +188,8 @@ impl ReplicationService for Replication {
         Ok(Response::new(stream::unfold(feed, Feed::step).boxed()))
     }
 
-    async fn get_replication(&self, _: Request<GetReplicationRequest>) -> Result<Response<GetReplicationResponse>, Status> {
+    async fn get_replication(&self, request: Request<GetReplicationRequest>) -> Result<Response<GetReplicationResponse>, Status> {
+        Call::sees_everybody(&request)?;
         let followers = self.followers.snapshot().into_iter().map(|((shard, region), progress)| Follower {
             shard: Some(common::ShardRef::from(&shard)),
             region: region.to_string(),

@@ -139,7 +139,15 @@ impl<S: Answer> Service<Request<Body>> for Admit<S> {
             return Either::Left(answer);
         }
         Either::Right(Box::pin(async move {
-            let answer = answer.await?;
+            let answer = match &mut end {
+                None => answer.await?,
+                // A stream is answered when its first message has come, which may be long after its headers were looked at.
+                Some(end) => tokio::select! {
+                    biased;
+                    fault = end => return Ok(body::reply(fault)),
+                    answer = answer => answer?,
+                },
+            };
             let answer = answer.map(|inner| Bounded::body(inner, None, end));
             Ok(match place {
                 Some(place) => body::observe(answer, move |_, _| drop(place)),

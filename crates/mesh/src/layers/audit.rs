@@ -61,8 +61,9 @@ impl<S: Answer> Service<Request<Body>> for Audit<S> {
         };
         let trail = match log.reserve(record) {
             Ok(slot) => Trail::new(slot),
-            Err(_) if is_about_nobody(method.policy) => return Box::pin(self.inner.call(request)),
+            Err(_) if is_about_nobody(method.policy, call) => return Box::pin(self.inner.call(request)),
             Err(why) => {
+                log.refused(why);
                 let fault = Fault::from(why);
                 return Box::pin(async { Ok(body::reply(fault)) });
             }
@@ -81,12 +82,38 @@ impl<S: Answer> Service<Request<Body>> for Audit<S> {
     }
 }
 
-/// Whether a method is for nodes, or reads what only the node that was reached says.
-fn is_about_nobody(policy: &MethodPolicy) -> bool {
-    policy.nodes_only || policy.nodes_too || (policy.target == Target::Local && policy.read_only)
+/// Whether a call is between nodes, or reads what only the node that was reached says. Who is not a node gets nothing from what is for nodes.
+fn is_about_nobody(policy: &MethodPolicy, call: &Call) -> bool {
+    policy.nodes_only || (policy.nodes_too && call.node().is_some()) || (policy.target == Target::Local && policy.read_only)
 }
 
 fn now() -> Timestamp {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use paymesh_audit::Settings;
+    use paymesh_contract::policies;
+
+    use super::*;
+    use crate::layers::mock;
+
+    /// One whose disk is full, or that is being opened.
+    #[tokio::test]
+    async fn while_no_record_can_be_kept_only_what_is_about_nobody_goes_on() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let settings = Settings::new("test", "us_east".parse().expect("a region"), "1", Arc::new(|| Timestamp(1)));
+        let (log, _writer) = Log::open(directory.path().join("audit"), settings);
+        let mut layer = Audit::new(Some(Arc::new(log)), mock::answering(|_| mock::ok(b"answer")));
+        for policy in policies().methods() {
+            let from_node = mock::fault(layer.call(mock::request_from_peer(&policy.path)).await).await.code == tonic::Code::Ok;
+            let from_caller = mock::fault(layer.call(mock::request(&policy.path)).await).await;
+            assert!(from_caller.code == tonic::Code::Ok || from_caller.reason == "AUDIT_UNAVAILABLE", "{from_caller:?}");
+            let local_read = policy.target == Target::Local && policy.read_only;
+            assert_eq!(from_node, policy.nodes_only || policy.nodes_too || local_read, "{}", policy.path);
+            assert_eq!(from_caller.code == tonic::Code::Ok, policy.nodes_only || local_read, "{}", policy.path);
+        }
+    }
 }

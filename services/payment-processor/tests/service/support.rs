@@ -20,7 +20,7 @@ use paymesh_contract::{
 };
 use paymesh_journal::{Holding, Identity, sqlite};
 use paymesh_mesh::{Mesh, MeshChannel, Security};
-use paymesh_payment_processor::services;
+use paymesh_payment_processor::{Problems, services};
 use paymesh_shard::{Clock, Copies, Options, Shard, Shards};
 use paymesh_topology::Topology;
 use paymesh_types::{RegionName, ShardRef, Timestamp};
@@ -65,6 +65,11 @@ impl Time {
     }
 }
 
+/// Of a node that has no parts to be wrong.
+pub(crate) fn no_problems() -> Problems {
+    Arc::new(Vec::new)
+}
+
 /// A node in this process.
 pub(crate) struct Node {
     pub(crate) mesh: Mesh,
@@ -98,7 +103,7 @@ impl Node {
         }
         let shards = Shards::new(shards);
         let mesh = Mesh::new(topology, region, Security::PlainText).expect("a mesh");
-        mesh.attach(services(shards.clone(), copies.clone(), mesh.clone()));
+        mesh.attach(services(shards.clone(), copies.clone(), mesh.clone(), no_problems()));
         Self { _inboxes: shards.follow_each_other(), mesh, shards, copies, time, _directory: directory }
     }
 

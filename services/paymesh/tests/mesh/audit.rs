@@ -54,6 +54,7 @@ fn events(records: &[AuditRecord]) -> Vec<&'static str> {
         Event::Closed(_) => Some("closed"),
         Event::LetGo(_) => Some("let go"),
         Event::CallsRefused(_) => Some("refused"),
+        Event::AnonymousCalls(_) => Some("anonymous"),
     };
     records.iter().filter_map(word).collect()
 }
@@ -137,6 +138,8 @@ async fn a_byte_that_is_flipped_in_an_audit_log_makes_verify_fail_naming_file_an
     // It stays wrong, also after a restart, until the evidence is moved away; the node goes on meanwhile, and says so.
     wait_for_health(&mesh, |status, error| status == 503 && error.contains(FIRST_FILE) && error.contains("move it out of"));
     assert_eq!(mesh.http(REGION, "/ready").unwrap().0, 200);
+    let status = mesh.run(&["status"]);
+    assert!(status.code == 1 && status.stdout.contains(&format!("{REGION}: audit does not work: ")), "{status:?}");
     let evidence = fs::read(audit.join(FIRST_FILE)).unwrap();
     assert!(mesh.stop(REGION).success());
     mesh.start(REGION);
@@ -157,6 +160,7 @@ async fn a_byte_that_is_flipped_in_an_audit_log_makes_verify_fail_naming_file_an
     let (run, report) = verified(&mesh);
     assert_eq!(run.code, 0, "{report}");
     wait_for_health(&mesh, |status, _| status == 200);
+    assert_eq!(mesh.run(&["status"]).code, 0);
     mesh.wait_logged(REGION, "the audit log is damaged");
 }
 

@@ -5,23 +5,31 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::stream;
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
 use paymesh_client::{Client, Options, Session, Token};
 use paymesh_contract::{
     Fault,
+    common::v1::ShardRef,
     directory::v1::{EnrollUserRequest, directory_service_client::DirectoryServiceClient},
     events::v1::{SubscribeRequest, event_service_client::EventServiceClient},
+    mesh::v1::{GetStatusRequest, GetTopologyRequest, VerifyShardRequest, mesh_service_client::MeshServiceClient},
     payments::v1::{
-        CaptureMode, CapturePaymentRequest, CreatePaymentRequest, CreatePaymentsRequest, GetPaymentRequest, PaymentStatus,
-        RefundPaymentRequest, VoidPaymentRequest, payment_outcome::Outcome, payment_service_client::PaymentServiceClient,
+        CaptureMode, CapturePaymentRequest, CreatePaymentRequest, CreatePaymentsRequest, GetPaymentRequest, GetRequestOutcomeRequest,
+        PaymentStatus, RefundPaymentRequest, VoidPaymentRequest, payment_outcome::Outcome, payment_service_client::PaymentServiceClient,
     },
+    replication::v1::{GetReplicationRequest, VerifyReplicaRequest, replication_service_client::ReplicationServiceClient},
     wallet::v1::{GetBalanceRequest, wallet_service_client::WalletServiceClient},
 };
 use paymesh_identity::Trust;
+use prost::{Message as _, bytes::Bytes};
 use serde_json::json;
 use tonic::{
     Code, Request, Status,
     transport::{Channel, Endpoint},
 };
+use tower::{Service as _, ServiceExt as _};
 use uuid::Uuid;
 
 use crate::{
@@ -47,6 +55,30 @@ fn by<T>(token: &str, message: T) -> Request<T> {
 
 fn reason<T: std::fmt::Debug>(answer: Result<T, Status>) -> String {
     Fault::from_status(&answer.expect_err("it must be refused")).reason.into_owned()
+}
+
+/// Begins to subscribe to the first shard of global, and says so no sooner than `go`.
+async fn held_back(
+    mesh: &TestMesh,
+    region: &str,
+    token: &str,
+    go: impl Future<Output = ()> + Send + 'static,
+) -> http::Response<tonic::body::Body> {
+    let message = SubscribeRequest { zone: "global".to_owned(), from_sequence: 1, ..SubscribeRequest::default() }.encode_to_vec();
+    let mut framed = vec![0, 0, 0, 0, u8::try_from(message.len()).unwrap()];
+    framed.extend(message);
+    let body = StreamBody::new(stream::once(async move {
+        go.await;
+        Ok::<_, Status>(Frame::data(Bytes::from(framed)))
+    }));
+    let request = http::Request::post("/paymesh.events.v1.EventService/Subscribe")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("authorization", format!("Bearer {token}"))
+        .body(tonic::body::Body::new(body))
+        .unwrap();
+    let mut channel = unknown(mesh, region);
+    channel.ready().await.unwrap().call(request).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,8 +207,13 @@ async fn who_acts_in_one_zone_learns_nothing_of_another() {
         assert_eq!(reason(DirectoryServiceClient::new(channel).enroll_user(by(&europe, enrol)).await), "NOT_YOUR_USER", "{region}");
     }
     // By a certificate it is the same principal, also where the call is passed on.
-    let made = mesh.run(&["certs", "--caller", "europe", mesh.credentials().unwrap().to_str().unwrap()]);
-    assert_eq!(made.code, 0, "{made:?}");
+    let directory = mesh.credentials().unwrap();
+    let made = mesh.run(&["certs", "--caller", "europe", directory.to_str().unwrap()]);
+    assert!(made.code == 0 && !made.stdout.contains("nodes do not know europe"), "{made:?}");
+    let others = mesh.run(&["certs", "--caller", "nobody", directory.to_str().unwrap()]);
+    for wanted in ["nodes do not know nobody yet: access.yaml has no principal of that name", "the certificate of europe is as it was"] {
+        assert!(others.code == 0 && others.stdout.contains(wanted), "{wanted}: {others:?}");
+    }
     let credentials = mesh.credentials().unwrap();
     let trust = Trust::load_with_certificate(&credentials, &credentials.join("europe")).unwrap();
     for region in ["us_west", "eu_west"] {
@@ -187,6 +224,54 @@ async fn who_acts_in_one_zone_learns_nothing_of_another() {
         wallets.get_balance(balance(11)).await.unwrap();
         assert_eq!(reason(wallets.get_balance(balance(10)).await), "NOT_YOUR_USER", "{region}");
     }
+}
+
+/// What is told of all users together tells amounts of each: who is bound gets none of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_bound_is_told_no_sums_of_others() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    let issuer = Issuer::of(&mesh);
+    let shard = || Some(ShardRef { zone: "global".to_owned(), shard: 0 });
+    for (token, wanted) in [
+        (issuer.token(json!({"client_id": "app", "sub": "12"})), "NOT_YOUR_USERS"),
+        (issuer.token(json!({"client_id": "europe"})), "NOT_YOUR_USERS"),
+        (issuer.token(json!({"client_id": "service"})), ""),
+    ] {
+        let mut operations = MeshServiceClient::new(unknown(&mesh, "us_east"));
+        let mut replication = ReplicationServiceClient::new(unknown(&mesh, "us_west"));
+        let told = [
+            operations.get_status(by(&token, GetStatusRequest {})).await.map(drop),
+            operations.verify_shard(by(&token, VerifyShardRequest { shard: shard(), ..VerifyShardRequest::default() })).await.map(drop),
+            replication.get_replication(by(&token, GetReplicationRequest {})).await.map(drop),
+            replication
+                .verify_replica(by(&token, VerifyReplicaRequest { shard: shard(), ..VerifyReplicaRequest::default() }))
+                .await
+                .map(drop),
+        ];
+        let reasons = told.map(|told| told.err().map(|status| Fault::from_status(&status).reason.into_owned()).unwrap_or_default());
+        assert_eq!(reasons, [wanted; 4]);
+        operations.get_topology(by(&token, GetTopologyRequest {})).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payee_that_refunds_can_ask_what_became_of_it() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    mesh.enrol("us_east", 10, "US", 10_000).await;
+    mesh.enrol("us_east", 12, "US", 0).await;
+    let paid = mesh.payments("us_east").create_payment(payment(10, 12, 100)).await.unwrap().into_inner().payment.unwrap();
+    let issuer = Issuer::of(&mesh);
+    let (payer, payee) = (issuer.token(json!({"client_id": "app", "sub": "10"})), issuer.token(json!({"client_id": "app", "sub": "12"})));
+    let mut payments = PaymentServiceClient::new(unknown(&mesh, "us_west"));
+    let request_id = Uuid::new_v4().to_string();
+    let refund = RefundPaymentRequest { request_id: request_id.clone(), payment_id: paid.payment_id.clone(), amount_minor_units: Some(10) };
+    payments.refund_payment(by(&payee, refund)).await.unwrap();
+    let ask = |user_id| GetRequestOutcomeRequest { user_id, request_id: request_id.clone() };
+    for (token, user) in [(&payee, 12), (&payer, 10)] {
+        let outcome = payments.get_request_outcome(by(token, ask(user))).await.unwrap().into_inner();
+        assert_eq!((&*outcome.kind, outcome.payment.unwrap().payment_id), ("refund_completed", paid.payment_id.clone()));
+    }
+    assert_eq!(reason(payments.get_request_outcome(by(&payee, ask(10))).await), "NOT_YOUR_USER");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,19 +327,43 @@ async fn streams_end_with_their_credential_and_with_the_word_of_access_yaml() {
     };
     // At the home and where it is passed on. Clocks may be 30 seconds apart, so a token that ended 18 seconds ago has 12 left.
     let short = issuer.token(json!({"client_id": "service", "exp": tokens::now() - 18, "iat": tokens::now() - 60}));
-    let (at_home, passed_on) = tokio::join!(subscribe("us_east", short.clone()), subscribe("us_west", short));
+    // One that does not say what it asks for before its token ends: sooner than it would be taken to stall.
+    let shorter = issuer.token(json!({"client_id": "service", "exp": tokens::now() - 25, "iat": tokens::now() - 60}));
+    let silent = async {
+        let answer = held_back(&mesh, "us_west", &shorter, std::future::pending()).await;
+        Fault::from_status(&Status::from_header_map(answer.headers()).unwrap()).reason.into_owned()
+    };
+    let (at_home, passed_on, silent) = tokio::join!(subscribe("us_east", short.clone()), subscribe("us_west", short.clone()), silent);
     for (reason, took) in [at_home, passed_on] {
         assert_eq!(reason, "CREDENTIAL_EXPIRED");
         assert!(took < WAIT_MAX, "{took:?}");
     }
-    // A principal that is taken out of access.yaml.
+    assert_eq!(silent, "CREDENTIAL_EXPIRED");
+    // A principal that is taken out of access.yaml; also where its streams had only begun to ask for something.
+    let long = issuer.token(json!({"client_id": "service"}));
+    let (go, gone) = tokio::sync::oneshot::channel::<()>();
+    let begun = held_back(&mesh, "us_east", &long, async { drop(gone.await) });
     let taken_out = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         fs::write(mesh.config().join("access.yaml"), ACCESS.replace("client_id: service", "client_id: another")).unwrap();
+        let mut wallets = WalletServiceClient::new(unknown(&mesh, "us_east"));
+        let ask = || by(&long, GetBalanceRequest { user_id: 10, ..GetBalanceRequest::default() });
+        while wallets.get_balance(ask()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // Where it has not ended already.
+        let _ = go.send(());
     };
-    let long = issuer.token(json!({"client_id": "service"}));
-    let (ended, ()) = tokio::join!(subscribe("us_east", long), taken_out);
+    let (ended, begun, ()) = tokio::join!(subscribe("us_east", long.clone()), begun, taken_out);
     assert_eq!(ended.0, "PRINCIPAL_UNKNOWN");
+    let status = match Status::from_header_map(begun.headers()) {
+        Some(status) => status,
+        None => {
+            let trailers = tokio::time::timeout(WAIT_MAX, begun.into_body().collect()).await.expect("an end").unwrap();
+            Status::from_header_map(trailers.trailers().unwrap()).unwrap()
+        }
+    };
+    assert_eq!(Fault::from_status(&status).reason, "PRINCIPAL_UNKNOWN");
 
     // What cannot be used is said, and changes nothing.
     fs::write(mesh.config().join("access.yaml"), ACCESS.replace("mesh.read,", "mesh.raed,")).unwrap();
@@ -285,6 +394,9 @@ async fn nobody_takes_more_of_a_node_than_its_share() {
     let fault = told.into_iter().find_map(Result::err).unwrap();
     assert_eq!((fault.code, &*fault.reason), (Code::ResourceExhausted, "RATE_LIMITED"), "{fault}");
     assert!(fault.retry_after.is_some_and(|wait| !wait.is_zero() && wait <= Duration::from_secs(1)), "{fault:?}");
+    // Where its calls are passed on to, they have taken nothing: of each node its callers take a share.
+    let mut at_home = WalletServiceClient::new(unknown(&mesh, "us_east"));
+    at_home.get_balance(by(&slow, GetBalanceRequest { user_id: 10, ..GetBalanceRequest::default() })).await.unwrap();
     // Others have shares of their own.
     assert_eq!(mesh.balance("us_west", 10).await, 1_000);
 
@@ -388,6 +500,13 @@ async fn a_token_of_the_command_line_pays() {
     let mut payments = PaymentServiceClient::new(unknown(&mesh, "asia_pacific"));
     payments.create_payment(by(issued.stdout.trim(), payment(10, 12, 5))).await.unwrap();
     assert_eq!(mesh.balance("us_east", 10).await, 995);
+
+    // Whom nodes do not know is told that, and not that they are down.
+    let stranger = mesh.data("stranger");
+    fs::create_dir(&stranger).unwrap();
+    fs::copy(mesh.credentials().unwrap().join("ca.crt"), stranger.join("ca.crt")).unwrap();
+    let status = mesh.run(&["--credentials", stranger.to_str().unwrap(), "status"]);
+    assert!(status.code == 1 && status.stdout.contains("us_east answers, and refuses this: NO_CREDENTIAL"), "{status:?}");
 
     // The client library shows what is in a file.
     let file = mesh.file("token", &issued.stdout);

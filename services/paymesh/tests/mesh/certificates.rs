@@ -3,6 +3,7 @@
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::TcpStream,
+    path::Path,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -16,9 +17,9 @@ use paymesh_contract::{
         replication_service_client::ReplicationServiceClient,
     },
 };
-use paymesh_identity::Identity;
+use paymesh_identity::{Authority, Identity, NodeName};
 use tonic::{
-    Code, Request, Status,
+    Code, Request, Status, Streaming,
     transport::{Channel, Endpoint},
 };
 
@@ -28,20 +29,28 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// A connection to a region's node from somebody with the credentials of another region.
 pub(crate) fn as_node_of(mesh: &TestMesh, own: &str, to: &str) -> Channel {
-    let directory = mesh.credentials().unwrap().join(own);
-    let identity = Identity::load(&directory, "test", &own.parse().unwrap(), SystemTime::now()).unwrap();
+    with_credentials(mesh, &mesh.credentials().unwrap().join(own), own, to)
+}
+
+/// The same, with credentials that are somewhere else.
+fn with_credentials(mesh: &TestMesh, directory: &Path, own: &str, to: &str) -> Channel {
+    let identity = Identity::load(directory, "test", &own.parse().unwrap(), SystemTime::now()).unwrap();
     let connector = identity.connector(&to.parse().unwrap(), "127.0.0.1", mesh.grpc_port(to), WAIT_MAX);
     Endpoint::from_shared(format!("http://{}", mesh.grpc_address(to))).unwrap().connect_with_connector_lazy(connector)
 }
 
 /// Follows a shard of us_east by this connection, as this region, with what a node says of the way that it came; the first answer.
 async fn follow(channel: Channel, region: &str, hops: Option<&'static str>) -> Result<Option<FollowResponse>, Status> {
+    begin_to_follow(channel, region, hops).await?.message().await
+}
+
+async fn begin_to_follow(channel: Channel, region: &str, hops: Option<&'static str>) -> Result<Streaming<FollowResponse>, Status> {
     let start =
         FollowStart { shard: Some(ShardRef { zone: "global".to_owned(), shard: 0 }), region: region.to_owned(), ..FollowStart::default() };
     let said = stream::iter([FollowRequest { message: Some(Message::Start(start)) }]);
     let mut request = Request::new(futures::StreamExt::chain(said, stream::pending()));
     say_way(&mut request, hops);
-    ReplicationServiceClient::new(channel).follow(request).await?.into_inner().message().await
+    Ok(ReplicationServiceClient::new(channel).follow(request).await?.into_inner())
 }
 
 fn say_way<T>(request: &mut Request<T>, hops: Option<&'static str>) {
@@ -146,6 +155,30 @@ async fn new_certificates_are_taken_into_use_and_no_stream_ends() {
     assert_eq!(health().0, 200, "it still works: {}", health().1);
     mesh.payments("us_west").create_payment(payment(10, 12, 1)).await.unwrap();
     mesh.assert_books();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nodes_stream_ends_with_the_certificate_that_it_was_begun_with() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    let (scratch, now) = (tempfile::tempdir().unwrap(), SystemTime::now());
+    let authority = Authority::open(&mesh.credentials().unwrap(), "test", now).unwrap();
+    let name = NodeName::new("test", &"us_west".parse().unwrap(), NodeName::NODE).unwrap();
+    let directory = scratch.path().join("us_west");
+    authority.issue_node(&name, &["127.0.0.1".to_owned()], &directory, now, Duration::from_secs(6)).unwrap();
+    let mut stream = begin_to_follow(with_credentials(&mesh, &directory, "us_west", "us_east"), "us_west", Some("us_west")).await.unwrap();
+    let ended = tokio::time::timeout(WAIT_MAX, async {
+        loop {
+            match stream.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it ended without a word"),
+                Err(status) => break Fault::from_status(&status),
+            }
+        }
+    });
+    let ended = ended.await.expect("an end");
+    let held = now.elapsed().unwrap();
+    assert_eq!((ended.code, &*ended.reason), (Code::Unauthenticated, "CREDENTIAL_EXPIRED"), "{ended}");
+    assert!((4..15).contains(&held.as_secs()), "{held:?}");
 }
 
 /// The sum of a metric's values, over its labels.
