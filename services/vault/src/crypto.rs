@@ -6,12 +6,15 @@ use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
     digest, hkdf, hmac, rand,
 };
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::keys::{SECRET_BYTES, Secret};
 
 /// Separates what is derived here from what others derive of the same key.
 const SALT: &[u8] = b"paymesh/vault/1";
+
+/// Bytes of the stack that are overwritten after a card was worked with: what the work below takes, debug builds included.
+const STACK_BYTES: usize = 32 << 10;
 
 /// Bytes of an HMAC.
 pub(crate) const MAC_BYTES: usize = 32;
@@ -24,6 +27,24 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     rand::fill(&mut bytes).expect("the system has random bytes");
     bytes
+}
+
+/// Does what has a card's number in the clear, and leaves none of it on the stack: buffers of a hash or a cipher are there when it returns, until
+/// the thread calls something else as deep. Not across an await, which may go on with another thread.
+pub(crate) fn in_the_clear<T>(work: impl FnOnce() -> T) -> T {
+    #[inline(never)]
+    fn below<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+    #[inline(never)]
+    fn wipe() {
+        let mut stack = [0xff_u8; STACK_BYTES];
+        stack.zeroize();
+        std::hint::black_box(&mut stack);
+    }
+    let done = below(work);
+    wipe();
+    done
 }
 
 /// A new key.

@@ -105,15 +105,12 @@ impl Vault {
             unwrapped => unwrapped?,
         };
         let private = HpkePrivateKey::from(secret.expose().to_vec());
-        let opened = DH_KEM_P256_HKDF_SHA256_AES_256.open(
-            &EncapsulatedSecret(sealed.encapsulated.clone()),
-            sealing_info(),
-            &sealing_context(self.zone(), user),
-            &sealed.ciphertext,
-            &private,
-        );
-        let plain = Zeroizing::new(opened.map_err(|_| Error::NotSealedForUser(user))?);
-        Card::from_bytes(&plain).map_err(Error::SealedNonsense)
+        let (encapsulated, context) = (EncapsulatedSecret(sealed.encapsulated.clone()), sealing_context(self.zone(), user));
+        crypto::in_the_clear(|| {
+            let opened = DH_KEM_P256_HKDF_SHA256_AES_256.open(&encapsulated, sealing_info(), &context, &sealed.ciphertext, &private);
+            let plain = Zeroizing::new(opened.map_err(|_| Error::NotSealedForUser(user))?);
+            Card::from_bytes(&plain).map_err(Error::SealedNonsense)
+        })
     }
 }
 

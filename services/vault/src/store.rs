@@ -73,6 +73,7 @@ pub enum AddedKey {
 }
 
 /// A card to be added, or to be kept instead of what is under its token.
+#[derive(Clone)]
 pub struct NewCard {
     /// Under which request.
     pub request: RequestId,

@@ -137,7 +137,7 @@ impl Vault {
             Offered::Clear(card) => card,
             Offered::Sealed(sealed) => self.open_sealed(user, &sealed).await?,
         };
-        let bytes = card_bytes(&card);
+        let bytes = crypto::in_the_clear(|| card_bytes(&card));
         for _ in 0..TRIES_MAX {
             // First, so that what was answered once is answered again, also of a card that has ended since.
             if let Some(outcome) = self.inner.store.outcome(request).await? {
@@ -150,9 +150,9 @@ impl Vault {
                 self.make_user_key(user).await?;
                 continue;
             };
-            let lookup = crypto::mac(&keys.lookups, card.number.expose().as_bytes());
+            let lookup = crypto::in_the_clear(|| crypto::mac(&keys.lookups, card.number.expose().as_bytes()));
             let token = self.inner.store.find(&keys.name, &lookup).await?.unwrap_or_else(crypto::random);
-            let new = NewCard {
+            let new = crypto::in_the_clear(|| NewCard {
                 request,
                 body: crypto::mac(&keys.bodies, &bytes),
                 token,
@@ -160,7 +160,7 @@ impl Vault {
                 key: keys.name,
                 lookup,
                 sealed: crypto::encrypt(&keys.cards, &self.card_context(&token, user), &bytes),
-            };
+            });
             match self.inner.store.add_card(&new).await? {
                 AddedCard::Added => return Ok(self.describe_card(token, user, &card)),
                 AddedCard::Replayed(_) | AddedCard::Has(_) | AddedCard::KeyGone => {}
@@ -178,7 +178,7 @@ impl Vault {
             return reused("user_id");
         }
         let (Some(body), Some(keys)) = (body, self.user_keys(user).await?) else { return Err(Error::UserErased(user)) };
-        if crypto::mac(&keys.bodies, &card_bytes(card)) != body {
+        if crypto::in_the_clear(|| crypto::mac(&keys.bodies, &card_bytes(card))) != body {
             return reused("card");
         }
         Ok(self.describe_card(token, user, card))
@@ -214,8 +214,9 @@ impl Vault {
         let stored = self.inner.store.card(token.as_bytes()).await?.ok_or_else(missing)?;
         // Erased between the two.
         let keys = self.user_keys(stored.user).await?.ok_or_else(missing)?;
-        let plain = crypto::decrypt(&keys.cards, &self.card_context(token.as_bytes(), stored.user), &stored.sealed);
-        let Some(card) = plain.and_then(|plain| Card::from_bytes(&plain).ok()) else {
+        let context = self.card_context(token.as_bytes(), stored.user);
+        let opened = crypto::in_the_clear(|| Card::from_bytes(&crypto::decrypt(&keys.cards, &context, &stored.sealed)?).ok());
+        let Some(card) = opened else {
             // Erased and taken in again between the two, or damaged.
             let still_there = self.inner.store.card(token.as_bytes()).await? == Some(stored);
             return Err(if still_there { Error::Damaged(token.clone()) } else { missing() });
@@ -278,7 +279,7 @@ impl Vault {
     }
 
     fn fingerprint(&self, number: &CardNumber) -> [u8; FINGERPRINT_BYTES] {
-        let mac = crypto::mac(&self.inner.fingerprints, number.expose().as_bytes());
+        let mac = crypto::in_the_clear(|| crypto::mac(&self.inner.fingerprints, number.expose().as_bytes()));
         *mac.first_chunk().expect("an HMAC has more bytes")
     }
 

@@ -5,6 +5,8 @@
 //! system keeps elsewhere (snapshots, copies on write, flash that maps blocks anew) nor backups: against these there is the destruction of
 //! key-encryption keys (`rotation.rs`).
 
+mod group;
+
 use std::{fs, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -19,6 +21,7 @@ use super::{
     TokenId, WrappedKey,
 };
 use crate::{crypto::MAC_BYTES, keys::KekId};
+use group::{Group, Write, Wrote};
 
 /// The file's name in the vault's directory.
 const FILE_NAME: &str = "vault.sqlite";
@@ -35,12 +38,20 @@ const TOKENIZED: i64 = 1;
 const DELETED: i64 = 2;
 const ERASED: i64 = 3;
 
+/// A key's columns, in the order that [`SqliteStore::key`] reads them.
+macro_rules! key_query {
+    ($rest:literal) => {
+        sqlx::query(concat!("SELECT id, purpose, user, kek, wrapped, public_key, made_at FROM keys ", $rest))
+    };
+}
+
 /// A vault's file. Cheap to clone; all clones share their connections.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     place: Arc<str>,
     writer: SqlitePool,
     readers: SqlitePool,
+    group: Arc<Group>,
 }
 
 impl SqliteStore {
@@ -71,7 +82,8 @@ impl SqliteStore {
                 .test_before_acquire(false)
                 .connect_lazy_with(options)
         };
-        let store = Self { place, writer: pool(1, options.clone()), readers: pool(READERS_MAX, options.read_only(true)) };
+        let store =
+            Self { place, writer: pool(1, options.clone()), readers: pool(READERS_MAX, options.read_only(true)), group: Arc::default() };
         static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("migrations/sqlite");
         MIGRATIONS.run(&store.writer).await.map_err(|error| store.failed(sqlx::Error::Migrate(Box::new(error))))?;
         store.identify(mesh, zone).await?;
@@ -156,6 +168,72 @@ impl SqliteStore {
         })
     }
 
+    /// Adds a key within a transaction.
+    async fn add_key_in(&self, connection: &mut SqliteConnection, key: &WrappedKey) -> Result<AddedKey, Error> {
+        let current: Option<i64> = {
+            let row = sqlx::query("SELECT kek FROM vault").fetch_one(&mut *connection).await.map_err(|error| self.failed(error))?;
+            self.get(&row, 0)?
+        };
+        // From here on until the commit, the key-encryption key stays the current one: a rotation that names the next finds this key.
+        if let Some(current) = current
+            && current != i64::from(key.kek.get())
+        {
+            return Ok(AddedKey::Rotated(self.kek(current)?));
+        }
+        let existing = match &key.purpose {
+            Purpose::User(user) => key_query!("WHERE user = ?").bind(stored(user.get())).fetch_optional(&mut *connection).await,
+            Purpose::Fingerprints => key_query!("WHERE purpose = ?").bind(FINGERPRINTS).fetch_optional(&mut *connection).await,
+            Purpose::Sealing(_) => Ok(None),
+        };
+        if let Some(row) = existing.map_err(|error| self.failed(error))? {
+            return Ok(AddedKey::Exists(self.key(&row)?));
+        }
+        let (purpose, user, public) = match &key.purpose {
+            Purpose::User(user) => (USER, Some(stored(user.get())), None),
+            Purpose::Fingerprints => (FINGERPRINTS, None, None),
+            Purpose::Sealing(public) => (SEALING, None, Some(public.as_slice())),
+        };
+        let insert = sqlx::query("INSERT INTO keys (id, purpose, user, kek, wrapped, public_key, made_at) VALUES (?, ?, ?, ?, ?, ?, ?)");
+        let insert = insert.bind(&key.name[..]).bind(purpose).bind(user).bind(i64::from(key.kek.get())).bind(key.wrapped.as_slice());
+        let insert = insert.bind(public).bind(stored(key.made_at.0));
+        insert.execute(&mut *connection).await.map_err(|error| self.failed(error))?;
+        Ok(AddedKey::Added)
+    }
+
+    /// Adds a card within a transaction.
+    async fn add_card_in(&self, connection: &mut SqliteConnection, card: &NewCard) -> Result<AddedCard, Error> {
+        if let Some(outcome) = self.outcome_in(connection, card.request).await? {
+            return Ok(AddedCard::Replayed(outcome));
+        }
+        let user = stored(card.user.get());
+        let has_key = sqlx::query("SELECT 1 FROM keys WHERE id = ? AND user = ?").bind(&card.key[..]).bind(user);
+        if has_key.fetch_optional(&mut *connection).await.map_err(|error| self.failed(error))?.is_none() {
+            return Ok(AddedCard::KeyGone);
+        }
+        let has = sqlx::query("SELECT token FROM cards WHERE key = ? AND lookup = ?").bind(&card.key[..]).bind(&card.lookup[..]);
+        let has = has.fetch_optional(&mut *connection).await.map_err(|error| self.failed(error))?;
+        match has.map(|row| self.bytes(&row, 0)).transpose()? {
+            Some(token) if token != card.token => return Ok(AddedCard::Has(token)),
+            Some(_) => {}
+            None => {
+                let count = sqlx::query("SELECT count(*) FROM cards WHERE user = ?").bind(user).fetch_one(&mut *connection).await;
+                let count: i64 = self.get(&count.map_err(|error| self.failed(error))?, 0)?;
+                if count >= i64::from(CARDS_PER_USER_MAX) {
+                    return Ok(AddedCard::Full);
+                }
+            }
+        }
+        let insert = sqlx::query(
+            "INSERT INTO cards (token, user, key, lookup, sealed) VALUES (?, ?, ?, ?, ?) ON CONFLICT (token) DO UPDATE SET sealed = excluded.sealed",
+        );
+        let insert = insert.bind(&card.token[..]).bind(user).bind(&card.key[..]).bind(&card.lookup[..]).bind(card.sealed.as_slice());
+        insert.execute(&mut *connection).await.map_err(|error| self.failed(error))?;
+        let note = sqlx::query("INSERT INTO requests (id, kind, user, token, body) VALUES (?, ?, ?, ?, ?)");
+        let note = note.bind(&card.request.as_bytes()[..]).bind(TOKENIZED).bind(user).bind(&card.token[..]).bind(&card.body[..]);
+        note.execute(&mut *connection).await.map_err(|error| self.failed(error))?;
+        Ok(AddedCard::Added)
+    }
+
     async fn outcome_in(&self, connection: &mut SqliteConnection, request: RequestId) -> Result<Option<Outcome>, Error> {
         let row = sqlx::query("SELECT kind, user, token, body, count FROM requests WHERE id = ?").bind(&request.as_bytes()[..]);
         let Some(row) = row.fetch_optional(connection).await.map_err(|error| self.failed(error))? else { return Ok(None) };
@@ -174,13 +252,6 @@ impl SqliteStore {
             _ => return Err(self.damaged("a request has no kind that one can have")),
         }))
     }
-}
-
-/// A key's columns, in the order that [`SqliteStore::key`] reads them.
-macro_rules! key_query {
-    ($rest:literal) => {
-        sqlx::query(concat!("SELECT id, purpose, user, kek, wrapped, public_key, made_at FROM keys ", $rest))
-    };
 }
 
 fn stored(number: u64) -> i64 {
@@ -219,36 +290,10 @@ impl Store for SqliteStore {
     }
 
     async fn add_key(&self, key: &WrappedKey) -> Result<AddedKey, Error> {
-        let mut transaction = self.begin().await?;
-        let current: Option<i64> = {
-            let row = sqlx::query("SELECT kek FROM vault").fetch_one(&mut *transaction).await.map_err(|error| self.failed(error))?;
-            self.get(&row, 0)?
-        };
-        // From here on until the commit, the key-encryption key stays the current one: a rotation that names the next finds this key.
-        if let Some(current) = current
-            && current != i64::from(key.kek.get())
-        {
-            return Ok(AddedKey::Rotated(self.kek(current)?));
+        match self.write(Write::Key(key.clone())).await? {
+            Wrote::Key(added) => Ok(added),
+            Wrote::Card(_) => unreachable!("a key was written"),
         }
-        let existing = match &key.purpose {
-            Purpose::User(user) => key_query!("WHERE user = ?").bind(stored(user.get())).fetch_optional(&mut *transaction).await,
-            Purpose::Fingerprints => key_query!("WHERE purpose = ?").bind(FINGERPRINTS).fetch_optional(&mut *transaction).await,
-            Purpose::Sealing(_) => Ok(None),
-        };
-        if let Some(row) = existing.map_err(|error| self.failed(error))? {
-            return Ok(AddedKey::Exists(self.key(&row)?));
-        }
-        let (purpose, user, public) = match &key.purpose {
-            Purpose::User(user) => (USER, Some(stored(user.get())), None),
-            Purpose::Fingerprints => (FINGERPRINTS, None, None),
-            Purpose::Sealing(public) => (SEALING, None, Some(public.as_slice())),
-        };
-        let insert = sqlx::query("INSERT INTO keys (id, purpose, user, kek, wrapped, public_key, made_at) VALUES (?, ?, ?, ?, ?, ?, ?)");
-        let insert = insert.bind(&key.name[..]).bind(purpose).bind(user).bind(i64::from(key.kek.get())).bind(key.wrapped.as_slice());
-        let insert = insert.bind(public).bind(stored(key.made_at.0));
-        insert.execute(&mut *transaction).await.map_err(|error| self.failed(error))?;
-        self.commit(transaction).await?;
-        Ok(AddedKey::Added)
     }
 
     async fn remove_key(&self, name: &KeyName) -> Result<(), Error> {
@@ -289,38 +334,10 @@ impl Store for SqliteStore {
     }
 
     async fn add_card(&self, card: &NewCard) -> Result<AddedCard, Error> {
-        let mut transaction = self.begin().await?;
-        if let Some(outcome) = self.outcome_in(&mut transaction, card.request).await? {
-            return Ok(AddedCard::Replayed(outcome));
+        match self.write(Write::Card(card.clone())).await? {
+            Wrote::Card(added) => Ok(added),
+            Wrote::Key(_) => unreachable!("a card was written"),
         }
-        let user = stored(card.user.get());
-        let has_key = sqlx::query("SELECT 1 FROM keys WHERE id = ? AND user = ?").bind(&card.key[..]).bind(user);
-        if has_key.fetch_optional(&mut *transaction).await.map_err(|error| self.failed(error))?.is_none() {
-            return Ok(AddedCard::KeyGone);
-        }
-        let has = sqlx::query("SELECT token FROM cards WHERE key = ? AND lookup = ?").bind(&card.key[..]).bind(&card.lookup[..]);
-        let has = has.fetch_optional(&mut *transaction).await.map_err(|error| self.failed(error))?;
-        match has.map(|row| self.bytes(&row, 0)).transpose()? {
-            Some(token) if token != card.token => return Ok(AddedCard::Has(token)),
-            Some(_) => {}
-            None => {
-                let count = sqlx::query("SELECT count(*) FROM cards WHERE user = ?").bind(user).fetch_one(&mut *transaction).await;
-                let count: i64 = self.get(&count.map_err(|error| self.failed(error))?, 0)?;
-                if count >= i64::from(CARDS_PER_USER_MAX) {
-                    return Ok(AddedCard::Full);
-                }
-            }
-        }
-        let insert = sqlx::query(
-            "INSERT INTO cards (token, user, key, lookup, sealed) VALUES (?, ?, ?, ?, ?) ON CONFLICT (token) DO UPDATE SET sealed = excluded.sealed",
-        );
-        let insert = insert.bind(&card.token[..]).bind(user).bind(&card.key[..]).bind(&card.lookup[..]).bind(card.sealed.as_slice());
-        insert.execute(&mut *transaction).await.map_err(|error| self.failed(error))?;
-        let note = sqlx::query("INSERT INTO requests (id, kind, user, token, body) VALUES (?, ?, ?, ?, ?)");
-        let note = note.bind(&card.request.as_bytes()[..]).bind(TOKENIZED).bind(user).bind(&card.token[..]).bind(&card.body[..]);
-        note.execute(&mut *transaction).await.map_err(|error| self.failed(error))?;
-        self.commit(transaction).await?;
-        Ok(AddedCard::Added)
     }
 
     async fn card(&self, token: &TokenId) -> Result<Option<StoredCard>, Error> {

@@ -10,3 +10,4 @@ mod rotating;
 mod sealed;
 mod service;
 mod support;
+mod together;
