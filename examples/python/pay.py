@@ -1,6 +1,6 @@
 """Pays through paymesh with stock gRPC, in TLS, by a token: two users are enrolled, and one pays the other.
 
-    pip install grpcio grpcio-tools
+    pip install grpcio grpcio-tools && mkdir -p stubs
     python -m grpc_tools.protoc --proto_path=proto --python_out=stubs --grpc_python_out=stubs $(find proto -name '*.proto')
     export TOKEN=$(paymesh token checkout) OTHER_TOKEN=$(paymesh token wallet_app --user 4101)
     PYTHONPATH=stubs python examples/python/pay.py 127.0.0.1:7102 credentials/ca.crt

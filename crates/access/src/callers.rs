@@ -180,7 +180,7 @@ impl Callers {
                     match again {
                         Err(refusal) => return refusal,
                         // Less than it had: whoever goes on must ask again, and be looked at.
-                        Ok(now) if !now.covers(&grant) => return Refusal::PrincipalUnknown,
+                        Ok(now) if !now.covers(&grant) => return Refusal::LessGranted,
                         Ok(_) => {}
                     }
                 }

@@ -36,6 +36,8 @@ pub enum Refusal {
     LifetimeTooLong,
     /// It is good, and nobody's.
     PrincipalUnknown,
+    /// What a stream began with is not granted any more.
+    LessGranted,
     /// More than one says who calls.
     Ambiguous,
     /// A scope is missing.
@@ -119,6 +121,11 @@ impl Refusal {
                 Code::PermissionDenied,
                 "PRINCIPAL_UNKNOWN",
                 "the credential is good, and no principal in this node's access.yaml has it".to_owned(),
+            ),
+            Self::LessGranted => (
+                Code::PermissionDenied,
+                "GRANT_REDUCED",
+                "access.yaml or the keys grant less than when the stream began: begin it again with what is granted now".to_owned(),
             ),
             Self::Ambiguous => (
                 Code::Unauthenticated,

@@ -385,7 +385,7 @@ async fn new_files_hold_at_once_and_end_what_they_no_longer_grant_and_those_that
     place.write("access.yaml", &ACCESS.replacen("zones: [eu]", "zones: [global]", 1));
     assert!(callers.reload(Instant::now()).expect("good files"));
     let refusal = tokio::time::timeout(Duration::from_secs(1), callers.ended(held, now)).await;
-    assert_eq!(refusal.expect("also who looks after it was told").reason(), "PRINCIPAL_UNKNOWN");
+    assert_eq!(refusal.expect("also who looks after it was told").reason(), "GRANT_REDUCED");
 }
 
 #[tokio::test(start_paused = true)]
@@ -411,7 +411,7 @@ async fn a_grant_ends_with_its_token_and_when_it_would_be_less() {
         assert!(callers.reload(Instant::now()).expect("good files"));
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!(ended.await.expect("no panic").reason(), "PRINCIPAL_UNKNOWN");
+    assert_eq!(ended.await.expect("no panic").reason(), "GRANT_REDUCED");
 }
 
 /// Whatever of a grant becomes less ends the streams that rest on it, and nothing else does.

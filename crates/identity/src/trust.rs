@@ -1,6 +1,10 @@
 //! The callers' side: whom they believe, and what they show of themselves.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use rustls::{
     ClientConfig,
@@ -21,10 +25,29 @@ pub(crate) const PROTOCOL: &[u8] = b"h2";
 const WEB_PROTOCOL: &[u8] = b"http/1.1";
 
 /// Whom a caller of the mesh believes: it calls nodes by their hosts' names, as any stock client does. And its own certificate, where
-/// it is known by one.
-#[derive(Debug, Clone)]
+/// it is known by one. Files that have changed are used from the next connection on, so that nobody restarts for a new authority. Cheap to clone;
+/// all clones are the same.
+#[derive(Clone)]
 pub struct Trust {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    authorities: PathBuf,
+    own: Option<PathBuf>,
+    current: RwLock<Arc<Loaded>>,
+}
+
+/// What was read at one time.
+struct Loaded {
+    files: Vec<files::Read>,
     config: Arc<ClientConfig>,
+}
+
+impl std::fmt::Debug for Trust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Trust({})", self.inner.authorities.display())
+    }
 }
 
 impl Trust {
@@ -45,23 +68,22 @@ impl Trust {
     }
 
     fn new(directory: &Path, own: Option<&Path>) -> Result<Self, Error> {
-        let file = files::read(directory, AUTHORITIES_FILE)?;
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&TLS13])
-            .map_err(|error| file.unusable(error.to_string()))?
-            .with_root_certificates(file.authorities()?);
-        let config = match own {
-            None => config.with_no_client_auth(),
-            Some(own) => {
-                let (certificate, key) = (files::read(own, CERTIFICATE_FILE)?, files::read_secret(own, KEY_FILE)?);
-                let certified = CertifiedKey::from_der(certificate.certificates()?, key.key()?, &provider);
-                let certified =
-                    certified.map_err(|error| key.unusable(format!("does not go with {CERTIFICATE_FILE} beside it: {error}")))?;
-                config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+        let current = RwLock::new(Arc::new(Loaded::read(directory, own)?));
+        Ok(Self { inner: Arc::new(Inner { authorities: directory.to_owned(), own: own.map(Path::to_owned), current }) })
+    }
+
+    /// What the files say now; what they said before, where that cannot be used.
+    fn fresh(&self) -> Arc<ClientConfig> {
+        let Inner { authorities, own, current } = &*self.inner;
+        let before = current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        match Loaded::read(authorities, own.as_deref()) {
+            Ok(now) if !now.same(&before) => {
+                let config = now.config.clone();
+                *current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(now);
+                config
             }
-        };
-        Ok(Self { config: configured(config) })
+            _ => before.config.clone(),
+        }
     }
 
     /// A connection to the node at this host, whose certificate must name it.
@@ -69,7 +91,37 @@ impl Trust {
     /// # Errors
     /// The handshake failed, or somebody else answers.
     pub async fn dial(&self, host: &str, stream: TcpStream) -> io::Result<Dialed> {
-        connect(self.config.clone(), host, stream).await.map(Dialed::once)
+        let trust = self.clone();
+        let config = tokio::task::spawn_blocking(move || trust.fresh()).await.map_err(io::Error::other)?;
+        connect(config, host, stream).await.map(Dialed::once)
+    }
+}
+
+impl Loaded {
+    fn same(&self, other: &Self) -> bool {
+        self.files.len() == other.files.len() && self.files.iter().zip(&other.files).all(|(one, other)| one.same(other))
+    }
+
+    fn read(directory: &Path, own: Option<&Path>) -> Result<Self, Error> {
+        let file = files::read(directory, AUTHORITIES_FILE)?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| file.unusable(error.to_string()))?
+            .with_root_certificates(file.authorities()?);
+        let mut read = vec![file];
+        let config = match own {
+            None => config.with_no_client_auth(),
+            Some(own) => {
+                let (certificate, key) = (files::read(own, CERTIFICATE_FILE)?, files::read_secret(own, KEY_FILE)?);
+                let certified = CertifiedKey::from_der(certificate.certificates()?, key.key()?, &provider);
+                let certified =
+                    certified.map_err(|error| key.unusable(format!("does not go with {CERTIFICATE_FILE} beside it: {error}")))?;
+                read.extend([certificate, key]);
+                config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+            }
+        };
+        Ok(Self { files: read, config: configured(config) })
     }
 }
 

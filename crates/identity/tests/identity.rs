@@ -125,6 +125,26 @@ async fn a_caller_needs_no_certificate_and_is_no_node() {
     dialled.expect_err("another host's certificate");
 }
 
+/// Who calls for months sees authorities come and go.
+#[tokio::test]
+async fn a_caller_believes_what_the_file_says_now_and_what_it_said_before_where_that_cannot_be_used() {
+    let (ours, theirs) = (Place::new(), Place::new());
+    let (west, next) = (ours.node("us_west"), theirs.node("us_west"));
+    let authorities = [&west, &next].map(|node| fs::read_to_string(node.directory().join(AUTHORITIES_FILE)).expect("authorities"));
+    let own = ours.directory.path().join("caller");
+    fs::create_dir(&own).expect("made");
+    fs::write(own.join(AUTHORITIES_FILE), &authorities[0]).expect("written");
+    let trust = Trust::load(&own).expect("authorities");
+    let believes = async |node: &Identity| meet(node, |stream| trust.dial("127.0.0.1", stream)).await.0.is_ok();
+    assert_eq!((believes(&west).await, believes(&next).await), (true, false));
+    for (written, wanted) in
+        [(authorities.concat(), (true, true)), ("no PEM".to_owned(), (true, true)), (authorities[1].clone(), (false, true))]
+    {
+        fs::write(own.join(AUTHORITIES_FILE), written).expect("written");
+        assert_eq!((believes(&west).await, believes(&next).await), wanted);
+    }
+}
+
 #[tokio::test]
 async fn what_another_authority_says_is_not_believed_by_either_side() {
     let (place, other) = (Place::new(), Place::new());

@@ -176,7 +176,12 @@ pub(crate) fn is_retryable(status: &Status) -> bool {
 /// Whether a node said so, rather than nobody.
 pub(crate) fn is_answer(status: &Status) -> bool {
     let unsaid = status.code() == Code::DeadlineExceeded && status.details().is_empty();
-    !is_broken_connection(status) && !unsaid
+    is_turned_away(status) || (!is_broken_connection(status) && !unsaid)
+}
+
+/// Whether a node does not like the certificate that it was shown.
+fn is_turned_away(status: &Status) -> bool {
+    is_broken_connection(status) && innermost(status).contains(ALERT)
 }
 
 /// Whether the error was made here because the connection failed, and not sent by a node.
@@ -184,18 +189,27 @@ fn is_broken_connection(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
 }
 
-/// What the connection ended with, in the words of who found it, and what to do where that says so.
-fn broken_by(status: &Status) -> String {
+/// What rustls says when the other end does not like the handshake.
+const ALERT: &str = "received fatal alert";
+
+fn innermost(status: &Status) -> String {
     let mut cause: &dyn std::error::Error = status;
     while let Some(next) = cause.source() {
         cause = next;
     }
-    let cause = cause.to_string();
+    cause.to_string()
+}
+
+/// What the connection ended with, in the words of who found it, and what to do where that says so.
+fn broken_by(status: &Status) -> String {
+    let cause = innermost(status);
     // Said by rustls of what is no TLS, and by h2 of what is.
     let advice = if cause.contains("InvalidContentType") {
         "; it speaks plain text: add --plain-text"
     } else if cause.contains("frame with invalid size") || cause.contains("http2 error") {
         "; it may speak TLS: leave --plain-text out, and give its --credentials where they are not in ./credentials"
+    } else if cause.contains(ALERT) {
+        "; the node is there, and does not believe the certificate in --credentials: it has ended, or its authority was taken out"
     } else if cause.contains("invalid peer certificate") {
         "; it is not the node that --credentials and region-config say, or its certificate is of another authority"
     } else {
@@ -215,6 +229,9 @@ pub(crate) fn explain(status: &Status) -> String {
         // tonic's own timer ends a call with this code; see `call`.
         if status.code() == Code::Cancelled {
             return "no answer within the deadline".to_owned();
+        }
+        if is_turned_away(status) {
+            return broken_by(status);
         }
         return format!("the node does not answer: {}", broken_by(status));
     }

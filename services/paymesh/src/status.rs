@@ -262,7 +262,7 @@ fn text(topology: &Topology, report: &Report) -> String {
             text.push_str(&format!("  {} {how}: {problem}\n", region.region));
         }
         for NodeProblem { component, works, problem } in &region.problems {
-            let how = if *works { "works, and needs an operator" } else { "does not work" };
+            let how = if *works { "warns" } else { "is unhealthy" };
             text.push_str(&format!("  {}: {component} {how}: {problem}\n", region.region));
         }
     }

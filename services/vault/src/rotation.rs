@@ -7,12 +7,18 @@
 //! The destruction is what makes old backups of an erased user unreadable, and with them old backups of everybody: a backup is of use as long as
 //! the key-encryption key of its time (ADR 0017).
 
+use std::time::{Duration, Instant};
+
 use paymesh_types::Timestamp;
 
 use crate::{Error, Vault, keys, keys::KekId, store::WrappedKey, vault::key_context};
 
 /// Keys that are wrapped anew in one transaction: other writes wait for it.
 pub const REWRAPPED_AT_ONCE_MAX: u32 = 256;
+/// For how many times as long as a batch took the next one waits: other writes have the store for so much of the time.
+const PAUSE_TIMES: u32 = 24;
+/// But no longer than this: what a batch took was mostly waiting then, and a million keys are to be done within minutes.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// When a rotation is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +101,7 @@ impl Vault {
         store.use_kek(kek, (self.inner.clock)()).await?;
         let mut rewrapped = 0;
         loop {
+            let began = Instant::now();
             let batch = store.not_under(kek, REWRAPPED_AT_ONCE_MAX).await?;
             if batch.is_empty() {
                 break;
@@ -105,6 +112,8 @@ impl Vault {
             }
             store.rewrap(&anew).await?;
             rewrapped += anew.len() as u64;
+            // Cards are taken in meanwhile, by the same connection.
+            tokio::time::sleep((began.elapsed() * PAUSE_TIMES).min(PAUSE_MAX)).await;
         }
         // Durable by now.
         let mut destroyed = Vec::new();

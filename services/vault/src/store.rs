@@ -81,6 +81,8 @@ pub struct NewCard {
     pub body: [u8; MAC_BYTES],
     /// The token.
     pub token: TokenId,
+    /// Whether the user has the number under this token already, and the card is to be there instead.
+    pub replaces: bool,
     /// Whose.
     pub user: UserId,
     /// The user's data key.
@@ -100,8 +102,8 @@ pub enum AddedCard {
     Replayed(Outcome),
     /// The user has the number under another token than the card was encrypted for. Nothing was done.
     Has(TokenId),
-    /// The user's data key is gone: the user was erased meanwhile. Nothing was done.
-    KeyGone,
+    /// The user's data key, or the card that is to be replaced, is gone: user or card was erased meanwhile. Nothing was done.
+    Gone,
     /// The user has as many cards as may be. Nothing was done.
     Full,
 }
@@ -194,8 +196,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// What became of a request.
     async fn outcome(&self, request: RequestId) -> Result<Option<Outcome>, Error>;
 
-    /// Finds the token of a number among those of a user.
-    async fn find(&self, key: &KeyName, lookup: &[u8; MAC_BYTES]) -> Result<Option<TokenId>, Error>;
+    /// What became of a request, and a user's data key: [`Self::outcome`] and [`Self::user_key`] in one, as of one instant.
+    async fn known(&self, request: RequestId, user: UserId) -> Result<(Option<Outcome>, Option<WrappedKey>), Error>;
 
     /// Adds a card, and what becomes of its request.
     async fn add_card(&self, card: &NewCard) -> Result<AddedCard, Error>;

@@ -138,24 +138,30 @@ impl Vault {
             Offered::Sealed(sealed) => self.open_sealed(user, &sealed).await?,
         };
         let bytes = crypto::in_the_clear(|| card_bytes(&card));
+        let mut has = None;
         for _ in 0..TRIES_MAX {
+            let (outcome, key) = self.inner.store.known(request, user).await?;
             // First, so that what was answered once is answered again, also of a card that has ended since.
-            if let Some(outcome) = self.inner.store.outcome(request).await? {
+            if let Some(outcome) = outcome {
                 return self.replayed(user, &card, outcome).await;
             }
             if card.expiry.is_over((self.inner.clock)()) {
                 return Err(Error::CardExpired);
             }
-            let Some(keys) = self.user_keys(user).await? else {
+            let Some(key) = key else {
                 self.make_user_key(user).await?;
                 continue;
             };
+            let Some(keys) = self.unwrapped_user_key(&key).await? else { continue };
             let lookup = crypto::in_the_clear(|| crypto::mac(&keys.lookups, card.number.expose().as_bytes()));
-            let token = self.inner.store.find(&keys.name, &lookup).await?.unwrap_or_else(crypto::random);
+            // A card that the user has shows when another is to be added: most are new.
+            let replaces = has.take();
+            let token = replaces.unwrap_or_else(crypto::random);
             let new = crypto::in_the_clear(|| NewCard {
                 request,
                 body: crypto::mac(&keys.bodies, &bytes),
                 token,
+                replaces: replaces.is_some(),
                 user,
                 key: keys.name,
                 lookup,
@@ -163,7 +169,8 @@ impl Vault {
             });
             match self.inner.store.add_card(&new).await? {
                 AddedCard::Added => return Ok(self.describe_card(token, user, &card)),
-                AddedCard::Replayed(_) | AddedCard::Has(_) | AddedCard::KeyGone => {}
+                AddedCard::Has(token) => has = Some(token),
+                AddedCard::Replayed(_) | AddedCard::Gone => {}
                 AddedCard::Full => return Err(Error::TooManyCards(user)),
             }
         }
@@ -287,14 +294,20 @@ impl Vault {
     async fn user_keys(&self, user: UserId) -> Result<Option<UserKeys>, Error> {
         for _ in 0..TRIES_MAX {
             let Some(key) = self.inner.store.user_key(user).await? else { return Ok(None) };
-            match self.unwrap(&key).await {
-                Ok(secret) => return Ok(Some(UserKeys::new(key.name, &secret))),
-                // A rotation has wrapped it anew since it was read, and destroyed what it was wrapped under.
-                Err(keys::Error::Missing { kek }) if self.inner.store.state().await?.kek.is_some_and(|(current, _)| current > kek) => {}
-                Err(error) => return Err(error.into()),
+            if let Some(keys) = self.unwrapped_user_key(&key).await? {
+                return Ok(Some(keys));
             }
         }
         Err(Error::Contended(user))
+    }
+
+    /// A user's keys. None: a rotation has wrapped the data key anew since it was read, and destroyed what it was wrapped under.
+    async fn unwrapped_user_key(&self, key: &WrappedKey) -> Result<Option<UserKeys>, Error> {
+        match self.unwrap(key).await {
+            Ok(secret) => Ok(Some(UserKeys::new(key.name, &secret))),
+            Err(keys::Error::Missing { kek }) if self.inner.store.state().await?.kek.is_some_and(|(current, _)| current > kek) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Makes a user's data key, where nobody else has.

@@ -139,7 +139,7 @@ async fn a_byte_that_is_flipped_in_an_audit_log_makes_verify_fail_naming_file_an
     wait_for_health(&mesh, |status, error| status == 503 && error.contains(FIRST_FILE) && error.contains("move it out of"));
     assert_eq!(mesh.http(REGION, "/ready").unwrap().0, 200);
     let status = mesh.run(&["status"]);
-    assert!(status.code == 1 && status.stdout.contains(&format!("{REGION}: audit does not work: ")), "{status:?}");
+    assert!(status.code == 1 && status.stdout.contains(&format!("{REGION}: audit is unhealthy: ")), "{status:?}");
     let evidence = fs::read(audit.join(FIRST_FILE)).unwrap();
     assert!(mesh.stop(REGION).success());
     mesh.start(REGION);

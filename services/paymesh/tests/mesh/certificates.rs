@@ -1,6 +1,7 @@
 //! Nodes know each other by their certificates, and believe nothing else.
 
 use std::{
+    fs,
     io::{ErrorKind, Read as _, Write as _},
     net::TcpStream,
     path::Path,
@@ -8,6 +9,7 @@ use std::{
 };
 
 use futures::stream;
+use paymesh_client::{Client, Options, Session};
 use paymesh_contract::{
     Fault,
     common::v1::ShardRef,
@@ -23,7 +25,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::support::{FOUR_REGIONS, Launch, TestMesh, payment};
+use crate::support::{FOUR_REGIONS, Launch, TestMesh, operator, payment};
 
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -179,6 +181,69 @@ async fn a_nodes_stream_ends_with_the_certificate_that_it_was_begun_with() {
     let held = now.elapsed().unwrap();
     assert_eq!((ended.code, &*ended.reason), (Code::Unauthenticated, "CREDENTIAL_EXPIRED"), "{ended}");
     assert!((4..15).contains(&held.as_secs()), "{held:?}");
+}
+
+/// By the steps of docs/security.md. The client is the same all the while, as are the nodes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_authority_takes_over_and_nobody_restarts() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    for user in [10, 12] {
+        mesh.enrol("us_east", user, "US", 1_000).await;
+    }
+    let credentials = mesh.credentials().unwrap();
+    let options = Options { trust: Some(operator(&credentials)), ..Options::default() };
+    let client = Client::connect([format!("https://{}", mesh.grpc_address("us_west"))], options).unwrap();
+    let session = Session::new();
+    let pay = async || client.call(&session, payment(10, 12, 1)).await.map(drop);
+    pay().await.unwrap();
+    let new = mesh.data("new");
+    assert_eq!(mesh.run(&["certs", new.to_str().unwrap()]).code, 0);
+    let old = mesh.data("old");
+    fs::create_dir_all(old.join("operator")).unwrap();
+    for file in ["ca.crt", "operator/tls.crt", "operator/tls.key"] {
+        fs::copy(credentials.join(file), old.join(file)).unwrap();
+    }
+    let authority = fs::read_to_string(new.join("ca.crt")).unwrap();
+    let everywhere: Vec<_> = mesh.regions().iter().map(|region| credentials.join(region)).chain([credentials.clone()]).collect();
+    let step = async || {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        pay().await.unwrap();
+        let deadline = Instant::now() + WAIT_MAX;
+        loop {
+            let status = mesh.run(&["status"]);
+            if status.code == 0 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{status:?}");
+        }
+    };
+    for directory in &everywhere {
+        let both = fs::read_to_string(directory.join("ca.crt")).unwrap() + &authority;
+        fs::write(directory.join("ca.crt"), both).unwrap();
+    }
+    step().await;
+    for directory in mesh.regions().iter().map(String::as_str).chain(["operator"]) {
+        for file in ["tls.key", "tls.crt"] {
+            fs::copy(new.join(directory).join(file), credentials.join(directory).join(file)).unwrap();
+        }
+    }
+    step().await;
+    for directory in &everywhere {
+        fs::write(directory.join("ca.crt"), &authority).unwrap();
+    }
+    step().await;
+    for region in mesh.regions() {
+        let (status, health) = mesh.http(&region, "/health").unwrap();
+        assert!(status == 200 && !health.contains("warning"), "{region}: {health}");
+    }
+    // Who has the old authority's certificate is turned away, and sees that somebody does it.
+    let deadline = Instant::now() + WAIT_MAX;
+    fs::copy(new.join("ca.crt"), old.join("ca.crt")).unwrap();
+    let status = || mesh.run(&["--credentials", old.to_str().unwrap(), "status"]);
+    while !status().stdout.contains("us_east answers, and refuses this: received fatal alert") {
+        assert!(Instant::now() < deadline, "{:?}", status());
+    }
+    mesh.assert_books();
 }
 
 /// The sum of a metric's values, over its labels.

@@ -20,7 +20,7 @@ use super::{
     AddedCard, AddedKey, CARDS_PER_USER_MAX, DeletedCard, ErasedUser, Error, KeyName, NewCard, Outcome, Purpose, State, Store, StoredCard,
     TokenId, WrappedKey,
 };
-use crate::{crypto::MAC_BYTES, keys::KekId};
+use crate::keys::KekId;
 use group::{Group, Write, Wrote};
 
 /// The file's name in the vault's directory.
@@ -202,26 +202,29 @@ impl SqliteStore {
 
     /// Adds a card within a transaction.
     async fn add_card_in(&self, connection: &mut SqliteConnection, card: &NewCard) -> Result<AddedCard, Error> {
-        if let Some(outcome) = self.outcome_in(connection, card.request).await? {
-            return Ok(AddedCard::Replayed(outcome));
-        }
         let user = stored(card.user.get());
-        let has_key = sqlx::query("SELECT 1 FROM keys WHERE id = ? AND user = ?").bind(&card.key[..]).bind(user);
-        if has_key.fetch_optional(&mut *connection).await.map_err(|error| self.failed(error))?.is_none() {
-            return Ok(AddedCard::KeyGone);
+        // All questions in one: each costs as much as what it is to find.
+        let known = sqlx::query(
+            "SELECT r.kind, r.user, r.token, r.body, r.count, EXISTS (SELECT 1 FROM keys WHERE id = ?2 AND user = ?3), \
+             (SELECT token FROM cards WHERE key = ?2 AND lookup = ?4), (SELECT count(*) FROM cards WHERE user = ?3) \
+             FROM (SELECT 1) LEFT JOIN requests r ON r.id = ?1",
+        );
+        let known = known.bind(&card.request.as_bytes()[..]).bind(&card.key[..]).bind(user).bind(&card.lookup[..]);
+        let known = known.fetch_one(&mut *connection).await.map_err(|error| self.failed(error))?;
+        if self.get::<Option<i64>>(&known, 0)?.is_some() {
+            return Ok(AddedCard::Replayed(self.outcome_at(&known, 0)?));
         }
-        let has = sqlx::query("SELECT token FROM cards WHERE key = ? AND lookup = ?").bind(&card.key[..]).bind(&card.lookup[..]);
-        let has = has.fetch_optional(&mut *connection).await.map_err(|error| self.failed(error))?;
-        match has.map(|row| self.bytes(&row, 0)).transpose()? {
+        if !self.get::<bool>(&known, 5)? {
+            return Ok(AddedCard::Gone);
+        }
+        let has = if self.get::<Option<&[u8]>>(&known, 6)?.is_some() { Some(self.bytes(&known, 6)?) } else { None };
+        match has {
             Some(token) if token != card.token => return Ok(AddedCard::Has(token)),
             Some(_) => {}
-            None => {
-                let count = sqlx::query("SELECT count(*) FROM cards WHERE user = ?").bind(user).fetch_one(&mut *connection).await;
-                let count: i64 = self.get(&count.map_err(|error| self.failed(error))?, 0)?;
-                if count >= i64::from(CARDS_PER_USER_MAX) {
-                    return Ok(AddedCard::Full);
-                }
-            }
+            // A token that was deleted is not given out again.
+            None if card.replaces => return Ok(AddedCard::Gone),
+            None if self.get::<i64>(&known, 7)? >= i64::from(CARDS_PER_USER_MAX) => return Ok(AddedCard::Full),
+            None => {}
         }
         let insert = sqlx::query(
             "INSERT INTO cards (token, user, key, lookup, sealed) VALUES (?, ?, ?, ?, ?) ON CONFLICT (token) DO UPDATE SET sealed = excluded.sealed",
@@ -236,21 +239,26 @@ impl SqliteStore {
 
     async fn outcome_in(&self, connection: &mut SqliteConnection, request: RequestId) -> Result<Option<Outcome>, Error> {
         let row = sqlx::query("SELECT kind, user, token, body, count FROM requests WHERE id = ?").bind(&request.as_bytes()[..]);
-        let Some(row) = row.fetch_optional(connection).await.map_err(|error| self.failed(error))? else { return Ok(None) };
-        let user = self.user(self.get(&row, 1)?)?;
-        Ok(Some(match self.get(&row, 0)? {
+        let row = row.fetch_optional(connection).await.map_err(|error| self.failed(error))?;
+        row.map(|row| self.outcome_at(&row, 0)).transpose()
+    }
+
+    /// What became of a request, from its five columns.
+    fn outcome_at(&self, row: &SqliteRow, first: usize) -> Result<Outcome, Error> {
+        let user = self.user(self.get(row, first + 1)?)?;
+        Ok(match self.get(row, first)? {
             TOKENIZED => {
-                let has_body = self.get::<Option<&[u8]>>(&row, 3)?.is_some();
-                let body = if has_body { Some(self.bytes(&row, 3)?) } else { None };
-                Outcome::Tokenized { user, token: self.bytes(&row, 2)?, body }
+                let has_body = self.get::<Option<&[u8]>>(row, first + 3)?.is_some();
+                let body = if has_body { Some(self.bytes(row, first + 3)?) } else { None };
+                Outcome::Tokenized { user, token: self.bytes(row, first + 2)?, body }
             }
-            DELETED => Outcome::Deleted { user, token: self.bytes(&row, 2)? },
+            DELETED => Outcome::Deleted { user, token: self.bytes(row, first + 2)? },
             ERASED => {
-                let tokens = u32::try_from(self.get::<i64>(&row, 4)?).map_err(|_| self.damaged("a number of tokens is none"))?;
+                let tokens = u32::try_from(self.get::<i64>(row, first + 4)?).map_err(|_| self.damaged("a number of tokens is none"))?;
                 Outcome::Erased { user, tokens }
             }
             _ => return Err(self.damaged("a request has no kind that one can have")),
-        }))
+        })
     }
 }
 
@@ -327,10 +335,16 @@ impl Store for SqliteStore {
         self.outcome_in(&mut connection, request).await
     }
 
-    async fn find(&self, key: &KeyName, lookup: &[u8; MAC_BYTES]) -> Result<Option<TokenId>, Error> {
-        let row = sqlx::query("SELECT token FROM cards WHERE key = ? AND lookup = ?").bind(&key[..]).bind(&lookup[..]);
-        let row = row.fetch_optional(&self.readers).await.map_err(|error| self.failed(error))?;
-        row.map(|row| self.bytes(&row, 0)).transpose()
+    async fn known(&self, request: RequestId, user: UserId) -> Result<(Option<Outcome>, Option<WrappedKey>), Error> {
+        let both = sqlx::query(
+            "SELECT k.id, k.purpose, k.user, k.kek, k.wrapped, k.public_key, k.made_at, r.kind, r.user, r.token, r.body, r.count \
+             FROM (SELECT 1) LEFT JOIN keys k ON k.user = ? LEFT JOIN requests r ON r.id = ?",
+        );
+        let both = both.bind(stored(user.get())).bind(&request.as_bytes()[..]).fetch_one(&self.readers).await;
+        let row = both.map_err(|error| self.failed(error))?;
+        let outcome = if self.get::<Option<i64>>(&row, 7)?.is_some() { Some(self.outcome_at(&row, 7)?) } else { None };
+        let key = if self.get::<Option<&[u8]>>(&row, 0)?.is_some() { Some(self.key(&row)?) } else { None };
+        Ok((outcome, key))
     }
 
     async fn add_card(&self, card: &NewCard) -> Result<AddedCard, Error> {

@@ -5,7 +5,7 @@ use paymesh_types::Timestamp;
 use paymesh_vault::{
     Offered,
     keys::KekId,
-    store::{AddedCard, AddedKey, NewCard, Purpose, Store, WrappedKey},
+    store::{AddedCard, AddedKey, DeletedCard, NewCard, Purpose, Store, WrappedKey},
 };
 use sqlx::Connection as _;
 
@@ -55,6 +55,7 @@ async fn one_that_cannot_be_written_holds_up_no_other_that_came_with_it() {
         request: request(),
         body: [seed; 32],
         token: [seed; 16],
+        replaces: false,
         user: user(1),
         key: key.name,
         lookup: [seed; 32],
@@ -76,6 +77,33 @@ async fn one_that_cannot_be_written_holds_up_no_other_that_came_with_it() {
             Err(error) => assert!(index == 5 && error.to_string().contains("is damaged"), "{index}: {error}"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_token_that_was_deleted_is_not_given_out_again_to_who_saw_it_just_before() {
+    let place = Place::new();
+    let vault = place.open().await;
+    let taken = tokenize(&vault, 1, &number(1)).await;
+    let store = place.store().await;
+    let key = store.user_key(user(1)).await.expect("it can be read").expect("it is there");
+    let new = |token, lookup, replaces| NewCard {
+        request: request(),
+        body: [1; 32],
+        token,
+        replaces,
+        user: user(1),
+        key: key.name,
+        lookup,
+        sealed: vec![1; 40],
+    };
+    let first = new([1; 16], [9; 32], false);
+    assert_eq!(store.add_card(&first).await.expect("it is written"), AddedCard::Added);
+    assert_eq!(store.add_card(&new([2; 16], [9; 32], false)).await.expect("it is read"), AddedCard::Has([1; 16]));
+    assert_eq!(store.add_card(&new([1; 16], [9; 32], true)).await.expect("it is written"), AddedCard::Added);
+    assert_eq!(store.delete_card(request(), &[1; 16]).await.expect("it is deleted"), DeletedCard::Deleted);
+    assert_eq!(store.add_card(&new([1; 16], [9; 32], true)).await.expect("it is read"), AddedCard::Gone);
+    assert!(store.card(&[1; 16]).await.expect("it is read").is_none());
+    vault.describe(&taken.token).await.expect("others stay");
 }
 
 /// Who is gone before anything was written is told nothing, and leaves nothing.

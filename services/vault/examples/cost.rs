@@ -1,0 +1,115 @@
+//! What it costs to take cards in: `cargo run --release -p paymesh-vault --example cost -- DIRECTORY`, the directory on the disk that is to be measured.
+//!
+//! Cards of users who have some, one at a time and 64 at once; first cards of users, who need a key; and 64 at once while every key is wrapped anew. The
+//! sides take turns, and ratios are of medians.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::float_arithmetic, reason = "a measurement prints figures")]
+
+use std::{
+    env,
+    error::Error,
+    fs,
+    ops::Range,
+    path::PathBuf,
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use paymesh_cards::{Card, CardNumber, Expiry};
+use paymesh_types::{Timestamp, UserId, ZoneName};
+use paymesh_vault::{Offered, Vault, keys::FileKeys, store::SqliteStore};
+use uuid::Uuid;
+
+const ROUNDS: usize = 3;
+/// Users who have cards before anything is measured.
+const USERS: u64 = 2_000;
+const AT_ONCE: u64 = 64;
+const CARDS: u64 = 10_000;
+const CARDS_ALONE: u64 = 1_000;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// A number that belongs to nobody, another for each `seed` below 10^9.
+fn card(seed: u64) -> Result<Card, Failure> {
+    let number = (0..10).find_map(|check| CardNumber::parse(&format!("400000{seed:09}{check}")).ok());
+    Ok(Card { number: number.ok_or("one of ten digits fits")?, expiry: Expiry::new(12, 2045)? })
+}
+
+/// Takes in the cards of these numbers, so many at once; gives the cards a second.
+async fn take_in(vault: &Vault, seeds: Range<u64>, at_once: u64, user: fn(u64) -> u64) -> Result<f64, Failure> {
+    let began = Instant::now();
+    let count = seeds.end - seeds.start;
+    let lanes = (0..at_once).map(|lane| {
+        let (vault, seeds) = (vault.clone(), seeds.clone());
+        tokio::spawn(async move {
+            for seed in (seeds.start + lane..seeds.end).step_by(usize::try_from(at_once)?) {
+                let request = Uuid::now_v7().try_into()?;
+                vault.tokenize(request, UserId::try_from(user(seed))?, Offered::Clear(card(seed)?)).await?;
+            }
+            Ok::<_, Failure>(())
+        })
+    });
+    for lane in lanes.collect::<Vec<_>>() {
+        lane.await??;
+    }
+    Ok(count as f64 / began.elapsed().as_secs_f64())
+}
+
+fn median(rates: &[f64]) -> f64 {
+    let mut rates = rates.to_vec();
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let directory = env::args_os().nth(1).map(PathBuf::from).ok_or("name a directory on the disk to be measured")?;
+    let directory = directory.join(format!("vault-cost-{}", std::process::id()));
+    fs::create_dir_all(&directory)?;
+    let zone: ZoneName = "eu".parse()?;
+    let keys = FileKeys::open(&directory.join("keys"), "cost", &zone)?;
+    let store = SqliteStore::open(&directory.join("data"), "cost", &zone).await?;
+    let vault = Vault::open(zone, Arc::new(store), Arc::new(keys), Arc::new(now)).await?;
+    let (of_known, of_new) = (|seed: u64| 1 + seed % USERS, |seed: u64| 1_000_000 + seed);
+    take_in(&vault, 0..USERS, AT_ONCE, of_known).await?;
+    let mut seed = USERS;
+    let mut seeds = |count: u64| {
+        seed += count;
+        seed - count..seed
+    };
+    let mut rates = [const { Vec::new() }; 4];
+    for _ in 0..ROUNDS {
+        rates[0].push(take_in(&vault, seeds(CARDS_ALONE), 1, of_known).await?);
+        rates[1].push(take_in(&vault, seeds(CARDS), AT_ONCE, of_known).await?);
+        rates[2].push(take_in(&vault, seeds(CARDS), AT_ONCE, of_new).await?);
+        let rotation = tokio::spawn({
+            let vault = vault.clone();
+            async move {
+                let began = Instant::now();
+                vault.rotate().await.map(|rotated| (rotated.rewrapped, began.elapsed()))
+            }
+        });
+        rates[3].push(take_in(&vault, seeds(CARDS), AT_ONCE, of_known).await?);
+        let (rewrapped, took) = rotation.await??;
+        println!("{rewrapped} keys wrapped anew in {took:.1?}");
+    }
+    let names = ["one at a time", "64 at once", "64 at once, first cards of users", "64 at once, while keys are wrapped anew"];
+    for (name, rates) in names.iter().zip(&rates) {
+        println!("cards a second, {name:<40} {rates:>8.0?}");
+    }
+    let [alone, together, new, rotating] = rates.map(|rates| median(&rates));
+    println!(
+        "64 at once / one {:.1}; first cards / others {:.2}; while keys are wrapped / not {:.2}",
+        together / alone,
+        new / together,
+        rotating / together
+    );
+    fs::remove_dir_all(&directory)?;
+    Ok(())
+}
