@@ -54,6 +54,9 @@ impl Display for Fault {
     }
 }
 
+/// Between two faults of one thing: each ends by a timer of its own, and a node that is let go of after it was killed is not there.
+const BETWEEN: Duration = Duration::from_millis(500);
+
 /// The faults of so much time, in the order in which they begin. All are over when the time is.
 pub(crate) fn draw(seed: u64, regions: usize, time: Duration) -> Vec<Fault> {
     let mut random = StdRng::seed_from_u64(seed);
@@ -71,7 +74,7 @@ pub(crate) fn draw(seed: u64, regions: usize, time: Duration) -> Vec<Fault> {
         };
         let long = random.random_ratio(1, LONG_ONE_OF) && !matches!(what, What::Slow(..));
         let lasts = Duration::from_millis(random.random_range(if long { LONG_MS } else { lasts_ms }));
-        let busy = faults.iter().any(|fault| fault.what.target() == what.target() && fault.at + fault.lasts >= at);
+        let busy = faults.iter().any(|fault| fault.what.target() == what.target() && fault.at + fault.lasts + BETWEEN >= at);
         if !busy && at + lasts <= time {
             faults.push(Fault { at, lasts, what });
         }
@@ -97,7 +100,7 @@ fn a_plan_has_every_kind_of_fault_and_no_two_of_one_thing_at_the_same_time() {
         }
         for (number, fault) in plan.iter().enumerate() {
             assert!(fault.at + fault.lasts <= time);
-            let overlaps = |other: &&Fault| other.what.target() == fault.what.target() && other.at <= fault.at + fault.lasts;
+            let overlaps = |other: &&Fault| other.what.target() == fault.what.target() && other.at <= fault.at + fault.lasts + BETWEEN;
             assert_eq!(plan[number + 1..].iter().find(overlaps), None, "seed {seed}: {fault}");
         }
     }

@@ -1,4 +1,4 @@
-//! What it costs to take cards in: `cargo run --release -p paymesh-vault --example cost -- DIRECTORY`, the directory on the disk that is to be measured.
+//! What it costs to take cards in: `cargo run --release -p paymesh-vault --example taking_cards -- DIRECTORY`, the directory on the disk that is to be measured.
 //!
 //! Cards of users who have some, one at a time and 64 at once; first cards of users, who need a key; and 64 at once while every key is wrapped anew. The
 //! sides take turns, and ratios are of medians.
