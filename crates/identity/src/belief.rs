@@ -70,7 +70,7 @@ pub struct Dialed {
 }
 
 impl Dialed {
-    /// By who believed the same authorities from its start to its end.
+    /// A caller's. What it comes to believe later is for its next connection: it knows whom it called.
     pub(crate) fn once(stream: client::TlsStream<TcpStream>) -> Self {
         Self { stream, belief: None }
     }

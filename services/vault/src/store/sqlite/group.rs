@@ -60,23 +60,29 @@ impl SqliteStore {
         loop {
             tokio::select! {
                 biased;
-                told = &mut told => return told.unwrap_or_else(|_| Err(self.damaged("what wrote it died"))),
+                told = &mut told => return told.unwrap_or_else(|_| Err(self.died())),
                 _turn = self.group.turn.lock() => {
                     // Also where this caller is gone in the middle: others wait for it.
                     let store = self.clone();
                     let written = tokio::spawn(async move { store.write_all(store.group.next()).await }).await;
                     if written.is_err() {
-                        return Err(self.damaged("what wrote it died"));
+                        return Err(self.died());
                     }
                 }
             }
         }
     }
 
+    /// Whether it was written is not known; the same request finds out.
+    fn died(&self) -> Error {
+        Error::Engine { place: self.place.to_string(), source: "the task that wrote to it died".into() }
+    }
+
     async fn write_all(&self, writes: Vec<(Write, Told)>) {
-        let (writes, told): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
+        let (writes, mut told): (Vec<_>, Vec<_>) = writes.into_iter().unzip();
         match self.write_together(&writes).await {
             Ok(wrote) => told.into_iter().zip(wrote).for_each(|(told, wrote)| drop(told.send(Ok(wrote)))),
+            Err(error) if writes.len() == 1 => drop(told.remove(0).send(Err(error))),
             // One of them cannot be written, or none: which, each finds out by itself.
             Err(_) => {
                 for (write, told) in writes.iter().zip(told) {
