@@ -160,7 +160,7 @@ fn entries() -> Vec<(&'static str, Entry)> {
     let posting =
         |account, amount, balance_after| Posting { account, currency: eur, amount, balance_after, held_after: 0, previous_line: LineId(0) };
     let new = |payee_shard, declined, hold_s| {
-        Body::PaymentCreated(NewPayment { payer, payee, payee_shard, money, hold_s, declined, previous: Sequence(0) })
+        Body::PaymentCreated(NewPayment { payer, payee, payee_shard, money, hold_s, declined, previous: Sequence(0), card: None })
     };
     let credit = Credit {
         payment: PaymentId::from(Position { shard: other.clone(), epoch: Epoch(1), sequence: Sequence(5) }),

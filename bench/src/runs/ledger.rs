@@ -142,6 +142,7 @@ impl Books {
                     money: Money::new(minor, self.currency).context("payments are amounts")?,
                     hold_s: 0,
                     reference: String::new(),
+                    card: None,
                 }))
             })
             .collect()

@@ -198,6 +198,8 @@ pub(crate) fn kind(account: &Account) -> Option<(u32, Option<&ShardRef>)> {
         Account::External => Some((0, None)),
         Account::Sent(peer) => Some((1, Some(peer))),
         Account::Received(peer) => Some((2, Some(peer))),
+        Account::Acquirer(_) => Some((3, None)),
+        Account::RefundsPayable => Some((4, None)),
     }
 }
 

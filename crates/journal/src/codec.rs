@@ -1,5 +1,7 @@
 //! Entries as bytes: the messages of `paymesh.events.v1`, in two parts.
 
+pub(crate) mod charge;
+
 use paymesh_contract::events::v1 as pb;
 use paymesh_ledger::{Account, Body, Credit, Effect, Entry, LineId, NewPayment, Payment, Phase, Posting, Reason};
 use paymesh_types::{
@@ -57,8 +59,10 @@ pub fn decode(parts: StoredEntry<'_>, sequence: Sequence, shard: &ShardRef) -> R
 /// The bytes are not an entry that a leader wrote.
 pub fn decode_open(open: &[u8], sequence: Sequence, shard: &ShardRef) -> Result<Option<Entry>, DecodeError> {
     let open = pb::EntryOpen::decode(open)?;
-    if matches!(open.body, Some(pb::entry_open::Body::UserEnrolled(_))) {
-        return Ok(None);
+    match &open.body {
+        Some(pb::entry_open::Body::UserEnrolled(_)) => return Ok(None),
+        Some(pb::entry_open::Body::PaymentCreated(created)) if created.by_card => return Ok(None),
+        _ => {}
     }
     from_parts(open, pb::EntrySealed::default(), sequence, shard).map(Some)
 }
@@ -82,6 +86,40 @@ pub fn sealed(entry: &Entry, sequence: Sequence) -> pb::EntrySealed {
         postings: entry.postings.iter().map(|each| posting(each, sequence)).collect(),
         reference: entry.reference.clone(),
         residence_country,
+        charge: match &entry.body {
+            Body::PaymentCreated(new) => charge::beginning(new),
+            body => of_body(body).and_then(|payment| payment.card.as_deref()).map(charge::charge),
+        },
+        charge_before: match &entry.body {
+            Body::Card { before, .. } => before.card.as_deref().map(charge::charge),
+            _ => None,
+        },
+    }
+}
+
+/// The payment as the entry left it, where the entry says it whole.
+fn of_body(body: &Body) -> Option<&Payment> {
+    match body {
+        Body::Card { payment, .. }
+        | Body::PaymentCaptured { payment, .. }
+        | Body::PaymentVoided { payment }
+        | Body::PaymentExpired { payment }
+        | Body::RefundCompleted { payment, .. }
+        | Body::RefundRequested { payment, .. } => Some(payment),
+        Body::Received { effect, .. } => match effect {
+            Effect::PaymentReturned(payment) | Effect::RefundReceived { payment, .. } | Effect::RefundFailed { payment, .. } => {
+                Some(payment)
+            }
+            Effect::Credited(_) | Effect::Bounced(_) | Effect::RefundPaid(_) | Effect::RefundRefused(_) => None,
+        },
+        Body::UserEnrolled { .. }
+        | Body::UserClaimed { .. }
+        | Body::AccountOpened { .. }
+        | Body::AccountClosed { .. }
+        | Body::Deposited { .. }
+        | Body::Withdrawn { .. }
+        | Body::PaymentCreated(_)
+        | Body::Delivered { .. } => None,
     }
 }
 
@@ -105,6 +143,10 @@ fn body(body: &Body, at: Sequence) -> pb::entry_open::Body {
             declined: reason(*declined),
         }),
         Body::PaymentCreated(new) => B::PaymentCreated(created(new, at)),
+        Body::Card { step, payment, before } => {
+            let (step, amount, asked) = charge::step(*step);
+            B::CardStepped(pb::CardStepped { step: step as i32, payment: Some(state(payment)), before: Some(state(before)), amount, asked })
+        }
         Body::PaymentCaptured { payment, asked } => {
             B::PaymentCaptured(pb::PaymentCaptured { payment: Some(state(payment)), asked: asked.map(unsigned).unwrap_or(0) })
         }
@@ -149,6 +191,7 @@ fn created(new: &NewPayment, at: Sequence) -> pb::PaymentCreated {
         hold_s: new.hold_s,
         declined: reason(new.declined),
         previous_payment: if new.previous == Sequence(0) { 0 } else { at.0 - new.previous.0 },
+        by_card: new.card.is_some(),
     }
 }
 
@@ -211,6 +254,7 @@ fn posting(posting: &Posting, at: Sequence) -> pb::Posting {
         Account::External => (0, None, false),
         Account::Sent(shard) => (0, Some(shard), false),
         Account::Received(shard) => (0, Some(shard), true),
+        Account::Acquirer(_) | Account::RefundsPayable => (0, None, false),
     };
     let (clearing_zone, clearing_shard) = shard_parts(clearing);
     let previous = posting.previous_line;
@@ -224,6 +268,11 @@ fn posting(posting: &Posting, at: Sequence) -> pb::Posting {
         clearing_zone,
         clearing_shard,
         clearing_received,
+        acquirer_gateway: match &posting.account {
+            Account::Acquirer(gateway) => gateway.to_string(),
+            _ => String::new(),
+        },
+        refunds_payable: posting.account == Account::RefundsPayable,
     }
 }
 
@@ -252,6 +301,16 @@ fn reason(reason: Option<Reason>) -> i32 {
         Some(Reason::PayeeAccountClosed) => pb::Reason::PayeeAccountClosed,
         Some(Reason::PayeeBalanceLimit) => pb::Reason::PayeeBalanceLimit,
         Some(Reason::PayeeInsufficientFunds) => pb::Reason::PayeeInsufficientFunds,
+        Some(Reason::CardDeclined) => pb::Reason::CardDeclined,
+        Some(Reason::CardInsufficientFunds) => pb::Reason::CardInsufficientFunds,
+        Some(Reason::CardExpired) => pb::Reason::CardExpired,
+        Some(Reason::CardInvalid) => pb::Reason::CardInvalid,
+        Some(Reason::CardNotFound) => pb::Reason::CardNotFound,
+        Some(Reason::AuthenticationFailed) => pb::Reason::AuthenticationFailed,
+        Some(Reason::FraudDetected) => pb::Reason::FraudDetected,
+        Some(Reason::FraudUnavailable) => pb::Reason::FraudUnavailable,
+        Some(Reason::GatewayUnavailable) => pb::Reason::GatewayUnavailable,
+        Some(Reason::CaptureRefused) => pb::Reason::CaptureRefused,
     }) as i32
 }
 
@@ -264,6 +323,8 @@ pub fn phase(phase: Phase) -> pb::Phase {
         Phase::Declined => pb::Phase::Declined,
         Phase::Voided => pb::Phase::Voided,
         Phase::Expired => pb::Phase::Expired,
+        Phase::Pending => pb::Phase::Pending,
+        Phase::ActionRequired => pb::Phase::ActionRequired,
     }
 }
 
@@ -279,6 +340,7 @@ fn from_parts(open: pb::EntryOpen, sealed: pb::EntrySealed, at: Sequence, shard:
 
 fn from_body(body: pb::entry_open::Body, sealed: &pb::EntrySealed, at: Sequence, shard: &ShardRef) -> Result<Body, DecodeError> {
     use pb::entry_open::Body as B;
+    let payment = |state: Option<pb::PaymentState>| charge::with(from_state(state)?, sealed.charge.as_ref());
     Ok(match body {
         B::UserEnrolled(it) => Body::UserEnrolled {
             user: user(it.user_id)?,
@@ -300,22 +362,28 @@ fn from_body(body: pb::entry_open::Body, sealed: &pb::EntrySealed, at: Sequence,
             hold_s: it.hold_s,
             declined: from_reason(it.declined)?,
             previous: Sequence(back(at, it.previous_payment)?),
+            card: if it.by_card { Some(charge::from_beginning(sealed.charge.as_ref())?) } else { None },
         }),
-        B::PaymentCaptured(it) => Body::PaymentCaptured { payment: from_state(it.payment)?, asked: asked(it.asked)? },
-        B::PaymentVoided(it) => Body::PaymentVoided { payment: from_state(it.payment)? },
-        B::PaymentExpired(it) => Body::PaymentExpired { payment: from_state(it.payment)? },
+        B::CardStepped(it) => Body::Card {
+            step: charge::from_step(&it)?,
+            payment: payment(it.payment)?,
+            before: Box::new(charge::with(from_state(it.before)?, sealed.charge_before.as_ref())?),
+        },
+        B::PaymentCaptured(it) => Body::PaymentCaptured { payment: payment(it.payment)?, asked: asked(it.asked)? },
+        B::PaymentVoided(it) => Body::PaymentVoided { payment: payment(it.payment)? },
+        B::PaymentExpired(it) => Body::PaymentExpired { payment: payment(it.payment)? },
         B::RefundCompleted(it) => {
-            Body::RefundCompleted { payment: from_state(it.payment)?, amount: signed(it.amount)?, asked: asked(it.asked)? }
+            Body::RefundCompleted { payment: payment(it.payment)?, amount: signed(it.amount)?, asked: asked(it.asked)? }
         }
         B::RefundRequested(it) => {
-            Body::RefundRequested { payment: from_state(it.payment)?, amount: signed(it.amount)?, asked: asked(it.asked)? }
+            Body::RefundRequested { payment: payment(it.payment)?, amount: signed(it.amount)?, asked: asked(it.asked)? }
         }
         B::Received(it) => {
             let source = from_shard(&it.source_zone, it.source_shard)?.ok_or(DecodeError::Missing("no source"))?;
             if &source == shard {
                 return Err(DecodeError::Missing("a shard receives nothing from itself"));
             }
-            let effect = from_effect(it.effect.ok_or(DecodeError::Missing("no effect"))?)?;
+            let effect = from_effect(it.effect.ok_or(DecodeError::Missing("no effect"))?, payment)?;
             let at = Cursor { sequence: sequence(it.source_sequence)?, mark: HistoryMark::new(it.source_mark) };
             Body::Received { source, at, effect }
         }
@@ -327,17 +395,20 @@ fn from_body(body: pb::entry_open::Body, sealed: &pb::EntrySealed, at: Sequence,
     })
 }
 
-fn from_effect(effect: pb::received::Effect) -> Result<Effect, DecodeError> {
+fn from_effect(
+    effect: pb::received::Effect,
+    payment: impl Fn(Option<pb::PaymentState>) -> Result<Payment, DecodeError>,
+) -> Result<Effect, DecodeError> {
     use pb::received::Effect as E;
     Ok(match effect {
         E::Credit(it) => Effect::Credited(from_credit(&it)?),
         E::Bounce(it) => Effect::Bounced(from_credit(&it)?),
         E::RefundPaid(it) => Effect::RefundPaid(from_credit(&it)?),
         E::RefundRefused(it) => Effect::RefundRefused(from_credit(&it)?),
-        E::PaymentReturned(it) => Effect::PaymentReturned(from_state(Some(it))?),
-        E::RefundReceived(it) => Effect::RefundReceived { payment: from_state(it.payment)?, amount: signed(it.amount)? },
+        E::PaymentReturned(it) => Effect::PaymentReturned(payment(Some(it))?),
+        E::RefundReceived(it) => Effect::RefundReceived { payment: payment(it.payment)?, amount: signed(it.amount)? },
         E::RefundFailed(it) => {
-            Effect::RefundFailed { payment: from_state(it.payment)?, amount: signed(it.amount)?, reason: from_reason(it.reason)? }
+            Effect::RefundFailed { payment: payment(it.payment)?, amount: signed(it.amount)?, reason: from_reason(it.reason)? }
         }
     })
 }
@@ -353,6 +424,7 @@ fn from_credit(it: &pb::Credit) -> Result<Credit, DecodeError> {
     })
 }
 
+/// The payment, without its charge.
 pub(crate) fn from_state(state: Option<pb::PaymentState>) -> Result<Payment, DecodeError> {
     let it = state.ok_or(DecodeError::Missing("no payment"))?;
     Ok(Payment {
@@ -373,16 +445,21 @@ pub(crate) fn from_state(state: Option<pb::PaymentState>) -> Result<Payment, Dec
             pb::Phase::Declined => Phase::Declined,
             pb::Phase::Voided => Phase::Voided,
             pb::Phase::Expired => Phase::Expired,
+            pb::Phase::Pending => Phase::Pending,
+            pb::Phase::ActionRequired => Phase::ActionRequired,
             pb::Phase::Unspecified => return Err(DecodeError::Missing("a payment without a phase")),
         },
         reason: from_reason(it.reason)?,
         created_at: time(it.created_at_us)?,
         expires_at: if it.expires_at_us == 0 { None } else { Some(time(it.expires_at_us)?) },
+        card: None,
     })
 }
 
 fn from_posting(it: &pb::Posting, at: Sequence) -> Result<Posting, DecodeError> {
     let account = match (it.user_id, from_shard(&it.clearing_zone, it.clearing_shard)?) {
+        (0, None) if it.refunds_payable => Account::RefundsPayable,
+        (0, None) if !it.acquirer_gateway.is_empty() => Account::Acquirer(it.acquirer_gateway.parse()?),
         (0, None) => Account::External,
         (0, Some(shard)) if it.clearing_received => Account::Received(shard),
         (0, Some(shard)) => Account::Sent(shard),
@@ -469,5 +546,15 @@ fn from_reason(reason: i32) -> Result<Option<Reason>, DecodeError> {
         pb::Reason::PayeeAccountClosed => Some(Reason::PayeeAccountClosed),
         pb::Reason::PayeeBalanceLimit => Some(Reason::PayeeBalanceLimit),
         pb::Reason::PayeeInsufficientFunds => Some(Reason::PayeeInsufficientFunds),
+        pb::Reason::CardDeclined => Some(Reason::CardDeclined),
+        pb::Reason::CardInsufficientFunds => Some(Reason::CardInsufficientFunds),
+        pb::Reason::CardExpired => Some(Reason::CardExpired),
+        pb::Reason::CardInvalid => Some(Reason::CardInvalid),
+        pb::Reason::CardNotFound => Some(Reason::CardNotFound),
+        pb::Reason::AuthenticationFailed => Some(Reason::AuthenticationFailed),
+        pb::Reason::FraudDetected => Some(Reason::FraudDetected),
+        pb::Reason::FraudUnavailable => Some(Reason::FraudUnavailable),
+        pb::Reason::GatewayUnavailable => Some(Reason::GatewayUnavailable),
+        pb::Reason::CaptureRefused => Some(Reason::CaptureRefused),
     })
 }

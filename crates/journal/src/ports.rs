@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use paymesh_ledger::{Missing, Records, Wallet};
+use paymesh_ledger::{Missing, Payment, Records, Wallet};
 use paymesh_types::{Country, Currency, Epoch, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 
 use crate::{Checkpoints, Committed, Corrupt, Error, Hash, Line, Origin, PaymentRow, Projection, Row, Segment, Snapshot};
@@ -210,7 +210,13 @@ pub trait Tables: Send + Sync + std::fmt::Debug {
     /// The engine failed.
     async fn payments(&self, newest: Sequence, limit: u32) -> Result<Vec<PaymentRow>, Error>;
 
-    /// Payments whose holds ran out by `now`, at most `limit`.
+    /// Payments by card of which an acquirer is being asked for something, by their number, those after `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn in_progress(&self, after: Sequence, limit: u32) -> Result<Vec<Payment>, Error>;
+
+    /// Payments whose holds, or whose cardholders' time, ran out by `now`, and which nothing is being done about, at most `limit`.
     ///
     /// # Errors
     /// The engine failed.

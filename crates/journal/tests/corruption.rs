@@ -27,7 +27,7 @@ fn check(segments: &[Segment], shard: &ShardRef) -> Result<(), Corrupt> {
 }
 
 fn few_segments() -> Vec<Segment> {
-    let mut stream = Stream::with(70, 60);
+    let mut stream = Stream::with(70, 90);
     let segments = stream.segments();
     assert!(segments.len() >= 3);
     segments

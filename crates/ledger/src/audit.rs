@@ -6,7 +6,7 @@ use paymesh_types::{Currency, Cursor, Position, Sequence, ShardRef, Timestamp, U
 use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
 
-use crate::{Account, Body, Effect, Entry, Payment, Phase, Records, Wallet};
+use crate::{Account, Body, CardStep, Effect, Entry, Payment, Phase, Records, Wallet};
 
 /// Something that does not add up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,7 +18,7 @@ pub struct Problem {
     pub what: String,
 }
 
-/// The books of one currency, in minor units. The total of the first three must be zero.
+/// The books of one currency, in minor units. What is held aside, they add up to zero: [`Self::total`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sums {
     /// All wallets.
@@ -27,8 +27,17 @@ pub struct Sums {
     pub external: i128,
     /// The clearing accounts.
     pub clearing: i128,
+    /// What acquirers owe for what they took from cards, and what is to go back to cards.
+    pub cards: i128,
     /// What is held, of the wallets.
     pub held: i128,
+}
+
+impl Sums {
+    /// What must be zero.
+    pub fn total(&self) -> i128 {
+        self.wallets + self.external + self.clearing + self.cards
+    }
 }
 
 /// Adds up a journal from its first entry, trusting none of the totals that the entries state.
@@ -144,7 +153,9 @@ impl Audit {
             let within = payment.captured <= payment.amount && 0 <= payment.refunded && payment.refunded <= payment.captured;
             let moved = payment.phase == Phase::Captured || payment.phase == Phase::Returned || payment.captured == 0;
             let counted = match &entry.body {
-                Body::RefundCompleted { amount, .. } | Body::RefundRequested { amount, .. } => 0 < *amount && *amount <= payment.refunded,
+                Body::RefundCompleted { amount, .. }
+                | Body::RefundRequested { amount, .. }
+                | Body::Card { step: CardStep::RefundAsked { amount, .. }, .. } => 0 < *amount && *amount <= payment.refunded,
                 _ => true,
             };
             if !within || !moved || !counted {
@@ -228,7 +239,9 @@ impl Audit {
             let sum = sums.entry(*currency).or_default();
             match account {
                 Account::External => sum.external += i128::from(*balance),
-                _ => sum.clearing += i128::from(*balance),
+                Account::Sent(_) | Account::Received(_) => sum.clearing += i128::from(*balance),
+                Account::Acquirer(_) | Account::RefundsPayable => sum.cards += i128::from(*balance),
+                Account::Wallet(_) => unreachable!("wallets are kept apart"),
             }
         }
         sums
@@ -298,6 +311,11 @@ fn movements(entry: &Entry) -> SmallVec<[Movement; 2]> {
         let account = shard.clone().map_or(Account::Wallet(payee), Account::Sent);
         Movement { account, currency, amount, held: 0 }
     };
+    // To where the payer paid from.
+    let back = |payment: &Payment, amount| {
+        let account = if payment.card.is_some() { Account::RefundsPayable } else { Account::Wallet(payment.payer) };
+        Movement { account, currency: payment.currency, amount, held: 0 }
+    };
     let released = |payment: &Payment| smallvec![wallet(payment.payer, payment.currency, 0, payment.amount.saturating_neg())];
     match &entry.body {
         Body::UserEnrolled { .. }
@@ -315,12 +333,13 @@ fn movements(entry: &Entry) -> SmallVec<[Movement; 2]> {
         Body::Withdrawn { user, money, declined: Some(_) } => smallvec![wallet(*user, money.currency(), 0, 0)],
         Body::PaymentCreated(new) => {
             let (currency, amount) = (new.money.currency(), new.money.minor());
-            match (new.declined, new.hold_s) {
-                (Some(_), _) => smallvec![wallet(new.payer, currency, 0, 0)],
-                (None, 0) => smallvec![wallet(new.payer, currency, -amount, 0), paid(new.payee, &new.payee_shard, currency, amount)],
-                (None, _) => smallvec![wallet(new.payer, currency, 0, amount)],
+            match (new.declined.is_some() || new.card.is_some(), new.hold_s) {
+                (true, _) => smallvec![wallet(new.payer, currency, 0, 0)],
+                (false, 0) => smallvec![wallet(new.payer, currency, -amount, 0), paid(new.payee, &new.payee_shard, currency, amount)],
+                (false, _) => smallvec![wallet(new.payer, currency, 0, amount)],
             }
         }
+        Body::Card { step, payment, .. } => by_card(*step, payment),
         Body::PaymentCaptured { payment, .. } => smallvec![
             wallet(payment.payer, payment.currency, payment.captured.saturating_neg(), payment.amount.saturating_neg()),
             paid(payment.payee, &payment.payee_shard, payment.currency, payment.captured),
@@ -348,12 +367,41 @@ fn movements(entry: &Entry) -> SmallVec<[Movement; 2]> {
                 }
                 Effect::RefundRefused(_) | Effect::RefundFailed { .. } => smallvec![],
                 Effect::PaymentReturned(payment) => {
-                    smallvec![taken(payment.currency, payment.captured), wallet(payment.payer, payment.currency, payment.captured, 0)]
+                    smallvec![taken(payment.currency, payment.captured), back(payment, payment.captured)]
                 }
-                Effect::RefundReceived { payment, amount } => {
-                    smallvec![taken(payment.currency, *amount), wallet(payment.payer, payment.currency, *amount, 0)]
-                }
+                Effect::RefundReceived { payment, amount } => smallvec![taken(payment.currency, *amount), back(payment, *amount)],
             }
         }
+    }
+}
+
+/// What a step of a payment by card moves, in the order of its postings.
+fn by_card(step: CardStep, payment: &Payment) -> SmallVec<[Movement; 2]> {
+    let moved = |from: Account, to: Account, amount: i64| {
+        let movement = |account, amount| Movement { account, currency: payment.currency, amount, held: 0 };
+        smallvec![movement(from, amount.saturating_neg()), movement(to, amount)]
+    };
+    // A payment whose charge is not there posts to no gateway, and does not fit what the entry posts.
+    let Some(charge) = &payment.card else { return smallvec![] };
+    let acquirer = || Account::Acquirer(charge.gateway.clone());
+    match step {
+        CardStep::Captured => {
+            moved(acquirer(), payment.payee_shard.clone().map_or(Account::Wallet(payment.payee), Account::Sent), payment.captured)
+        }
+        CardStep::CaptureReturned => moved(acquirer(), Account::RefundsPayable, payment.captured),
+        CardStep::RefundAsked { amount, .. } => moved(Account::Wallet(payment.payee), Account::RefundsPayable, amount),
+        CardStep::Refunded { amount } => moved(Account::RefundsPayable, acquirer(), amount),
+        CardStep::RefundRefused { amount } => moved(Account::RefundsPayable, Account::Wallet(payment.payer), amount),
+        CardStep::Confirmed
+        | CardStep::Left
+        | CardStep::Challenged
+        | CardStep::Authorized
+        | CardStep::Declined
+        | CardStep::CaptureAsked { .. }
+        | CardStep::CaptureRefused
+        | CardStep::VoidAsked
+        | CardStep::ExpiryAsked
+        | CardStep::Voided
+        | CardStep::Expired => smallvec![],
     }
 }

@@ -1,9 +1,11 @@
 //! What a caller, another shard or the shard's own timer wants.
 
-use paymesh_types::{Country, Currency, Cursor, Money, PaymentId, RequestId, Sequence, ShardRef, UserId, ZoneName};
+use paymesh_types::{
+    Country, Currency, Cursor, GatewayName, Money, PaymentId, RequestId, Sequence, ShardRef, UserId, VaultToken, ZoneName,
+};
 use smallvec::SmallVec;
 
-use crate::Credit;
+use crate::{Credit, Outcome, Reason};
 
 /// A command and the caller's name for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +69,20 @@ pub enum Command {
     },
     /// Pay another user.
     CreatePayment(CreatePayment),
+    /// Go on with a payment whose cardholder has done what was asked.
+    ConfirmPayment {
+        /// The payment.
+        payment: PaymentId,
+    },
+    /// Note what the acquirer made of an operation of a payment by card.
+    Settle {
+        /// The payment.
+        payment: PaymentId,
+        /// The operation's number.
+        operation: u32,
+        /// What it made of it.
+        outcome: Outcome,
+    },
     /// Take held money. `None`: all of it.
     CapturePayment {
         /// The payment.
@@ -126,6 +142,19 @@ pub struct CreatePayment {
     pub hold_s: u32,
     /// The caller's own words.
     pub reference: String,
+    /// The card that is charged; `None`: the payer's account.
+    pub card: Option<ByCard>,
+}
+
+/// How a card is to be charged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ByCard {
+    /// Stands for the card, which is the payer's.
+    pub token: VaultToken,
+    /// The gateway to ask first.
+    pub gateway: GatewayName,
+    /// Set where nobody is to be asked: the payment is declined for this.
+    pub declined: Option<Reason>,
 }
 
 /// What an entry of one shard says to another.

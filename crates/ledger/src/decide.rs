@@ -1,11 +1,13 @@
 //! What a command means against the state as it is.
 
+mod card;
+
 use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Cursor, Epoch, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use smallvec::{SmallVec, smallvec};
 
 use crate::{
-    Account, Body, Command, CreatePayment, Credit, Effect, Entry, Message, NewPayment, Payment, Phase, Posting, Reason, Request, State,
-    Wallet,
+    Account, Body, Command, CreatePayment, Credit, Effect, Entry, Message, NewPayment, OperationKind, Payment, Phase, Posting, Reason,
+    Request, State, Wallet,
 };
 
 /// How long a hold lasts at most, in seconds: 31 days, the longest that card schemes let an authorization stand.
@@ -110,9 +112,21 @@ pub enum Rejection {
         /// Where it stands.
         phase: Phase,
     },
-    /// The payment's hold has run out.
-    #[error("the payment's hold has run out")]
+    /// The payment's hold, or its cardholder's time, has run out.
+    #[error("the payment's time has run out")]
     HoldExpired,
+    /// The payment does not wait for its cardholder.
+    #[error("the payment is {}: it waits for no cardholder", phase_name(*.phase))]
+    NoActionRequired {
+        /// Where it stands.
+        phase: Phase,
+    },
+    /// The acquirer is being asked for something else of the payment.
+    #[error("the payment's acquirer is being asked for something else")]
+    OperationInProgress,
+    /// The payment was refunded as often as one may be.
+    #[error("the payment was refunded {} times, as often as one by card may be", crate::REFUNDS_MAX)]
+    TooManyRefunds,
     /// The payment cannot be refunded.
     #[error("the payment cannot be refunded: {why}")]
     NotRefundable {
@@ -172,6 +186,8 @@ fn phase_name(phase: Phase) -> &'static str {
         Phase::Declined => "declined",
         Phase::Voided => "voided",
         Phase::Expired => "expired",
+        Phase::Pending => "pending",
+        Phase::ActionRequired => "waiting for its cardholder",
     }
 }
 
@@ -220,7 +236,27 @@ pub fn differing_field(entry: &Entry, request: &Request) -> Option<&'static str>
             ("capture_mode", (new.hold_s == 0) == (create.hold_s == 0)),
             ("hold_duration", new.hold_s == create.hold_s),
             ("reference", entry.reference == create.reference),
+            ("card", new.card.as_ref().map(|card| &card.token) == create.card.as_ref().map(|card| &card.token)),
         ]),
+        (
+            Body::Card { step, payment, .. },
+            command @ (Command::CapturePayment { payment: p, .. }
+            | Command::VoidPayment { payment: p }
+            | Command::RefundPayment { payment: p, .. }
+            | Command::ConfirmPayment { payment: p }),
+        ) => match card::asked_for(*step, command) {
+            None => Some("request"),
+            Some(asked) => {
+                let amount = match command {
+                    Command::CapturePayment { amount, .. } | Command::RefundPayment { amount, .. } => *amount,
+                    _ => None,
+                };
+                first(&[
+                    ("payment_id", (payment.epoch, payment.sequence) == (p.epoch(), p.sequence())),
+                    ("amount_minor_units", asked == amount),
+                ])
+            }
+        },
         (Body::PaymentCaptured { payment, asked }, Command::CapturePayment { payment: p, amount }) => first(&[
             ("payment_id", (payment.epoch, payment.sequence) == (p.epoch(), p.sequence())),
             ("amount_minor_units", asked == amount),
@@ -307,8 +343,15 @@ impl Decider<'_> {
                 let payment = self.payment(payment.epoch(), payment.sequence())?;
                 self.capture(payment, *amount)
             }
+            Command::ConfirmPayment { payment } => self.confirm(self.payment(payment.epoch(), payment.sequence())?),
+            Command::Settle { payment, operation, outcome } => {
+                self.settle(self.payment(payment.epoch(), payment.sequence())?, *operation, outcome)
+            }
             Command::VoidPayment { payment } => {
                 let payment = self.payment(payment.epoch(), payment.sequence())?;
+                if payment.card.is_some() {
+                    return self.ask_release(payment, OperationKind::Void);
+                }
                 self.authorized(payment)?;
                 let (payment, postings) = self.release(payment, Phase::Voided);
                 Ok((Body::PaymentVoided { payment }, postings, String::new()))
@@ -319,9 +362,14 @@ impl Decider<'_> {
             }
             Command::ExpirePayment { payment } => {
                 let payment = self.state.payments.get(*payment).ok_or(Rejection::PaymentNotFound)?;
-                self.authorized(payment)?;
+                if payment.card.is_none() {
+                    self.authorized(payment)?;
+                }
                 if payment.expires_at.is_none_or(|expires_at| expires_at > self.context.now) {
                     return Err(Rejection::NotExpiredYet);
+                }
+                if payment.card.is_some() {
+                    return self.ask_release(payment, OperationKind::Expire);
                 }
                 let (payment, postings) = self.release(payment, Phase::Expired);
                 Ok((Body::PaymentExpired { payment }, postings, String::new()))
@@ -366,6 +414,9 @@ impl Decider<'_> {
     }
 
     fn create_payment(&self, create: &CreatePayment) -> Outcome {
+        if let Some(card) = &create.card {
+            return self.create_by_card(create, card);
+        }
         let currency = create.money.currency();
         let amount = create.money.minor();
         let wallet = self.wallet(create.payer, currency)?;
@@ -378,6 +429,7 @@ impl Decider<'_> {
                 hold_s: create.hold_s,
                 declined,
                 previous: wallet.last_payment,
+                card: None,
             })
         };
         let declined = if wallet.closed {
@@ -453,6 +505,9 @@ impl Decider<'_> {
                 _ => Rejection::AccountNotFound { user: payment.payee, currency: payment.currency },
             });
         }
+        if payment.card.is_some() {
+            return self.ask_capture(payment, amount, asked);
+        }
         let postings = self.pay(payment.payer, payment.payee, payment.payee_shard.as_ref(), payment.currency, amount, payment.amount)?;
         let sent = if payment.payee_shard.is_some() { self.context.next } else { Sequence(0) };
         let payment = Payment { phase: Phase::Captured, captured: amount, sent, ..payment.clone() };
@@ -476,6 +531,13 @@ impl Decider<'_> {
         if amount > left || amount <= 0 {
             return Err(Rejection::ExceedsCapture { asked: amount, left });
         }
+        // Until the payee is known to have the money, it may still come back by itself.
+        if payment.payee_shard.as_ref().is_some_and(|shard| self.state.delivered(shard) < payment.sent) {
+            return Err(Rejection::NotRefundable { why: "still in transit" });
+        }
+        if payment.card.is_some() {
+            return self.refund_by_card(payment, amount, asked);
+        }
         let refunded = Payment { refunded: payment.refunded + amount, ..payment.clone() };
         match &payment.payee_shard {
             None => {
@@ -490,13 +552,7 @@ impl Decider<'_> {
                 ];
                 Ok((Body::RefundCompleted { payment: refunded, amount, asked }, postings, String::new()))
             }
-            Some(shard) => {
-                // Until the payee is known to have the money, it may still come back by itself.
-                if self.state.delivered(shard) < payment.sent {
-                    return Err(Rejection::NotRefundable { why: "still in transit" });
-                }
-                Ok((Body::RefundRequested { payment: refunded, amount, asked }, smallvec![], String::new()))
-            }
+            Some(_) => Ok((Body::RefundRequested { payment: refunded, amount, asked }, smallvec![], String::new())),
         }
     }
 
@@ -554,8 +610,8 @@ impl Decider<'_> {
         if payment.phase != Phase::Captured || payment.refunded != 0 || amount != payment.captured {
             return Err(Rejection::Implausible { what: "a bounce of a payment that was not sent, or of another amount" });
         }
-        let postings = self.take_back(source, payment, amount)?;
-        let payment = Payment { phase: Phase::Returned, reason: bounce.reason, ..payment.clone() };
+        let mut payment = Payment { phase: Phase::Returned, reason: bounce.reason, ..payment.clone() };
+        let postings = self.take_back(source, &mut payment, amount)?;
         Ok((Effect::PaymentReturned(payment), postings))
     }
 
@@ -565,8 +621,9 @@ impl Decider<'_> {
         if amount > payment.refunded {
             return Err(Rejection::Implausible { what: "a refund of more than was asked for" });
         }
-        let postings = self.take_back(source, payment, amount)?;
-        Ok((Effect::RefundReceived { payment: payment.clone(), amount }, postings))
+        let mut payment = payment.clone();
+        let postings = self.take_back(source, &mut payment, amount)?;
+        Ok((Effect::RefundReceived { payment, amount }, postings))
     }
 
     /// The payment of this shard that another shard, the payee's, answers.
@@ -587,12 +644,9 @@ impl Decider<'_> {
     }
 
     /// Money that comes back has an owner: it is credited whatever the account's bound or state.
-    fn take_back(&self, source: &ShardRef, payment: &Payment, amount: i64) -> Result<SmallVec<[Posting; 2]>, Rejection> {
-        let wallet = self.wallet(payment.payer, payment.currency)?;
-        Ok(smallvec![
-            self.system(Account::Received(source.clone()), payment.currency, -amount)?,
-            credit(payment.payer, payment.currency, wallet, amount, Bound::Waived)?,
-        ])
+    fn take_back(&self, source: &ShardRef, payment: &mut Payment, amount: i64) -> Result<SmallVec<[Posting; 2]>, Rejection> {
+        let back = self.give_back(payment, amount)?;
+        Ok(smallvec![self.system(Account::Received(source.clone()), payment.currency, -amount)?, back])
     }
 }
 

@@ -1,9 +1,12 @@
 //! What became a fact.
 
-use paymesh_types::{Country, Currency, Cursor, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
+use paymesh_types::{
+    Country, Currency, Cursor, GatewayName, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, VaultToken,
+    ZoneName,
+};
 use smallvec::SmallVec;
 
-use crate::{Message, Payment};
+use crate::{CardStep, Charge, Message, Payment};
 
 /// A fact in a shard's journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +74,15 @@ pub enum Body {
     },
     /// A payment was made, held or declined. Its id is the entry's position.
     PaymentCreated(NewPayment),
+    /// Something happened to a payment by card.
+    Card {
+        /// What.
+        step: CardStep,
+        /// The payment after it.
+        payment: Payment,
+        /// The payment before it.
+        before: Box<Payment>,
+    },
     /// Held money was taken.
     PaymentCaptured {
         /// The payment after it.
@@ -143,6 +155,17 @@ pub struct NewPayment {
     pub declined: Option<Reason>,
     /// The payer's payment before this one in the currency; 0 when there is none.
     pub previous: Sequence,
+    /// The card that is charged; `None`: the payer's account.
+    pub card: Option<NewCharge>,
+}
+
+/// How a payment by card begins: its acquirer is asked to authorize it, unless it is declined at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCharge {
+    /// Stands for the card.
+    pub token: VaultToken,
+    /// The gateway that is asked first.
+    pub gateway: GatewayName,
 }
 
 /// What an entry of another shard led to here.
@@ -202,6 +225,10 @@ pub enum Account {
     Sent(ShardRef),
     /// All that was ever received from another shard, negative.
     Received(ShardRef),
+    /// What a gateway's acquirer owes for what it took from cards, negative.
+    Acquirer(GatewayName),
+    /// What is to go back to cards, and what the acquirers have not confirmed yet.
+    RefundsPayable,
 }
 
 /// A change of one account, with what it led to.
@@ -254,6 +281,26 @@ pub enum Reason {
     PayeeBalanceLimit,
     /// The payee's available balance is less than the refund.
     PayeeInsufficientFunds,
+    /// The card's issuer does not want it, and says no more.
+    CardDeclined,
+    /// There is not enough on the card.
+    CardInsufficientFunds,
+    /// The card has expired.
+    CardExpired,
+    /// The card's number or another of its details is not one that its issuer knows.
+    CardInvalid,
+    /// The vault has no such card, or it is another user's.
+    CardNotFound,
+    /// The payer did not show who they are, or could not.
+    AuthenticationFailed,
+    /// Scored above the zone's threshold.
+    FraudDetected,
+    /// It could not be scored, and the zone does not accept such payments.
+    FraudUnavailable,
+    /// No gateway takes it now.
+    GatewayUnavailable,
+    /// The acquirer does not take what it held.
+    CaptureRefused,
 }
 
 impl Reason {
@@ -266,6 +313,16 @@ impl Reason {
             Self::PayeeAccountClosed => "PAYEE_ACCOUNT_CLOSED",
             Self::PayeeBalanceLimit => "PAYEE_BALANCE_LIMIT",
             Self::PayeeInsufficientFunds => "PAYEE_INSUFFICIENT_FUNDS",
+            Self::CardDeclined => "CARD_DECLINED",
+            Self::CardInsufficientFunds => "CARD_INSUFFICIENT_FUNDS",
+            Self::CardExpired => "CARD_EXPIRED",
+            Self::CardInvalid => "CARD_INVALID",
+            Self::CardNotFound => "CARD_NOT_FOUND",
+            Self::AuthenticationFailed => "AUTHENTICATION_FAILED",
+            Self::FraudDetected => "FRAUD_DETECTED",
+            Self::FraudUnavailable => "FRAUD_UNAVAILABLE",
+            Self::GatewayUnavailable => "GATEWAY_UNAVAILABLE",
+            Self::CaptureRefused => "CAPTURE_REFUSED",
         }
     }
 }
@@ -285,6 +342,10 @@ pub enum Phase {
     Voided,
     /// Released by time.
     Expired,
+    /// By card: the acquirer is being asked.
+    Pending,
+    /// By card: waits for the cardholder.
+    ActionRequired,
 }
 
 impl Entry {
@@ -305,7 +366,8 @@ impl Entry {
     pub fn payment(&self, position: &Position) -> Option<Payment> {
         match &self.body {
             Body::PaymentCreated(new) => Some(Payment::created(new, position, self.at)),
-            Body::PaymentCaptured { payment, .. }
+            Body::Card { payment, .. }
+            | Body::PaymentCaptured { payment, .. }
             | Body::PaymentVoided { payment }
             | Body::PaymentExpired { payment }
             | Body::RefundCompleted { payment, .. }
@@ -319,7 +381,10 @@ impl Entry {
 
     /// The payment that the entry changed, as it must have stood before it; `None` where the entry made it, or changes none.
     pub fn payment_before(&self) -> Option<Payment> {
+        // What an acquirer is asked for by the entry.
+        let before_asked = |payment: &Payment| payment.card.clone().map(|charge| Box::new(charge.before_asked()));
         match &self.body {
+            Body::Card { before, .. } => Some(before.as_ref().clone()),
             Body::PaymentCaptured { payment, .. } => {
                 Some(Payment { phase: Phase::Authorized, captured: 0, sent: Sequence(0), ..payment.clone() })
             }
@@ -327,12 +392,15 @@ impl Entry {
                 Some(Payment { phase: Phase::Authorized, ..payment.clone() })
             }
             Body::RefundCompleted { payment, amount, .. } | Body::RefundRequested { payment, amount, .. } => {
-                Some(Payment { refunded: payment.refunded.saturating_sub(*amount), ..payment.clone() })
+                let card = payment.card.clone().map(|charge| Box::new(Charge { refunds: charge.refunds.saturating_sub(1), ..*charge }));
+                Some(Payment { refunded: payment.refunded.saturating_sub(*amount), card, ..payment.clone() })
             }
             Body::Received { effect: Effect::PaymentReturned(payment), .. } => {
-                Some(Payment { phase: Phase::Captured, reason: None, ..payment.clone() })
+                Some(Payment { phase: Phase::Captured, reason: None, card: before_asked(payment), ..payment.clone() })
             }
-            Body::Received { effect: Effect::RefundReceived { payment, .. }, .. } => Some(payment.clone()),
+            Body::Received { effect: Effect::RefundReceived { payment, .. }, .. } => {
+                Some(Payment { card: before_asked(payment), ..payment.clone() })
+            }
             Body::Received { effect: Effect::RefundFailed { payment, amount, .. }, .. } => {
                 Some(Payment { refunded: payment.refunded.saturating_add(*amount), ..payment.clone() })
             }
@@ -343,7 +411,7 @@ impl Entry {
     /// Whom the entry is addressed to and what it says there, where it is addressed to another shard.
     pub fn message(&self, position: &Position) -> Option<(ShardRef, Message)> {
         match &self.body {
-            Body::PaymentCreated(new) if new.declined.is_none() && new.hold_s == 0 => {
+            Body::PaymentCreated(new) if new.declined.is_none() && new.hold_s == 0 && new.card.is_none() => {
                 let to = new.payee_shard.clone()?;
                 let credit = Credit {
                     payment: PaymentId::from(position.clone()),
@@ -354,7 +422,7 @@ impl Entry {
                 };
                 Some((to, Message::Pay(credit)))
             }
-            Body::PaymentCaptured { payment, .. } => {
+            Body::PaymentCaptured { payment, .. } | Body::Card { step: CardStep::Captured, payment, .. } => {
                 Some((payment.payee_shard.clone()?, Message::Pay(payment.credit(position, payment.captured))))
             }
             Body::RefundRequested { payment, amount, .. } => {
@@ -391,6 +459,24 @@ impl Entry {
             Body::Withdrawn { declined: None, .. } => "withdrawn",
             Body::Withdrawn { declined: Some(_), .. } => "withdrawal_declined",
             Body::PaymentCreated(_) => "payment_created",
+            Body::Card { step, .. } => match step {
+                CardStep::Confirmed => "payment_confirmed",
+                CardStep::Left => "gateway_left",
+                CardStep::Challenged => "payment_challenged",
+                CardStep::Authorized => "payment_authorized",
+                CardStep::Declined => "payment_declined",
+                CardStep::CaptureAsked { .. } => "capture_asked",
+                CardStep::Captured => "payment_captured",
+                CardStep::CaptureReturned => "capture_returned",
+                CardStep::CaptureRefused => "capture_refused",
+                CardStep::VoidAsked => "void_asked",
+                CardStep::ExpiryAsked => "expiry_asked",
+                CardStep::Voided => "payment_voided",
+                CardStep::Expired => "payment_expired",
+                CardStep::RefundAsked { .. } => "refund_asked",
+                CardStep::Refunded { .. } => "refund_completed",
+                CardStep::RefundRefused { .. } => "refund_refused",
+            },
             Body::PaymentCaptured { .. } => "payment_captured",
             Body::PaymentVoided { .. } => "payment_voided",
             Body::PaymentExpired { .. } => "payment_expired",

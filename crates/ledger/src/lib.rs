@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod charge;
 mod command;
 mod decide;
 mod entry;
@@ -21,7 +22,10 @@ mod resident;
 mod state;
 
 pub use audit::{Audit, Problem, Sums};
-pub use command::{Command, CreatePayment, Message, Request};
+pub use charge::{
+    CHALLENGE_SECONDS, CardStep, Challenge, Charge, GATEWAYS_ASKED_MAX, Left, LeftBecause, Operation, OperationKind, Outcome, REFUNDS_MAX,
+};
+pub use command::{ByCard, Command, CreatePayment, Message, Request};
 pub use decide::{Context, Decision, HOLD_SECONDS_MAX, Rejection, decide, differing_field};
-pub use entry::{Account, Body, Credit, Effect, Entry, LineId, NewPayment, Phase, Posting, Reason};
+pub use entry::{Account, Body, Credit, Effect, Entry, LineId, NewCharge, NewPayment, Phase, Posting, Reason};
 pub use state::{Inconsistent, Missing, Payment, Records, State, Wallet};

@@ -6,8 +6,8 @@ use paymesh_types::{Country, Currency, Cursor, Epoch, PaymentId, Position, Reque
 use rustc_hash::FxHashMap;
 
 use crate::{
-    Account, Body, Command, Credit, Entry, LineId, Message, NewPayment, Phase, Posting, Reason, Request, requests::Requests,
-    resident::Resident,
+    Account, Body, Charge, Command, Credit, Entry, LineId, Message, NewPayment, OperationKind, Phase, Posting, Reason, Request,
+    requests::Requests, resident::Resident,
 };
 
 /// A user's account in one currency.
@@ -61,17 +61,27 @@ pub struct Payment {
     pub reason: Option<Reason>,
     /// When it was created.
     pub created_at: Timestamp,
-    /// When its hold runs out; `None` when it was not held.
+    /// When its hold runs out, or its cardholder's time; `None` when it has none.
     pub expires_at: Option<Timestamp>,
+    /// What it is at its acquirer; `None` when it is not by card. A copy in another zone does not have it.
+    pub card: Option<Box<Charge>>,
 }
 
 impl Payment {
     pub(crate) fn created(new: &NewPayment, position: &Position, at: Timestamp) -> Self {
-        let (phase, captured) = match (new.declined, new.hold_s) {
-            (Some(_), _) => (Phase::Declined, 0),
-            (None, 0) => (Phase::Captured, new.money.minor()),
-            (None, _) => (Phase::Authorized, 0),
+        let (phase, captured) = match (new.declined, &new.card, new.hold_s) {
+            (Some(_), ..) => (Phase::Declined, 0),
+            (None, Some(_), _) => (Phase::Pending, 0),
+            (None, None, 0) => (Phase::Captured, new.money.minor()),
+            (None, None, _) => (Phase::Authorized, 0),
         };
+        let card = new.card.as_ref().map(|card| {
+            let mut charge = Charge::new(card.token.clone(), card.gateway.clone(), new.hold_s);
+            if new.declined.is_none() {
+                charge.ask(OperationKind::Authorize, new.money.minor(), at);
+            }
+            Box::new(charge)
+        });
         Self {
             epoch: position.epoch,
             sequence: position.sequence,
@@ -86,7 +96,9 @@ impl Payment {
             phase,
             reason: new.declined,
             created_at: at,
-            expires_at: (new.hold_s > 0).then(|| at.plus_seconds(new.hold_s.into())),
+            // A hold on a card begins when it is there.
+            expires_at: (new.hold_s > 0 && new.card.is_none()).then(|| at.plus_seconds(new.hold_s.into())),
+            card,
         }
     }
 
@@ -256,7 +268,11 @@ impl State {
                     self.need_wallet(create.payee, create.money.currency(), missing);
                 }
             }
-            Command::CapturePayment { payment, .. } | Command::VoidPayment { payment } | Command::RefundPayment { payment, .. } => {
+            Command::CapturePayment { payment, .. }
+            | Command::VoidPayment { payment }
+            | Command::RefundPayment { payment, .. }
+            | Command::ConfirmPayment { payment }
+            | Command::Settle { payment, .. } => {
                 self.need_payment(payment.sequence(), missing);
             }
             Command::ExpirePayment { payment } => self.need_payment(*payment, missing),
@@ -406,6 +422,12 @@ impl State {
                 let delivered = self.delivered.entry(to.clone()).or_default();
                 *delivered = (*delivered).max(*up_to);
                 self.inbox.entry(to.clone()).or_default().advance(*read_to);
+            }
+            Body::Card { before, .. } => {
+                if self.payments.peek(before.sequence).is_some_and(|payment| payment != before.as_ref()) {
+                    let what = format!("payment {} is not as the entry found it", before.sequence);
+                    return Err(Inconsistent { sequence, what });
+                }
             }
             _ => {}
         }

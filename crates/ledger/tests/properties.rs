@@ -8,10 +8,10 @@ mod network;
 #[path = "support/run.rs"]
 mod run;
 
-use paymesh_ledger::{Account, Audit, Body, Entry, State};
+use paymesh_ledger::{Account, Audit, Body, CardStep, Entry, State};
 use paymesh_types::{AMOUNT_MINOR_MAX, Money, Position, Sequence, Timestamp};
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
-use run::{Act, CURRENCIES, FIRST_DEPOSIT, Run, SHARDS, Step, USERS, user};
+use run::{Act, CURRENCIES, FIRST_DEPOSIT, Run, SHARDS, Step, USERS, Word, user};
 
 /// Which of those that there are by then, counted from the newest; mostly a new one.
 fn picks() -> impl Strategy<Value = usize> {
@@ -43,6 +43,10 @@ fn holds() -> impl Strategy<Value = u32> {
     prop_oneof![Just(0_u32), 1..=60_u32]
 }
 
+fn words() -> impl Strategy<Value = Word> {
+    prop_oneof![6 => Just(Word::Done), 1 => Just(Word::Challenged), 1 => Just(Word::Declined), 1 => Just(Word::Left)]
+}
+
 fn acts() -> impl Strategy<Value = Act> {
     prop_oneof![
         2 => (users(), prop::collection::btree_set(0..CURRENCIES.len(), 0..=3))
@@ -56,6 +60,14 @@ fn acts() -> impl Strategy<Value = Act> {
             let payee = (payer - 1 + apart) % USERS + 1;
             Act::Pay { payer, payee, currency, amount, hold_s }
         }),
+        8 => (users(), 1..USERS, currencies(), amounts(), holds(), prop::bool::weighted(0.1)).prop_map(
+            |(payer, apart, currency, amount, hold_s, declined)| {
+                let payee = (payer - 1 + apart) % USERS + 1;
+                Act::Charge { payer, payee, currency, amount, hold_s, declined }
+            }
+        ),
+        20 => (picks(), 0..8_usize, words()).prop_map(|(payment, operation, word)| Act::Settle { payment, operation, word }),
+        3 => picks().prop_map(|payment| Act::Confirm { payment }),
         6 => (picks(), asked()).prop_map(|(payment, amount)| Act::Capture { payment, amount }),
         2 => (picks(), prop::bool::weighted(0.2)).prop_map(|(payment, wrong_term)| Act::Void { payment, wrong_term }),
         8 => (picks(), asked()).prop_map(|(payment, amount)| Act::Refund { payment, amount }),
@@ -174,12 +186,20 @@ fn falsify(journal: &mut Vec<(Position, Entry)>, falsification: Falsification, a
             _ => return false,
         },
         (Falsification::SaidOfHold, _) => match &mut entry.body {
-            Body::PaymentCaptured { payment, .. } if payment.captured > 1 => payment.captured -= 1,
+            Body::PaymentCaptured { payment, .. } | Body::Card { step: CardStep::Captured | CardStep::CaptureReturned, payment, .. }
+                if payment.captured > 1 =>
+            {
+                payment.captured -= 1
+            }
             Body::PaymentVoided { payment } | Body::PaymentExpired { payment } => payment.amount += by.abs(),
             _ => return false,
         },
         (Falsification::SaidOfRefund, _) => match &mut entry.body {
-            Body::RefundCompleted { payment, amount, .. } | Body::RefundRequested { payment, amount, .. } => *amount = payment.refunded + 1,
+            Body::RefundCompleted { payment, amount, .. }
+            | Body::RefundRequested { payment, amount, .. }
+            | Body::Card { step: CardStep::RefundAsked { amount, .. } | CardStep::Refunded { amount }, payment, .. } => {
+                *amount = payment.refunded + 1;
+            }
             _ => return false,
         },
         (Falsification::Source, _) => match &mut entry.body {

@@ -8,6 +8,7 @@
 
 mod aside;
 mod base;
+mod cards;
 mod copies;
 mod counts;
 mod error;

@@ -81,7 +81,7 @@ impl Shard {
     }
 
     /// Waits until the tables hold all that was committed when it was called.
-    async fn caught_up(&self) -> Result<Position, Error> {
+    pub(crate) async fn caught_up(&self) -> Result<Position, Error> {
         if let Some(why) = self.status().problem {
             return Err(Error::NotServing { shard: self.reference().clone(), why });
         }

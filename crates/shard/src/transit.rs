@@ -114,7 +114,7 @@ async fn say(shard: &Shard) -> Result<(), Error> {
         let (name, peer) = match account {
             Account::Sent(peer) => (counts::CLEARING_SENT, peer),
             Account::Received(peer) => (counts::CLEARING_RECEIVED, peer),
-            Account::Wallet(_) | Account::External => continue,
+            Account::Wallet(_) | Account::External | Account::Acquirer(_) | Account::RefundsPayable => continue,
         };
         let labels = [("shard", from.clone()), ("peer", peer.to_string()), ("currency", currency.code().to_owned())];
         metrics::gauge!(name, &labels).set(balance.unsigned_abs() as f64);
@@ -145,7 +145,8 @@ mod tests {
         let user = |number: u64| UserId::try_from(number).expect("a user");
         let money = Money::new(1, Currency::from_code("EUR").expect("EUR")).expect("within the bounds");
         let (payer, payee) = (user(1), user(2));
-        let new = NewPayment { payer, payee, payee_shard: Some(shard(to)), money, hold_s: 0, declined: None, previous: Sequence(0) };
+        let new =
+            NewPayment { payer, payee, payee_shard: Some(shard(to)), money, hold_s: 0, declined: None, previous: Sequence(0), card: None };
         committed(sequence, at_s, Body::PaymentCreated(new))
     }
 

@@ -166,7 +166,7 @@ impl<'a> Reader<'a> {
             self.compare(snapshot, Rows::new(recorded_since)).await?;
         }
         for (currency, sums) in self.audit.sums() {
-            let total = sums.wallets + sums.external + sums.clearing;
+            let total = sums.total();
             if total != 0 {
                 self.problems.push(format!("all accounts in {currency} sum to {total} minor units, not to zero"));
             }

@@ -339,6 +339,7 @@ fn request_of(entry: &paymesh_ledger::Entry) -> Option<Request> {
             money: new.money,
             hold_s: new.hold_s,
             reference,
+            card: None,
         }),
         Body::PaymentCaptured { payment: it, asked } => Command::CapturePayment { payment: payment(it), amount: *asked },
         Body::PaymentVoided { payment: it } => Command::VoidPayment { payment: payment(it) },

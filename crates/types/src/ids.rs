@@ -1,6 +1,6 @@
 //! Ids of users, requests, payments and cards that a vault keeps.
 
-use std::{fmt, num::NonZeroU64, str::FromStr};
+use std::{fmt, num::NonZeroU64, str::FromStr, sync::Arc};
 
 use uuid::Uuid;
 
@@ -108,6 +108,43 @@ impl fmt::Display for RequestId {
 impl fmt::Debug for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "request {}", self.0)
+    }
+}
+
+/// An acquirer's own name for a charge: 1 to 128 visible ASCII characters.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChargeId(Arc<str>);
+
+impl ChargeId {
+    /// Characters at most.
+    pub const BYTES_MAX: usize = 128;
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ChargeId {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if text.is_empty() || text.len() > Self::BYTES_MAX || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Invalid::new(format!("an acquirer's name of a charge is 1 to {} visible ASCII characters", Self::BYTES_MAX)));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for ChargeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ChargeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "charge {}", self.0)
     }
 }
 
@@ -281,6 +318,16 @@ mod tests {
             "pay_eu_1_0_1",
         ] {
             assert!(wrong.parse::<PaymentId>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_acquirers_name_of_a_charge_is_short_and_visible() {
+        for good in ["ch_3MmlLrLkdIwHu7ix0snN0B15", "1", &"x".repeat(ChargeId::BYTES_MAX)] {
+            assert_eq!(good.parse::<ChargeId>().map(|id| id.to_string()), Ok(good.to_owned()));
+        }
+        for wrong in ["", "a b", "a\n", "é", &"x".repeat(ChargeId::BYTES_MAX + 1)] {
+            assert!(wrong.parse::<ChargeId>().is_err(), "{wrong}");
         }
     }
 

@@ -79,6 +79,14 @@ name!(
     b'-'
 );
 
+name!(
+    /// A connection to an acquirer, such as `acquirer_a`: what an acquirer is asked through.
+    GatewayName,
+    "a gateway's name",
+    "1 to 32 of a-z, 0-9 and _, beginning with a letter",
+    b'_'
+);
+
 /// A country of ISO 3166-1, by its alpha-2 code.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

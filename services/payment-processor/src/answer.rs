@@ -11,7 +11,9 @@ use paymesh_contract::{
     wallet::v1 as wallet,
 };
 use paymesh_journal::{Line, LineKind};
-use paymesh_ledger::{Account, Body, Entry, NewPayment, Payment, Phase, Reason, Wallet};
+use paymesh_ledger::{
+    Account, Body, CardStep, Charge, Entry, Left, LeftBecause, NewPayment, Operation, OperationKind, Payment, Phase, Reason, Wallet,
+};
 use paymesh_shard::{Answer, PaymentView};
 use paymesh_types::{Currency, PaymentId, Position, Sequence, ShardRef, UserId};
 
@@ -30,7 +32,11 @@ fn text(reason: Option<Reason>) -> String {
 pub(crate) fn written(answer: &Answer) -> Option<payments::Payment> {
     let payment = answer.entry.payment(&answer.position)?;
     // Money has just left for another shard with these two. With any other, the ledger knew that it had arrived.
-    let leaves = matches!(answer.entry.body, Body::PaymentCreated(_) | Body::PaymentCaptured { .. });
+    let leaves = match &answer.entry.body {
+        Body::PaymentCreated(new) => new.card.is_none(),
+        Body::PaymentCaptured { .. } | Body::Card { step: CardStep::Captured, .. } => true,
+        _ => false,
+    };
     let in_transit = leaves && payment.payee_shard.is_some();
     let reference = if matches!(answer.entry.body, Body::PaymentCreated(_)) { answer.entry.reference.clone() } else { String::new() };
     Some(message(&payment, &answer.position.shard, in_transit, reference))
@@ -55,6 +61,42 @@ fn message(payment: &Payment, shard: &ShardRef, in_transit: bool, reference: Str
         created_at: Some(timestamp(payment.created_at)),
         expires_at: payment.expires_at.map(timestamp),
         reference,
+        card: payment.card.as_deref().map(charge),
+    }
+}
+
+fn charge(charge: &Charge) -> payments::CardCharge {
+    let challenge = charge.challenge.as_ref();
+    let operation = |operation: &Operation| payments::CardOperation {
+        kind: match operation.kind {
+            OperationKind::Authorize => "AUTHORIZE",
+            OperationKind::Capture => "CAPTURE",
+            OperationKind::Void => "VOID",
+            OperationKind::Expire => "EXPIRE",
+            OperationKind::Refund => "REFUND",
+        }
+        .to_owned(),
+        amount_minor_units: operation.amount,
+        asked_at: Some(timestamp(operation.asked_at)),
+    };
+    let left = |left: &Left| payments::GatewayAttempt {
+        gateway: left.gateway.to_string(),
+        why: match left.why {
+            LeftBecause::Unreachable => "UNREACHABLE",
+            LeftBecause::Overloaded => "OVERLOADED",
+            LeftBecause::BreakerOpen => "BREAKER_OPEN",
+            LeftBecause::Refused => "REFUSED",
+        }
+        .to_owned(),
+    };
+    payments::CardCharge {
+        vault_token: charge.token.to_string(),
+        gateway: charge.gateway.to_string(),
+        charge_id: charge.id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        challenge_url: challenge.and_then(|challenge| challenge.url.clone()).unwrap_or_default(),
+        challenge_id: challenge.map(|challenge| challenge.id.clone()).unwrap_or_default(),
+        in_progress: charge.operations.iter().map(operation).collect(),
+        left: charge.left.iter().map(left).collect(),
     }
 }
 
@@ -67,6 +109,8 @@ fn status(phase: Phase, in_transit: bool) -> PaymentStatus {
         Phase::Declined => PaymentStatus::Declined,
         Phase::Voided => PaymentStatus::Voided,
         Phase::Expired => PaymentStatus::Expired,
+        Phase::Pending => PaymentStatus::Pending,
+        Phase::ActionRequired => PaymentStatus::RequiresAction,
     }
 }
 
@@ -74,6 +118,7 @@ fn status(phase: Phase, in_transit: bool) -> PaymentStatus {
 pub(crate) fn receipt(answer: &Answer) -> PaymentReceipt {
     let (status, reason) = match &answer.entry.body {
         Body::PaymentCreated(NewPayment { declined: declined @ Some(_), .. }) => (PaymentStatus::Declined, *declined),
+        Body::PaymentCreated(NewPayment { card: Some(_), .. }) => (PaymentStatus::Pending, None),
         Body::PaymentCreated(NewPayment { hold_s: 1.., .. }) => (PaymentStatus::Authorized, None),
         Body::PaymentCreated(NewPayment { payee_shard: Some(_), .. }) => (PaymentStatus::InTransit, None),
         Body::PaymentCreated(_) => (PaymentStatus::Completed, None),

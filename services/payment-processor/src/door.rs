@@ -101,7 +101,7 @@ impl NewPayment {
     /// The command, once the payee's shard is known: `None` where it is the payer's.
     pub(crate) fn command(self, payee_shard: Option<ShardRef>, reference: String) -> Request {
         let Self { id, payer, payee, money, hold_s } = self;
-        let create = CreatePayment { payer, payee, payee_shard, money, hold_s, reference };
+        let create = CreatePayment { payer, payee, payee_shard, money, hold_s, reference, card: None };
         Request { id: Some(id), command: Command::CreatePayment(create) }
     }
 }

@@ -11,6 +11,9 @@ use tonic::Code;
 /// When to try again at a shard whose queue is full: some group commits later.
 const OVERLOADED_RETRY_AFTER_MS: u64 = 50;
 
+/// When to try again at a payment whose acquirer is being asked for something: most say what they make of it within that.
+const OPERATION_RETRY_AFTER_MS: u64 = 250;
+
 /// When to try again at a shard that does not serve.
 const NOT_SERVING_RETRY_AFTER_MS: u64 = 1_000;
 
@@ -35,6 +38,9 @@ pub(crate) fn rejected(rejection: Rejection) -> Fault {
         Rejection::ClearingFull { .. } => (Code::ResourceExhausted, "CLEARING_FULL"),
         Rejection::PaymentNotFound => (Code::NotFound, "PAYMENT_NOT_FOUND"),
         Rejection::NotAuthorized { .. } | Rejection::HoldExpired => (Code::FailedPrecondition, "PAYMENT_NOT_AUTHORIZED"),
+        Rejection::NoActionRequired { .. } => (Code::FailedPrecondition, "NO_ACTION_REQUIRED"),
+        Rejection::OperationInProgress => (Code::Aborted, "OPERATION_IN_PROGRESS"),
+        Rejection::TooManyRefunds => (Code::ResourceExhausted, "TOO_MANY_REFUNDS"),
         Rejection::NotRefundable { .. } => (Code::FailedPrecondition, "PAYMENT_NOT_REFUNDABLE"),
         Rejection::ExceedsAuthorization { .. } => (Code::OutOfRange, "AMOUNT_EXCEEDS_AUTHORIZATION"),
         Rejection::ExceedsCapture { .. } => (Code::OutOfRange, "AMOUNT_EXCEEDS_CAPTURE"),
@@ -50,6 +56,7 @@ pub(crate) fn rejected(rejection: Rejection) -> Fault {
         Rejection::RequestIdReused { field } => fault.with_field(field),
         // The ledger misses a user only where an account is opened; elsewhere it is the account that is not there.
         Rejection::UserNotFound { .. } => fault.with_field("user_id"),
+        Rejection::OperationInProgress => fault.with_retry(Duration::from_millis(OPERATION_RETRY_AFTER_MS)),
         Rejection::ExceedsAuthorization { .. } | Rejection::ExceedsCapture { .. } => fault.with_field("amount_minor_units"),
         _ => fault,
     }

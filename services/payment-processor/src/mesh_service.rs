@@ -165,7 +165,7 @@ fn clearing<'a>(accounts: impl Iterator<Item = (&'a Account, Currency, i64)>) ->
         match account {
             Account::Sent(peer) => totals.entry((peer.clone(), currency)).or_default().0 = balance,
             Account::Received(peer) => totals.entry((peer.clone(), currency)).or_default().1 = balance.saturating_neg(),
-            Account::Wallet(_) | Account::External => {}
+            Account::Wallet(_) | Account::External | Account::Acquirer(_) | Account::RefundsPayable => {}
         }
     }
     let clearing = |((peer, currency), (sent, received)): (&(ShardRef, Currency), &(i64, i64))| Clearing {
@@ -241,7 +241,8 @@ fn reported(shard: &ShardRef, report: Report) -> VerifyShardResponse {
         wallets_minor_units: within(sums.wallets),
         external_minor_units: within(sums.external),
         clearing_minor_units: within(sums.clearing),
-        total_minor_units: within(sums.wallets + sums.external + sums.clearing),
+        cards_minor_units: within(sums.cards),
+        total_minor_units: within(sums.total()),
         held_minor_units: within(sums.held),
     });
     let sent_by = report.sent_by.iter().map(|((peer, currency), sent)| Clearing {

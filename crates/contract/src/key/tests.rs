@@ -100,8 +100,17 @@ fn encoded(case: usize) -> BoxedStrategy<Vec<u8>> {
         0 => (id, any::<u64>(), "[a-z]{0,9}", proptest::option::of(money()), any::<i32>())
             .prop_map(|(payer_id, payee_id, request_id, amount, capture_mode)| {
                 let hold_duration = (payee_id % 2 == 0).then_some(prost_types::Duration { seconds: 9, nanos: 9 });
-                CreatePaymentRequest { request_id, payer_id, payee_id, amount, capture_mode, hold_duration, reference: "ä".to_owned() }
-                    .encode_to_vec()
+                CreatePaymentRequest {
+                    request_id,
+                    payer_id,
+                    payee_id,
+                    amount,
+                    capture_mode,
+                    hold_duration,
+                    reference: "ä".to_owned(),
+                    card: None,
+                }
+                .encode_to_vec()
             })
             .boxed(),
         1 => ("\\PC{0,9}", "\\PC{0,40}", any::<Option<i64>>())

@@ -33,7 +33,11 @@ impl From<&Manifest> for pb::Checkpoint {
         let system = books.system.iter().filter_map(|((account, currency), balance)| {
             let (kind, peer) = kind(account)?;
             let (zone, shard) = parts(peer);
-            Some(pb::SystemBalance { kind, zone, shard, currency: currency.numeric().into(), balance: *balance })
+            let gateway = match account {
+                Account::Acquirer(gateway) => gateway.to_string(),
+                _ => String::new(),
+            };
+            Some(pb::SystemBalance { kind, zone, shard, currency: currency.numeric().into(), balance: *balance, gateway })
         });
         let mut cursors: BTreeMap<ShardRef, (Option<Cursor>, Option<u64>)> = BTreeMap::new();
         books.inbox.iter().for_each(|(peer, at)| cursors.entry(peer.clone()).or_default().0 = Some(*at));
@@ -83,6 +87,8 @@ impl TryFrom<&pb::Checkpoint> for Manifest {
                 0 => Account::External,
                 1 => Account::Sent(peer()?),
                 2 => Account::Received(peer()?),
+                3 => Account::Acquirer(each.gateway.parse()?),
+                4 => Account::RefundsPayable,
                 _ => return Err(BadCheckpoint::Missing("an account of no kind")),
             };
             books.system.push(((account, currency(each.currency)?), each.balance));
@@ -239,6 +245,7 @@ fn encoded(row: &Row) -> Encoded {
             payment: Some(codec::state(&row.payment)),
             previous_payment: row.previous.0,
             reference: row.reference.clone(),
+            charge: row.payment.card.as_deref().map(codec::charge::charge),
         }),
         Row::Request(sequence, id, at) => {
             Encoded::Request(pb::RequestRow { sequence: sequence.0, request_id: id.as_bytes().to_vec(), at_us: at.0 })
@@ -274,7 +281,7 @@ fn row(encoded: Encoded) -> Result<Row, BadCheckpoint> {
             previous: LineId(it.previous_line),
         }),
         Encoded::Payment(it) => Row::Payment(PaymentRow {
-            payment: codec::from_state(it.payment)?,
+            payment: codec::charge::with(codec::from_state(it.payment)?, it.charge.as_ref())?,
             previous: Sequence(it.previous_payment),
             reference: it.reference,
             delivered: Sequence(0),

@@ -56,7 +56,7 @@ async fn chunks(checkpoints: &Arc<dyn Checkpoints>, manifest: &Manifest) -> Vec<
 }
 
 pub(super) async fn tables_made_of_a_checkpoint_are_those_that_it_was_made_of<E: Engine>(engine: &E) {
-    const ENTRIES: usize = 3_000;
+    const ENTRIES: usize = 4_000;
     let (place, store, mut stream, ending) = filled(engine, 31, ENTRIES).await;
     let manifest = make(&store, &ending).await;
     assert_eq!((manifest.sequence, manifest.hash), (ending.last(), ending.hash));

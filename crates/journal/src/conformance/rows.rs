@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use paymesh_ledger::{LineId, Missing, Records, Wallet};
+use paymesh_ledger::{LineId, Missing, Payment, Phase, Records, Wallet};
 use paymesh_types::{Currency, RequestId, Sequence, Timestamp, UserId};
 
 use super::{
@@ -19,6 +19,7 @@ pub(super) struct Everything {
     lines: BTreeMap<LineId, Line>,
     payments: BTreeMap<Sequence, PaymentRow>,
     expired: Vec<Sequence>,
+    in_progress: Vec<Payment>,
 }
 
 /// Reads all that tables can hold of these entries, and what other entries may have left in the places around them.
@@ -55,7 +56,17 @@ pub(super) async fn everything(tables: &dyn Tables, entries: &[Committed]) -> Ev
     }
     let mut expired = tables.expired(Timestamp(u64::MAX / 2), 1_000_000).await.expect("holds are read");
     expired.sort_unstable();
-    Everything { cursor, records, lines, payments, expired }
+    let mut in_progress = Vec::new();
+    // A page at a time.
+    loop {
+        let after = in_progress.last().map_or(Sequence(0), |payment: &Payment| payment.sequence);
+        let page = tables.in_progress(after, 3).await.expect("what is in progress is read");
+        if page.is_empty() {
+            break;
+        }
+        in_progress.extend(page);
+    }
+    Everything { cursor, records, lines, payments, expired, in_progress }
 }
 
 fn sort(records: &mut Records) {
@@ -86,9 +97,12 @@ fn expected(stream: &Stream) -> Everything {
         row.delivered = delivered.map_or(Sequence(0), |(_, sequence)| *sequence);
         row.payment = payment.clone();
     }
-    let held = records.payments.iter().filter(|payment| payment.phase == paymesh_ledger::Phase::Authorized);
-    let expired = held.map(|payment| payment.sequence).collect();
-    Everything { cursor: Sequence(stream.committed().len() as u64), records, lines, payments, expired }
+    let asked = |payment: &&Payment| payment.card.as_deref().is_some_and(|charge| !charge.operations.is_empty());
+    let (in_progress, others): (Vec<_>, Vec<_>) = records.payments.iter().partition(asked);
+    let held = others.into_iter().filter(|payment| matches!(payment.phase, Phase::Authorized | Phase::ActionRequired));
+    let expired = held.filter(|payment| payment.expires_at.is_some()).map(|payment| payment.sequence).collect();
+    let in_progress = in_progress.into_iter().cloned().collect();
+    Everything { cursor: Sequence(stream.committed().len() as u64), records, lines, payments, expired, in_progress }
 }
 
 pub(super) async fn empty_tables_have_nothing_in_them<E: Engine>(engine: &E) {
@@ -102,7 +116,8 @@ pub(super) async fn empty_tables_have_nothing_in_them<E: Engine>(engine: &E) {
             records: Records::default(),
             lines: BTreeMap::new(),
             payments: BTreeMap::new(),
-            expired: Vec::new()
+            expired: Vec::new(),
+            in_progress: Vec::new(),
         }
     );
     assert_eq!(tables.records(&Missing::default()).await.expect("nothing is read"), Records::default());
@@ -115,7 +130,7 @@ pub(super) async fn empty_tables_have_nothing_in_them<E: Engine>(engine: &E) {
 pub(super) async fn every_kind_of_record_comes_back<E: Engine>(engine: &E) {
     for seed in [20, 21] {
         let (_place, store) = empty(engine).await;
-        let stream = Stream::with(seed, if seed == 20 { 3_000 } else { 600 });
+        let stream = Stream::with(seed, if seed == 20 { 5_000 } else { 600 });
         if seed == 20 {
             check_variety(&stream);
         }
@@ -168,6 +183,17 @@ fn check_variety(stream: &Stream) {
         "payment_expired",
         "refund_completed",
         "refund_requested",
+        "payment_confirmed",
+        "gateway_left",
+        "payment_challenged",
+        "payment_authorized",
+        "payment_declined",
+        "capture_asked",
+        "capture_refused",
+        "void_asked",
+        "expiry_asked",
+        "refund_asked",
+        "refund_refused",
         "delivered",
         "Credited",
         "Bounced",
@@ -181,7 +207,9 @@ fn check_variety(stream: &Stream) {
         assert!(seen.contains(kind), "the stream has no {kind}, it has {seen:?}");
     }
     let phases: std::collections::BTreeSet<_> = stream.records().payments.iter().map(|payment| payment.phase).collect();
-    assert_eq!(phases.len(), 6, "payments stand in every phase: {phases:?}");
+    assert_eq!(phases.len(), 8, "payments stand in every phase: {phases:?}");
+    let by_card = |phase| stream.records().payments.iter().any(|payment| payment.card.is_some() && payment.phase == phase);
+    assert!([Phase::Captured, Phase::Returned, Phase::Voided, Phase::Expired, Phase::Declined].into_iter().all(by_card));
     assert!(stream.records().wallets.iter().any(|(_, wallet)| wallet.closed));
     assert!(stream.records().payments.iter().any(|payment| payment.refunded > 0 && payment.refunded < payment.captured));
     assert!(stream.committed().iter().any(|(_, entry)| entry.reference.contains('\0')));

@@ -1,10 +1,16 @@
 //! Entries as leaders write them, of every kind, from a seed: commands and other shards' messages drawn at random and
 //! decided by the ledger. Two other shards are made up: they answer what is sent to them, one way or the other.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use paymesh_ledger::{Body, Command, Context, CreatePayment, Credit, Decision, Message, Missing, Records, Request, State, decide};
-use paymesh_types::{Currency, Cursor, Epoch, HistoryMark, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId};
+use paymesh_ledger::{
+    Body, ByCard, Challenge, Command, Context, CreatePayment, Credit, Decision, LeftBecause, Message, Missing, Outcome, Payment, Phase,
+    Reason, Records, Request, State, decide,
+};
+use paymesh_types::{
+    Currency, Cursor, Epoch, GatewayName, HistoryMark, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId,
+    VaultToken,
+};
 
 use super::shard;
 use crate::{Chain, Committed, Projection, Segment, SegmentBuilder, memory::Dice};
@@ -21,6 +27,10 @@ pub fn currency(index: usize) -> Currency {
     Currency::from_code(CURRENCIES[index]).expect("a code of ISO 4217")
 }
 
+fn gateway(number: u8) -> GatewayName {
+    format!("gateway_{number}").parse().expect("a gateway's name")
+}
+
 /// A user.
 pub fn user(number: u64) -> UserId {
     UserId::try_from(number).expect("users are counted from one")
@@ -34,6 +44,8 @@ pub struct Stream {
     now: Timestamp,
     epoch: Epoch,
     payments: Vec<PaymentId>,
+    /// Those by card, as they stand.
+    by_card: BTreeMap<Sequence, Payment>,
     peers: Vec<Peer>,
     requests: Vec<RequestId>,
     committed: Vec<Committed>,
@@ -65,6 +77,7 @@ impl Stream {
             now: Timestamp(1_700_000_000_000_000),
             epoch: Epoch(1),
             payments: Vec::new(),
+            by_card: BTreeMap::new(),
             peers: vec![peer("eu", 0), peer("us", 1)],
             requests: Vec::new(),
             committed: Vec::new(),
@@ -87,7 +100,10 @@ impl Stream {
                 self.epoch.0 += 1;
             }
             let command = self.command();
-            let internal = matches!(command, Command::Receive { .. } | Command::Delivered { .. } | Command::ExpirePayment { .. });
+            let internal = matches!(
+                command,
+                Command::Receive { .. } | Command::Delivered { .. } | Command::ExpirePayment { .. } | Command::Settle { .. }
+            );
             let id = if internal || self.dice.happens(100) { None } else { Some(self.request_id()) };
             self.submit(Request { id, command });
         }
@@ -117,6 +133,9 @@ impl Stream {
         }
         if matches!(entry.body, Body::PaymentCreated(_)) {
             self.payments.push(PaymentId::from(position.clone()));
+        }
+        if let Some(payment) = entry.payment(&position).filter(|payment| payment.card.is_some()) {
+            self.by_card.insert(payment.sequence, payment);
         }
         self.requests.extend(entry.request_id);
         self.committed.push((position, Arc::from(entry)));
@@ -201,6 +220,11 @@ impl Stream {
     }
 
     fn command(&mut self) -> Command {
+        if self.dice.happens(300)
+            && let Some(command) = self.about_a_card()
+        {
+            return command;
+        }
         match self.dice.below(100) {
             0..5 => {
                 let currencies = if self.dice.happens(500) { 0..2 } else { 0..1 };
@@ -238,6 +262,7 @@ impl Stream {
             (user(payer.get() % USERS + 1), None)
         };
         let hold_s = if self.dice.happens(500) { u32::try_from(self.dice.below(60)).unwrap_or(0) } else { 0 };
+        let card = if self.dice.happens(500) { Some(self.card()) } else { None };
         Command::CreatePayment(CreatePayment {
             payer,
             payee,
@@ -245,7 +270,45 @@ impl Stream {
             money: self.any_money(300),
             hold_s,
             reference: self.any_reference(),
+            card,
         })
+    }
+
+    fn card(&mut self) -> ByCard {
+        let token = VaultToken::new(shard().zone, self.dice.any().to_be_bytes().repeat(2).try_into().expect("sixteen bytes"));
+        ByCard { token, gateway: gateway(0), declined: self.dice.happens(50).then_some(Reason::FraudDetected) }
+    }
+
+    /// Something about one of the last payments by card; mostly what an acquirer made of what it is being asked for.
+    fn about_a_card(&mut self) -> Option<Command> {
+        let recent: Vec<&Payment> = self.by_card.values().rev().take(12).collect();
+        let known = (*self.dice.pick(&recent)?).clone();
+        let payment = known.id(&shard());
+        let asked = known.card.as_deref().and_then(|charge| charge.operations.first()).map(|operation| operation.number);
+        let Some(operation) = asked.filter(|_| !self.dice.happens(100)) else {
+            return Some(match self.dice.below(5) {
+                0 | 1 if known.phase == Phase::ActionRequired => Command::ConfirmPayment { payment },
+                0..4 if known.phase == Phase::Captured => Command::RefundPayment { payment, amount: self.any_amount() },
+                0 | 1 => Command::CapturePayment { payment, amount: self.any_amount() },
+                2 => Command::VoidPayment { payment },
+                3 => Command::ExpirePayment { payment: payment.sequence() },
+                _ => Command::Settle { payment, operation: 1, outcome: self.outcome() },
+            });
+        };
+        Some(Command::Settle { payment, operation, outcome: self.outcome() })
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        let id = || "ch_3MmlLrLkdIwHu7ix0snN0B15".parse().expect("a charge's name");
+        match self.dice.below(10) {
+            0 => {
+                let url = Some("https://acquirer.example/challenges/7".to_owned());
+                Outcome::Challenged { id: id(), challenge: Challenge { id: "7".to_owned(), url } }
+            }
+            1 | 2 => Outcome::Declined { reason: Reason::CardInsufficientFunds },
+            3 => Outcome::Left { to: gateway(1), why: LeftBecause::Overloaded },
+            _ => Outcome::Done { id: id() },
+        }
     }
 
     fn about_a_payment(&mut self) -> Command {
@@ -269,11 +332,9 @@ impl Stream {
             let message = self.peers[index].unanswered.remove(0);
             let refused = self.dice.happens(500);
             match message {
-                Message::Pay(credit) if refused => {
-                    Message::Bounce(Credit { reason: Some(paymesh_ledger::Reason::PayeeAccountNotFound), ..credit })
-                }
+                Message::Pay(credit) if refused => Message::Bounce(Credit { reason: Some(Reason::PayeeAccountNotFound), ..credit }),
                 Message::AskRefund(credit) if refused => {
-                    Message::RefundRefused(Credit { reason: Some(paymesh_ledger::Reason::PayeeInsufficientFunds), ..credit })
+                    Message::RefundRefused(Credit { reason: Some(Reason::PayeeInsufficientFunds), ..credit })
                 }
                 Message::AskRefund(credit) => Message::RefundPaid(credit),
                 // Taken in: its own journal says so, and this one hears of it as `Delivered`.

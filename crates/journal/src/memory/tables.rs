@@ -52,8 +52,10 @@ struct Rows {
     wallets: BTreeMap<UserId, BTreeMap<Currency, Wallet>>,
     lines: BTreeMap<LineId, Line>,
     payments: BTreeMap<Sequence, PaymentRow>,
-    /// Payments that are held, by when their hold runs out.
+    /// Payments that have an end which nothing is being done about, by when it comes.
     held: BTreeSet<(Timestamp, Sequence)>,
+    /// Payments of which an acquirer is being asked for something.
+    in_progress: BTreeSet<Sequence>,
     requests: BTreeMap<Sequence, (RequestId, Timestamp)>,
     request_ids: BTreeMap<RequestId, Sequence>,
     system: BTreeMap<(Account, Currency), i64>,
@@ -143,7 +145,8 @@ impl Rows {
         }
         for payment in projection.changed.values() {
             if let Some(row) = self.payments.get_mut(&payment.sequence) {
-                row.payment = payment.clone();
+                let before = std::mem::replace(&mut row.payment, payment.clone());
+                self.forget_hold(&before);
                 self.note_hold(payment);
             }
         }
@@ -212,12 +215,21 @@ impl Rows {
         all
     }
 
+    fn forget_hold(&mut self, payment: &Payment) {
+        payment.expires_at.map(|expires_at| self.held.remove(&(expires_at, payment.sequence)));
+        self.in_progress.remove(&payment.sequence);
+    }
+
     fn note_hold(&mut self, payment: &Payment) {
-        let Some(expires_at) = payment.expires_at else { return };
-        if payment.phase == Phase::Authorized {
+        let asked = payment.card.as_deref().is_some_and(|charge| !charge.operations.is_empty());
+        if asked {
+            self.in_progress.insert(payment.sequence);
+        }
+        if let Some(expires_at) = payment.expires_at
+            && matches!(payment.phase, Phase::Authorized | Phase::ActionRequired)
+            && !asked
+        {
             self.held.insert((expires_at, payment.sequence));
-        } else {
-            self.held.remove(&(expires_at, payment.sequence));
         }
     }
 
@@ -385,6 +397,13 @@ impl Tables for MemoryTables {
         let disk = self.machine.reading()?;
         let due = disk.tables.rows.held.iter().take_while(|(expires_at, _)| *expires_at <= now);
         Ok(due.take(limit as usize).map(|(_, sequence)| *sequence).collect())
+    }
+
+    async fn in_progress(&self, after: Sequence, limit: u32) -> Result<Vec<Payment>, Error> {
+        let disk = self.machine.reading()?;
+        let rows = &disk.tables.rows;
+        let found = rows.in_progress.range(after.next()..).take(limit as usize).filter_map(|sequence| rows.payments.get(sequence));
+        Ok(found.map(|row| row.payment.clone()).collect())
     }
 
     async fn purge_requests(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {

@@ -7,7 +7,7 @@ mod snapshot;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use paymesh_ledger::{Account, LineId, Missing, Records, Wallet};
+use paymesh_ledger::{Account, LineId, Missing, Payment, Records, Wallet};
 use paymesh_types::{Country, Currency, Cursor, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use sqlx::{
     AssertSqlSafe, Connection as _, Sqlite, SqliteConnection, SqlitePool,
@@ -120,7 +120,7 @@ impl SqliteTables {
 
 async fn read_books(connection: &mut SqliteConnection) -> Result<Records, Bad> {
     let mut records = Records::default();
-    for row in sqlx::query("SELECT kind, zone, shard, currency, balance FROM system_accounts").fetch_all(&mut *connection).await? {
+    for row in sqlx::query("SELECT kind, party, shard, currency, balance FROM system_accounts").fetch_all(&mut *connection).await? {
         records.system.push(rows::system(&row)?);
     }
     for row in sqlx::query("SELECT kind, zone, shard, sequence, mark FROM peers").fetch_all(&mut *connection).await? {
@@ -249,20 +249,23 @@ async fn write_history(connection: &mut SqliteConnection, projection: &Projectio
     insert(
         connection,
         "INSERT INTO payments (sequence, epoch, payer, payee, payee_zone, payee_shard, currency, amount, captured, refunded, sent, phase,
-         reason, created_at, expires_at, previous, reference)",
-        17,
+         reason, created_at, expires_at, previous, reference, charge, in_progress)",
+        19,
         "",
         &projection.created,
         bind_payment,
     )
     .await?;
     for payment in projection.changed.values() {
-        sqlx::query("UPDATE payments SET captured = ?, refunded = ?, sent = ?, phase = ?, reason = ? WHERE sequence = ?")
+        sqlx::query("UPDATE payments SET captured = ?, refunded = ?, sent = ?, phase = ?, reason = ?, expires_at = ?, charge = ?, in_progress = ? WHERE sequence = ?")
             .bind(payment.captured)
             .bind(payment.refunded)
             .bind(stored(payment.sent.0))
             .bind(rows::phase(payment.phase))
             .bind(rows::reason(payment.reason))
+            .bind(payment.expires_at.map(|at| stored(at.0)))
+            .bind(rows::charge_of(payment))
+            .bind(rows::in_progress(payment))
             .bind(stored(payment.sequence.0))
             .execute(&mut *connection)
             .await?;
@@ -303,23 +306,20 @@ async fn write_books(
 ) -> Result<(), sqlx::Error> {
     insert(
         connection,
-        "INSERT INTO system_accounts (kind, zone, shard, currency, balance)",
+        "INSERT INTO system_accounts (kind, party, shard, currency, balance)",
         5,
-        " ON CONFLICT (kind, zone, shard, currency) DO UPDATE SET balance = excluded.balance",
+        " ON CONFLICT (kind, party, shard, currency) DO UPDATE SET balance = excluded.balance",
         system,
         |query, ((account, currency), balance)| {
-            let (kind, peer) = match account {
+            let (kind, party, shard) = match account {
                 Account::Wallet(_) => unreachable!("wallets have a table of their own"),
-                Account::External => (rows::EXTERNAL, None),
-                Account::Sent(peer) => (rows::SENT, Some(peer)),
-                Account::Received(peer) => (rows::RECEIVED, Some(peer)),
+                Account::External => (rows::EXTERNAL, "", 0),
+                Account::Sent(peer) => (rows::SENT, peer.zone.as_str(), peer.index),
+                Account::Received(peer) => (rows::RECEIVED, peer.zone.as_str(), peer.index),
+                Account::Acquirer(gateway) => (rows::ACQUIRER, gateway.as_str(), 0),
+                Account::RefundsPayable => (rows::REFUNDS_PAYABLE, "", 0),
             };
-            query
-                .bind(kind)
-                .bind(peer.map_or("", |peer| peer.zone.as_str()).to_owned())
-                .bind(peer.map_or(0, |peer| i64::from(peer.index)))
-                .bind(i64::from(currency.numeric()))
-                .bind(**balance)
+            query.bind(kind).bind(party.to_owned()).bind(i64::from(shard)).bind(i64::from(currency.numeric())).bind(**balance)
         },
     )
     .await?;
@@ -377,6 +377,8 @@ fn bind_payment<'q>(query: Statement<'q>, row: &PaymentRow) -> Statement<'q> {
         .bind(payment.expires_at.map(|at| stored(at.0)))
         .bind(stored(row.previous.0))
         .bind(some_text(&row.reference))
+        .bind(rows::charge_of(payment))
+        .bind(rows::in_progress(payment))
 }
 
 fn some_text(text: &str) -> Option<String> {
@@ -410,7 +412,7 @@ fn json_hex<'a>(ids: impl Iterator<Item = &'a RequestId>) -> String {
 
 const PAYMENT_COLUMNS: &str =
     "sequence, epoch, payer, payee, payee_zone, payee_shard, currency, amount, captured, refunded, sent, phase, reason,
-    created_at, expires_at, previous, reference";
+    created_at, expires_at, previous, reference, charge";
 
 #[async_trait]
 impl Tables for SqliteTables {
@@ -540,7 +542,7 @@ impl Tables for SqliteTables {
                LIMIT ?2
              )
              SELECT payments.sequence, epoch, payer, payee, payee_zone, payee_shard, currency, amount, captured, refunded, sent, phase, reason,
-                    created_at, expires_at, payments.previous, reference, coalesce(peers.sequence, 0) AS delivered
+                    created_at, expires_at, payments.previous, reference, charge, coalesce(peers.sequence, 0) AS delivered
              FROM walk JOIN payments ON payments.sequence = walk.sequence
              LEFT JOIN peers ON peers.kind = 1 AND peers.zone = payee_zone AND peers.shard = payee_shard
              ORDER BY payments.sequence DESC",
@@ -558,10 +560,19 @@ impl Tables for SqliteTables {
     }
 
     async fn expired(&self, now: Timestamp, limit: u32) -> Result<Vec<Sequence>, Error> {
-        let found = sqlx::query("SELECT sequence FROM payments WHERE phase = 1 AND expires_at <= ? ORDER BY expires_at LIMIT ?")
-            .bind(wanted(now.0))
-            .bind(i64::from(limit));
+        let found = sqlx::query(
+            "SELECT sequence FROM payments WHERE phase IN (1, 8) AND in_progress = 0 AND expires_at <= ? ORDER BY expires_at LIMIT ?",
+        )
+        .bind(wanted(now.0))
+        .bind(i64::from(limit));
         self.all(found).await?.iter().map(|row| rows::number(row, "sequence").map_err(|bad| self.bad(bad))).collect()
+    }
+
+    async fn in_progress(&self, after: Sequence, limit: u32) -> Result<Vec<Payment>, Error> {
+        let sql = format!("SELECT {PAYMENT_COLUMNS} FROM payments WHERE in_progress > 0 AND sequence > ? ORDER BY sequence LIMIT ?");
+        let found = sqlx::query(AssertSqlSafe(sql)).bind(wanted(after.0)).bind(i64::from(limit));
+        let rows = self.all(found).await?;
+        rows.iter().map(|row| rows::payment(row).map(|row| row.payment).map_err(|bad| self.bad(bad))).collect()
     }
 
     async fn purge_requests(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {

@@ -51,6 +51,7 @@ fn a_full_clearing_account_stops_who_sends_and_never_who_receives() {
             money: money(minor),
             hold_s: 0,
             reference: String::new(),
+            card: None,
         };
         Request { id: None, command: Command::CreatePayment(create) }
     };

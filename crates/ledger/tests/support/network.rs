@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use paymesh_ledger::{
-    Account, Audit, Body, Command, Context, Decision, Entry, LineId, Message, Missing, Phase, Records, Rejection, Request, State, Wallet,
-    decide,
+    Account, Audit, Body, CardStep, Command, Context, Decision, Entry, LineId, Message, Missing, OperationKind, Phase, Records, Rejection,
+    Request, State, Wallet, decide,
 };
 use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Cursor, Epoch, HistoryMark, Position, Sequence, ShardRef, Timestamp, UserId};
 
@@ -22,7 +22,7 @@ pub(crate) struct Shard {
 pub(crate) struct Network {
     pub(crate) shards: Vec<Shard>,
     pub(crate) now: Timestamp,
-    /// What came in from outside less what went out, by the commands that were accepted.
+    /// What came in from outside and from cards less what went out, by the commands that were accepted.
     deposited: BTreeMap<Currency, i128>,
 }
 
@@ -54,6 +54,10 @@ impl Network {
                 let moved = match &entry.body {
                     Body::Deposited { money, .. } => Some((money.currency(), i128::from(money.minor()))),
                     Body::Withdrawn { money, declined: None, .. } => Some((money.currency(), -i128::from(money.minor()))),
+                    Body::Card { step: CardStep::Captured | CardStep::CaptureReturned, payment, .. } => {
+                        Some((payment.currency, i128::from(payment.captured)))
+                    }
+                    Body::Card { step: CardStep::Refunded { amount }, payment, .. } => Some((payment.currency, -i128::from(*amount))),
                     _ => None,
                 };
                 if let Some((currency, amount)) = moved {
@@ -159,8 +163,11 @@ impl Network {
             for ((_, currency), wallet) in shard.state.records().wallets {
                 *owned.entry(currency).or_default() += i128::from(wallet.balance);
             }
-            for (currency, balance) in shard.system(|account| *account == Account::External) {
+            for (currency, balance) in shard.system(|account| matches!(account, Account::External | Account::Acquirer(_))) {
                 *outside.entry(currency).or_default() -= balance;
+            }
+            for (currency, balance) in shard.system(|account| *account == Account::RefundsPayable) {
+                *owned.entry(currency).or_default() += balance;
             }
         }
         owned.retain(|_, sum| *sum != 0);
@@ -199,7 +206,7 @@ impl Network {
                 let (balance, held) =
                     mine.fold((0, 0), |(balance, held), wallet| (balance + i128::from(wallet.balance), held + i128::from(wallet.held)));
                 assert_eq!((sums.wallets, sums.held), (balance, held), "{currency}");
-                assert_eq!(sums.wallets + sums.external + sums.clearing, 0, "{currency}");
+                assert_eq!(sums.total(), 0, "{currency}");
             }
         }
     }
@@ -242,10 +249,27 @@ impl Shard {
         let records = self.state.records();
         let mut sums = self.system(|_| true);
         let mut held = BTreeMap::new();
+        let mut payable = BTreeMap::new();
         for payment in &records.payments {
             assert!(0 <= payment.captured && payment.captured <= payment.amount && payment.amount <= AMOUNT_MINOR_MAX, "{payment:?}");
             assert!(0 <= payment.refunded && payment.refunded <= payment.captured, "{payment:?}");
-            if payment.phase == Phase::Authorized {
+            if let Some(charge) = &payment.card {
+                let refunds = charge.operations.iter().filter(|operation| operation.kind == OperationKind::Refund);
+                *payable.entry(payment.currency).or_insert(0) +=
+                    refunds.clone().map(|operation| i128::from(operation.amount)).sum::<i128>();
+                assert!(charge.operations.len() <= 1 || refunds.count() == charge.operations.len(), "{payment:?}");
+                let asked = charge.operations.first().map(|operation| operation.kind);
+                let fits = match payment.phase {
+                    Phase::Pending => asked == Some(OperationKind::Authorize),
+                    Phase::Authorized | Phase::ActionRequired => {
+                        !matches!(asked, Some(OperationKind::Authorize | OperationKind::Refund))
+                            && (asked.is_some() || charge.hold_s > 0 || payment.expires_at.is_some())
+                    }
+                    Phase::Captured | Phase::Returned => asked.is_none_or(|asked| asked == OperationKind::Refund),
+                    Phase::Declined | Phase::Voided | Phase::Expired => asked.is_none(),
+                };
+                assert!(fits, "what is asked of the acquirer: {payment:?}");
+            } else if payment.phase == Phase::Authorized {
                 *held.entry((payment.payer, payment.currency)).or_insert(0) += payment.amount;
             }
         }
@@ -254,6 +278,10 @@ impl Shard {
             assert!(0 <= wallet.held && wallet.held <= wallet.balance, "{key:?} {wallet:?}");
             assert_eq!(wallet.held, held.get(key).copied().unwrap_or(0), "{key:?}: what is held is what payments hold");
         }
+        let mut booked = self.system(|account| *account == Account::RefundsPayable);
+        booked.retain(|_, sum| *sum != 0);
+        payable.retain(|_, sum| *sum != 0);
+        assert_eq!(booked, payable, "what is to go back to cards is what acquirers are being asked to send back");
         for (currency, sum) in sums {
             assert_eq!(sum, 0, "the accounts of {} in {currency} do not sum to zero", self.state.shard());
         }

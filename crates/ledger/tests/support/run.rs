@@ -6,9 +6,12 @@
 use std::collections::BTreeMap;
 
 use paymesh_ledger::{
-    Body, Command, CreatePayment, Decision, Effect, Entry, Missing, Phase, Records, Rejection, Request, State, decide, differing_field,
+    Body, ByCard, CardStep, Challenge, Command, CreatePayment, Decision, Effect, Entry, LeftBecause, Missing, Outcome, Phase, Reason,
+    Records, Rejection, Request, State, decide, differing_field,
 };
-use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Epoch, Money, PaymentId, Position, RequestId, Sequence, ShardRef, UserId};
+use paymesh_types::{
+    AMOUNT_MINOR_MAX, Currency, Epoch, GatewayName, Money, PaymentId, Position, RequestId, Sequence, ShardRef, UserId, VaultToken,
+};
 
 use crate::network::{Network, load, prefetch};
 
@@ -77,6 +80,24 @@ pub(crate) enum Act {
         amount: i64,
         hold_s: u32,
     },
+    /// By card.
+    Charge {
+        payer: u64,
+        payee: u64,
+        currency: usize,
+        amount: i64,
+        hold_s: u32,
+        declined: bool,
+    },
+    Confirm {
+        payment: usize,
+    },
+    /// The acquirer says something about what it was asked for, or was not.
+    Settle {
+        payment: usize,
+        operation: usize,
+        word: Word,
+    },
     Capture {
         payment: usize,
         amount: Option<i64>,
@@ -92,6 +113,33 @@ pub(crate) enum Act {
     Expire {
         payment: usize,
     },
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Word {
+    Done,
+    Challenged,
+    Declined,
+    Left,
+}
+
+impl Word {
+    fn outcome(self) -> Outcome {
+        let id = || "ch_1".parse().expect("a charge's name");
+        match self {
+            Self::Done => Outcome::Done { id: id() },
+            Self::Challenged => Outcome::Challenged {
+                id: id(),
+                challenge: Challenge { id: "7".to_owned(), url: Some("http://acquirer/challenges/1".to_owned()) },
+            },
+            Self::Declined => Outcome::Declined { reason: Reason::CardDeclined },
+            Self::Left => Outcome::Left { to: gateway(1), why: LeftBecause::Unreachable },
+        }
+    }
+}
+
+fn gateway(number: u8) -> GatewayName {
+    format!("gateway_{number}").parse().expect("a gateway's name")
 }
 
 /// A network under test, with the states that must agree with its leaders'.
@@ -205,8 +253,8 @@ impl Run {
                 }
                 let fresh = RequestId::from_slice(&bytes).expect("counted from one");
                 let reused = reused.and_then(|which| pick(&self.requests, which)).and_then(|(_, request)| request.id);
-                // Expiries are the shard's own doing, and have no name.
-                let own = matches!(act, Act::Expire { .. });
+                // Expiries and what acquirers say are the shard's own doing, and have no name.
+                let own = matches!(act, Act::Expire { .. } | Act::Settle { .. });
                 let request = Request { id: (!own).then_some(reused.unwrap_or(fresh)), command };
                 self.requests.push((at, request.clone()));
                 let _ = self.submit(at, &request);
@@ -269,7 +317,27 @@ impl Run {
                 let (at, to) = (home(*payer), home(*payee));
                 let payee_shard = (at != to).then(|| self.network.shards[to].state.shard().clone());
                 let (payer, payee, money) = (user(*payer), user(*payee), money(*amount, *currency));
-                (at, Command::CreatePayment(CreatePayment { payer, payee, payee_shard, money, hold_s: *hold_s, reference }))
+                (at, Command::CreatePayment(CreatePayment { payer, payee, payee_shard, money, hold_s: *hold_s, reference, card: None }))
+            }
+            Act::Charge { payer, payee, currency, amount, hold_s, declined } => {
+                let (at, to) = (home(*payer), home(*payee));
+                let payee_shard = (at != to).then(|| self.network.shards[to].state.shard().clone());
+                let token = VaultToken::new(SHARDS[at].0.parse().expect("a zone"), [7; 16]);
+                let card = ByCard { token, gateway: gateway(0), declined: declined.then_some(Reason::FraudDetected) };
+                let (payer, payee, money) = (user(*payer), user(*payee), money(*amount, *currency));
+                let create = CreatePayment { payer, payee, payee_shard, money, hold_s: *hold_s, reference, card: Some(card) };
+                (at, Command::CreatePayment(create))
+            }
+            Act::Confirm { payment: which } => {
+                let (at, payment) = payment(which)?;
+                (at, Command::ConfirmPayment { payment })
+            }
+            Act::Settle { payment: which, operation, word } => {
+                let (at, payment) = payment(which)?;
+                let known = self.network.shards[at].state.records().payments.into_iter().find(|each| each.sequence == payment.sequence());
+                let operations = known.and_then(|known| known.card).map(|charge| charge.operations).unwrap_or_default();
+                let number = pick(&operations, *operation).map_or(1, |operation| operation.number);
+                (at, Command::Settle { payment, operation: number, outcome: word.outcome() })
             }
             Act::Capture { payment: which, amount } => {
                 let (at, payment) = payment(which)?;
@@ -302,6 +370,7 @@ impl Run {
         prefetch(&mut cold.state, request, &tables);
         let by_cold = decide(&cold.state, context, request);
 
+        let before = self.network.shards[at].state.records().payments;
         let decision = self.network.submit(at, request);
         assert_eq!(by_replayed, decision, "{request:?}: applying the entries does not give the leader's state");
         assert_eq!(by_cold, decision, "{request:?}: what is let go of is not what the tables give back");
@@ -313,6 +382,10 @@ impl Run {
                 let after = shard.state.records();
                 assert_eq!(self.replayed[at].records(), after);
                 self.cold[at].apply(position, entry, after);
+                if let Some(payment) = entry.payment(position) {
+                    let found = before.into_iter().find(|each| each.sequence == payment.sequence);
+                    assert_eq!(entry.payment_before(), found, "what an entry says of what it found");
+                }
                 assert_eq!(differing_field(entry, request), request.id.is_none().then_some("request"));
                 if matches!(entry.body, Body::PaymentCreated(_)) {
                     self.payments.push((at, PaymentId::from(position.clone())));
@@ -362,6 +435,14 @@ impl Run {
                         ends.given_back += amount;
                         ends.got_back += amount;
                     }
+                    Body::Card { step: CardStep::RefundAsked { amount, .. }, payment, .. } => {
+                        let ends = ends.entry(own(payment.epoch, payment.sequence)).or_default();
+                        ends.given_back += amount;
+                        ends.got_back += amount;
+                    }
+                    Body::Card { step: CardStep::CaptureReturned, payment, .. } => {
+                        ends.entry(own(payment.epoch, payment.sequence)).or_default().bounced += payment.captured;
+                    }
                     Body::Received { effect, .. } => match effect {
                         Effect::Credited(credit) => ends.entry(credit.payment.clone()).or_default().credited += credit.money.minor(),
                         Effect::RefundPaid(credit) => ends.entry(credit.payment.clone()).or_default().given_back += credit.money.minor(),
@@ -403,12 +484,17 @@ impl Run {
                     Body::Withdrawn { user, money, declined: None } => {
                         *expected.entry((*user, money.currency())).or_default() -= i128::from(money.minor());
                     }
+                    // What does not go back to the card, the payer has.
+                    Body::Card { step: CardStep::RefundRefused { amount }, payment, .. } => {
+                        *expected.entry((payment.payer, payment.currency)).or_default() += i128::from(*amount);
+                    }
                     _ => {}
                 }
             }
             for payment in shard.state.records().payments.iter().filter(|payment| payment.phase == Phase::Captured) {
                 let amount = i128::from(payment.captured - payment.refunded);
-                *expected.entry((payment.payer, payment.currency)).or_default() -= amount;
+                let payer = expected.entry((payment.payer, payment.currency)).or_default();
+                *payer -= if payment.card.is_some() { 0 } else { amount };
                 *expected.entry((payment.payee, payment.currency)).or_default() += amount;
             }
         }

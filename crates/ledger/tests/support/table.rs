@@ -8,7 +8,9 @@
 //! open ann EUR        close ann EUR      wait 60                 (seconds)
 //! deposit ann 1.00 EUR [ref=rent]        withdraw ann 1.00 EUR [ref=rent]
 //! pay p1 ann bob 1.00 EUR [hold=60] [ref=rent]
-//! capture p1 [1.00]   void p1            refund p1 [1.00]        expire p1         (p1^2: the same number, term 2)
+//! card p1 ann bob 1.00 EUR [hold=60] [token=8] [declined=FRAUD]    (by card, gateway a first; declined before anybody is asked)
+//! acquirer p1 1 done | challenge | declines | left        (what the acquirer made of operation 1)
+//! confirm p1          capture p1 [1.00]   void p1            refund p1 [1.00]        expire p1         (p1^2: the same number, term 2)
 //! carry 0 1           (shard 1 reads one thing in shard 0's journal)
 //! carry again 0 1     (and what it read last once more)
 //! tell 1 0 bounce p1 1.00 EUR            (shard 1 says so to shard 0, whatever its books say)
@@ -23,9 +25,10 @@
 use std::collections::BTreeMap;
 
 use paymesh_ledger::{
-    Account, Body, Command, CreatePayment, Credit, Decision, Effect, Entry, Message, Payment, Phase, Rejection, Request, differing_field,
+    Account, Body, ByCard, Challenge, Command, CreatePayment, Credit, Decision, Effect, Entry, LeftBecause, Message, NewPayment, Outcome,
+    Payment, Phase, Reason, Rejection, Request, differing_field,
 };
-use paymesh_types::{Currency, Epoch, Money, PaymentId, Position, RequestId, Sequence, ShardRef, UserId};
+use paymesh_types::{Currency, Epoch, Money, PaymentId, Position, RequestId, Sequence, ShardRef, UserId, VaultToken};
 
 use super::network::Network;
 
@@ -109,6 +112,23 @@ impl Play {
                 let shard = self.network.shards[number::<usize>(from)].state.shard().clone();
                 self.system(number(to), Account::Received(shard), currency(code))
             }
+            ["acquirer", payment, operation, word] => {
+                let outcome = match *word {
+                    "done" => Outcome::Done { id: "ch_1".parse().expect("a charge's name") },
+                    "challenge" => Outcome::Challenged {
+                        id: "ch_1".parse().expect("a charge's name"),
+                        challenge: Challenge { id: "7".to_owned(), url: Some("http://acquirer/challenges/1".to_owned()) },
+                    },
+                    "declines" => Outcome::Declined { reason: Reason::CardDeclined },
+                    "left" => Outcome::Left { to: "b".parse().expect("a gateway's name"), why: LeftBecause::Unreachable },
+                    _ => panic!("no such word: {word}"),
+                };
+                let operation = number(operation);
+                let (at, command) = self.of(payment, |payment, _| Command::Settle { payment, operation, outcome });
+                self.submit(at, Request { id: None, command })
+            }
+            [gateway @ ("a" | "b"), code] => self.system(0, Account::Acquirer(gateway.parse().expect("a gateway's name")), currency(code)),
+            ["payable@0", code] => self.system(0, Account::RefundsPayable, currency(code)),
             ["outside@0", code] => self.system(0, Account::External, currency(code)),
             ["outside@1", code] => self.system(1, Account::External, currency(code)),
             [payment] if self.payments.contains_key(*payment) => self.standing(payment),
@@ -142,7 +162,7 @@ impl Play {
             ["withdraw", user, amount, code] => {
                 (home(user), Command::Withdraw { user: self.user(user), money: money(amount, code), reference })
             }
-            ["pay", name, payer, payee, amount, code] => {
+            [how @ ("pay" | "card"), name, payer, payee, amount, code] => {
                 let (at, to) = (home(payer), home(payee));
                 // What the payment will be called; a request that was made before made another.
                 let position = self.network.context(at).position(self.network.shards[at].state.shard());
@@ -150,9 +170,15 @@ impl Play {
                 let payee_shard = (at != to).then(|| self.network.shards[to].state.shard().clone());
                 let (payer, payee) = (self.user(payer), self.user(payee));
                 let hold_s = option("hold").map_or(0, number);
-                let create = CreatePayment { payer, payee, payee_shard, money: money(amount, code), hold_s, reference };
+                let card = (how == "card").then(|| ByCard {
+                    token: VaultToken::new("eu".parse().expect("a zone"), [option("token").map_or(7, number); 16]),
+                    gateway: "a".parse().expect("a gateway's name"),
+                    declined: option("declined").map(|_| Reason::FraudDetected),
+                });
+                let create = CreatePayment { payer, payee, payee_shard, money: money(amount, code), hold_s, reference, card };
                 (at, Command::CreatePayment(create))
             }
+            ["confirm", name] => self.of(name, |payment, _| Command::ConfirmPayment { payment }),
             ["capture", name] => self.of(name, |payment, _| Command::CapturePayment { payment, amount: None }),
             ["capture", name, amount] => {
                 self.of(name, |payment, currency| Command::CapturePayment { payment, amount: Some(minor(amount, currency)) })
@@ -241,6 +267,13 @@ impl Play {
         if payment.refunded != 0 {
             text += &format!(" refunded {}", decimal(payment.refunded, payment.currency));
         }
+        if let Some(charge) = &payment.card {
+            text += &format!(" at {}", charge.gateway);
+            charge.operations.iter().for_each(|operation| {
+                text +=
+                    &format!(" {}:{:?} {}", operation.number, operation.kind, decimal(operation.amount, payment.currency)).to_lowercase();
+            });
+        }
         payment.reason.iter().for_each(|reason| text += &format!(" {}", reason.as_str()));
         text
     }
@@ -255,12 +288,14 @@ impl Play {
             Body::Deposited { money, .. } => format!("deposited {money}"),
             Body::Withdrawn { declined: Some(reason), .. } => format!("declined {}", reason.as_str()),
             Body::Withdrawn { money, .. } => format!("withdrawn {money}"),
+            Body::PaymentCreated(NewPayment { declined: None, card: Some(card), .. }) => format!("asks {}", card.gateway),
             Body::PaymentCreated(new) => match (new.declined, &new.payee_shard, new.hold_s) {
                 (Some(reason), ..) => format!("declined {}", reason.as_str()),
                 (None, None, 0) => "paid".to_owned(),
                 (None, Some(shard), 0) => format!("sent to {shard}"),
                 (None, ..) => "authorized".to_owned(),
             },
+            Body::Card { .. } => entry.kind().replace('_', " "),
             Body::PaymentCaptured { payment, .. } => match &payment.payee_shard {
                 None => format!("captured {}", amount(payment, payment.captured)),
                 Some(shard) => format!("captured {}, sent to {shard}", amount(payment, payment.captured)),
@@ -307,6 +342,9 @@ impl Play {
             Rejection::ClearingFull { to, currency } => format!("ClearingFull {to} {currency}"),
             Rejection::PaymentNotFound => "PaymentNotFound".to_owned(),
             Rejection::NotAuthorized { phase: at } => format!("NotAuthorized {}", phase(*at)),
+            Rejection::NoActionRequired { phase: at } => format!("NoActionRequired {}", phase(*at)),
+            Rejection::OperationInProgress => "OperationInProgress".to_owned(),
+            Rejection::TooManyRefunds => "TooManyRefunds".to_owned(),
             Rejection::HoldExpired => "HoldExpired".to_owned(),
             Rejection::NotRefundable { why } => format!("NotRefundable {why}"),
             Rejection::ExceedsAuthorization { asked, authorized } => {
@@ -379,5 +417,7 @@ fn phase(phase: Phase) -> &'static str {
         Phase::Declined => "declined",
         Phase::Voided => "voided",
         Phase::Expired => "expired",
+        Phase::Pending => "pending",
+        Phase::ActionRequired => "action required",
     }
 }

@@ -150,7 +150,15 @@ pub(crate) fn pay(payer: u64, payee: u64, minor: i64) -> Command {
 
 pub(crate) fn pay_to(payer: u64, payee: u64, payee_shard: Option<ShardRef>, minor: i64, hold_s: u32) -> Command {
     let reference = "rent".to_owned();
-    Command::CreatePayment(CreatePayment { payer: user(payer), payee: user(payee), payee_shard, money: money(minor), hold_s, reference })
+    Command::CreatePayment(CreatePayment {
+        payer: user(payer),
+        payee: user(payee),
+        payee_shard,
+        money: money(minor),
+        hold_s,
+        reference,
+        card: None,
+    })
 }
 
 /// Submits commands without ids, which must all be accepted.

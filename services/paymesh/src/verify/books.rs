@@ -109,7 +109,7 @@ fn own_books(shard: &ShardRef, report: &ShardReport, problems: &mut Vec<String>)
     problems.extend(report.problems.iter().map(|problem| format!("{shard}: {problem}")));
     for sum in &report.sums {
         let code = &sum.currency_code;
-        let parts = [sum.wallets_minor_units, sum.external_minor_units, sum.clearing_minor_units];
+        let parts = [sum.wallets_minor_units, sum.external_minor_units, sum.clearing_minor_units, sum.cards_minor_units];
         let total: i128 = parts.into_iter().map(i128::from).sum();
         if total != 0 || sum.total_minor_units != 0 {
             problems.push(format!("{shard}: its accounts sum to {} instead of zero", money(total, code)));

@@ -77,6 +77,7 @@ pub(crate) struct CurrencySummary {
     pub(crate) wallets: i64,
     pub(crate) external: i64,
     pub(crate) clearing: i64,
+    pub(crate) cards: i64,
     pub(crate) held: i64,
 }
 
@@ -279,6 +280,7 @@ fn summary(mesh: &Mesh, shard: &ShardRef, report: &ShardReport) -> ShardSummary 
                     wallets: sum.wallets_minor_units,
                     external: sum.external_minor_units,
                     clearing: sum.clearing_minor_units,
+                    cards: sum.cards_minor_units,
                     held: sum.held_minor_units,
                 };
                 (sum.currency_code.clone(), summary)
@@ -312,12 +314,13 @@ impl Report {
             ]);
         }
         say!("{table}\n");
-        let mut table = Table::new(["shard", "wallets", "outside world", "clearing", "sum"]);
+        let mut table = Table::new(["shard", "wallets", "outside world", "clearing", "cards", "sum"]);
         for shard in &self.shards {
             for (code, sum) in &shard.currencies {
-                let total = i128::from(sum.wallets) + i128::from(sum.external) + i128::from(sum.clearing);
+                let total: i128 = [sum.wallets, sum.external, sum.clearing, sum.cards].into_iter().map(i128::from).sum();
                 let show = |minor: i64| money(minor.into(), code);
-                table.row([shard.shard.clone(), show(sum.wallets), show(sum.external), show(sum.clearing), money(total, code)]);
+                let parts = [sum.wallets, sum.external, sum.clearing, sum.cards].map(show);
+                table.row([vec![shard.shard.clone()], parts.to_vec(), vec![money(total, code)]].concat());
             }
         }
         if !table.is_empty() {

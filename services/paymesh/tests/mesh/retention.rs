@@ -49,7 +49,15 @@ fn enrol(number: u64, country: &str) -> Command {
 
 fn pay(payer: u64, payee: u64, payee_shard: Option<ShardRef>, minor: i64) -> Command {
     let reference = "long ago".to_owned();
-    Command::CreatePayment(CreatePayment { payer: user(payer), payee: user(payee), payee_shard, money: money(minor), hold_s: 0, reference })
+    Command::CreatePayment(CreatePayment {
+        payer: user(payer),
+        payee: user(payee),
+        payee_shard,
+        money: money(minor),
+        hold_s: 0,
+        reference,
+        card: None,
+    })
 }
 
 /// Writes entries into a region's storage as its node did so many days ago, one a minute; the node does not run.

@@ -109,6 +109,7 @@ impl Leader {
                 money: money(1),
                 hold_s: 0,
                 reference: "words".to_owned(),
+                card: None,
             })
         };
         for _ in 0..payments {

@@ -124,8 +124,8 @@ async fn put(connection: &mut SqliteConnection, all: &[Row]) -> Result<(), sqlx:
     insert(connection, head, 11, "", &lines, bind_line).await?;
     let head =
         "INSERT OR REPLACE INTO payments (sequence, epoch, payer, payee, payee_zone, payee_shard, currency, amount, captured, refunded,
-                sent, phase, reason, created_at, expires_at, previous, reference)";
-    insert(connection, head, 17, "", &payments, bind_payment).await?;
+                sent, phase, reason, created_at, expires_at, previous, reference, charge, in_progress)";
+    insert(connection, head, 19, "", &payments, bind_payment).await?;
     insert(connection, "INSERT OR REPLACE INTO requests (sequence, request_id, at)", 3, "", &requests, |query, (sequence, id, at)| {
         query.bind(stored(sequence.0)).bind(id.as_bytes().to_vec()).bind(stored(at.0))
     })

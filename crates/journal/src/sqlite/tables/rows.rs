@@ -1,15 +1,22 @@
 //! Rows as records. What no projector writes is reported, not guessed at.
 
-use paymesh_ledger::{Account, LineId, Payment, Phase, Reason, Wallet};
+use paymesh_contract::events::v1 as pb;
+use paymesh_ledger::{Account, Charge, LineId, Payment, Phase, Reason, Wallet};
 use paymesh_types::{Country, Currency, Cursor, Epoch, HistoryMark, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
+use prost::Message as _;
 use sqlx::{Row as _, sqlite::SqliteRow};
 
 use super::super::File;
-use crate::{Error, Holding, Identity, Line, LineKind, PaymentRow};
+use crate::{
+    Error, Holding, Identity, Line, LineKind, PaymentRow,
+    codec::{self, DecodeError},
+};
 
 pub(super) const EXTERNAL: i64 = 0;
 pub(super) const SENT: i64 = 1;
 pub(super) const RECEIVED: i64 = 2;
+pub(super) const ACQUIRER: i64 = 3;
+pub(super) const REFUNDS_PAYABLE: i64 = 4;
 pub(super) const INBOX: i64 = 0;
 pub(super) const DELIVERED: i64 = 1;
 
@@ -20,6 +27,8 @@ pub(super) enum Bad {
     Value(#[from] paymesh_types::Invalid),
     #[error("a row does not read: {0}")]
     Column(#[from] sqlx::Error),
+    #[error("a row holds a charge that does not read: {0}")]
+    Charge(#[from] DecodeError),
     #[error("a row holds a number out of range in {0}")]
     Range(&'static str),
 }
@@ -134,6 +143,7 @@ pub(super) fn payment(row: &SqliteRow) -> Result<PaymentRow, Bad> {
             reason: from_reason(row.try_get("reason")?)?,
             created_at: timestamp(row, "created_at")?,
             expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(|at| Timestamp(sequence(at).0)),
+            card: row.try_get::<Option<&[u8]>, _>("charge")?.map(charge).transpose()?.map(Box::new),
         },
         previous: sequence(row.try_get("previous")?),
         reference: row.try_get::<Option<String>, _>("reference")?.unwrap_or_default(),
@@ -141,12 +151,29 @@ pub(super) fn payment(row: &SqliteRow) -> Result<PaymentRow, Bad> {
     })
 }
 
+/// The column `charge`.
+pub(super) fn charge_of(payment: &Payment) -> Option<Vec<u8>> {
+    payment.card.as_deref().map(|charge| codec::charge::charge(charge).encode_to_vec())
+}
+
+/// The column `in_progress`.
+pub(super) fn in_progress(payment: &Payment) -> i64 {
+    payment.card.as_deref().map_or(0, |charge| charge.operations.len() as i64)
+}
+
+fn charge(bytes: &[u8]) -> Result<Charge, Bad> {
+    let message = pb::Charge::decode(bytes).map_err(DecodeError::from)?;
+    Ok(codec::charge::from_charge(&message)?)
+}
+
 pub(super) fn system(row: &SqliteRow) -> Result<((Account, Currency), i64), Bad> {
-    let peer = || shard(row.try_get("zone")?, row.try_get("shard")?);
+    let peer = || shard(row.try_get("party")?, row.try_get("shard")?);
     let account = match row.try_get::<i64, _>("kind")? {
         EXTERNAL => Account::External,
         SENT => Account::Sent(peer()?),
         RECEIVED => Account::Received(peer()?),
+        ACQUIRER => Account::Acquirer(row.try_get::<&str, _>("party")?.parse()?),
+        REFUNDS_PAYABLE => Account::RefundsPayable,
         _ => return Err(Bad::Range("kind")),
     };
     Ok(((account, currency(row)?), row.try_get("balance")?))
@@ -168,14 +195,33 @@ pub(super) fn peer(row: &SqliteRow) -> Result<(i64, ShardRef, Cursor), Bad> {
     Ok((row.try_get("kind")?, shard(row.try_get("zone")?, row.try_get("shard")?)?, cursor))
 }
 
-const PHASES: [Phase; 6] = [Phase::Authorized, Phase::Captured, Phase::Returned, Phase::Declined, Phase::Voided, Phase::Expired];
-const REASONS: [Reason; 6] = [
+const PHASES: [Phase; 8] = [
+    Phase::Authorized,
+    Phase::Captured,
+    Phase::Returned,
+    Phase::Declined,
+    Phase::Voided,
+    Phase::Expired,
+    Phase::Pending,
+    Phase::ActionRequired,
+];
+const REASONS: [Reason; 16] = [
     Reason::InsufficientFunds,
     Reason::AccountClosed,
     Reason::PayeeAccountNotFound,
     Reason::PayeeAccountClosed,
     Reason::PayeeBalanceLimit,
     Reason::PayeeInsufficientFunds,
+    Reason::CardDeclined,
+    Reason::CardInsufficientFunds,
+    Reason::CardExpired,
+    Reason::CardInvalid,
+    Reason::CardNotFound,
+    Reason::AuthenticationFailed,
+    Reason::FraudDetected,
+    Reason::FraudUnavailable,
+    Reason::GatewayUnavailable,
+    Reason::CaptureRefused,
 ];
 
 /// The column's value: the place in the list, from 1.

@@ -1,0 +1,171 @@
+//! Payments by card: what of them is in an entry's sealed part, and what happened to them.
+
+use paymesh_contract::events::v1 as pb;
+use paymesh_ledger::{
+    CardStep, Challenge, Charge, GATEWAYS_ASKED_MAX, Left, LeftBecause, NewCharge, NewPayment, Operation, OperationKind, Payment,
+    REFUNDS_MAX,
+};
+use paymesh_types::{ChargeId, GatewayName};
+
+use super::{DecodeError, asked, signed, time, unsigned};
+
+/// Operations of a charge at most: as many as there can be refunds, and one that comes by itself.
+const OPERATIONS_MAX: usize = REFUNDS_MAX as usize + 1;
+
+/// A charge as a message.
+pub(crate) fn charge(charge: &Charge) -> pb::Charge {
+    pb::Charge {
+        vault_token: charge.token.to_string(),
+        gateway: charge.gateway.to_string(),
+        charge_id: charge.id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        hold_s: charge.hold_s,
+        challenge_id: charge.challenge.as_ref().map(|challenge| challenge.id.clone()).unwrap_or_default(),
+        challenge_url: charge.challenge.as_ref().and_then(|challenge| challenge.url.clone()).unwrap_or_default(),
+        operations: charge.operations.iter().map(operation).collect(),
+        next_operation: charge.next_operation,
+        refunds: charge.refunds,
+        left: charge.left.iter().map(|left| pb::GatewayLeft { gateway: left.gateway.to_string(), why: because(left.why) as i32 }).collect(),
+    }
+}
+
+/// What a new payment's charge is, of which the ledger's entry says the beginning only.
+pub(super) fn beginning(new: &NewPayment) -> Option<pb::Charge> {
+    let card = new.card.as_ref()?;
+    Some(pb::Charge { vault_token: card.token.to_string(), gateway: card.gateway.to_string(), ..pb::Charge::default() })
+}
+
+fn operation(operation: &Operation) -> pb::ChargeOperation {
+    pb::ChargeOperation {
+        number: operation.number,
+        kind: kind(operation.kind) as i32,
+        amount: unsigned(operation.amount),
+        asked_at_us: operation.asked_at.0,
+    }
+}
+
+fn kind(kind: OperationKind) -> pb::OperationKind {
+    match kind {
+        OperationKind::Authorize => pb::OperationKind::Authorize,
+        OperationKind::Capture => pb::OperationKind::Capture,
+        OperationKind::Void => pb::OperationKind::Void,
+        OperationKind::Expire => pb::OperationKind::Expire,
+        OperationKind::Refund => pb::OperationKind::Refund,
+    }
+}
+
+fn because(why: LeftBecause) -> pb::LeftBecause {
+    match why {
+        LeftBecause::Unreachable => pb::LeftBecause::Unreachable,
+        LeftBecause::Overloaded => pb::LeftBecause::Overloaded,
+        LeftBecause::BreakerOpen => pb::LeftBecause::BreakerOpen,
+        LeftBecause::Refused => pb::LeftBecause::Refused,
+    }
+}
+
+/// A step as a message: what it is, the amount of a refund, and what the caller asked for.
+pub(super) fn step(step: CardStep) -> (pb::CardStep, u64, u64) {
+    let asked = |asked: Option<i64>| asked.map_or(0, unsigned);
+    match step {
+        CardStep::Confirmed => (pb::CardStep::Confirmed, 0, 0),
+        CardStep::Left => (pb::CardStep::Left, 0, 0),
+        CardStep::Challenged => (pb::CardStep::Challenged, 0, 0),
+        CardStep::Authorized => (pb::CardStep::Authorized, 0, 0),
+        CardStep::Declined => (pb::CardStep::Declined, 0, 0),
+        CardStep::CaptureAsked { asked: wanted } => (pb::CardStep::CaptureAsked, 0, asked(wanted)),
+        CardStep::Captured => (pb::CardStep::Captured, 0, 0),
+        CardStep::CaptureReturned => (pb::CardStep::CaptureReturned, 0, 0),
+        CardStep::CaptureRefused => (pb::CardStep::CaptureRefused, 0, 0),
+        CardStep::VoidAsked => (pb::CardStep::VoidAsked, 0, 0),
+        CardStep::ExpiryAsked => (pb::CardStep::ExpiryAsked, 0, 0),
+        CardStep::Voided => (pb::CardStep::Voided, 0, 0),
+        CardStep::Expired => (pb::CardStep::Expired, 0, 0),
+        CardStep::RefundAsked { amount, asked: wanted } => (pb::CardStep::RefundAsked, unsigned(amount), asked(wanted)),
+        CardStep::Refunded { amount } => (pb::CardStep::Refunded, unsigned(amount), 0),
+        CardStep::RefundRefused { amount } => (pb::CardStep::RefundRefused, unsigned(amount), 0),
+    }
+}
+
+pub(super) fn from_step(message: &pb::CardStepped) -> Result<CardStep, DecodeError> {
+    let amount = || signed(message.amount);
+    let wanted = || asked(message.asked);
+    let step = pb::CardStep::try_from(message.step).map_err(|_| DecodeError::Missing("an unknown step of a payment by card"))?;
+    Ok(match step {
+        pb::CardStep::Confirmed => CardStep::Confirmed,
+        pb::CardStep::Left => CardStep::Left,
+        pb::CardStep::Challenged => CardStep::Challenged,
+        pb::CardStep::Authorized => CardStep::Authorized,
+        pb::CardStep::Declined => CardStep::Declined,
+        pb::CardStep::CaptureAsked => CardStep::CaptureAsked { asked: wanted()? },
+        pb::CardStep::Captured => CardStep::Captured,
+        pb::CardStep::CaptureReturned => CardStep::CaptureReturned,
+        pb::CardStep::CaptureRefused => CardStep::CaptureRefused,
+        pb::CardStep::VoidAsked => CardStep::VoidAsked,
+        pb::CardStep::ExpiryAsked => CardStep::ExpiryAsked,
+        pb::CardStep::Voided => CardStep::Voided,
+        pb::CardStep::Expired => CardStep::Expired,
+        pb::CardStep::RefundAsked => CardStep::RefundAsked { amount: amount()?, asked: wanted()? },
+        pb::CardStep::Refunded => CardStep::Refunded { amount: amount()? },
+        pb::CardStep::RefundRefused => CardStep::RefundRefused { amount: amount()? },
+        pb::CardStep::Unspecified => return Err(DecodeError::Missing("a payment by card without a step")),
+    })
+}
+
+/// How a payment by card begins.
+pub(super) fn from_beginning(message: Option<&pb::Charge>) -> Result<NewCharge, DecodeError> {
+    let message = message.ok_or(DecodeError::Missing("a payment by card without a charge"))?;
+    Ok(NewCharge { token: message.vault_token.parse()?, gateway: message.gateway.parse()? })
+}
+
+/// The payment with its charge, where the message has one: the open part of an entry alone has none.
+pub(crate) fn with(payment: Payment, message: Option<&pb::Charge>) -> Result<Payment, DecodeError> {
+    let card = message.map(from_charge).transpose()?.map(Box::new);
+    Ok(Payment { card, ..payment })
+}
+
+/// A charge out of its message.
+pub(crate) fn from_charge(message: &pb::Charge) -> Result<Charge, DecodeError> {
+    if message.operations.len() > OPERATIONS_MAX || message.left.len() > GATEWAYS_ASKED_MAX {
+        return Err(DecodeError::Missing("a charge with more operations or gateways than one has"));
+    }
+    if message.challenge_url.len().max(message.challenge_id.len()) > Challenge::BYTES_MAX {
+        return Err(DecodeError::Missing("a challenge with longer texts than one has"));
+    }
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    Ok(Charge {
+        token: message.vault_token.parse()?,
+        gateway: message.gateway.parse()?,
+        id: text(&message.charge_id).map(|id| id.parse::<ChargeId>()).transpose()?,
+        hold_s: message.hold_s,
+        challenge: text(&message.challenge_id).map(|id| Challenge { id, url: text(&message.challenge_url) }),
+        operations: message.operations.iter().map(from_operation).collect::<Result<_, _>>()?,
+        next_operation: message.next_operation,
+        refunds: message.refunds,
+        left: message
+            .left
+            .iter()
+            .map(|left| Ok(Left { gateway: left.gateway.parse::<GatewayName>()?, why: from_because(left.why())? }))
+            .collect::<Result<_, DecodeError>>()?,
+    })
+}
+
+fn from_operation(message: &pb::ChargeOperation) -> Result<Operation, DecodeError> {
+    let kind = match message.kind() {
+        pb::OperationKind::Authorize => OperationKind::Authorize,
+        pb::OperationKind::Capture => OperationKind::Capture,
+        pb::OperationKind::Void => OperationKind::Void,
+        pb::OperationKind::Expire => OperationKind::Expire,
+        pb::OperationKind::Refund => OperationKind::Refund,
+        pb::OperationKind::Unspecified => return Err(DecodeError::Missing("an operation of no kind")),
+    };
+    Ok(Operation { number: message.number, kind, amount: signed(message.amount)?, asked_at: time(message.asked_at_us)? })
+}
+
+fn from_because(why: pb::LeftBecause) -> Result<LeftBecause, DecodeError> {
+    Ok(match why {
+        pb::LeftBecause::Unreachable => LeftBecause::Unreachable,
+        pb::LeftBecause::Overloaded => LeftBecause::Overloaded,
+        pb::LeftBecause::BreakerOpen => LeftBecause::BreakerOpen,
+        pb::LeftBecause::Refused => LeftBecause::Refused,
+        pb::LeftBecause::Unspecified => return Err(DecodeError::Missing("a gateway that was left for no reason")),
+    })
+}

@@ -1,0 +1,300 @@
+//! Payments by card: what callers ask for, and what acquirers make of it.
+//!
+//! What a caller asks for goes into the books first, as an operation in progress; the outcome is an entry of its own. No outcome of an operation that is in
+//! progress is rejected for what users did meanwhile: money that an acquirer took has somewhere to go.
+
+use paymesh_types::{ChargeId, GatewayName};
+use smallvec::{SmallVec, smallvec};
+
+use super::{Bound, Decider, Rejection, credit, debit, unmoved};
+use crate::{
+    Account, Body, ByCard, CHALLENGE_SECONDS, CardStep, Challenge, Charge, Command, CreatePayment, GATEWAYS_ASKED_MAX, Left, LeftBecause,
+    NewCharge, NewPayment, Operation, OperationKind, Outcome, Payment, Phase, Posting, REFUNDS_MAX, Reason,
+};
+
+/// A payment that goes from one state to the next.
+struct Change<'a> {
+    before: &'a Payment,
+    after: Payment,
+    postings: SmallVec<[Posting; 2]>,
+}
+
+impl<'a> Change<'a> {
+    fn of(payment: &'a Payment) -> Self {
+        Self { before: payment, after: payment.clone(), postings: SmallVec::new() }
+    }
+
+    fn charge(&mut self) -> &mut Charge {
+        self.after.card.as_deref_mut().expect("it is by card")
+    }
+
+    fn comes_to(self, step: CardStep) -> super::Outcome {
+        let body = Body::Card { step, payment: self.after, before: Box::new(self.before.clone()) };
+        Ok((body, self.postings, String::new()))
+    }
+}
+
+impl Decider<'_> {
+    pub(super) fn create_by_card(&self, create: &CreatePayment, card: &ByCard) -> super::Outcome {
+        let currency = create.money.currency();
+        let wallet = self.wallet(create.payer, currency)?;
+        let declined = if wallet.closed {
+            Some(Reason::AccountClosed)
+        } else {
+            card.declined.or_else(|| match create.payee_shard {
+                None => self.cannot_credit(create.payee, currency, create.money.minor()),
+                Some(_) => None,
+            })
+        };
+        let body = Body::PaymentCreated(NewPayment {
+            payer: create.payer,
+            payee: create.payee,
+            payee_shard: create.payee_shard.clone(),
+            money: create.money,
+            hold_s: create.hold_s,
+            declined,
+            previous: wallet.last_payment,
+            card: Some(NewCharge { token: card.token.clone(), gateway: card.gateway.clone() }),
+        });
+        Ok((body, smallvec![unmoved(create.payer, currency, wallet)], create.reference.clone()))
+    }
+
+    pub(super) fn confirm(&self, payment: &Payment) -> super::Outcome {
+        if payment.phase != Phase::ActionRequired {
+            return Err(Rejection::NoActionRequired { phase: payment.phase });
+        }
+        idle(payment)?;
+        let now = self.context.now;
+        if payment.expires_at.is_some_and(|expires_at| expires_at <= now) {
+            return Err(Rejection::HoldExpired);
+        }
+        let mut change = Change::of(payment);
+        change.after.phase = Phase::Pending;
+        change.after.expires_at = None;
+        change.charge().ask(OperationKind::Authorize, payment.amount, now);
+        change.comes_to(CardStep::Confirmed)
+    }
+
+    /// `amount` is what was authorized or less, and the payee could be credited now.
+    pub(super) fn ask_capture(&self, payment: &Payment, amount: i64, asked: Option<i64>) -> super::Outcome {
+        idle(payment)?;
+        let mut change = Change::of(payment);
+        change.charge().ask(OperationKind::Capture, amount, self.context.now);
+        change.comes_to(CardStep::CaptureAsked { asked })
+    }
+
+    /// Asks for the release of a hold, or of what waits for its cardholder.
+    pub(super) fn ask_release(&self, payment: &Payment, kind: OperationKind) -> super::Outcome {
+        if !matches!(payment.phase, Phase::Authorized | Phase::ActionRequired) {
+            return Err(Rejection::NotAuthorized { phase: payment.phase });
+        }
+        idle(payment)?;
+        let mut change = Change::of(payment);
+        change.charge().ask(kind, payment.amount, self.context.now);
+        change.comes_to(if kind == OperationKind::Expire { CardStep::ExpiryAsked } else { CardStep::VoidAsked })
+    }
+
+    /// `amount` is what is left to refund or less.
+    pub(super) fn refund_by_card(&self, payment: &Payment, amount: i64, asked: Option<i64>) -> super::Outcome {
+        let mut change = Change::of(payment);
+        if change.charge().refunds >= REFUNDS_MAX {
+            return Err(Rejection::TooManyRefunds);
+        }
+        change.charge().refunds += 1;
+        change.after.refunded += amount;
+        match &payment.payee_shard {
+            None => {
+                let payee = self.wallet(payment.payee, payment.currency)?;
+                if payee.available() < amount {
+                    return Err(Rejection::PayeeInsufficientFunds);
+                }
+                change.postings = smallvec![
+                    debit(payment.payee, payment.currency, payee, amount, 0),
+                    self.system(Account::RefundsPayable, payment.currency, amount)?,
+                ];
+                change.charge().ask(OperationKind::Refund, amount, self.context.now);
+                change.comes_to(CardStep::RefundAsked { amount, asked })
+            }
+            // The card has to wait until the payee has paid.
+            Some(_) => Ok((Body::RefundRequested { payment: change.after, amount, asked }, smallvec![], String::new())),
+        }
+    }
+
+    /// Where money of a payment goes that comes back to its payer: for one by card to the card, which is asked for with it.
+    pub(super) fn give_back(&self, payment: &mut Payment, amount: i64) -> Result<Posting, Rejection> {
+        match payment.card.as_deref_mut() {
+            None => credit(payment.payer, payment.currency, self.wallet(payment.payer, payment.currency)?, amount, Bound::Waived),
+            Some(charge) => {
+                charge.ask(OperationKind::Refund, amount, self.context.now);
+                self.system(Account::RefundsPayable, payment.currency, amount)
+            }
+        }
+    }
+
+    pub(super) fn settle(&self, payment: &Payment, number: u32, outcome: &Outcome) -> super::Outcome {
+        let mut change = Change::of(payment);
+        let operation = match change.after.card.as_deref_mut() {
+            None => return Err(Rejection::Implausible { what: "an acquirer's word on a payment that is not by card" }),
+            Some(charge) => charge.take(number).ok_or(Rejection::NothingNew)?,
+        };
+        match (operation.kind, outcome) {
+            (OperationKind::Authorize, Outcome::Done { id }) => self.authorized_by_card(change, id),
+            (OperationKind::Authorize, Outcome::Challenged { id, challenge }) => self.challenged(change, id, challenge),
+            (OperationKind::Authorize, Outcome::Declined { reason }) => declined(change, *reason),
+            (OperationKind::Authorize, Outcome::Left { to, why }) => left(change, operation, to, *why),
+            (OperationKind::Capture, Outcome::Done { id }) => self.captured(change, &operation, id),
+            (OperationKind::Capture, Outcome::Declined { .. }) => self.capture_refused(change),
+            (OperationKind::Void, Outcome::Done { .. }) => {
+                change.after.phase = Phase::Voided;
+                change.comes_to(CardStep::Voided)
+            }
+            (OperationKind::Expire, Outcome::Done { .. }) => {
+                change.after.phase = Phase::Expired;
+                change.comes_to(CardStep::Expired)
+            }
+            (OperationKind::Refund, Outcome::Done { .. }) => {
+                let (currency, amount) = (payment.currency, operation.amount);
+                let acquirer = Account::Acquirer(change.charge().gateway.clone());
+                change.postings =
+                    smallvec![self.system(Account::RefundsPayable, currency, -amount)?, self.system(acquirer, currency, amount)?];
+                change.comes_to(CardStep::Refunded { amount })
+            }
+            (OperationKind::Refund, Outcome::Declined { .. }) => {
+                let (currency, amount) = (payment.currency, operation.amount);
+                let payer = self.wallet(payment.payer, currency)?;
+                change.postings = smallvec![
+                    self.system(Account::RefundsPayable, currency, -amount)?,
+                    credit(payment.payer, currency, payer, amount, Bound::Waived)?,
+                ];
+                change.comes_to(CardStep::RefundRefused { amount })
+            }
+            // It is asked for until the acquirer says that the hold is gone: a hold that nobody knows of any more would be a charge forgotten.
+            (OperationKind::Void | OperationKind::Expire, Outcome::Declined { .. }) => {
+                Err(Rejection::Implausible { what: "an acquirer that does not let go of what it holds" })
+            }
+            (_, Outcome::Challenged { .. } | Outcome::Left { .. }) => {
+                Err(Rejection::Implausible { what: "an acquirer's word that does not answer what it was asked for" })
+            }
+        }
+    }
+
+    fn authorized_by_card(&self, mut change: Change<'_>, id: &ChargeId) -> super::Outcome {
+        let now = self.context.now;
+        let payment = &mut change.after;
+        payment.phase = Phase::Authorized;
+        payment.expires_at = None;
+        let cannot = match payment.payee_shard {
+            None => self.cannot_credit(payment.payee, payment.currency, payment.amount),
+            Some(_) => None,
+        };
+        let (amount, charge) = (payment.amount, payment.card.as_deref_mut().expect("it is by card"));
+        charge.id = Some(id.clone());
+        charge.challenge = None;
+        match charge.hold_s {
+            0 if cannot.is_some() => {
+                payment.reason = cannot;
+                charge.ask(OperationKind::Void, amount, now);
+            }
+            0 => charge.ask(OperationKind::Capture, amount, now),
+            hold_s => payment.expires_at = Some(now.plus_seconds(hold_s.into())),
+        }
+        change.comes_to(CardStep::Authorized)
+    }
+
+    fn challenged(&self, mut change: Change<'_>, id: &ChargeId, challenge: &Challenge) -> super::Outcome {
+        change.after.phase = Phase::ActionRequired;
+        change.after.expires_at = Some(self.context.now.plus_seconds(CHALLENGE_SECONDS.into()));
+        let charge = change.charge();
+        charge.id = Some(id.clone());
+        charge.challenge = Some(challenge.clone());
+        change.comes_to(CardStep::Challenged)
+    }
+
+    fn captured(&self, mut change: Change<'_>, operation: &Operation, id: &ChargeId) -> super::Outcome {
+        let amount = operation.amount;
+        let payment = &mut change.after;
+        (payment.captured, payment.expires_at, payment.reason) = (amount, None, None);
+        let charge = payment.card.as_deref_mut().expect("it is by card");
+        charge.id = Some(id.clone());
+        let taken = self.system(Account::Acquirer(charge.gateway.clone()), payment.currency, -amount)?;
+        // The payee may have closed their account, and a clearing account may be full, since the acquirer was asked.
+        let credited = match &payment.payee_shard {
+            None => match self.cannot_credit(payment.payee, payment.currency, amount) {
+                None => credit(payment.payee, payment.currency, self.wallet(payment.payee, payment.currency)?, amount, Bound::Kept),
+                Some(reason) => {
+                    payment.reason = Some(reason);
+                    Err(Rejection::OutOfRange)
+                }
+            },
+            Some(shard) => self.send(shard, payment.currency, amount),
+        };
+        match credited {
+            Ok(to) => {
+                payment.phase = Phase::Captured;
+                if payment.payee_shard.is_some() {
+                    payment.sent = self.context.next;
+                }
+                change.postings = smallvec![taken, to];
+                change.comes_to(CardStep::Captured)
+            }
+            Err(_) => {
+                payment.phase = Phase::Returned;
+                payment.reason = payment.reason.or(Some(Reason::PayeeBalanceLimit));
+                let back = self.give_back(payment, amount)?;
+                change.postings = smallvec![taken, back];
+                change.comes_to(CardStep::CaptureReturned)
+            }
+        }
+    }
+
+    fn capture_refused(&self, mut change: Change<'_>) -> super::Outcome {
+        let amount = change.after.amount;
+        change.after.reason = Some(Reason::CaptureRefused);
+        // Nobody waits to try again: the hold is let go of.
+        if change.charge().hold_s == 0 {
+            change.charge().ask(OperationKind::Void, amount, self.context.now);
+        }
+        change.comes_to(CardStep::CaptureRefused)
+    }
+}
+
+fn declined(mut change: Change<'_>, reason: Reason) -> super::Outcome {
+    change.after.phase = Phase::Declined;
+    change.after.reason = Some(reason);
+    change.after.expires_at = None;
+    change.charge().challenge = None;
+    change.comes_to(CardStep::Declined)
+}
+
+fn left(mut change: Change<'_>, operation: Operation, to: &GatewayName, why: LeftBecause) -> super::Outcome {
+    let charge = change.charge();
+    if charge.left.len() + 1 >= GATEWAYS_ASKED_MAX {
+        return declined(change, Reason::GatewayUnavailable);
+    }
+    // A cardholder who was challenged is the gateway's that challenged them.
+    if charge.id.is_some() {
+        return Err(Rejection::Implausible { what: "a gateway that is left while it has the charge" });
+    }
+    charge.left.push(Left { gateway: std::mem::replace(&mut charge.gateway, to.clone()), why });
+    charge.operations.push(operation);
+    change.comes_to(CardStep::Left)
+}
+
+/// Nothing may be asked of the acquirer while something else is.
+fn idle(payment: &Payment) -> Result<(), Rejection> {
+    match &payment.card {
+        Some(charge) if charge.operations.is_empty() => Ok(()),
+        Some(_) => Err(Rejection::OperationInProgress),
+        None => Err(Rejection::NotAuthorized { phase: payment.phase }),
+    }
+}
+
+/// What the request that led to a step asked for, where `command` is of its kind: the amount, or none.
+pub(super) fn asked_for(step: CardStep, command: &Command) -> Option<Option<i64>> {
+    match (step, command) {
+        (CardStep::Confirmed, Command::ConfirmPayment { .. }) | (CardStep::VoidAsked, Command::VoidPayment { .. }) => Some(None),
+        (CardStep::CaptureAsked { asked }, Command::CapturePayment { .. })
+        | (CardStep::RefundAsked { asked, .. }, Command::RefundPayment { .. }) => Some(asked),
+        _ => None,
+    }
+}

@@ -1,0 +1,74 @@
+//! What acquirers say, in the ledger's words, and what they are told, in theirs.
+
+use paymesh_acquirers::{Class, DeclineReason, Failure, Reference};
+use paymesh_ledger::{Challenge, Charge, LeftBecause, Operation, OperationKind, Outcome, Reason};
+use paymesh_types::{ChargeId, PaymentId};
+
+/// Our name for an operation of a payment. An authorization keeps its name while its cardholder is waited for, and has another at each gateway; the others have
+/// a number.
+pub(super) fn reference(payment: &PaymentId, charge: &Charge, operation: &Operation) -> Reference {
+    let number = operation.number;
+    match operation.kind {
+        OperationKind::Authorize => authorization(payment, charge),
+        OperationKind::Capture => named(payment, "capture", number),
+        OperationKind::Void | OperationKind::Expire => named(payment, "void", number),
+        OperationKind::Refund => named(payment, "refund", number),
+    }
+}
+
+/// Our name for the authorization of a charge.
+pub(super) fn authorization(payment: &PaymentId, charge: &Charge) -> Reference {
+    named(payment, "authorize", u32::try_from(charge.left.len()).unwrap_or(u32::MAX))
+}
+
+/// Our name for letting go of an authorization of which nobody knows what became of it.
+pub(super) fn giving_up(payment: &PaymentId, charge: &Charge) -> Reference {
+    named(payment, "give-up", u32::try_from(charge.left.len()).unwrap_or(u32::MAX))
+}
+
+fn named(payment: &PaymentId, what: &str, number: u32) -> Reference {
+    format!("{payment}.{what}.{number}").parse().expect("a payment's id is short and plain, and so is this")
+}
+
+/// An acquirer's name for a charge, where we can keep it.
+pub(super) fn charge_id(id: &paymesh_acquirers::ChargeId) -> Option<ChargeId> {
+    id.as_str().parse().ok()
+}
+
+/// The step that a cardholder is asked for. `None`: it is longer than any that we keep.
+pub(super) fn challenge(challenge: paymesh_acquirers::Challenge) -> Option<Challenge> {
+    let paymesh_acquirers::Challenge { id, url } = challenge;
+    let fits = id.len().max(url.as_ref().map_or(0, String::len)) <= Challenge::BYTES_MAX && !id.is_empty();
+    fits.then_some(Challenge { id, url })
+}
+
+/// An authorization that is declined. What may not be told to whoever shows the card is no more than a decline.
+pub(super) fn declined(reason: DeclineReason) -> Outcome {
+    let reason = match reason {
+        DeclineReason::InsufficientFunds | DeclineReason::LimitExceeded => Reason::CardInsufficientFunds,
+        DeclineReason::ExpiredCard => Reason::CardExpired,
+        DeclineReason::InvalidCard => Reason::CardInvalid,
+        DeclineReason::AuthenticationRequired | DeclineReason::AuthenticationFailed => Reason::AuthenticationFailed,
+        DeclineReason::IssuerUnavailable => Reason::GatewayUnavailable,
+        DeclineReason::DoNotHonor
+        | DeclineReason::LostOrStolen
+        | DeclineReason::NotSupported
+        | DeclineReason::SuspectedFraud
+        | DeclineReason::InvalidAmount
+        | DeclineReason::AmountTooLarge
+        | DeclineReason::WrongState
+        | DeclineReason::Other => Reason::CardDeclined,
+    };
+    Outcome::Declined { reason }
+}
+
+/// Why a gateway is left for the next after a call that did nothing. `None`: it is not the gateway's fault, and the next would fare no better.
+pub(super) fn left_because(failure: &Failure) -> Option<LeftBecause> {
+    match failure.class {
+        Class::Unreachable => Some(LeftBecause::Unreachable),
+        Class::Overloaded | Class::Full | Class::ServerError | Class::Timeout | Class::Broken => Some(LeftBecause::Overloaded),
+        Class::Open => Some(LeftBecause::BreakerOpen),
+        Class::Refused | Class::Configuration | Class::Malformed | Class::Mismatch => Some(LeftBecause::Refused),
+        Class::Late | Class::Spent | Class::Ours => None,
+    }
+}
