@@ -11,7 +11,7 @@ use crate::{
     foreign,
     process::{cargo, command, read, root, run as run_program},
     steps::{self, Outcome, Step},
-    tools::{BUF, CARGO_DENY},
+    tools::{BUF, CARGO_DENY, LOCALSTRIPE},
     trace,
 };
 
@@ -139,7 +139,10 @@ fn documentation_tests() -> Result<Outcome> {
 
 fn tests() -> Result<Outcome> {
     run_tests(None, None)?;
-    Ok(Outcome::Passed)
+    Ok(match LOCALSTRIPE.find() {
+        Ok(_) => Outcome::Passed,
+        Err(why) => Outcome::PassedWith(format!("SKIPPED: what needs localstripe: {why:#}")),
+    })
 }
 
 fn bank_trace() -> Result<Outcome> {
@@ -165,6 +168,10 @@ fn run_tests(filter: Option<&str>, soak: Option<u64>) -> Result<()> {
         tests.args(["nextest", "run"]).args(WORKSPACE).arg("--no-fail-fast").args(filter);
     } else {
         tests.arg("test").args(WORKSPACE).args(["--all-targets", "--no-fail-fast"]).args(filter);
+    }
+    // Where it cannot be had, what needs it says so, and is skipped.
+    if let Ok(localstripe) = LOCALSTRIPE.find() {
+        tests.env("PAYMESH_LOCALSTRIPE", localstripe);
     }
     if let Some(seed) = soak {
         tests.env("PAYMESH_SOAK", "1").env("SEED", seed.to_string());

@@ -39,6 +39,9 @@ pub(crate) struct Packages {
 pub(crate) const GRPC_PYTHON: Packages =
     Packages { name: "grpc-python", packages: &[("grpcio", "1.85.1"), ("grpcio-tools", "1.85.1"), ("protobuf", "7.36.2")] };
 
+/// A simulator of Stripe by others.
+pub(crate) const LOCALSTRIPE: Packages = Packages { name: "localstripe", packages: &[("localstripe", "1.15.10")] };
+
 /// Where tools and what they find are kept: `$XDG_CACHE_HOME/paymesh-tools` or `~/.cache/paymesh-tools`.
 pub(crate) fn cache_folder() -> Result<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);

@@ -25,7 +25,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("paymesh-identity", &["paymesh-types"]),
     // For those who call the mesh: it knows the contract, and nothing of how the mesh is made.
     ("paymesh-client", &["paymesh-types", "paymesh-cards", "paymesh-contract", "paymesh-identity"]),
-    ("paymesh-topology", &["paymesh-types"]),
+    // The map, and the rules by which cards go to gateways: of cards, it knows their brands.
+    ("paymesh-topology", &["paymesh-types", "paymesh-cards"]),
+    // The outside: acquirers over HTTP. Both who has a card's number and who has the payment's books use it, so it knows neither the contract nor the mesh.
+    ("paymesh-acquirers", &["paymesh-types", "paymesh-cards", "paymesh-identity", "paymesh-topology"]),
     // For the mesh, which records calls there: it knows words and the contract, and nothing of calls.
     ("paymesh-audit", &["paymesh-types", "paymesh-contract"]),
     // Who callers are and what they may do: it knows methods and principals, and what an audit log calls them; neither calls nor books.

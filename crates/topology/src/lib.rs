@@ -28,6 +28,7 @@
 mod access;
 mod check;
 mod endpoint;
+mod gateways;
 mod limits;
 mod network;
 mod problem;
@@ -38,6 +39,9 @@ mod tree;
 
 pub use access::{ACCESS_FILE_NAME, Access, CallLimits, Issuer, KeySource, Principal, TokenMatch, UserGrant, ZoneGrant};
 pub use endpoint::{Endpoint, InvalidEndpoint};
+pub use gateways::{
+    BreakerRule, ConnectorKind, Cost, GATEWAYS_FILE_NAME, GATEWAYS_MAX, Gateway, Gateways, Preference, RULES_MAX, Retries, Rule, When,
+};
 pub use limits::Limits;
 pub use network::{InvalidNetwork, Network};
 pub use problem::{Errors, Problem};

@@ -1,6 +1,6 @@
 //! The command line: its words, its help, its defaults. What the words do is in the module of each command.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
@@ -214,6 +214,13 @@ Exit codes:
   2  there is no such principal, it is not known by tokens, or the token would be more than it may have")]
     Token(TokenArgs),
 
+    /// Runs a simulator of an acquirer, for development and tests: it stands for what is outside, and no money moves
+    ///
+    /// It authorizes, captures, voids and refunds over HTTP, by the references that it is given: the same reference is the same operation, done once. What it has
+    /// answered is in the data directory, also after it was killed. GET /charges lists all of it. It believes everybody who can reach its port.
+    #[command(after_long_help = crate::acquirer::after_help())]
+    Acquirer(AcquirerArgs),
+
     /// Prints the completions of a shell
     #[command(after_long_help = "Example:\n  paymesh completions bash > /etc/bash_completion.d/paymesh")]
     Completions {
@@ -294,6 +301,30 @@ pub(crate) struct TokenArgs {
     /// For whom it acts, where the principal acts for the users that its token names; may be given more than once
     #[arg(long = "user", value_name = "ID")]
     pub(crate) users: Vec<u64>,
+}
+
+/// `paymesh acquirer`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AcquirerArgs {
+    /// Where it listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7301")]
+    pub(crate) listen: SocketAddr,
+
+    /// Directory of its charges; made when missing. Without it they are gone when it ends
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// How long every call takes at least
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    pub(crate) latency_ms: u64,
+
+    /// How many per cent of the calls that change something go wrong at random: 500 or a closed connection, before or after it is done
+    #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = crate::acquirer::parse_rate)]
+    pub(crate) fail_rate: u16,
+
+    /// What those are picked by: the same seed and the same calls go wrong in the same way
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
 }
 
 /// `paymesh up`.

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod acquirer;
 mod args;
 mod certs;
 mod clearing;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Command::Demo(demo) => on_runtime(demo::run(&setting, demo)),
         Command::Token(token) => token::run(&setting, &token).map(Into::into),
         Command::Certs(certs) => certs::run(&setting.config, &certs).map(Into::into),
+        Command::Acquirer(acquirer) => on_runtime(acquirer::run(acquirer)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "paymesh", &mut std::io::stdout());
             Ok(Exit::Good.into())

@@ -28,7 +28,7 @@ use paymesh_payment_processor::Problems;
 use paymesh_replication::{Census, Heard, Replicas, Replication};
 use paymesh_shard::{Clock, Copies, Options, Shards, Unopened};
 use paymesh_telemetry::{Component, Health, Metrics};
-use paymesh_topology::{DIRECTORY_ZONE, Topology};
+use paymesh_topology::{DIRECTORY_ZONE, Gateways, Topology};
 use paymesh_types::{ShardRef, Timestamp};
 use tokio::{sync::watch, task::JoinSet};
 use tonic::service::Routes;
@@ -75,6 +75,8 @@ pub(crate) fn run(setting: &Setting, args: NodeArgs) -> anyhow::Result<ExitCode>
     if setting.credentials.is_none() {
         machine::require_loopback(region)?;
     }
+    // Nothing is charged yet by what it says; a mistake is found before anything starts.
+    Gateways::load(&setting.config, &topology).map_err(unusable)?;
     machine::without_core_dumps()?;
     let shared = Arc::new(topology.clone());
     let security = credentials::read(setting, shared.clone(), &args.region)?;
