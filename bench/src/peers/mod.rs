@@ -16,10 +16,11 @@ use tonic::{Request, Response, Status, Streaming, transport::Server};
 use crate::proto::{
     common::ItemError,
     payments::{
-        CapturePaymentRequest, CapturePaymentResponse, CreatePaymentRequest, CreatePaymentResponse, CreatePaymentsRequest,
-        CreatePaymentsResponse, GetPaymentRequest, GetPaymentResponse, GetRequestOutcomeRequest, GetRequestOutcomeResponse,
-        ListPaymentsRequest, ListPaymentsResponse, PaymentOutcome, PaymentReceipt, RefundPaymentRequest, RefundPaymentResponse,
-        StreamPaymentsRequest, StreamPaymentsResponse, VoidPaymentRequest, VoidPaymentResponse,
+        CapturePaymentRequest, CapturePaymentResponse, ConfirmPaymentRequest, ConfirmPaymentResponse, CreatePaymentRequest,
+        CreatePaymentResponse, CreatePaymentsRequest, CreatePaymentsResponse, GetPaymentRequest, GetPaymentResponse,
+        GetRequestOutcomeRequest, GetRequestOutcomeResponse, ListPaymentsRequest, ListPaymentsResponse, PaymentOutcome, PaymentReceipt,
+        RefundPaymentRequest, RefundPaymentResponse, StreamPaymentsRequest, StreamPaymentsResponse, VoidPaymentRequest,
+        VoidPaymentResponse,
         payment_outcome::Outcome,
         payment_service_server::{PaymentService, PaymentServiceServer},
     },
@@ -109,6 +110,10 @@ impl<B: Books> PaymentService for Peer<B> {
             }
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn confirm_payment(&self, _: Request<ConfirmPaymentRequest>) -> Result<Response<ConfirmPaymentResponse>, Status> {
+        not_served()
     }
 
     async fn capture_payment(&self, _: Request<CapturePaymentRequest>) -> Result<Response<CapturePaymentResponse>, Status> {

@@ -9,23 +9,29 @@ use std::{
     time::Duration,
 };
 
-use futures::future::{join, join_all};
+use futures::{
+    StreamExt as _,
+    future::{join_all, join3},
+};
 use paymesh_access::Caller;
 use paymesh_contract::{
     Fault,
     common::v1::ItemError,
     payments::v1::{
-        CreatePaymentRequest, CreatePaymentsRequest, PaymentOutcome, payment_outcome::Outcome, payment_service_client::PaymentServiceClient,
+        CreatePaymentRequest, CreatePaymentsRequest, PaymentOutcome, PaymentReceipt, payment_outcome::Outcome,
+        payment_service_client::PaymentServiceClient,
     },
 };
-use paymesh_ledger::{Rejection, Request};
+use paymesh_ledger::{CreatePayment, Rejection, Request};
 use paymesh_mesh::Call;
 use paymesh_shard::Answer;
 use paymesh_types::{RegionName, UserId};
+use tokio::time::Instant;
 use tonic::Code;
 
 use crate::{
     MESSAGE_BYTES_MAX, answer,
+    cards::{self, Cards, Changed},
     counts::Tally,
     door::NewPayment,
     error,
@@ -35,6 +41,11 @@ use crate::{
 
 /// Items of a batch at most.
 pub(crate) const BATCH_ITEMS_MAX: usize = 8_192;
+
+/// Items by card whose acquirers are waited for at once: the others wait for a place.
+const CARDS_IN_FLIGHT: usize = 100;
+/// How long an item by card is waited for: one that is slow is PENDING then, and keeps nobody.
+const CARD_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// How long a shard may take for its part. Calls have deadlines of their own; streams do not.
 const SHARD_WAIT_MAX_MS: u64 = 30_000;
@@ -74,7 +85,7 @@ pub(crate) fn may_pay(homes: &Homes, caller: &Caller, payee: UserId, lives: Slot
 }
 
 /// Makes the payments, each on its own: one outcome for each, in order.
-pub(crate) async fn create(homes: &Homes, sender: &Sender, items: Vec<CreatePaymentRequest>) -> Vec<PaymentOutcome> {
+pub(crate) async fn create(homes: &Homes, cards: &Cards, sender: &Sender, items: Vec<CreatePaymentRequest>) -> Vec<PaymentOutcome> {
     let mut outcomes = Outcomes { items: vec![PaymentOutcome::default(); items.len()], tally: Tally::start() };
     let mut asked = Vec::new();
     let checked: Vec<Option<Item>> = items
@@ -102,7 +113,11 @@ pub(crate) async fn create(homes: &Homes, sender: &Sender, items: Vec<CreatePaym
     }
     let here = join_all(parts.here.into_iter().map(|(slot, part)| submit(homes, slot, part)));
     let elsewhere = join_all(parts.elsewhere.into_iter().map(|(region, part)| forward(homes, sender.call.as_ref(), region, part)));
-    let (here, elsewhere) = join(here, elsewhere).await;
+    let until = cards::until(sender.call.as_ref().and_then(Call::deadline)).min(Instant::now() + CARD_WAIT_MAX);
+    let by_card = parts.by_card.into_iter().map(|item| item.pay(homes, cards, until));
+    let by_card = futures::stream::iter(by_card).buffer_unordered(CARDS_IN_FLIGHT).collect::<Vec<_>>();
+    let (here, elsewhere, by_card) = join3(here, elsewhere, by_card).await;
+    by_card.into_iter().for_each(|(index, changed)| outcomes.take_by_card(index, changed));
     here.into_iter().for_each(|(indexes, answers)| outcomes.take_answers(indexes, answers));
     elsewhere.into_iter().for_each(|(indexes, answers)| outcomes.take_outcomes(indexes, answers));
     outcomes.tally.publish();
@@ -177,9 +192,28 @@ impl<T> Part<T> {
     }
 }
 
+/// An item by card, whose home is here.
+struct CardItem {
+    index: usize,
+    payer: Slot,
+    new: NewPayment,
+    create: CreatePayment,
+}
+
+impl CardItem {
+    async fn pay(self, homes: &Homes, cards: &Cards, until: Instant) -> (usize, Result<Changed, Fault>) {
+        let paid = async {
+            let shard = homes.led(&homes.place(self.payer).shard)?;
+            cards.create(shard, &self.new, self.create, until).await
+        };
+        (self.index, paid.await)
+    }
+}
+
 #[derive(Default)]
 struct Parts {
     here: BTreeMap<Slot, Part<Request>>,
+    by_card: Vec<CardItem>,
     elsewhere: BTreeMap<RegionName, Part<CreatePaymentRequest>>,
 }
 
@@ -212,7 +246,12 @@ impl Parts {
         let payee = located(item.payee, found, item.new.payee, "payee_id")?;
         may_pay(homes, caller, item.new.payee, payee)?;
         let payee_shard = (payee != slot).then(|| homes.place(payee).shard.clone());
-        self.here.entry(slot).or_default().push(index, item.new.command(payee_shard, message.reference));
+        if item.new.token().is_some() {
+            let create = item.new.create(payee_shard, message.reference);
+            self.by_card.push(CardItem { index, payer: slot, new: item.new, create });
+        } else {
+            self.here.entry(slot).or_default().push(index, item.new.command(payee_shard, message.reference));
+        }
         Ok(())
     }
 }
@@ -281,6 +320,18 @@ impl Outcomes {
         let receipt = answer::receipt(answer);
         self.tally.recorded(receipt.status());
         self.items[index].outcome = Some(Outcome::Receipt(receipt));
+    }
+
+    /// As it stands when its acquirer has been waited for.
+    fn take_by_card(&mut self, index: usize, changed: Result<Changed, Fault>) {
+        match changed.map(|changed| changed.answer().0.unwrap_or_default()) {
+            Ok(payment) => {
+                self.tally.recorded(payment.status());
+                let receipt = PaymentReceipt { payment_id: payment.payment_id, status: payment.status, reason: payment.reason };
+                self.items[index].outcome = Some(Outcome::Receipt(receipt));
+            }
+            Err(fault) => self.fail(index, fault),
+        }
     }
 
     fn fail_all(&mut self, indexes: Vec<usize>, fault: &Fault) {

@@ -9,20 +9,24 @@ mod outside;
 mod vaults;
 mod words;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use paymesh_acquirers::{Route, WhyLeft};
-use paymesh_contract::Fault;
+use paymesh_acquirers::{Acquirer, Route, WhyLeft};
+use paymesh_contract::{Fault, common::v1 as common, payments::v1 as payments};
 use paymesh_ledger::{ByCard, Command, CreatePayment, Reason, Request};
-use paymesh_shard::{Answer, Clock, Shard};
-use paymesh_types::{GatewayName, PaymentId};
+use paymesh_shard::{Answer, Clock, PaymentView, Shard};
+use paymesh_topology::Gateways;
+use paymesh_types::GatewayName;
 use tokio::time::{Instant, timeout_at};
 use tonic::Code;
 
-pub(crate) use self::desk::{Desk, describe_metrics};
-pub use self::outside::{Authorized, CardOf, CardVault, Outside};
-use self::{desk::Followed, vaults::Vaults};
-use crate::{door::NewPayment, error, homes::Homes};
+pub(crate) use self::desk::describe_metrics;
+use self::{
+    desk::{Desk, Followed},
+    outside::Outside,
+    vaults::Vaults,
+};
+use crate::{answer, door::NewPayment, error, homes::Homes};
 
 /// How long a caller without a deadline waits for an acquirer.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -32,31 +36,72 @@ const WAY_BACK: Duration = Duration::from_millis(100);
 /// What payments by card need of a node.
 #[derive(Clone)]
 pub struct Acquiring {
-    /// The gateways of the region.
-    pub outside: Arc<Outside>,
+    /// The gateways and how they are chosen.
+    pub gateways: Gateways,
+    /// A connector for each gateway.
+    pub connectors: BTreeMap<GatewayName, Arc<dyn Acquirer>>,
     /// The node's.
     pub clock: Clock,
 }
 
 impl std::fmt::Debug for Acquiring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Acquiring").field("outside", &self.outside).finish_non_exhaustive()
+        f.debug_struct("Acquiring").field("gateways", &self.connectors.keys()).finish_non_exhaustive()
+    }
+}
+
+/// What a request led to, and the last that has come of it. The same where no acquirer is asked for anything, or has not answered yet.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    pub(crate) asked: Answer,
+    last: Answer,
+    /// The payment by card as it stands, where the request was made before.
+    now: Option<PaymentView>,
+}
+
+impl Changed {
+    /// By a request that no acquirer is asked for.
+    pub(crate) fn of(answer: Answer) -> Self {
+        Self { asked: answer.clone(), last: answer, now: None }
+    }
+
+    /// The payment as it stands as far as is known, and where that became durable.
+    pub(crate) fn answer(&self) -> (Option<payments::Payment>, Option<common::Position>) {
+        let payment = match &self.now {
+            Some(view) => Some(answer::seen(view.clone(), &self.asked.position.shard)),
+            None => answer::written(&self.last),
+        };
+        (payment, answer::position(&self.last.position))
+    }
+
+    /// Whether the acquirer has said what it makes of what the request asked it for.
+    pub(crate) fn is_settled(&self) -> bool {
+        let after = match &self.now {
+            Some(view) => Some(view.row.payment.clone()),
+            None => self.last.entry.payment(&self.last.position),
+        };
+        let asked = self.asked.entry.payment(&self.asked.position).and_then(|payment| payment.card);
+        let number = asked.and_then(|charge| charge.operations.last().map(|operation| operation.number));
+        let in_progress = |number| after.and_then(|payment| payment.card).is_some_and(|charge| charge.operation(number).is_some());
+        !number.is_some_and(in_progress)
     }
 }
 
 /// Payments by card of the region.
 #[derive(Debug, Clone)]
 pub(crate) struct Cards {
-    homes: Arc<Homes>,
     /// `None`: no gateways are configured.
     desk: Option<Desk>,
     vaults: Vaults,
 }
 
 impl Cards {
-    pub(crate) fn new(homes: Arc<Homes>, desk: Option<Desk>) -> Self {
+    pub(crate) fn new(homes: &Arc<Homes>, acquiring: Option<Acquiring>) -> Self {
         let vaults = Vaults::new(homes.mesh().clone());
-        Self { homes, desk, vaults }
+        let desk = acquiring.map(|Acquiring { gateways, connectors, clock }| {
+            Desk::new(Arc::clone(homes), Arc::new(Outside::new(gateways, connectors, vaults.clone())), clock)
+        });
+        Self { desk, vaults }
     }
 
     fn desk(&self) -> Result<&Desk, Fault> {
@@ -65,9 +110,9 @@ impl Cards {
     }
 
     /// Makes a payment by card, and waits for the acquirer until `until`.
-    pub(crate) async fn create(&self, shard: &Shard, new: NewPayment, create: CreatePayment, until: Instant) -> Result<Answer, Fault> {
+    pub(crate) async fn create(&self, shard: &Shard, new: &NewPayment, create: CreatePayment, until: Instant) -> Result<Changed, Fault> {
         let desk = self.desk()?;
-        let token = new.token().ok_or_else(|| Fault::new(Code::Internal, "NO_CARD", "a payment without a card came to be one by card"))?;
+        let token = new.token().cloned().ok_or_else(|| Fault::invalid_field("card", "a card is needed"))?;
         if token.zone() != &shard.reference().zone {
             let message = format!("a card of zone {} does not pay for a user of zone {}", token.zone(), shard.reference().zone);
             return Err(Fault::invalid_field("card.vault_token", message));
@@ -92,17 +137,25 @@ impl Cards {
         request: Request,
         fall_back: Vec<GatewayName>,
         until: Instant,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<Changed, Fault> {
         let asked = shard.submit(request).await.map_err(error::failed)?;
-        let Some(desk) = &self.desk else { return Ok(asked) };
+        let Some(desk) = &self.desk else { return Ok(Changed::of(asked)) };
         let followed = match asked.entry.payment(&asked.position) {
             Some(payment) if asked.replayed => desk.under_way(shard.reference(), payment.sequence),
             _ => desk.begin_asked(shard, &asked, fall_back),
         };
-        Ok(match followed {
-            Some(followed) => follow(followed, until).await.unwrap_or(asked),
-            None => asked,
-        })
+        let last = match followed {
+            Some(followed) => follow(followed, until).await,
+            None => None,
+        };
+        let last = last.unwrap_or_else(|| asked.clone());
+        // What the first call was told may be long out of date.
+        let by_card = asked.entry.payment(&asked.position).filter(|payment| asked.replayed && payment.card.is_some());
+        let now = match by_card {
+            Some(payment) => shard.payment(&payment.id(shard.reference())).await.map_err(error::failed)?.map(|(view, _)| view),
+            None => None,
+        };
+        Ok(Changed { asked, last, now })
     }
 
     /// Looks for what acquirers are asked for and nobody asks, for as long as it is polled.
@@ -147,9 +200,4 @@ fn in_order(route: &Route) -> Result<(GatewayName, Vec<GatewayName>, Option<Reas
             Err(Fault::new(Code::FailedPrecondition, "NO_GATEWAYS", message))
         }
     }
-}
-
-/// Names the payment of an answer.
-pub(crate) fn id_of(answer: &Answer) -> Option<PaymentId> {
-    answer.entry.payment(&answer.position).map(|payment| payment.id(&answer.position.shard))
 }

@@ -6,10 +6,10 @@ use paymesh_contract::{
     Fault,
     common::v1 as common,
     directory::v1::EnrollUserRequest,
-    payments::v1::{CaptureMode, CreatePaymentRequest},
+    payments::v1::{ByCard, CaptureMode, CreatePaymentRequest},
 };
 use paymesh_ledger::{Command, CreatePayment, HOLD_SECONDS_MAX, Request};
-use paymesh_types::{Country, Currency, Invalid, Money, PaymentId, RequestId, ShardRef, UserId};
+use paymesh_types::{Country, Currency, Invalid, Money, PaymentId, RequestId, ShardRef, UserId, VaultToken};
 use smallvec::SmallVec;
 
 /// How long a hold lasts when the caller does not say: 7 days.
@@ -69,13 +69,14 @@ pub(crate) fn shard(shard: Option<&common::ShardRef>, field: &'static str) -> Re
 }
 
 /// A payment to make, checked, without what only its home needs: the payee's shard and the reference's text.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct NewPayment {
     pub(crate) id: RequestId,
     pub(crate) payer: UserId,
     pub(crate) payee: UserId,
     money: Money,
     hold_s: u32,
+    token: Option<VaultToken>,
 }
 
 impl TryFrom<&CreatePaymentRequest> for NewPayment {
@@ -88,6 +89,7 @@ impl TryFrom<&CreatePaymentRequest> for NewPayment {
             payee: user(request.payee_id, "payee_id")?,
             money: amount(request.amount.as_ref())?,
             hold_s: hold_seconds(request)?,
+            token: request.card.as_ref().map(card).transpose()?,
         };
         if new.payer == new.payee {
             return Err(Fault::invalid_field("payee_id", "payer and payee are the same user"));
@@ -99,11 +101,24 @@ impl TryFrom<&CreatePaymentRequest> for NewPayment {
 
 impl NewPayment {
     /// The command, once the payee's shard is known: `None` where it is the payer's.
-    pub(crate) fn command(self, payee_shard: Option<ShardRef>, reference: String) -> Request {
-        let Self { id, payer, payee, money, hold_s } = self;
-        let create = CreatePayment { payer, payee, payee_shard, money, hold_s, reference, card: None };
-        Request { id: Some(id), command: Command::CreatePayment(create) }
+    pub(crate) fn command(&self, payee_shard: Option<ShardRef>, reference: String) -> Request {
+        Request { id: Some(self.id), command: Command::CreatePayment(self.create(payee_shard, reference)) }
     }
+
+    /// The same, without what only acquirers decide: how the card is charged, if one is.
+    pub(crate) fn create(&self, payee_shard: Option<ShardRef>, reference: String) -> CreatePayment {
+        let Self { payer, payee, money, hold_s, .. } = *self;
+        CreatePayment { payer, payee, payee_shard, money, hold_s, reference, card: None }
+    }
+
+    /// What stands for the card, for a payment by card.
+    pub(crate) fn token(&self) -> Option<&VaultToken> {
+        self.token.as_ref()
+    }
+}
+
+fn card(card: &ByCard) -> Result<VaultToken, Fault> {
+    card.vault_token.parse().map_err(|error: Invalid| Fault::invalid_field("card.vault_token", error.to_string()))
 }
 
 /// How long the payment is held: 0 takes the money at once.
@@ -178,6 +193,7 @@ mod tests {
             capture_mode: 0,
             hold_duration: None,
             reference: String::new(),
+            card: None,
         }
     }
 

@@ -13,6 +13,7 @@
 
 mod answer;
 mod batch;
+mod cards;
 mod counts;
 mod directory;
 mod door;
@@ -27,8 +28,9 @@ mod stream;
 mod wallets;
 mod whose;
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
+use futures::future::BoxFuture;
 use paymesh_contract::{
     directory::v1::directory_service_server::DirectoryServiceServer,
     events::v1::event_service_server::EventServiceServer,
@@ -40,8 +42,14 @@ use paymesh_mesh::{Mesh, Worded};
 use paymesh_shard::{Copies, Shards};
 use tonic::service::Routes;
 
-pub use crate::counts::describe_metrics;
-use crate::homes::Homes;
+pub use crate::cards::Acquiring;
+use crate::{cards::Cards, homes::Homes};
+
+/// Says in `/metrics` what this crate counts. To be called once the recorder is installed.
+pub fn describe_metrics() {
+    counts::describe_metrics();
+    cards::describe_metrics();
+}
 
 /// Bytes of a request message at most: a batch of 8,192 payments with the longest ids and references, twice over.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -53,18 +61,34 @@ pub type Problems = Arc<dyn Fn() -> Vec<ComponentProblem> + Send + Sync>;
 ///
 /// `shards` are those that the mesh's region leads; a shard that is missing in it is answered as not serving. `copies` are those
 /// that it keeps of other regions' shards; from now on the mesh knows of them too, and has reads answered from them. `problems` says what
-/// is wrong with the node itself.
-pub fn services(shards: Shards, copies: Copies, mesh: Mesh, problems: Problems) -> Routes {
+/// is wrong with the node itself. Without `acquiring`, no card is charged at the region.
+pub fn services(shards: Shards, copies: Copies, mesh: Mesh, problems: Problems, acquiring: Option<Acquiring>) -> Services {
     mesh.read_from(Arc::new(reads::LocalCopies { copies: copies.clone(), topology: Arc::clone(mesh.topology()) }));
     let homes = Arc::new(Homes::new(shards, copies, mesh));
-    let payments = PaymentServiceServer::new(payments::Payments::new(Arc::clone(&homes)));
+    let cards = Cards::new(&homes, acquiring);
+    let payments = PaymentServiceServer::new(payments::Payments::new(Arc::clone(&homes), cards.clone()));
     let wallets = WalletServiceServer::new(wallets::Wallets::new(Arc::clone(&homes)));
     let directory = DirectoryServiceServer::new(directory::Directory::new(Arc::clone(&homes)));
     let events = EventServiceServer::new(events::Events::new(Arc::clone(&homes)));
-    let mesh = MeshServiceServer::new(mesh_service::MeshOperations::new(homes, problems));
-    Routes::new(Worded(payments.max_decoding_message_size(MESSAGE_BYTES_MAX)))
+    let mesh = MeshServiceServer::new(mesh_service::MeshOperations::new(homes, problems, cards.clone()));
+    let routes = Routes::new(Worded(payments.max_decoding_message_size(MESSAGE_BYTES_MAX)))
         .add_service(Worded(wallets))
         .add_service(Worded(directory))
         .add_service(Worded(events))
-        .add_service(Worded(mesh))
+        .add_service(Worded(mesh));
+    Services { routes, sweep: Box::pin(async move { cards.sweep().await }) }
+}
+
+/// The services of a region, and what has to be done for them meanwhile.
+pub struct Services {
+    /// The services.
+    pub routes: Routes,
+    /// Asks acquirers for what the books say that they are asked for and nobody does: to be polled for as long as the shards are led here.
+    pub sweep: BoxFuture<'static, Infallible>,
+}
+
+impl std::fmt::Debug for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Services")
+    }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream, stream::BoxStream};
+use paymesh_acquirers::GateSnapshot;
 use paymesh_contract::{
     Fault,
     common::v1 as common,
@@ -26,7 +27,7 @@ use tokio::{
 };
 use tonic::{Code, Request, Response, Status};
 
-use crate::{Problems, answer, door, error, homes::Homes};
+use crate::{Problems, answer, cards::Cards, door, error, homes::Homes};
 
 /// How often a verification says how far it is.
 const PROGRESS_EVERY_MS: u64 = 100;
@@ -38,12 +39,13 @@ const VERIFICATIONS_MAX: usize = 2;
 pub(crate) struct MeshOperations {
     homes: Arc<Homes>,
     problems: Problems,
+    cards: Cards,
     verifications: Arc<Semaphore>,
 }
 
 impl MeshOperations {
-    pub(crate) fn new(homes: Arc<Homes>, problems: Problems) -> Self {
-        Self { homes, problems, verifications: Arc::new(Semaphore::new(VERIFICATIONS_MAX)) }
+    pub(crate) fn new(homes: Arc<Homes>, problems: Problems, cards: Cards) -> Self {
+        Self { homes, problems, cards, verifications: Arc::new(Semaphore::new(VERIFICATIONS_MAX)) }
     }
 }
 
@@ -89,6 +91,7 @@ impl MeshService for MeshOperations {
             shards,
             routes: routes.collect(),
             problems: (self.problems)(),
+            gateways: self.cards.gateways().into_iter().map(gateway).collect(),
         }))
     }
 
@@ -231,6 +234,21 @@ impl Verification {
             }
             else => None,
         }
+    }
+}
+
+fn gateway(gateway: GateSnapshot) -> GatewayStatus {
+    let breaker = match gateway.state {
+        paymesh_acquirers::BreakerState::Closed => BreakerState::Closed,
+        paymesh_acquirers::BreakerState::HalfOpen => BreakerState::HalfOpen,
+        paymesh_acquirers::BreakerState::Open => BreakerState::Open,
+    };
+    GatewayStatus {
+        gateway: gateway.gateway,
+        breaker: breaker.into(),
+        failures: gateway.failures,
+        opened_ago_ms: gateway.opened_ago.map(error::milliseconds),
+        calls_in_flight: gateway.calls_in_flight,
     }
 }
 

@@ -7,21 +7,24 @@ use paymesh_access::Caller;
 use paymesh_contract::{
     Fault,
     payments::v1::{
-        CapturePaymentRequest, CapturePaymentResponse, CreatePaymentRequest, CreatePaymentResponse, CreatePaymentsRequest,
-        CreatePaymentsResponse, GetPaymentRequest, GetPaymentResponse, GetRequestOutcomeRequest, GetRequestOutcomeResponse,
-        ListPaymentsRequest, ListPaymentsResponse, RefundPaymentRequest, RefundPaymentResponse, RefundStatus, StreamPaymentsRequest,
-        StreamPaymentsResponse, VoidPaymentRequest, VoidPaymentResponse, payment_service_server::PaymentService,
+        self as payments, CapturePaymentRequest, CapturePaymentResponse, ConfirmPaymentRequest, ConfirmPaymentResponse,
+        CreatePaymentRequest, CreatePaymentResponse, CreatePaymentsRequest, CreatePaymentsResponse, GetPaymentRequest, GetPaymentResponse,
+        GetRequestOutcomeRequest, GetRequestOutcomeResponse, ListPaymentsRequest, ListPaymentsResponse, RefundPaymentRequest,
+        RefundPaymentResponse, RefundStatus, StreamPaymentsRequest, StreamPaymentsResponse, VoidPaymentRequest, VoidPaymentResponse,
+        payment_service_server::PaymentService,
     },
     timestamp,
 };
-use paymesh_ledger::{Body, Command, Entry, Request as Wanted};
-use paymesh_mesh::route;
+use paymesh_ledger::{Body, CardStep, Command, Entry, Request as Wanted};
+use paymesh_mesh::{Call, route};
 use paymesh_shard::Answer;
 use paymesh_types::{PaymentId, RequestId, Sequence, UserId};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     answer, batch,
+    cards::{self, Cards, Changed},
     counts::Tally,
     door, error,
     homes::Homes,
@@ -35,14 +38,15 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Payments {
     homes: Arc<Homes>,
+    cards: Cards,
 }
 
 impl Payments {
-    pub(crate) fn new(homes: Arc<Homes>) -> Self {
-        Self { homes }
+    pub(crate) fn new(homes: Arc<Homes>, cards: Cards) -> Self {
+        Self { homes, cards }
     }
 
-    async fn create(&self, caller: &Caller, request: CreatePaymentRequest) -> Result<Answer, Fault> {
+    async fn create(&self, caller: &Caller, until: Instant, request: CreatePaymentRequest) -> Result<Changed, Fault> {
         let new = door::NewPayment::try_from(&request)?;
         let home = self.homes.slot_of(new.payer, "payer_id").await?;
         let home_shard = &self.homes.place(home).shard;
@@ -50,15 +54,23 @@ impl Payments {
         let payee = self.homes.slot_of(new.payee, "payee_id").await?;
         batch::may_pay(&self.homes, caller, new.payee, payee)?;
         let payee_shard = (payee != home).then(|| self.homes.place(payee).shard.clone());
-        shard.submit(new.command(payee_shard, request.reference)).await.map_err(error::failed)
+        if new.token().is_some() {
+            let create = new.create(payee_shard, request.reference);
+            return self.cards.create(shard, &new, create, until).await;
+        }
+        shard.submit(new.command(payee_shard, request.reference)).await.map(Changed::of).map_err(error::failed)
     }
 
-    /// Has a command about a payment decided at the payment's home.
-    async fn change(&self, caller: &Caller, payment: &PaymentId, id: RequestId, command: Command) -> Result<Answer, Fault> {
+    /// Has a command about a payment decided at the payment's home, and waits for the acquirer where that is asked for something.
+    async fn change(&self, asked: &Asked, payment: &PaymentId, id: RequestId, command: Command) -> Result<Changed, Fault> {
         let shard = self.homes.shard_of_payment(payment)?;
-        let change = if matches!(command, Command::RefundPayment { .. }) { Change::Refund } else { Change::Hold };
-        whose::may_change(caller, shard, payment, change).await?;
-        shard.submit(Wanted { id: Some(id), command }).await.map_err(error::failed)
+        let change = match command {
+            Command::RefundPayment { .. } => Change::Refund,
+            Command::ConfirmPayment { .. } => Change::Confirm,
+            _ => Change::Hold,
+        };
+        whose::may_change(&asked.caller, shard, payment, change).await?;
+        self.cards.submit(shard, Wanted { id: Some(id), command }, Vec::new(), asked.until).await
     }
 }
 
@@ -66,11 +78,15 @@ impl Payments {
 impl PaymentService for Payments {
     async fn create_payment(&self, request: Request<CreatePaymentRequest>) -> Result<Response<CreatePaymentResponse>, Status> {
         let mut tally = Tally::start();
-        let caller = whose::caller(&request);
-        let made = self
-            .create(&caller, request.into_inner())
-            .await
-            .map(|answer| CreatePaymentResponse { payment: answer::written(&answer), position: answer::position(&answer.position) });
+        let asked = Asked::of(&request);
+        let request = request.into_inner();
+        // The last entry of a payment by card is not the one with the caller's words.
+        let reference = request.card.is_some().then(|| request.reference.clone());
+        let made = self.create(&asked.caller, asked.until, request).await.map(|made| {
+            let (payment, position) = made.answer();
+            let payment = payment.map(|payment| payments::Payment { reference: reference.unwrap_or(payment.reference), ..payment });
+            CreatePaymentResponse { payment, position }
+        });
         match made.as_ref().ok().and_then(|made| made.payment.as_ref()) {
             Some(payment) => tally.recorded(payment.status()),
             None => tally.failed(),
@@ -83,7 +99,7 @@ impl PaymentService for Payments {
         let sender = batch::Sender::of(&request);
         let payments = request.into_inner().payments;
         batch::check_size(&payments)?;
-        let outcomes = batch::create(&self.homes, &sender, payments).await;
+        let outcomes = batch::create(&self.homes, &self.cards, &sender, payments).await;
         Ok(Response::new(CreatePaymentsResponse { outcomes }))
     }
 
@@ -94,40 +110,42 @@ impl PaymentService for Payments {
         request: Request<Streaming<StreamPaymentsRequest>>,
     ) -> Result<Response<Self::StreamPaymentsStream>, Status> {
         let sender = batch::Sender::of(&request);
-        Ok(Response::new(stream::answers(Arc::clone(&self.homes), sender, request.into_inner())))
+        Ok(Response::new(stream::answers(Arc::clone(&self.homes), self.cards.clone(), sender, request.into_inner())))
+    }
+
+    async fn confirm_payment(&self, request: Request<ConfirmPaymentRequest>) -> Result<Response<ConfirmPaymentResponse>, Status> {
+        let (asked, request) = (Asked::of(&request), request.into_inner());
+        let (id, payment) = (door::request_id(&request.request_id)?, door::payment_id(&request.payment_id)?);
+        let changed = self.change(&asked, &payment, id, Command::ConfirmPayment { payment: payment.clone() }).await?;
+        let (payment, position) = changed.answer();
+        Ok(Response::new(ConfirmPaymentResponse { payment, position }))
     }
 
     async fn capture_payment(&self, request: Request<CapturePaymentRequest>) -> Result<Response<CapturePaymentResponse>, Status> {
-        let (caller, request) = (whose::caller(&request), request.into_inner());
+        let (asked, request) = (Asked::of(&request), request.into_inner());
         let (id, payment) = (door::request_id(&request.request_id)?, door::payment_id(&request.payment_id)?);
         let amount = door::part(request.amount_minor_units)?;
-        let answer = self.change(&caller, &payment, id, Command::CapturePayment { payment: payment.clone(), amount }).await?;
-        Ok(Response::new(CapturePaymentResponse { payment: answer::written(&answer), position: answer::position(&answer.position) }))
+        let changed = self.change(&asked, &payment, id, Command::CapturePayment { payment: payment.clone(), amount }).await?;
+        let (payment, position) = changed.answer();
+        Ok(Response::new(CapturePaymentResponse { payment, position }))
     }
 
     async fn void_payment(&self, request: Request<VoidPaymentRequest>) -> Result<Response<VoidPaymentResponse>, Status> {
-        let (caller, request) = (whose::caller(&request), request.into_inner());
+        let (asked, request) = (Asked::of(&request), request.into_inner());
         let (id, payment) = (door::request_id(&request.request_id)?, door::payment_id(&request.payment_id)?);
-        let answer = self.change(&caller, &payment, id, Command::VoidPayment { payment: payment.clone() }).await?;
-        Ok(Response::new(VoidPaymentResponse { payment: answer::written(&answer), position: answer::position(&answer.position) }))
+        let changed = self.change(&asked, &payment, id, Command::VoidPayment { payment: payment.clone() }).await?;
+        let (payment, position) = changed.answer();
+        Ok(Response::new(VoidPaymentResponse { payment, position }))
     }
 
     async fn refund_payment(&self, request: Request<RefundPaymentRequest>) -> Result<Response<RefundPaymentResponse>, Status> {
-        let (caller, request) = (whose::caller(&request), request.into_inner());
+        let (asked, request) = (Asked::of(&request), request.into_inner());
         let (id, payment) = (door::request_id(&request.request_id)?, door::payment_id(&request.payment_id)?);
         let amount = door::part(request.amount_minor_units)?;
-        let answer = self.change(&caller, &payment, id, Command::RefundPayment { payment: payment.clone(), amount }).await?;
-        let (status, amount_minor_units) = match &answer.entry.body {
-            Body::RefundCompleted { amount, .. } => (RefundStatus::Completed, *amount),
-            Body::RefundRequested { amount, .. } => (RefundStatus::Pending, *amount),
-            other => unreachable!("a refund's command leads to a refund's entry, not to {other:?}"),
-        };
-        Ok(Response::new(RefundPaymentResponse {
-            status: status.into(),
-            amount_minor_units,
-            payment: answer::written(&answer),
-            position: answer::position(&answer.position),
-        }))
+        let changed = self.change(&asked, &payment, id, Command::RefundPayment { payment: payment.clone(), amount }).await?;
+        let (status, amount_minor_units) = refunded(&changed);
+        let (payment, position) = changed.answer();
+        Ok(Response::new(RefundPaymentResponse { status: status.into(), amount_minor_units, payment, position }))
     }
 
     async fn get_payment(&self, request: Request<GetPaymentRequest>) -> Result<Response<GetPaymentResponse>, Status> {
@@ -179,6 +197,30 @@ impl PaymentService for Payments {
             kind: answer.entry.kind().to_owned(),
             payment: answer::written(&answer),
         }))
+    }
+}
+
+/// Who asks for something, and until when an acquirer may be waited for.
+struct Asked {
+    caller: Caller,
+    until: Instant,
+}
+
+impl Asked {
+    fn of<T>(request: &Request<T>) -> Self {
+        Self { caller: whose::caller(request), until: cards::until(Call::of(request).and_then(Call::deadline)) }
+    }
+}
+
+/// How far a refund is, and what it sends back in minor units.
+fn refunded(changed: &Changed) -> (RefundStatus, i64) {
+    match &changed.asked.entry.body {
+        Body::RefundCompleted { amount, .. } => (RefundStatus::Completed, *amount),
+        Body::RefundRequested { amount, .. } => (RefundStatus::Pending, *amount),
+        Body::Card { step: CardStep::RefundAsked { amount, .. }, .. } => {
+            (if changed.is_settled() { RefundStatus::Completed } else { RefundStatus::Pending }, *amount)
+        }
+        other => unreachable!("a refund's command leads to a refund's entry, not to {other:?}"),
     }
 }
 

@@ -16,6 +16,7 @@ use tonic::{Status, Streaming};
 
 use crate::{
     batch::{self, Sender},
+    cards::Cards,
     homes::Homes,
 };
 
@@ -29,15 +30,18 @@ const ITEMS_IN_FLIGHT_MAX: usize = 32_768;
 /// The answers to a stream of batches.
 pub(crate) fn answers(
     homes: Arc<Homes>,
+    cards: Cards,
     sender: Sender,
     input: Streaming<StreamPaymentsRequest>,
 ) -> BoxStream<'static, Result<StreamPaymentsResponse, Status>> {
-    let work = Work { homes, sender, input: Some(input), in_flight: FuturesOrdered::new(), sizes: VecDeque::new(), items: 0, end: None };
+    let work =
+        Work { homes, cards, sender, input: Some(input), in_flight: FuturesOrdered::new(), sizes: VecDeque::new(), items: 0, end: None };
     stream::unfold(work, |mut work| async move { work.next().await.map(|answer| (answer, work)) }).boxed()
 }
 
 struct Work {
     homes: Arc<Homes>,
+    cards: Cards,
     sender: Sender,
     /// None once it has ended.
     input: Option<Streaming<StreamPaymentsRequest>>,
@@ -83,9 +87,9 @@ impl Work {
         let StreamPaymentsRequest { batch_id, payments } = request;
         self.sizes.push_back(payments.len());
         self.items += payments.len();
-        let (homes, sender) = (Arc::clone(&self.homes), self.sender.clone());
+        let (homes, cards, sender) = (Arc::clone(&self.homes), self.cards.clone(), self.sender.clone());
         self.in_flight.push_back(Box::pin(async move {
-            let outcomes = batch::create(&homes, &sender, payments).await;
+            let outcomes = batch::create(&homes, &cards, &sender, payments).await;
             StreamPaymentsResponse { batch_id, outcomes }
         }));
     }

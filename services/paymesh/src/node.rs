@@ -5,6 +5,7 @@
 //! are opened, because nodes that start together ask each other what they have before they lead anything; a shard takes calls once it
 //! is checked and brought up to date, and the node says that it is ready once that is so of all, or is not to be waited for.
 
+mod acquiring;
 mod audit;
 mod credentials;
 mod files;
@@ -24,11 +25,11 @@ use anyhow::Context as _;
 use paymesh_contract::mesh::v1::ComponentProblem;
 use paymesh_journal::{Holding, sqlite::Engine};
 use paymesh_mesh::{Limits, Mesh, Security};
-use paymesh_payment_processor::Problems;
+use paymesh_payment_processor::{Acquiring, Problems, Services};
 use paymesh_replication::{Census, Heard, Replicas, Replication};
 use paymesh_shard::{Clock, Copies, Options, Shards, Unopened};
 use paymesh_telemetry::{Component, Health, Metrics};
-use paymesh_topology::{DIRECTORY_ZONE, Gateways, Topology};
+use paymesh_topology::{DIRECTORY_ZONE, Topology};
 use paymesh_types::{ShardRef, Timestamp};
 use tokio::{sync::watch, task::JoinSet};
 use tonic::service::Routes;
@@ -75,14 +76,13 @@ pub(crate) fn run(setting: &Setting, args: NodeArgs) -> anyhow::Result<ExitCode>
     if setting.credentials.is_none() {
         machine::require_loopback(region)?;
     }
-    // Nothing is charged yet by what it says; a mistake is found before anything starts.
-    Gateways::load(&setting.config, &topology).map_err(unusable)?;
+    let acquiring = acquiring::acquiring(setting, &topology)?;
     machine::without_core_dumps()?;
     let shared = Arc::new(topology.clone());
     let security = credentials::read(setting, shared.clone(), &args.region)?;
     let data = DataDirectory::take(&args.data, topology.mesh(), &args.region)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
-    let served = runtime.block_on(serve(setting, &args, shared.clone(), security, &data));
+    let served = runtime.block_on(serve(setting, &args, shared.clone(), security, acquiring, &data));
     // What still runs has nothing to lose: everything that was answered is durable.
     runtime.shutdown_timeout(Duration::from_millis(500));
     served.map(|()| Exit::Good.into())
@@ -93,6 +93,7 @@ async fn serve(
     args: &NodeArgs,
     topology: Arc<Topology>,
     security: Security,
+    acquiring: Option<Acquiring>,
     data: &DataDirectory,
 ) -> anyhow::Result<()> {
     let _telemetry = paymesh_telemetry::init(&paymesh_telemetry::Config {
@@ -105,6 +106,7 @@ async fn serve(
     let metrics = Metrics::install(args.region.as_str())?;
     paymesh_audit::describe_metrics();
     paymesh_mesh::describe_metrics();
+    paymesh_acquirers::describe_metrics();
     paymesh_payment_processor::describe_metrics();
     paymesh_shard::describe_metrics();
     paymesh_replication::describe_metrics();
@@ -198,7 +200,10 @@ async fn serve(
     let reflection_v1 = reflection().build_v1().context("the contract's descriptor set")?;
     // Many stock clients ask in the older words only.
     let reflection_v1alpha = reflection().build_v1alpha().context("the contract's descriptor set")?;
-    let mut routes: Routes = paymesh_payment_processor::services(shards.clone(), copies(&replicas), mesh.clone(), problems(&health))
+    let Services { routes, sweep } =
+        paymesh_payment_processor::services(shards.clone(), copies(&replicas), mesh.clone(), problems(&health), acquiring);
+    tasks.spawn(async move { match sweep.await {} });
+    let mut routes: Routes = routes
         .add_service(Replication::new(mesh.clone(), shards.clone(), replicas).server())
         .add_service(audit::Audit::new(audit_log.clone()).server())
         .add_service(grpc_health)

@@ -9,7 +9,7 @@ mod replicas;
 use std::{collections::BTreeMap, time::Duration};
 
 use paymesh_contract::{
-    mesh::v1::{ComponentProblem, GetStatusResponse, ShardState, ShardStatus},
+    mesh::v1::{BreakerState, ComponentProblem, GatewayStatus, GetStatusResponse, ShardState, ShardStatus},
     replication::v1::GetReplicationResponse,
 };
 use paymesh_topology::Topology;
@@ -56,6 +56,8 @@ struct RegionReport {
     problem: Option<String>,
     /// What is wrong with the node beside its shards and copies.
     problems: Vec<NodeProblem>,
+    /// The gateways to acquirers, as the region's node sees them.
+    gateways: Vec<GatewayReport>,
     version: Option<String>,
     grpc: String,
     http: String,
@@ -67,6 +69,18 @@ struct NodeProblem {
     /// Whether it works all the same, and will not for ever.
     works: bool,
     problem: String,
+}
+
+#[derive(Serialize)]
+struct GatewayReport {
+    gateway: String,
+    /// `closed`, `half-open` or `open`.
+    breaker: &'static str,
+    /// One after the other.
+    failures: u32,
+    /// Absent when its breaker never opened.
+    opened_ago_ms: Option<u64>,
+    calls_in_flight: u32,
 }
 
 #[derive(Serialize)]
@@ -183,6 +197,7 @@ fn report(
             },
             problem: answer.and_then(Result::err).map(client::explain),
             problems: answer.and_then(Result::ok).map(node_problems).unwrap_or_default(),
+            gateways: answer.and_then(Result::ok).map(gateways).unwrap_or_default(),
             version: answer.and_then(Result::ok).map(|status| status.version.clone()),
             grpc: region.grpc.to_string(),
             http: region.http.to_string(),
@@ -222,6 +237,22 @@ fn report(
 fn node_problems(status: &GetStatusResponse) -> Vec<NodeProblem> {
     let said = status.problems.iter().cloned();
     said.map(|ComponentProblem { component, works, problem }| NodeProblem { component, works, problem }).collect()
+}
+
+fn gateways(status: &GetStatusResponse) -> Vec<GatewayReport> {
+    let report = |gateway: &GatewayStatus| GatewayReport {
+        gateway: gateway.gateway.clone(),
+        breaker: match gateway.breaker() {
+            BreakerState::Closed => "closed",
+            BreakerState::HalfOpen => "half-open",
+            BreakerState::Open => "open",
+            BreakerState::Unspecified => "unknown",
+        },
+        failures: gateway.failures,
+        opened_ago_ms: gateway.opened_ago_ms,
+        calls_in_flight: gateway.calls_in_flight,
+    };
+    status.gateways.iter().map(report).collect()
 }
 
 /// Pairs what the shards of these nodes say of each other.
@@ -287,6 +318,7 @@ fn text(topology: &Topology, report: &Report) -> String {
             text.push_str(&format!("  {} {how}: {problem}\n", shard.shard));
         }
     }
+    text.push_str(&gateways_text(&report.regions));
     text.push_str(&replicas::text(&report.replicas));
     if !report.inboxes.is_empty() {
         text.push('\n');
@@ -299,6 +331,25 @@ fn text(topology: &Topology, report: &Report) -> String {
         text.push_str(&format!("\n{}", in_transit_text(topology, &report.in_transit, partial)));
     }
     text.trim_end().to_owned()
+}
+
+/// The gateways of each region; nothing where there are none.
+fn gateways_text(regions: &[RegionReport]) -> String {
+    let mut table = Table::new(["gateway", "from", "breaker", "failures", "opened", "in flight"]);
+    for region in regions {
+        for gateway in &region.gateways {
+            let opened = gateway.opened_ago_ms.map_or_else(|| "never".to_owned(), |ms| format!("{} s ago", ms / 1_000));
+            table.row([
+                gateway.gateway.clone(),
+                region.region.to_string(),
+                gateway.breaker.to_owned(),
+                gateway.failures.to_string(),
+                opened,
+                gateway.calls_in_flight.to_string(),
+            ]);
+        }
+    }
+    if table.is_empty() { String::new() } else { format!("\n{table}\n") }
 }
 
 /// Prints the ways that have money on them; when they are many, summed up by the regions that lead the shards.

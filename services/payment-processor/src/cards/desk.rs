@@ -49,7 +49,10 @@ const OUTCOMES: [&str; 5] = ["done", "challenged", "declined", "left", "unsettle
 
 /// Says what the metrics of operations are, once for each process.
 pub(crate) fn describe_metrics() {
-    metrics::describe_counter!(OPERATIONS, "Tries at operations of payments by card, by kind and what came of them: unsettled ones are tried again");
+    metrics::describe_counter!(
+        OPERATIONS,
+        "Tries at operations of payments by card, by kind and what came of them: unsettled ones are tried again"
+    );
     metrics::describe_gauge!(IN_PROGRESS, "Operations of payments by card that acquirers are being asked for, by shard");
     metrics::describe_gauge!(OLDEST, metrics::Unit::Seconds, "How long ago the oldest of those was asked for, by shard");
     for kind in KINDS {

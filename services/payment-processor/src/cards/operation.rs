@@ -13,7 +13,8 @@ use paymesh_types::{GatewayName, Money, PaymentId, Timestamp};
 use tokio::time::Instant;
 
 use super::{
-    outside::{Authorized, CardOf, Outside},
+    outside::Outside,
+    vaults::{Authorized, CardOf},
     words,
 };
 
@@ -133,7 +134,8 @@ impl Job {
 
     /// What the acquirer has of the charge, where that is decided.
     async fn look_up(&self, outside: &Outside, deadline: Instant) -> Result<Option<Outcome>, Unsettled> {
-        let found = outside.look_up(&self.charge().gateway, &self.sought(), self.attempt, deadline).await.map_err(|why| self.unsettled(why))?;
+        let found =
+            outside.look_up(&self.charge().gateway, &self.sought(), self.attempt, deadline).await.map_err(|why| self.unsettled(why))?;
         let Some(found) = found.filter(|found| found.state.is_decided()) else { return Ok(None) };
         match found.state {
             ChargeState::Authorized | ChargeState::Captured => self.done(&found).map(Some),

@@ -2,55 +2,22 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use async_trait::async_trait;
 use paymesh_acquirers::{
-    Acquirer, Attempt, Authorization, Capture, Charge, Class, Decision, Failure, Gate, GateSnapshot, Gates, Health, Payment, Refund, Route,
+    Acquirer, Attempt, Authorization, Capture, Charge, Class, Failure, Gate, GateSnapshot, Gates, Health, Payment, Refund, Route,
     Settlement, Sought, Void, route,
 };
 use paymesh_topology::Gateways;
-use paymesh_types::{GatewayName, UserId, VaultToken};
+use paymesh_types::GatewayName;
 use tokio::time::Instant;
 
-/// A card, and whose it is.
-#[derive(Debug, Clone)]
-pub struct CardOf {
-    /// The payer.
-    pub user: UserId,
-    /// What stands for the card.
-    pub token: VaultToken,
-}
-
-/// What became of an authorization that was asked for through a vault.
-#[derive(Debug)]
-pub enum Authorized {
-    /// What the acquirer says.
-    Decision(Decision),
-    /// The acquirer was not asked: the vault has no such card of the user.
-    NoCard,
-}
-
-/// The vault that has a card, as far as payments need it.
-#[async_trait]
-pub trait CardVault: Send + Sync {
-    /// Has the vault of the card's zone ask a gateway's acquirer to hold an amount on the card.
-    ///
-    /// # Errors
-    /// The acquirer's failure as the vault saw it; or the vault's own, as [`Class::Ours`].
-    async fn authorize(
-        &self,
-        gateway: &GatewayName,
-        card: &CardOf,
-        authorization: &Authorization,
-        deadline: Instant,
-    ) -> Result<Authorized, Failure>;
-}
+use super::vaults::{Authorized, CardOf, Vaults};
 
 /// The gateways of a region: their connectors, and what is around them.
-pub struct Outside {
+pub(crate) struct Outside {
     gateways: Gateways,
     gates: Gates,
     connectors: BTreeMap<GatewayName, Arc<dyn Acquirer>>,
-    vault: Arc<dyn CardVault>,
+    vaults: Vaults,
 }
 
 impl std::fmt::Debug for Outside {
@@ -61,13 +28,13 @@ impl std::fmt::Debug for Outside {
 
 impl Outside {
     /// Gateways as the configuration has them, with a connector for each.
-    pub fn new(gateways: Gateways, connectors: BTreeMap<GatewayName, Arc<dyn Acquirer>>, vault: Arc<dyn CardVault>) -> Self {
+    pub(super) fn new(gateways: Gateways, connectors: BTreeMap<GatewayName, Arc<dyn Acquirer>>, vaults: Vaults) -> Self {
         let gates = Gates::new(&gateways);
-        Self { gateways, gates, connectors, vault }
+        Self { gateways, gates, connectors, vaults }
     }
 
     /// How each gateway is.
-    pub fn snapshots(&self) -> Vec<GateSnapshot> {
+    pub(super) fn snapshots(&self) -> Vec<GateSnapshot> {
         self.gates.snapshots()
     }
 
@@ -99,7 +66,7 @@ impl Outside {
         deadline: Instant,
     ) -> Result<Authorized, Failure> {
         let (gate, _) = self.gate(gateway)?;
-        gate.call(attempt, deadline, |deadline| self.vault.authorize(gateway, card, authorization, deadline)).await
+        gate.call(attempt, deadline, |deadline| self.vaults.authorize(gateway, card, authorization, deadline)).await
     }
 
     pub(super) async fn capture(

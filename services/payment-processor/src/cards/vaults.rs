@@ -1,13 +1,38 @@
-//! Vaults of other services, wherever they are: reached through the mesh.
+//! The vaults of the mesh, wherever they are: what payments need of them.
 
+use paymesh_acquirers::{
+    Authentication, Authorization, Challenge, Charge, ChargeId, ChargeState, Class, Decision, Decline, DeclineReason, Exemption, Failure,
+};
 use paymesh_cards::Brand;
 use paymesh_contract::{
     Fault,
-    vault::v1::{CardBrand, DescribeTokenRequest, vault_service_client::VaultServiceClient},
+    common::v1::Money,
+    timestamp,
+    vault::v1::{
+        AuthorizationOutcome, AuthorizeRequest, AuthorizeResponse, CardBrand, CardholderAuthentication, DescribeTokenRequest, ScaExemption,
+        vault_service_client::VaultServiceClient,
+    },
 };
 use paymesh_mesh::Mesh;
-use paymesh_types::{UserId, VaultToken};
+use paymesh_types::{GatewayName, UserId, VaultToken};
 use tokio::time::Instant;
+use tonic::Code;
+
+/// A card, and whose it is.
+#[derive(Debug, Clone)]
+pub(super) struct CardOf {
+    pub(super) user: UserId,
+    pub(super) token: VaultToken,
+}
+
+/// What became of an authorization that was asked for through a vault.
+#[derive(Debug)]
+pub(super) enum Authorized {
+    /// What the acquirer says.
+    Decision(Decision),
+    /// The acquirer was not asked: the vault has no such card of the user.
+    NoCard,
+}
 
 /// What a vault says of a card that a payment is to be made by.
 #[derive(Debug, Clone)]
@@ -42,6 +67,102 @@ impl Vaults {
             return Err(Fault::not_found("TOKEN_NOT_FOUND", format!("user {payer} has no card {token}")).with_field("card.vault_token"));
         }
         Ok(Described { brand: brand(described.brand()) })
+    }
+
+    /// Has the vault of the card's zone ask a gateway's acquirer to hold an amount on the card.
+    ///
+    /// # Errors
+    /// The acquirer's failure as the vault saw it; or the vault's own, as [`Class::Ours`].
+    pub(super) async fn authorize(
+        &self,
+        gateway: &GatewayName,
+        card: &CardOf,
+        authorization: &Authorization,
+        deadline: Instant,
+    ) -> Result<Authorized, Failure> {
+        let Authorization { reference, begun_at, amount, authentication, recurring } = authorization;
+        let (known, challenge_answer, exemption) = authentication_of(authentication);
+        let mut request = tonic::Request::new(AuthorizeRequest {
+            vault_token: card.token.to_string(),
+            user_id: card.user.get(),
+            gateway: gateway.to_string(),
+            reference: reference.to_string(),
+            begun_at: Some(timestamp(*begun_at)),
+            amount: Some(Money { minor_units: amount.minor(), currency_code: amount.currency().code().to_owned() }),
+            authentication: known.into(),
+            challenge_answer,
+            exemption: exemption.into(),
+            recurring: *recurring,
+        });
+        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        match VaultServiceClient::new(self.mesh.channel()).authorize(request).await {
+            Ok(answer) => authorized(answer.into_inner(), authorization),
+            Err(status) => not_asked(&Fault::from_status(&status)),
+        }
+    }
+}
+
+/// What a call that ended with an error says. The vault has asked no gateway then, unless it did not come to its own word: the call's time was up, or the way to the vault
+/// broke.
+fn not_asked(fault: &Fault) -> Result<Authorized, Failure> {
+    if fault.reason == "TOKEN_NOT_FOUND" {
+        return Ok(Authorized::NoCard);
+    }
+    let what = format!("the vault says {}", fault.reason);
+    let certain = match fault.code {
+        Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal => false,
+        Code::Unavailable => fault.reason == "VAULT_UNAVAILABLE",
+        _ => true,
+    };
+    Err(if certain { Failure::not_done(Class::Ours, what) } else { Failure::unknown(Class::Ours, what) })
+}
+
+fn authorized(answer: AuthorizeResponse, asked: &Authorization) -> Result<Authorized, Failure> {
+    use AuthorizationOutcome as Outcome;
+
+    let malformed = || Failure::unknown(Class::Ours, "the vault's answer is none that this version knows");
+    let id = || answer.charge_id.parse::<ChargeId>().map_err(|_| malformed());
+    let class = || Class::ALL.into_iter().find(|class| class.as_str() == answer.failure_class).unwrap_or(Class::Ours);
+    let decision = match answer.outcome() {
+        Outcome::Approved => Decision::Approved(Charge {
+            id: id()?,
+            reference: asked.reference.clone(),
+            state: ChargeState::Authorized,
+            amount: asked.amount,
+            captured_minor: 0,
+            refunded_minor: 0,
+            decline: None,
+        }),
+        Outcome::Declined => {
+            let reason = DeclineReason::from_word(&answer.decline_reason).unwrap_or(DeclineReason::Other);
+            Decision::Declined(Decline::new(reason, &answer.decline_code))
+        }
+        Outcome::ActionRequired => {
+            let url = Some(answer.challenge_url.clone()).filter(|url| !url.is_empty());
+            Decision::ActionRequired { charge: id()?, challenge: Challenge { id: answer.challenge_id.clone(), url } }
+        }
+        Outcome::NotDone => return Err(Failure::not_done(class(), answer.failure_detail.clone())),
+        Outcome::Unknown => return Err(Failure::unknown(class(), answer.failure_detail.clone())),
+        Outcome::Unspecified => return Err(malformed()),
+    };
+    Ok(Authorized::Decision(decision))
+}
+
+fn authentication_of(authentication: &Authentication) -> (CardholderAuthentication, String, ScaExemption) {
+    let exemption = |exemption: &Exemption| match exemption {
+        Exemption::LowValue => ScaExemption::LowValue,
+        Exemption::TransactionRisk => ScaExemption::TransactionRisk,
+        Exemption::TrustedBeneficiary => ScaExemption::TrustedBeneficiary,
+        Exemption::Recurring => ScaExemption::Recurring,
+        Exemption::SecureCorporate => ScaExemption::SecureCorporate,
+    };
+    match authentication {
+        Authentication::IssuerDecides => (CardholderAuthentication::IssuerDecides, String::new(), ScaExemption::Unspecified),
+        Authentication::Challenge => (CardholderAuthentication::Challenge, String::new(), ScaExemption::Unspecified),
+        Authentication::Exempt(why) => (CardholderAuthentication::Exempt, String::new(), exemption(why)),
+        Authentication::Answered { answer } => {
+            (CardholderAuthentication::Answered, answer.clone().unwrap_or_default(), ScaExemption::Unspecified)
+        }
     }
 }
 

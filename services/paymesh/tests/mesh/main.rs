@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "in a test, what cannot be had ends it")]
 
+mod acquirers;
 mod attacks;
 mod audit;
+mod by_card;
 mod callers;
 mod canary;
 mod cards;
