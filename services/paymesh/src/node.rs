@@ -28,8 +28,9 @@ use paymesh_payment_processor::Problems;
 use paymesh_replication::{Census, Heard, Replicas, Replication};
 use paymesh_shard::{Clock, Copies, Options, Shards, Unopened};
 use paymesh_telemetry::{Component, Health, Metrics};
-use paymesh_topology::{DIRECTORY_ZONE, Gateways, Topology};
+use paymesh_topology::{DIRECTORY_ZONE, Topology};
 use paymesh_types::{ShardRef, Timestamp};
+use paymesh_vault::Acquirers;
 use tokio::{sync::watch, task::JoinSet};
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -75,14 +76,13 @@ pub(crate) fn run(setting: &Setting, args: NodeArgs) -> anyhow::Result<ExitCode>
     if setting.credentials.is_none() {
         machine::require_loopback(region)?;
     }
-    // Nothing is charged yet by what it says; a mistake is found before anything starts.
-    Gateways::load(&setting.config, &topology).map_err(unusable)?;
+    let acquirers = vault::acquirers(setting, &topology, &args.region)?;
     machine::without_core_dumps()?;
     let shared = Arc::new(topology.clone());
     let security = credentials::read(setting, shared.clone(), &args.region)?;
     let data = DataDirectory::take(&args.data, topology.mesh(), &args.region)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
-    let served = runtime.block_on(serve(setting, &args, shared.clone(), security, &data));
+    let served = runtime.block_on(serve(setting, &args, shared.clone(), security, acquirers, &data));
     // What still runs has nothing to lose: everything that was answered is durable.
     runtime.shutdown_timeout(Duration::from_millis(500));
     served.map(|()| Exit::Good.into())
@@ -93,6 +93,7 @@ async fn serve(
     args: &NodeArgs,
     topology: Arc<Topology>,
     security: Security,
+    acquirers: Acquirers,
     data: &DataDirectory,
 ) -> anyhow::Result<()> {
     let _telemetry = paymesh_telemetry::init(&paymesh_telemetry::Config {
@@ -184,7 +185,7 @@ async fn serve(
     let vault = vault::Place::of(&topology, &args.region, setting, args, data.path()).map(|place| {
         let (opened, vault) = watch::channel(None);
         tasks.spawn(vault::keep(place, opened, health.component(VAULT)));
-        paymesh_vault::service(vault, mesh.clone())
+        paymesh_vault::service(vault, mesh.clone(), acquirers)
     });
 
     let (reporter, grpc_health) = tonic_health::server::health_reporter();

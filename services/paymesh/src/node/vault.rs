@@ -10,14 +10,15 @@ use std::{
 };
 
 use paymesh_telemetry::Component;
-use paymesh_topology::Topology;
+use paymesh_topology::{Gateways, Topology};
 use paymesh_types::{RegionName, ZoneName};
-use paymesh_vault::{RotationPlan, Vault, keys::FileKeys, store::SqliteStore};
+use paymesh_vault::{Acquirers, RotationPlan, Vault, keys::FileKeys, store::SqliteStore};
 use tokio::{sync::watch, time::MissedTickBehavior};
 
 use crate::{
     args::{NodeArgs, Setting},
     certs,
+    exit::unusable,
 };
 
 /// The vault's directory, in the node's.
@@ -54,6 +55,26 @@ impl Place {
         let keys = FileKeys::open(&self.keys, &self.mesh, &self.zone)?;
         let store = SqliteStore::open(&self.data, &self.mesh, &self.zone).await?;
         Ok(Vault::open(self.zone.clone(), Arc::new(store), Arc::new(keys), Arc::new(super::system_time)).await?)
+    }
+}
+
+/// The gateways that a region's vault sends cards to; none where the region has no vault, or the configuration has no gateways. Their keys are in the directory of
+/// credentials.
+///
+/// # Errors
+/// gateways.yaml has mistakes, or a gateway's files cannot be used.
+pub(super) fn acquirers(setting: &Setting, topology: &Topology, region: &RegionName) -> anyhow::Result<Acquirers> {
+    // Read by every node, so that a mistake is found before anything starts.
+    let gateways = Gateways::load(&setting.config, topology).map_err(unusable)?;
+    let zone = topology.region(region).map(|region| &region.zone);
+    let here = zone.is_some_and(|zone| topology.vault(zone) == Some(region));
+    match gateways.filter(|_| here) {
+        Some(gateways) => {
+            let credentials = setting.credentials.as_deref().unwrap_or(Path::new(""));
+            let clock: paymesh_vault::Clock = Arc::new(super::system_time);
+            Acquirers::new(&gateways, credentials, &clock).map_err(unusable)
+        }
+        None => Ok(Acquirers::default()),
     }
 }
 
