@@ -8,7 +8,7 @@ use paymesh_types::{Currency, Money};
 use serde::{Deserialize, Serialize};
 
 /// Charges at most.
-pub const CHARGES_MAX: usize = 2_000_000;
+pub(crate) const CHARGES_MAX: usize = 2_000_000;
 /// Operations on one charge at most.
 const OPERATIONS_MAX: usize = 256;
 /// Bytes of a reference at most.
@@ -17,7 +17,7 @@ const REFERENCE_BYTES_MAX: usize = 255;
 /// How far a charge is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub(crate) enum State {
     /// It waits for the cardholder.
     ActionRequired,
     /// The amount is held.
@@ -33,31 +33,31 @@ pub enum State {
 /// A charge.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Charge {
+pub(crate) struct Charge {
     /// What the simulator calls it.
-    pub id: String,
+    pub(crate) id: String,
     /// Its number, from 1, in the order of their coming.
-    pub sequence: u64,
+    pub(crate) sequence: u64,
     /// The caller's name for it.
-    pub reference: String,
+    pub(crate) reference: String,
     /// How far it is.
-    pub state: State,
+    pub(crate) state: State,
     /// What was asked for.
-    pub amount_minor: i64,
+    pub(crate) amount_minor: i64,
     /// ISO 4217.
-    pub currency: String,
+    pub(crate) currency: String,
     /// As much of the card as may be shown: BIN, last four. None where it was voided before it came.
-    pub card: Option<String>,
+    pub(crate) card: Option<String>,
     /// Of `amount_minor`.
-    pub captured_minor: i64,
+    pub(crate) captured_minor: i64,
     /// Of `captured_minor`.
-    pub refunded_minor: i64,
+    pub(crate) refunded_minor: i64,
     /// The reference of the capture.
-    pub capture_reference: Option<String>,
+    pub(crate) capture_reference: Option<String>,
     /// What was given back.
-    pub refunds: Vec<Refund>,
+    pub(crate) refunds: Vec<Refund>,
     /// Why it was declined.
-    pub decline_code: Option<String>,
+    pub(crate) decline_code: Option<String>,
     /// With which code it is declined once the cardholder has approved.
     after_challenge: Option<String>,
     /// Captures, voids and refunds, those that were declined among them.
@@ -67,11 +67,11 @@ pub struct Charge {
 /// Something given back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Refund {
+pub(crate) struct Refund {
     /// The caller's name for it.
-    pub reference: String,
+    pub(crate) reference: String,
     /// How much.
-    pub amount_minor: i64,
+    pub(crate) amount_minor: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,7 +143,7 @@ pub(crate) struct Done {
 
 /// The charges.
 #[derive(Debug, Default)]
-pub struct Book {
+pub(crate) struct Book {
     charges: BTreeMap<u64, Charge>,
     /// The charge that each reference is of: a charge's own, and its operations'.
     references: HashMap<String, u64>,
@@ -151,7 +151,7 @@ pub struct Book {
 
 impl Book {
     /// Takes in a charge as it was written down. A later one with the same number replaces it.
-    pub fn restore(&mut self, charge: Charge) {
+    pub(crate) fn restore(&mut self, charge: Charge) {
         let references = charge.operations.iter().map(|operation| &operation.reference).chain([&charge.reference]);
         for reference in references {
             self.references.insert(reference.clone(), charge.sequence);

@@ -20,7 +20,6 @@ mod cards;
 mod log;
 mod server;
 
-pub use book::{Book, CHARGES_MAX, Charge, Refund, State};
 pub use cards::{Behavior, CHALLENGE_ANSWER, TEST_CARDS, TestCard};
 pub use log::Error;
 pub use server::{Settings, serve};

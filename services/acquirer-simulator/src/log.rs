@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{Book, Charge};
+use crate::book::{Book, Charge};
 
 /// The file in the data directory.
 const FILE_NAME: &str = "charges.jsonl";

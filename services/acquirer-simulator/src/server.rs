@@ -31,8 +31,8 @@ use tokio::{
 };
 
 use crate::{
-    Behavior, Book, CHALLENGE_ANSWER, Charge, Error,
-    book::{Done, Kind, Order, Refusal, State as ChargeState, Terms, Verdict},
+    Behavior, CHALLENGE_ANSWER, Error,
+    book::{Book, Charge, Done, Kind, Order, Refusal, State as ChargeState, Terms, Verdict},
     log::{Entry, Log, WAITING_MAX},
 };
 

@@ -12,8 +12,8 @@ use paymesh_contract::{
     Fault,
     common::v1 as common,
     mesh::v1::{
-        Clearing, CurrencySum, GetStatusRequest, GetStatusResponse, GetTopologyRequest, GetTopologyResponse, InboxCursor, Region,
-        RouteCount, ShardLeader, ShardReport, ShardState, ShardStatus, VerifyShardRequest, VerifyShardResponse,
+        BreakerState, Clearing, CurrencySum, GatewayStatus, GetStatusRequest, GetStatusResponse, GetTopologyRequest, GetTopologyResponse,
+        InboxCursor, Region, RouteCount, ShardLeader, ShardReport, ShardState, ShardStatus, VerifyShardRequest, VerifyShardResponse,
         mesh_service_server::MeshService, verify_shard_response::Step,
     },
 };

@@ -25,7 +25,7 @@ use anyhow::Context as _;
 use paymesh_contract::mesh::v1::ComponentProblem;
 use paymesh_journal::{Holding, sqlite::Engine};
 use paymesh_mesh::{Limits, Mesh, Security};
-use paymesh_payment_processor::{Acquiring, Problems, Services};
+use paymesh_payment_processor::{Problems, Services};
 use paymesh_replication::{Census, Heard, Replicas, Replication};
 use paymesh_shard::{Clock, Copies, Options, Shards, Unopened};
 use paymesh_telemetry::{Component, Health, Metrics};
@@ -40,6 +40,7 @@ use crate::{
     exit::Exit,
     exit::unusable,
 };
+use acquiring::Outside;
 use machine::{DataDirectory, Listeners};
 use replicas::{Keeper, SET_ASIDE};
 use shards::Opener;
@@ -76,13 +77,13 @@ pub(crate) fn run(setting: &Setting, args: NodeArgs) -> anyhow::Result<ExitCode>
     if setting.credentials.is_none() {
         machine::require_loopback(region)?;
     }
-    let acquiring = acquiring::acquiring(setting, &topology)?;
+    let outside = acquiring::outside(setting, &topology, &args.region)?;
     machine::without_core_dumps()?;
     let shared = Arc::new(topology.clone());
     let security = credentials::read(setting, shared.clone(), &args.region)?;
     let data = DataDirectory::take(&args.data, topology.mesh(), &args.region)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
-    let served = runtime.block_on(serve(setting, &args, shared.clone(), security, acquiring, &data));
+    let served = runtime.block_on(serve(setting, &args, shared.clone(), security, outside, &data));
     // What still runs has nothing to lose: everything that was answered is durable.
     runtime.shutdown_timeout(Duration::from_millis(500));
     served.map(|()| Exit::Good.into())
@@ -93,7 +94,7 @@ async fn serve(
     args: &NodeArgs,
     topology: Arc<Topology>,
     security: Security,
-    acquiring: Option<Acquiring>,
+    outside: Outside,
     data: &DataDirectory,
 ) -> anyhow::Result<()> {
     let _telemetry = paymesh_telemetry::init(&paymesh_telemetry::Config {
@@ -186,7 +187,7 @@ async fn serve(
     let vault = vault::Place::of(&topology, &args.region, setting, args, data.path()).map(|place| {
         let (opened, vault) = watch::channel(None);
         tasks.spawn(vault::keep(place, opened, health.component(VAULT)));
-        paymesh_vault::service(vault, mesh.clone())
+        paymesh_vault::service(vault, mesh.clone(), outside.vault)
     });
 
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
@@ -201,7 +202,7 @@ async fn serve(
     // Many stock clients ask in the older words only.
     let reflection_v1alpha = reflection().build_v1alpha().context("the contract's descriptor set")?;
     let Services { routes, sweep } =
-        paymesh_payment_processor::services(shards.clone(), copies(&replicas), mesh.clone(), problems(&health), acquiring);
+        paymesh_payment_processor::services(shards.clone(), copies(&replicas), mesh.clone(), problems(&health), outside.payments);
     tasks.spawn(async move { match sweep.await {} });
     let mut routes: Routes = routes
         .add_service(Replication::new(mesh.clone(), shards.clone(), replicas).server())

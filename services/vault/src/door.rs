@@ -2,9 +2,11 @@
 //!
 //! What can never be accepted is INVALID_ARGUMENT `INVALID_FIELD` and names the field as the request's message has it. No message has a digit of a card.
 
+use paymesh_acquirers::{Authentication, Authorization, Exemption, Reference};
 use paymesh_cards::{Card, CardNumber, Error, Expiry};
 use paymesh_contract::{Fault, vault::v1 as proto};
-use paymesh_types::{Invalid, RequestId, UserId, VaultToken};
+use paymesh_types::{Invalid, Money, RequestId, Timestamp, UserId, VaultToken};
+use prost_types::Timestamp as Instant;
 use zeroize::Zeroizing;
 
 use crate::{Offered, SealedCard};
@@ -28,6 +30,60 @@ pub(crate) fn request_id(text: &str) -> Result<RequestId, Fault> {
 
 pub(crate) fn token(text: &str) -> Result<VaultToken, Fault> {
     text.parse().map_err(invalid("vault_token"))
+}
+
+/// Bytes of an answer to a challenge at most.
+const CHALLENGE_ANSWER_BYTES_MAX: usize = 1024;
+
+/// What is to be authorized.
+pub(crate) fn authorization(request: &proto::AuthorizeRequest) -> Result<Authorization, Fault> {
+    let reference = request.reference.parse::<Reference>();
+    let begun_at = request.begun_at.as_ref().and_then(instant);
+    let amount = request.amount.as_ref().ok_or_else(|| Fault::invalid_field("amount", "an amount is needed"))?;
+    Ok(Authorization {
+        reference: reference.map_err(|error| Fault::invalid_field("reference", error.to_string()))?,
+        begun_at: begun_at.ok_or_else(|| Fault::invalid_field("begun_at", "an instant from 1970 on is needed"))?,
+        amount: Money::try_from(amount).map_err(|fault| fault.under("amount"))?,
+        authentication: authentication(request)?,
+        recurring: request.recurring,
+    })
+}
+
+fn authentication(request: &proto::AuthorizeRequest) -> Result<Authentication, Fault> {
+    use proto::CardholderAuthentication as Known;
+
+    let kind =
+        Known::try_from(request.authentication).map_err(|_| Fault::invalid_field("authentication", "is none that this version knows"))?;
+    if kind != Known::Answered && !request.challenge_answer.is_empty() {
+        return Err(Fault::invalid_field("challenge_answer", "is there where `authentication` is ANSWERED"));
+    }
+    if (kind == Known::Exempt) != (request.exemption() != proto::ScaExemption::Unspecified) {
+        return Err(Fault::invalid_field("exemption", "is there where `authentication` is EXEMPT, and is one that this version knows"));
+    }
+    Ok(match kind {
+        Known::Unspecified | Known::IssuerDecides => Authentication::IssuerDecides,
+        Known::Challenge => Authentication::Challenge,
+        Known::Exempt => Authentication::Exempt(match request.exemption() {
+            proto::ScaExemption::LowValue => Exemption::LowValue,
+            proto::ScaExemption::TransactionRisk => Exemption::TransactionRisk,
+            proto::ScaExemption::TrustedBeneficiary => Exemption::TrustedBeneficiary,
+            proto::ScaExemption::Recurring => Exemption::Recurring,
+            proto::ScaExemption::SecureCorporate | proto::ScaExemption::Unspecified => Exemption::SecureCorporate,
+        }),
+        Known::Answered if request.challenge_answer.len() > CHALLENGE_ANSWER_BYTES_MAX => {
+            return Err(Fault::invalid_field("challenge_answer", format!("has {CHALLENGE_ANSWER_BYTES_MAX} bytes at most")));
+        }
+        Known::Answered => {
+            let answer = Some(&request.challenge_answer).filter(|answer| !answer.is_empty()).cloned();
+            Authentication::Answered { answer }
+        }
+    })
+}
+
+/// An instant from 1970 on, in whole microseconds.
+fn instant(timestamp: &Instant) -> Option<Timestamp> {
+    let (seconds, nanos) = (u64::try_from(timestamp.seconds).ok()?, u64::try_from(timestamp.nanos).ok()?);
+    seconds.checked_mul(1_000_000)?.checked_add(nanos / 1_000).map(Timestamp)
 }
 
 /// The card of a request, in the one form that it has.

@@ -47,6 +47,12 @@ pub enum Error {
     /// A step had to be taken again too often, because others changed the same user's cards. May pass.
     #[error("others change the cards of user {0}")]
     Contended(UserId),
+    /// The configuration has no such gateway. Final.
+    #[error("no gateway is called {0:?} in this vault's gateways.yaml")]
+    GatewayNotFound(String),
+    /// The gateway may not be given this zone's cards. Final.
+    #[error("the gateway {0} does not serve the vault's zone")]
+    GatewayNotInZone(String),
     /// The key provider.
     #[error(transparent)]
     Keys(#[from] keys::Error),
@@ -65,6 +71,8 @@ impl From<Error> for Fault {
             Error::CardExpired => (Code::FailedPrecondition, "CARD_EXPIRED"),
             Error::TooManyCards(_) => (Code::ResourceExhausted, "TOO_MANY_CARDS"),
             Error::SealingKeyNotFound => (Code::FailedPrecondition, "SEALING_KEY_NOT_FOUND"),
+            Error::GatewayNotFound(_) => (Code::FailedPrecondition, "GATEWAY_NOT_FOUND"),
+            Error::GatewayNotInZone(_) => (Code::FailedPrecondition, "GATEWAY_NOT_IN_ZONE"),
             Error::NotSealedForUser(_) => (Code::InvalidArgument, "CARD_NOT_SEALED_FOR_USER"),
             Error::SealedNonsense(_) => return Fault::invalid_field("sealed_card", message),
             Error::Damaged(_) => return damaged(&error, message),
@@ -82,6 +90,7 @@ impl From<Error> for Fault {
         match error {
             Error::RequestIdReused { field } => fault.with_field(field),
             Error::TokenNotFound(_) => fault.with_field("vault_token"),
+            Error::GatewayNotFound(_) | Error::GatewayNotInZone(_) => fault.with_field("gateway"),
             Error::SealingKeyNotFound | Error::NotSealedForUser(_) => fault.with_field("sealed_card"),
             _ => fault,
         }

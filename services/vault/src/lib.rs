@@ -1,4 +1,5 @@
-//! The vault of a zone: card numbers go in, tokens come out, and no number comes back.
+//! The vault of a zone: card numbers go in, tokens come out, and no number comes back. It leaves for the acquirers of the vault's own configuration alone
+//! (`charging`, ADR 0018).
 //!
 //! A request becomes domain types once, at the `door`; the [`Vault`] decides, over two ports: a [`Store`](store::Store) that keeps what is encrypted, and a
 //! [`KeyProvider`](keys::KeyProvider) with the keys that the vault's own keys are wrapped under. What goes wrong becomes the contract's words in one
@@ -9,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod charging;
 mod crypto;
 mod door;
 mod error;
@@ -19,6 +21,7 @@ mod service;
 pub mod store;
 mod vault;
 
+pub use charging::Acquirers;
 pub use error::Error;
 pub use rotation::{REWRAPPED_AT_ONCE_MAX, Rotated, RotationPlan};
 pub use sealing::{SealedCard, SealingKey};

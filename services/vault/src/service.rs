@@ -1,30 +1,34 @@
 //! VaultService over a vault, once that is open.
 
 use paymesh_access::{Caller, Refusal};
+use paymesh_acquirers::{Decision, Failure};
 use paymesh_cards::Brand;
 use paymesh_contract::{
     Fault, timestamp,
     vault::v1::{
-        self as proto, DeleteTokenRequest, DeleteTokenResponse, DescribeTokenRequest, DescribeTokenResponse, EraseUserRequest,
-        EraseUserResponse, GetVaultKeyRequest, GetVaultKeyResponse, TokenizeRequest, TokenizeResponse,
+        self as proto, AuthorizeRequest, AuthorizeResponse, DeleteTokenRequest, DeleteTokenResponse, DescribeTokenRequest,
+        DescribeTokenResponse, EraseUserRequest, EraseUserResponse, GetVaultKeyRequest, GetVaultKeyResponse, TokenizeRequest,
+        TokenizeResponse,
         vault_service_server::{VaultService, VaultServiceServer},
     },
 };
 use paymesh_mesh::{Call, Mesh, Worded};
 use paymesh_types::{UserId, VaultToken};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tonic::{Request, Response, Status};
 
-use crate::{Description, Error, Vault, door, error::unavailable};
+use crate::{Acquirers, Description, Error, Vault, door, error::unavailable};
 
-/// The service of a vault, for a node's listener. `vault` has it once it is open: until then calls are told to come again.
-pub fn service(vault: watch::Receiver<Option<Vault>>, mesh: Mesh) -> Worded<VaultServiceServer<impl VaultService>> {
-    Worded(VaultServiceServer::new(Service { vault, mesh }))
+/// The service of a vault, for a node's listener. `vault` has it once it is open: until then calls are told to come again. `acquirers` are those that it sends
+/// cards to.
+pub fn service(vault: watch::Receiver<Option<Vault>>, mesh: Mesh, acquirers: Acquirers) -> Worded<VaultServiceServer<impl VaultService>> {
+    Worded(VaultServiceServer::new(Service { vault, mesh, acquirers }))
 }
 
 struct Service {
     vault: watch::Receiver<Option<Vault>>,
     mesh: Mesh,
+    acquirers: Acquirers,
 }
 
 impl Service {
@@ -125,6 +129,47 @@ impl VaultService for Service {
         let erased_tokens = self.vault_of(user).await?.erase(id, user).await.map_err(Fault::from)?;
         Ok(Response::new(EraseUserResponse { erased_tokens }))
     }
+
+    async fn authorize(&self, request: Request<AuthorizeRequest>) -> Result<Response<AuthorizeResponse>, Status> {
+        let asked = request.get_ref();
+        let (token, user) = (door::token(&asked.vault_token)?, door::user(asked.user_id)?);
+        let authorization = door::authorization(asked)?;
+        let (vault, _) = self.vault_for(&request, &token).await?;
+        let gateway = self.acquirers.choose(&asked.gateway, vault.zone()).map_err(Fault::from)?;
+        let deadline = gateway.deadline(Instant::now(), Call::of(&request).and_then(Call::deadline));
+        let authorized = vault.authorize(&token, user, &*gateway.acquirer, &authorization, deadline).await.map_err(Fault::from)?;
+        Ok(Response::new(authorized_as(authorized)))
+    }
+}
+
+fn authorized_as(authorized: Result<Decision, Failure>) -> AuthorizeResponse {
+    use proto::AuthorizationOutcome as Outcome;
+
+    let mut response = AuthorizeResponse::default();
+    let outcome = match authorized {
+        Ok(Decision::Approved(charge)) => {
+            response.charge_id = charge.id.to_string();
+            Outcome::Approved
+        }
+        Ok(Decision::Declined(decline)) => {
+            decline.reason.as_str().clone_into(&mut response.decline_reason);
+            response.decline_code = decline.code;
+            Outcome::Declined
+        }
+        Ok(Decision::ActionRequired { charge, challenge }) => {
+            response.charge_id = charge.to_string();
+            response.challenge_id = challenge.id;
+            response.challenge_url = challenge.url.unwrap_or_default();
+            Outcome::ActionRequired
+        }
+        Err(failure) => {
+            failure.class.as_str().clone_into(&mut response.failure_class);
+            failure.detail().clone_into(&mut response.failure_detail);
+            if failure.is_certain() { Outcome::NotDone } else { Outcome::Unknown }
+        }
+    };
+    response.outcome = outcome.into();
+    response
 }
 
 fn described(description: Description) -> proto::TokenDescription {

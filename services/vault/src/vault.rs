@@ -6,6 +6,7 @@
 
 use std::{fmt, sync::Arc};
 
+use paymesh_acquirers::{Acquirer, Authorization, Decision, Failure};
 use paymesh_cards::{Brand, Card, CardNumber, card_bytes};
 use paymesh_types::{RequestId, Timestamp, UserId, VaultToken, ZoneName};
 use tokio::sync::Mutex;
@@ -229,6 +230,26 @@ impl Vault {
             return Err(if still_there { Error::Damaged(token.clone()) } else { missing() });
         };
         Ok((stored.user, card))
+    }
+
+    /// Holds an amount on a user's card at an acquirer. The number is in memory from when it is decrypted until the acquirer has answered or the deadline has passed, and is
+    /// zeroed then.
+    ///
+    /// # Errors
+    /// [`Error::TokenNotFound`], also where the card is another user's; [`Error::Damaged`]; store or keys cannot be had. Nothing was sent then.
+    pub async fn authorize(
+        &self,
+        token: &VaultToken,
+        user: UserId,
+        acquirer: &dyn Acquirer,
+        authorization: &Authorization,
+        deadline: tokio::time::Instant,
+    ) -> Result<Result<Decision, Failure>, Error> {
+        let (owner, card) = self.card(token).await?;
+        if owner != user {
+            return Err(Error::TokenNotFound(token.clone()));
+        }
+        Ok(acquirer.authorize(&card, authorization, deadline).await)
     }
 
     /// Deletes a card.

@@ -82,9 +82,11 @@ impl<S: Answer> Service<Request<Body>> for Audit<S> {
     }
 }
 
-/// Whether a call is between nodes, or reads what only the node that was reached says. Who is not a node gets nothing from what is for nodes.
+/// Whether a call is between nodes, or reads what only the node that was reached says. Who is not a node gets nothing from what is for nodes. A card that is
+/// used is recorded, whoever uses it (PCI DSS 10.2.1.1).
 fn is_about_nobody(policy: &MethodPolicy, call: &Call) -> bool {
-    policy.nodes_only || (policy.nodes_too && call.node().is_some()) || (policy.target == Target::Local && policy.read_only)
+    let between_nodes = policy.nodes_too && call.node().is_some() && policy.target != Target::Vault;
+    policy.nodes_only || between_nodes || (policy.target == Target::Local && policy.read_only)
 }
 
 fn now() -> Timestamp {
@@ -112,7 +114,8 @@ mod tests {
             let from_caller = mock::fault(layer.call(mock::request(&policy.path)).await).await;
             assert!(from_caller.code == tonic::Code::Ok || from_caller.reason == "AUDIT_UNAVAILABLE", "{from_caller:?}");
             let local_read = policy.target == Target::Local && policy.read_only;
-            assert_eq!(from_node, policy.nodes_only || policy.nodes_too || local_read, "{}", policy.path);
+            let between_nodes = policy.nodes_too && policy.target != Target::Vault;
+            assert_eq!(from_node, policy.nodes_only || between_nodes || local_read, "{}", policy.path);
             assert_eq!(from_caller.code == tonic::Code::Ok, policy.nodes_only || local_read, "{}", policy.path);
         }
     }

@@ -194,7 +194,7 @@ async fn a_stream_answers_every_batch_in_order() {
 async fn a_stream_whose_first_batch_does_not_come_is_ended() {
     let node = Node::start().await;
     let limits = Limits { arrival_wait: Duration::from_millis(100), ..Limits::default() };
-    let edge = node.mesh.edge(services(node.shards.clone(), node.copies.clone(), node.mesh.clone(), no_problems()), limits);
+    let edge = node.mesh.edge(services(node.shards.clone(), node.copies.clone(), node.mesh.clone(), no_problems(), None).routes, limits);
     let answer = async {
         let mut answers = PaymentServiceClient::new(edge).stream_payments(tokio_stream::pending()).await?.into_inner();
         answers.message().await

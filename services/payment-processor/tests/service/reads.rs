@@ -47,7 +47,8 @@ endpoints:
         );
         let topology = Arc::new(Topology::parse("test", &yaml).unwrap_or_else(|errors| panic!("{errors}")));
         let home = Node::of(Arc::clone(&topology), "us_east", Options::default()).await;
-        let (mesh, routes) = (home.mesh.clone(), services(home.shards.clone(), home.copies.clone(), home.mesh.clone(), no_problems()));
+        let (mesh, routes) =
+            (home.mesh.clone(), services(home.shards.clone(), home.copies.clone(), home.mesh.clone(), no_problems(), None).routes);
         let serving = tokio::spawn(async move {
             mesh.serve(routes, listener, Limits::default(), std::future::pending()).await.expect("it serves");
         });

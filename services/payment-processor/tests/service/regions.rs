@@ -55,7 +55,8 @@ endpoints:
 async fn serve(topology: &Arc<Topology>, region: &str, listener: TcpListener) -> Served {
     let node = Node::of(Arc::clone(topology), region, Options::default()).await;
     let (stop, stopped) = oneshot::channel::<()>();
-    let (mesh, routes) = (node.mesh.clone(), services(node.shards.clone(), node.copies.clone(), node.mesh.clone(), no_problems()));
+    let (mesh, routes) =
+        (node.mesh.clone(), services(node.shards.clone(), node.copies.clone(), node.mesh.clone(), no_problems(), None).routes);
     let limits = Limits { drain_wait: Duration::from_millis(500), ..Limits::default() };
     let task = tokio::spawn(async move { mesh.serve(routes, listener, limits, async { stopped.await.unwrap_or_default() }).await });
     Served { node, stop, task }

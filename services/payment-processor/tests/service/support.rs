@@ -103,7 +103,7 @@ impl Node {
         }
         let shards = Shards::new(shards);
         let mesh = Mesh::new(topology, region, Security::PlainText).expect("a mesh");
-        mesh.attach(services(shards.clone(), copies.clone(), mesh.clone(), no_problems()));
+        mesh.attach(services(shards.clone(), copies.clone(), mesh.clone(), no_problems(), None).routes);
         Self { _inboxes: shards.follow_each_other(), mesh, shards, copies, time, _directory: directory }
     }
 

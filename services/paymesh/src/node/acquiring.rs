@@ -4,20 +4,36 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use paymesh_payment_processor::Acquiring;
 use paymesh_topology::{Gateways, Topology};
+use paymesh_types::RegionName;
+use paymesh_vault::Acquirers;
 
 use crate::{args::Setting, exit::unusable};
 
-/// What payments by card need of the node; none where the configuration has no gateways. Files that gateways name are in the directory of credentials.
+/// What the node's services need of acquirers.
+#[derive(Default)]
+pub(super) struct Outside {
+    /// For payments by card; none where the configuration has no gateways.
+    pub(super) payments: Option<Acquiring>,
+    /// Those that the node's vault sends cards to; none where the region has no vault.
+    pub(super) vault: Acquirers,
+}
+
+/// Reads it all. Files that gateways name are in the directory of credentials.
 ///
 /// # Errors
 /// gateways.yaml has mistakes, or a gateway's files cannot be used. Every node reads it, so that a mistake is found before anything starts.
-pub(super) fn acquiring(setting: &Setting, topology: &Topology) -> anyhow::Result<Option<Acquiring>> {
-    let Some(gateways) = Gateways::load(&setting.config, topology).map_err(unusable)? else { return Ok(None) };
+pub(super) fn outside(setting: &Setting, topology: &Topology, region: &RegionName) -> anyhow::Result<Outside> {
+    let Some(gateways) = Gateways::load(&setting.config, topology).map_err(unusable)? else { return Ok(Outside::default()) };
     let credentials = setting.credentials.as_deref().unwrap_or(Path::new(""));
+    let zone = topology.region(region).map(|region| &region.zone);
+    let vault = match zone.is_some_and(|zone| topology.vault(zone) == Some(region)) {
+        true => Acquirers::new(&gateways, credentials, &(Arc::new(super::system_time) as paymesh_vault::Clock)).map_err(unusable)?,
+        false => Acquirers::default(),
+    };
     let mut connectors = BTreeMap::new();
     for gateway in gateways.gateways() {
         let connector = paymesh_acquirers::connector(gateway, credentials, Arc::new(super::system_time)).map_err(unusable)?;
         connectors.insert(gateway.name.parse()?, connector);
     }
-    Ok(Some(Acquiring { gateways, connectors, clock: Arc::new(super::system_time) }))
+    Ok(Outside { payments: Some(Acquiring { gateways, connectors, clock: Arc::new(super::system_time) }), vault })
 }

@@ -138,6 +138,7 @@ impl Sender {
                     capture_mode: CaptureMode::Automatic.into(),
                     hold_duration: None,
                     reference,
+                    card: None,
                 };
                 let mut client = PaymentServiceClient::new(channel);
                 let answer = client::call(TRY_DEADLINE, message, async |request| client.create_payment(request).await).await?;

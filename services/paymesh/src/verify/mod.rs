@@ -319,8 +319,8 @@ impl Report {
             for (code, sum) in &shard.currencies {
                 let total: i128 = [sum.wallets, sum.external, sum.clearing, sum.cards].into_iter().map(i128::from).sum();
                 let show = |minor: i64| money(minor.into(), code);
-                let parts = [sum.wallets, sum.external, sum.clearing, sum.cards].map(show);
-                table.row([vec![shard.shard.clone()], parts.to_vec(), vec![money(total, code)]].concat());
+                let [wallets, external, clearing, cards] = [sum.wallets, sum.external, sum.clearing, sum.cards].map(show);
+                table.row([shard.shard.clone(), wallets, external, clearing, cards, money(total, code)]);
             }
         }
         if !table.is_empty() {

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+mod vault;
+
 use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},

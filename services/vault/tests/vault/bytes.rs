@@ -50,7 +50,7 @@ async fn every_method_takes_any_bytes_and_answers_clean() {
     let (_opened, vault) = watch::channel(Some(place.open().await));
     let topology = Topology::parse("test", CONFIG).unwrap_or_else(|errors| panic!("{errors}"));
     let mesh = Mesh::new(Arc::new(topology), "eu_west".parse().expect("a region"), Security::PlainText).expect("a mesh");
-    let routes = Routes::new(paymesh_vault::service(vault, mesh));
+    let routes = Routes::new(paymesh_vault::service(vault, mesh, paymesh_vault::Acquirers::default()));
     let mut bodies = vec![Bytes::new(), framed(b""), Bytes::from_static(&[0, 0, 0, 0, 9, 1]), Bytes::from_static(&[7])];
     for _ in 0..200 {
         let mut message = vec![0; random.random_range(1..120)];

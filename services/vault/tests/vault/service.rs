@@ -16,7 +16,7 @@ use paymesh_contract::{
 };
 use paymesh_mesh::{Mesh, MeshChannel, Security};
 use paymesh_topology::Topology;
-use paymesh_vault::Vault;
+use paymesh_vault::{Acquirers, Vault};
 use tokio::sync::watch;
 use tonic::{Code, Request, Response, Status, service::Routes};
 use uuid::Uuid;
@@ -68,7 +68,11 @@ endpoints:
     let vault = if opened { Some(place.open().await) } else { None };
     let (opened, vault) = watch::channel(vault);
     let mesh = Mesh::new(topology, "eu_west".parse().expect("a region"), Security::PlainText).expect("a mesh");
-    mesh.attach(Routes::new(DirectoryServiceServer::new(Users)).add_service(paymesh_vault::service(vault, mesh.clone())));
+    mesh.attach(Routes::new(DirectoryServiceServer::new(Users)).add_service(paymesh_vault::service(
+        vault,
+        mesh.clone(),
+        Acquirers::default(),
+    )));
     let client = VaultServiceClient::new(mesh.channel());
     Node { _place: place, _opened: opened, client }
 }
