@@ -123,10 +123,14 @@ impl Job {
     fn next_gateway(&self, outside: &Outside, failure: Failure) -> Result<Outcome, Unsettled> {
         let unavailable = Outcome::Declined { reason: Reason::GatewayUnavailable };
         match (words::left_because(&failure), failure.class) {
-            (Some(why), _) => match self.fall_back.iter().find(|gateway| outside.takes_calls(gateway)) {
-                Some(next) => Ok(Outcome::Left { to: next.clone(), why }),
-                None => Ok(unavailable),
-            },
+            (Some(why), _) => {
+                let charge = self.charge();
+                let asked = |gateway: &GatewayName| *gateway == charge.gateway || charge.left.iter().any(|left| left.gateway == *gateway);
+                match self.fall_back.iter().find(|gateway| !asked(gateway) && outside.takes_calls(gateway)) {
+                    Some(next) => Ok(Outcome::Left { to: next.clone(), why }),
+                    None => Ok(unavailable),
+                }
+            }
             (None, Class::Spent) => Ok(unavailable),
             (None, _) => Err(self.unsettled(failure)),
         }

@@ -113,7 +113,8 @@ async fn what_an_acquirer_makes_of_a_card_is_what_the_payment_comes_to() {
             let seen = settled(&mesh, "us_west", &made.payment_id).await;
             assert_eq!((seen.status(), seen.reason.as_str()), (status, why), "{number}: {seen:?}");
             let card = seen.card.as_ref().unwrap();
-            assert_eq!((card.vault_token.as_str(), card.gateway.as_str()), (token.as_str(), gateway), "{number}: {seen:?}");
+            let left: Vec<_> = card.left.iter().map(|left| (left.gateway.as_str(), left.why.as_str())).collect();
+            assert_eq!((card.vault_token.as_str(), card.gateway.as_str()), (token.as_str(), gateway), "{number}: {left:?} {seen:?}");
             if status == PaymentStatus::Completed {
                 *paid.entry(payee).or_insert(0) += minor;
             }
