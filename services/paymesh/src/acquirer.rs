@@ -1,12 +1,14 @@
 //! `paymesh acquirer`: the simulator that stands for what is outside.
 
-use std::time::Duration;
+use std::{io::ErrorKind, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use paymesh_acquirer_simulator::{CHALLENGE_ANSWER, Error, Settings, TEST_CARDS, serve};
+use paymesh_topology::{ConnectorKind, Gateways};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    task::JoinSet,
 };
 
 use crate::{
@@ -65,6 +67,31 @@ pub(crate) async fn run(args: AcquirerArgs) -> anyhow::Result<Exit> {
         Err(error @ (Error::InUse { .. } | Error::Damaged { .. })) => Err(unusable(error)),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Starts a simulator in this process for each gateway that stands for one on this machine and where nobody listens yet, with its charges in `data`. They end
+/// when the set is dropped, and may: what they have answered is on the disk. Says which were started.
+///
+/// # Errors
+/// An address cannot be listened on.
+pub(crate) async fn stand_in(gateways: &Gateways, data: &Path) -> anyhow::Result<(Vec<String>, JoinSet<anyhow::Result<()>>)> {
+    let (mut started, mut simulators) = (Vec::new(), JoinSet::new());
+    for gateway in gateways.gateways().iter().filter(|gateway| gateway.connector == ConnectorKind::Simulator) {
+        let Some(address) = gateway.url.strip_prefix("http://").and_then(|address| address.parse::<SocketAddr>().ok()) else { continue };
+        let listener = match TcpListener::bind(address).await {
+            Ok(listener) => listener,
+            // `paymesh acquirer`, most likely.
+            Err(error) if error.kind() == ErrorKind::AddrInUse => continue,
+            Err(error) => return Err(unusable(format!("gateway {}: {address}: {error}", gateway.name))),
+        };
+        let settings = Settings { data: Some(data.join(&gateway.name)), ..Settings::default() };
+        let name = gateway.name.clone();
+        started.push(format!("{name} on {address}"));
+        simulators.spawn(async move {
+            serve(listener, settings, std::future::pending()).await.with_context(|| format!("the simulator behind gateway {name}"))
+        });
+    }
+    Ok((started, simulators))
 }
 
 /// A rate in per cent with one digit after the point at most, in per mille.

@@ -110,6 +110,8 @@ Exit codes:
     ///   country       of residence, ISO 3166-1 alpha-2, of enrolments only
     ///   via           the region to call; when empty, the regions take turns
     ///   reference     the caller's own words, up to 140 bytes
+    ///   card          (may be left out) of payments only: the vault's token of the
+    ///                 payer's card, by which the payment is then made
     ///
     /// The columns may come in any order; others are ignored. A field may be
     /// quoted but must not contain a line break.

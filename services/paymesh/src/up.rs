@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    acquirer,
     args::{Setting, UpArgs},
     certs, client,
     exit::{Exit, unusable},
@@ -40,6 +41,9 @@ const EXIT_UNUSABLE: i32 = Exit::Unusable as i32;
 /// ANSI colours of the regions' prefixes: all but black, white and red.
 const COLOURS: [u8; 10] = [36, 33, 35, 32, 34, 96, 93, 95, 92, 94];
 
+/// Where simulated acquirers keep their charges, in the directory of the nodes' storage.
+const ACQUIRERS: &str = "acquirers";
+
 /// Runs the command.
 pub(crate) async fn run(setting: &Setting, args: UpArgs) -> anyhow::Result<Exit> {
     let topology = client::load(&setting.config)?;
@@ -55,9 +59,20 @@ pub(crate) async fn run(setting: &Setting, args: UpArgs) -> anyhow::Result<Exit>
         // Once, and not by each node again.
         Access::load(&setting.config, &topology, &policies().caller_scopes()).map_err(unusable)?;
     }
-    Gateways::load(&setting.config, &topology).map_err(unusable)?;
+    let gateways = Gateways::load(&setting.config, &topology).map_err(unusable)?;
     let terminal = Terminal::new()?;
     let (stop, stopping) = watch::channel(false);
+    // What is outside of the mesh, as far as it is simulated on this machine.
+    let mut simulators = match &gateways {
+        Some(gateways) => {
+            let (started, simulators) = acquirer::stand_in(gateways, &args.data.join(ACQUIRERS)).await?;
+            for gateway in started {
+                terminal.note(format_args!("paymesh: simulates the acquirer behind gateway {gateway}: no money moves"));
+            }
+            simulators
+        }
+        None => JoinSet::new(),
+    };
     let (ready, mut all_ready) = watch::channel(0_usize);
     let width = topology.regions().map(|region| region.name.as_str().len()).max().unwrap_or(0);
     let mut nodes = JoinSet::new();
@@ -90,6 +105,11 @@ pub(crate) async fn run(setting: &Setting, args: UpArgs) -> anyhow::Result<Exit>
                     terminal.say(format_args!("  {:<width$}  grpc {}   http://{}/metrics", region.name.as_str(), region.grpc, region.http));
                 }
                 terminal.say("Ctrl-C drains and stops it");
+            },
+            Some(ended) = simulators.join_next(), if !*stop.borrow() => {
+                if let Err(why) = ended? {
+                    terminal.note(format_args!("paymesh: {why:#}; cards are not charged there any more"));
+                }
             },
             () = interrupts.next(), if !*stop.borrow() => {
                 terminal.note("paymesh: draining");

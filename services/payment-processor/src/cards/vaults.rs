@@ -10,7 +10,7 @@ use paymesh_contract::{
     timestamp,
     vault::v1::{
         AuthorizationOutcome, AuthorizeRequest, AuthorizeResponse, CardBrand, CardholderAuthentication, DescribeTokenRequest, ScaExemption,
-        vault_service_client::VaultServiceClient,
+        TokenDescription, vault_service_client::VaultServiceClient,
     },
 };
 use paymesh_mesh::Mesh;
@@ -61,7 +61,10 @@ impl Vaults {
         let answer = VaultServiceClient::new(self.mesh.channel()).describe_token(request).await;
         let described = match answer {
             Ok(answer) => answer.into_inner().description.unwrap_or_default(),
-            Err(status) => return Err(Fault::from_status(&status)),
+            Err(status) => match Fault::from_status(&status) {
+                fault if fault.reason == "TOKEN_NOT_FOUND" => TokenDescription::default(),
+                fault => return Err(fault),
+            },
         };
         if described.user_id != payer.get() {
             return Err(Fault::not_found("TOKEN_NOT_FOUND", format!("user {payer} has no card {token}")).with_field("card.vault_token"));

@@ -2,11 +2,14 @@
 //!
 //! Pure: no I/O. What the mesh knows better (whether a user exists, whether the money is there) is left to the mesh.
 
-use paymesh_types::{Country, Currency, Money, RegionName, RequestId, UserId};
+use paymesh_types::{Country, Currency, Money, RegionName, RequestId, UserId, VaultToken};
 use uuid::Uuid;
 
 /// The columns that a header must have, in any order.
 pub(crate) const COLUMNS: [&str; 9] = ["id", "kind", "user", "counterparty", "amount", "currency", "country", "via", "reference"];
+
+/// The column that a header may have: what stands for the card that a payment is made by.
+const CARD: &str = "card";
 
 /// Bytes of an id at most.
 const ID_BYTES_MAX: usize = 128;
@@ -35,8 +38,8 @@ pub(crate) enum Action {
     Deposit { user: UserId, amount: Money },
     /// Money to outside.
     Withdrawal { user: UserId, amount: Money },
-    /// From one user to another, captured at once.
-    Payment { payer: UserId, payee: UserId, amount: Money },
+    /// From one user to another, captured at once; out of the payer's account, or by card.
+    Payment { payer: UserId, payee: UserId, amount: Money, card: Option<VaultToken> },
 }
 
 impl Instruction {
@@ -52,6 +55,7 @@ impl Instruction {
 /// Where each column stands in this file.
 pub(crate) struct Columns {
     places: [usize; COLUMNS.len()],
+    card: Option<usize>,
     count: usize,
 }
 
@@ -69,7 +73,12 @@ impl Columns {
                 (None, _) => return Err(format!("the header has no column `{column}`; it needs {}", COLUMNS.join(","))),
             };
         }
-        Ok(Self { places, count: fields.len() })
+        let mut cards = fields.iter().enumerate().filter(|(_, field)| *field == CARD).map(|(index, _)| index);
+        let card = cards.next();
+        if cards.next().is_some() {
+            return Err(format!("the header has the column `{CARD}` twice"));
+        }
+        Ok(Self { places, card, count: fields.len() })
     }
 
     /// Reads a line. `is_region` says which names of regions the configuration knows.
@@ -79,6 +88,7 @@ impl Columns {
         if fields.len() != self.count {
             return Err(format!("the header has {} fields, the line has {}", self.count, fields.len()));
         }
+        let card = self.card.map_or("", |place| fields[place].as_str());
         let [id, kind, user, counterparty, amount, currency, country, via, reference] = self.places.map(|place| fields[place].as_str());
 
         if id.is_empty() || id.len() > ID_BYTES_MAX {
@@ -103,6 +113,9 @@ impl Columns {
             let currency = Currency::from_code(currency).map_err(|error| format!("currency: {error}, not `{currency}`"))?;
             Money::parse(amount, currency).map_err(|error| format!("amount: {error}"))
         };
+        if kind != "payment" {
+            none("card", card)?;
+        }
         let action = match kind {
             "enrol" => {
                 none("counterparty", counterparty)?;
@@ -133,7 +146,9 @@ impl Columns {
                 if payee == user {
                     return Err("counterparty: payer and payee are the same user".to_owned());
                 }
-                Action::Payment { payer: user, payee, amount: money()? }
+                // The value may be a card's number by mistake: the reason does not repeat it.
+                let card = if card.is_empty() { None } else { Some(field("card", card)?) };
+                Action::Payment { payer: user, payee, amount: money()?, card }
             }
             _ => return Err(format!("kind: enrol, deposit, withdrawal, payment or transfer, not `{kind}`")),
         };
@@ -237,6 +252,25 @@ mod tests {
         let reference = parse(format!("1,deposit,7,,1,EUR,,,{}", canary.repeat(40)).as_bytes()).err().unwrap_or_default();
         assert!(!country.is_empty() && !country.contains(canary), "{country}");
         assert!(!reference.is_empty() && !reference.contains(canary), "{reference}");
+    }
+
+    #[test]
+    fn a_payment_may_name_a_card_by_its_token_and_nothing_else_may() {
+        let columns = Columns::from_header([HEADER, b",card"].concat().as_slice()).expect("the header");
+        let token = "card_eu_abcdefghijklmnopabcdefghijklmnop";
+        let parse = |line: String| columns.parse(line.as_bytes(), "", |_| true);
+        let card = |instruction: Instruction| match instruction.action {
+            Action::Payment { card, .. } => card.map(|card| card.to_string()),
+            _ => None,
+        };
+        assert_eq!(parse(format!("1,payment,7,8,1,EUR,,,,{token}")).map(card), Ok(Some(token.to_owned())));
+        assert_eq!(parse("1,payment,7,8,1,EUR,,,,".to_owned()).map(card), Ok(None));
+        for line in [format!("1,deposit,7,,1,EUR,,,,{token}"), format!("1,transfer,7,8,1,EUR,,,,{token}")] {
+            assert!(parse(line).err().unwrap_or_default().starts_with("card: a line of kind"));
+        }
+        let number = parse("1,payment,7,8,1,EUR,,,,4242424242424242".to_owned()).err().unwrap_or_default();
+        assert!(number.starts_with("card:") && !number.contains("4242"), "{number}");
+        assert!(Columns::from_header([HEADER, b",card,card"].concat().as_slice()).is_err());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use paymesh_contract::{
     Fault,
     common::v1 as common,
     directory::v1::{EnrollUserRequest, directory_service_client::DirectoryServiceClient},
-    payments::v1::{CaptureMode, CreatePaymentRequest, PaymentStatus, payment_service_client::PaymentServiceClient},
+    payments::v1::{ByCard, CaptureMode, CreatePaymentRequest, PaymentStatus, payment_service_client::PaymentServiceClient},
     wallet::v1::{DepositRequest, WithdrawRequest, WithdrawalStatus, wallet_service_client::WalletServiceClient},
 };
 use paymesh_types::{Position, RegionName, ShardRef};
@@ -129,7 +129,7 @@ impl Sender {
                 let declined = (answer.status() == WithdrawalStatus::Declined).then_some(answer.decline_reason);
                 Ok(Answer { declined, position: answer.position })
             }
-            Action::Payment { payer, payee, amount } => {
+            Action::Payment { payer, payee, amount, card } => {
                 let message = CreatePaymentRequest {
                     request_id,
                     payer_id: payer.get(),
@@ -138,12 +138,19 @@ impl Sender {
                     capture_mode: CaptureMode::Automatic.into(),
                     hold_duration: None,
                     reference,
-                    card: None,
+                    card: card.as_ref().map(|token| ByCard { vault_token: token.to_string() }),
                 };
                 let mut client = PaymentServiceClient::new(channel);
                 let answer = client::call(TRY_DEADLINE, message, async |request| client.create_payment(request).await).await?;
                 let payment = answer.payment.unwrap_or_default();
-                let declined = (payment.status() == PaymentStatus::Declined).then_some(payment.reason);
+                let declined = match payment.status() {
+                    PaymentStatus::Declined | PaymentStatus::Voided => Some(payment.reason),
+                    // Nobody here can do what the cardholder is asked for; it is let go of when its time is up.
+                    PaymentStatus::RequiresAction => Some("REQUIRES_ACTION".to_owned()),
+                    // Recorded, and its acquirer is being asked: the same again says what came of it.
+                    PaymentStatus::Pending | PaymentStatus::Authorized => return Err(still_asked(&payment.payment_id)),
+                    _ => None,
+                };
                 Ok(Answer { declined, position: answer.position })
             }
         }
@@ -178,6 +185,11 @@ impl Sender {
         state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (state >> 32) as u32
     }
+}
+
+fn still_asked(payment: &str) -> Status {
+    let message = format!("the acquirer of {payment} has not answered yet");
+    Fault::unavailable("PAYMENT_PENDING", message, PAUSE_FIRST).into()
 }
 
 fn index(number: u64) -> usize {
