@@ -28,6 +28,7 @@
 mod access;
 mod check;
 mod endpoint;
+mod fraud;
 mod limits;
 mod network;
 mod problem;
@@ -38,6 +39,7 @@ mod tree;
 
 pub use access::{ACCESS_FILE_NAME, Access, CallLimits, Issuer, KeySource, Principal, TokenMatch, UserGrant, ZoneGrant};
 pub use endpoint::{Endpoint, InvalidEndpoint};
+pub use fraud::{FRAUD_FILE_NAME, Fraud, Listed, Rule, Shape, Signal, Unscored, Window, ZonePolicy};
 pub use limits::Limits;
 pub use network::{InvalidNetwork, Network};
 pub use problem::{Errors, Problem};
