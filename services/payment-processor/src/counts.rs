@@ -14,7 +14,7 @@ const SECONDS: &str = "payment_processing_seconds";
 const GATEWAY: &str = "wallet";
 
 /// Says in `/metrics` what this crate counts. To be called once the recorder is installed.
-pub fn describe_metrics() {
+pub(crate) fn describe_metrics() {
     metrics::describe_counter!(REQUESTS, "Payments asked for, by what became of them");
     metrics::describe_histogram!(SECONDS, metrics::Unit::Seconds, "From a payment's request, or its batch's, to its answer");
 }

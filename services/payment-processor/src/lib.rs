@@ -18,6 +18,7 @@ mod directory;
 mod door;
 mod error;
 mod events;
+pub mod fraud;
 mod homes;
 mod mesh_service;
 mod page;
@@ -40,8 +41,13 @@ use paymesh_mesh::{Mesh, Worded};
 use paymesh_shard::{Copies, Shards};
 use tonic::service::Routes;
 
-pub use crate::counts::describe_metrics;
 use crate::homes::Homes;
+
+/// Says in `/metrics` what this crate counts. To be called once the recorder is installed.
+pub fn describe_metrics() {
+    counts::describe_metrics();
+    fraud::describe_metrics();
+}
 
 /// Bytes of a request message at most: a batch of 8,192 payments with the longest ids and references, twice over.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
