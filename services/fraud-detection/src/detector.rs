@@ -29,9 +29,10 @@ use crate::{
 
 /// Payments that wait to be scored at most: some ten milliseconds of work.
 const WAITING_MAX: usize = 1_024;
-/// Scores that wait to be recorded at most, and those of the last requests that the thread still knows: the latter are more.
+/// Scores that wait to be recorded at most.
 const RECORDS_WAITING_MAX: usize = 32_768;
-const RECENT_MAX: usize = 65_536;
+/// The last requests that the thread still knows: more than those that wait and those of a commit together.
+const RECENT_MAX: usize = 40_000;
 /// How long what was scored waits for others to share a commit with.
 const RECORD_EVERY: Duration = Duration::from_millis(20);
 /// Records of a commit at most.

@@ -4,7 +4,7 @@
 
 use paymesh_contract::{Fault, fraud::v1 as proto};
 use paymesh_topology::Topology;
-use paymesh_types::{Country, Currency, Invalid, Money, RegionName, RequestId, Timestamp, UserId, ZoneName};
+use paymesh_types::{Country, Invalid, Money, RegionName, RequestId, Timestamp, UserId, ZoneName};
 
 use crate::memory::{HASH_BYTES, Hash, Payment, device_hash};
 
@@ -63,11 +63,7 @@ fn read(payment: &proto::ScoredPayment, topology: &Topology, zone: &ZoneName, no
 
 fn amount(payment: &proto::ScoredPayment) -> Result<Money, Fault> {
     let amount = payment.amount.as_ref().ok_or_else(|| Fault::invalid_field("amount", "an amount is needed"))?;
-    let currency = Currency::from_code(&amount.currency_code).map_err(invalid("amount.currency_code"))?;
-    Money::new(amount.minor_units, currency).ok_or_else(|| {
-        let max = paymesh_types::AMOUNT_MINOR_MAX;
-        Fault::invalid_field("amount.minor_units", format!("an amount is 1 to {max} minor units"))
-    })
+    Money::try_from(amount).map_err(|fault| fault.under("amount"))
 }
 
 fn fingerprint(card: &proto::ScoredCard) -> Result<Option<Hash>, Fault> {

@@ -6,7 +6,13 @@
 //!
 //! A zone of which no region runs fraud detection has none: its payments are accepted without a score.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use paymesh_contract::{
     Fault,
@@ -91,16 +97,18 @@ pub struct Scorer {
     mesh: Mesh,
     client: FraudServiceClient<MeshChannel>,
     rules: watch::Receiver<Option<Arc<Fraud>>>,
+    /// Whether the last payment was not scored: it is said once, and once when it is over.
+    failing: Arc<AtomicBool>,
 }
 
 impl Scorer {
     /// A scorer that goes by these rules, as they change.
     pub fn new(mesh: Mesh, rules: watch::Receiver<Option<Arc<Fraud>>>) -> Self {
         let client = FraudServiceClient::new(mesh.channel());
-        Self { mesh, client, rules }
+        Self { mesh, client, rules, failing: Arc::default() }
     }
 
-    /// What is to become of a payment of a user of `zone`; `amount` is what the payment's says, as it has passed the door. Ends by the zone's deadline, or by
+    /// What is to become of a payment of `amount` of a user of `zone`; what `payment` says of the amount is overwritten. Ends by the zone's deadline, or by
     /// `deadline` where that is earlier: what is not scored by then is not scored. The same request may be asked about again: it is the same answer, and counts once.
     ///
     /// The question is the node's own and carries no caller: whoever may pay is scored, whatever its scopes.
@@ -120,13 +128,20 @@ impl Scorer {
         let policy = rules.as_ref().map_or(&standard, |rules| rules.policy(zone));
         let ends = Instant::now() + policy.deadline;
         let wait = deadline.map_or(ends, |deadline| deadline.min(ends)).saturating_duration_since(Instant::now());
+        let payment = ScoredPayment { amount: Some(amount.into()), ..payment };
         let verdict = match self.score(request, payment, wait).await {
-            Ok(verdict) => verdict,
+            Ok(verdict) => {
+                if self.failing.swap(false, Relaxed) {
+                    tracing::info!(%zone, "payments are scored again");
+                }
+                verdict
+            }
             Err(why) => {
                 let version = rules.as_ref().map(|rules| rules.version().to_owned());
                 let unscored = policy.unscored(rules.as_ref().and_then(|rules| rules.to_reference(amount)));
-                // Not the payment, and not who pays: which zone, and why.
-                tracing::warn!(%zone, %why, policy = %unscored, "a payment was not scored, and the zone's policy decides");
+                if !self.failing.swap(true, Relaxed) {
+                    tracing::warn!(%zone, %why, "payments are not scored, and the zone's policy decides by their amounts");
+                }
                 let outcome = match unscored {
                     Unscored::Open => Outcome::Review(Why::Unscored),
                     Unscored::Closed => Outcome::Decline(Declined::FraudUnavailable),

@@ -89,7 +89,9 @@ struct Fake {
 
 #[tonic::async_trait]
 impl FraudService for Fake {
-    async fn score(&self, _: Request<ScoreRequest>) -> Result<Response<ScoreResponse>, Status> {
+    async fn score(&self, request: Request<ScoreRequest>) -> Result<Response<ScoreResponse>, Status> {
+        let payment = request.get_ref().payment.clone().unwrap_or_default();
+        assert!(payment.payer_id == 1 && payment.amount.is_some_and(|amount| amount.minor_units > 0));
         self.asked.fetch_add(1, Relaxed);
         match &self.does {
             Does::Answers(assessment) => Ok(Response::new(ScoreResponse { assessment: assessment.clone() })),

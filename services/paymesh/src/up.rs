@@ -10,7 +10,7 @@ use std::{
 };
 
 use paymesh_contract::policies;
-use paymesh_topology::Access;
+use paymesh_topology::{Access, Fraud};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -55,6 +55,7 @@ pub(crate) async fn run(setting: &Setting, args: UpArgs) -> anyhow::Result<Exit>
         // Once, and not by each node again.
         Access::load(&setting.config, &topology, &policies().caller_scopes()).map_err(unusable)?;
     }
+    Fraud::load(&setting.config, &topology).map_err(unusable)?;
     let terminal = Terminal::new()?;
     let (stop, stopping) = watch::channel(false);
     let (ready, mut all_ready) = watch::channel(0_usize);

@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release -p paymesh-fraud-detection --example measure [-- [--seed N] [BANK_TRACE.csv]]`
 //!
-//! Prints precision and recall at the zone's threshold, each pattern's recall, the same for what is reviewed or declined, and scores in a second by one thread, without
-//! gRPC and without a store. With a file of a bank's real payments (seq,date,txn_id,account_id,operation,amount_czk,...,counter_account; days without
+//! Prints precision and recall at the zone's threshold, each pattern's recall, the same for what is reviewed or declined; scores in a second by one thread, without
+//! gRPC and without a store; what it takes to know as many users as may be known; and the same through a whole detector with its store, 64 at once, without gRPC. With a file of a bank's real payments (seq,date,txn_id,account_id,operation,amount_czk,...,counter_account; days without
 //! times, not labelled) it prints how many of them would be declined and reviewed: of payments that nobody complained of, nearly all wrongly.
 
 #![forbid(unsafe_code)]
@@ -11,19 +11,31 @@
 
 mod generator;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
 use generator::{Label, WARM_UP_DAYS, generate};
+use paymesh_cache::InProcess;
 use paymesh_fraud_detection::{
-    memory::{Memory, Payment, device_hash},
+    Detector, Error, Parts, Store,
+    memory::{KEYS_MAX, Memory, Payment, device_hash},
     score::{Code, Decision, score},
 };
 use paymesh_topology::{Fraud, Topology};
-use paymesh_types::{Currency, Money, Timestamp, UserId, ZoneName};
+use paymesh_types::{Currency, Money, RequestId, Timestamp, UserId, ZoneName};
+use tokio::sync::watch;
+use uuid::Uuid;
 
 type Any = Box<dyn std::error::Error>;
 
 const SEED: u64 = 7;
+/// Payments that go through a whole detector, and how many at once.
+const THROUGH: usize = 100_000;
+const AT_ONCE: usize = 64;
 
 fn main() -> Result<(), Any> {
     let (mut seed, mut trace) = (SEED, None);
@@ -41,6 +53,8 @@ fn main() -> Result<(), Any> {
     println!("rules {}, zone {zone}, seed {seed}", rules.version());
     labelled(&rules, &zone, seed);
     speed(&rules, &zone, seed);
+    full(&rules)?;
+    tokio::runtime::Runtime::new()?.block_on(through(&rules, &zone, seed))?;
     if let Some(file) = trace {
         bank(&rules, &zone, &file)?;
     }
@@ -106,6 +120,85 @@ fn speed(rules: &Fraud, zone: &ZoneName, seed: u64) {
     println!("speed: {} scores in {} ms by one thread, {} a second", payments.len(), took.as_millis(), 1_000_000_000 / each.max(1));
 }
 
+/// What it takes to know as many users as may be known, each by eight payments with a card and a device of its own, of the last month.
+fn full(rules: &Fraud) -> Result<(), Any> {
+    let before = resident_kib()?;
+    let mut memory = Memory::default();
+    let template = generate(SEED).into_iter().map(|labelled| labelled.payment).next().ok_or("there are payments")?;
+    let users = 2 * u64::try_from(KEYS_MAX)?;
+    for number in 0..8 * users {
+        let (user, round) = (number % users + 1, number / users);
+        let key = |kind: u64| device_hash(&format!("{kind} {user}"));
+        let payment = Payment {
+            at: template.at.plus_seconds(round * 3 * 86_400 + number % 3_600),
+            payer: UserId::try_from(user)?,
+            payee: UserId::try_from(1 + (user * 7 + round) % 100_000)?,
+            card: Some(key(1)),
+            device: Some(key(2)),
+            ..template.clone()
+        };
+        memory.learn(&payment.seen(rules.to_reference(payment.amount), true));
+    }
+    println!("memory: {users} users with a card, a device and eight payments each take {} MiB", (resident_kib()? - before) / 1024);
+    drop(memory);
+    Ok(())
+}
+
+fn resident_kib() -> Result<u64, Any> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("the system does not say")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+/// The same through a detector, with its queue, thread and store; and how long a start learns from what it has recorded.
+async fn through(rules: &Fraud, zone: &ZoneName, seed: u64) -> Result<(), Any> {
+    let directory = tempfile::tempdir()?;
+    let (_rules, current) = watch::channel(Some(Arc::new(rules.clone())));
+    let open = async || -> Result<_, Any> {
+        let store = Store::open(directory.path(), "measure", zone, &"us_east".parse()?).await?;
+        let cache = Arc::new(InProcess::new(64 << 20));
+        let (zone, rules) = (zone.clone(), current.clone());
+        let begun = Instant::now();
+        let (detector, tending) = Detector::open(Parts { zone, store, cache, rules, clock: Arc::new(now) }).await?;
+        Ok((detector, tokio::spawn(tending.tend(|_| {})), begun.elapsed()))
+    };
+    let (detector, tending, _) = open().await?;
+    let payments: Arc<Vec<Payment>> = Arc::new(generate(seed).into_iter().map(|labelled| labelled.payment).collect());
+    let begun = Instant::now();
+    let mut callers = tokio::task::JoinSet::new();
+    for first in 0..AT_ONCE {
+        let (detector, payments) = (detector.clone(), payments.clone());
+        callers.spawn(async move {
+            for number in (first..THROUGH).step_by(AT_ONCE) {
+                let request = RequestId::try_from(Uuid::now_v7()).map_err(|_| Error::Died)?;
+                detector.score(request, [7; 32], payments[number % payments.len()].clone()).await?;
+            }
+            Ok::<(), Error>(())
+        });
+    }
+    while let Some(ended) = callers.join_next().await {
+        ended??;
+    }
+    let took = begun.elapsed();
+    let recorded = detector.flush().await;
+    println!(
+        "through a detector: {THROUGH} scores, {AT_ONCE} at once, in {} ms, {} a second; all recorded {} ms after the last: {recorded}",
+        took.as_millis(),
+        THROUGH as u128 * 1_000 / took.as_millis().max(1),
+        (begun.elapsed() - took).as_millis()
+    );
+    tending.abort();
+    drop(detector);
+    let (_detector, _tending, learnt) = open().await?;
+    println!("a start learns from {THROUGH} records in {} ms", learnt.as_millis());
+    Ok(())
+}
+
+fn now() -> Timestamp {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX))
+}
+
 /// Payments that left an account of a bank, each at noon of its day, in order.
 fn bank(rules: &Fraud, zone: &ZoneName, file: &std::path::Path) -> Result<(), Any> {
     let mut memory = Memory::default();
@@ -117,11 +210,12 @@ fn bank(rules: &Fraud, zone: &ZoneName, file: &std::path::Path) -> Result<(), An
     let (amount, counter) = (column(&headers, "amount_czk")?, column(&headers, "counter_account")?);
     for (number, record) in records.records().enumerate() {
         let record = record?;
-        if record[operation].contains("deposit") || record[operation].contains("from_bank") {
+        // What customers pay: neither what comes in, nor the bank's own interest and fees.
+        if !matches!(&record[operation], "transfer_to_bank" | "cash_withdrawal" | "card_withdrawal") {
             continue;
         }
         let payee: u64 = record[counter].parse().unwrap_or(1);
-        let Ok(minor) = Money::parse(&record[amount], Currency::from_code("CZK")?) else { continue };
+        let Ok(minor) = Money::parse(record[amount].trim_start_matches('-'), Currency::from_code("CZK")?) else { continue };
         let payment = Payment {
             at: Timestamp((noon(&record[date])? + u64::try_from(number)? % 3_600) * 1_000_000),
             payer: UserId::try_from(1_000_000_000 + record[account].parse::<u64>()?)?,

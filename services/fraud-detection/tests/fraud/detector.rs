@@ -189,24 +189,45 @@ async fn a_disk_that_stands_still_holds_up_no_score() {
     assert!(!tokio::time::timeout(Duration::from_secs(20), running.detector.flush()).await.expect("it ends"), "nothing was recorded");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_than_may_wait_are_refused_at_once_and_all_are_answered() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn more_than_may_wait_are_refused_at_once_and_the_others_are_answered() {
+    const ASKED: u64 = 3_000;
     let running = Arc::new(Place::new().open().await);
-    let asking: Vec<_> = (0..20_000_u64)
+    // Whoever changes the rules holds up the thread that looks at them.
+    let (go, stopped) = std::sync::mpsc::sync_channel::<()>(0);
+    let (is_held, held) = tokio::sync::oneshot::channel();
+    let changing = running.clone();
+    let changer = std::thread::spawn(move || {
+        changing.rules.send_modify(|_| {
+            let _ = is_held.send(());
+            let _ = stopped.recv();
+        });
+    });
+    held.await.expect("it is held up");
+    let asking: Vec<_> = (0..ASKED)
         .map(|step| {
             let running = running.clone();
             tokio::spawn(async move { running.detector.score(request(), BODY, payment(1 + step % 1_000, 9, 1_000, 0)).await })
         })
         .collect();
-    let mut scored = 0;
+    let (mut refused, mut waiting) = (0, Vec::new());
+    // Those who wait do so in the order in which they came; nobody who is refused waits for the thread.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     for one in asking {
-        match tokio::time::timeout(Duration::from_secs(60), one).await.expect("it ends").expect("it ran") {
-            Ok(_) => scored += 1,
-            Err(Error::Overloaded) => {}
-            Err(other) => panic!("{other}"),
+        if one.is_finished() {
+            assert!(matches!(one.await.expect("it ran"), Err(Error::Overloaded)));
+            refused += 1;
+        } else {
+            waiting.push(one);
         }
     }
-    assert!(scored > 0);
+    assert!(refused > 1_000 && waiting.len() >= 1_024, "{refused} refused, {} wait", waiting.len());
+    go.send(()).expect("it waits");
+    changer.join().expect("it ran");
+    for one in waiting {
+        let answer = tokio::time::timeout(Duration::from_secs(60), one).await.expect("it ends").expect("it ran");
+        assert!(matches!(answer, Ok(_) | Err(Error::Overloaded)), "{answer:?}");
+    }
 }
 
 #[tokio::test]
