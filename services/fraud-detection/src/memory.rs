@@ -13,8 +13,8 @@ use crate::{
     windows::{Others, Windows},
 };
 
-/// Users, cards, devices and payees that are remembered, of each kind, and up to twice as many. A user takes about a kilobyte, and another half of that.
-pub const KEYS_MAX: usize = 200_000;
+/// Users, cards, devices and payees that are remembered, of each kind, and up to twice as many. ADR 0019 says what that takes.
+pub const KEYS_MAX: usize = 100_000;
 
 /// Bytes of a card's fingerprint and a device's hash.
 pub const HASH_BYTES: usize = 16;

@@ -8,13 +8,14 @@
 use paymesh_topology::Window;
 
 /// Buckets that a window is parted into.
-pub const BUCKETS: u64 = 20;
+pub const BUCKETS: u32 = 20;
 /// Others that are remembered of each key: past that, the one seen longest ago goes.
 pub const OTHERS_MAX: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Bucket {
-    index: u64,
+    /// Lengths of a bucket since 1970.
+    index: u32,
     count: u32,
     amount: u64,
 }
@@ -25,8 +26,9 @@ pub struct Windows {
     rows: [Vec<Bucket>; Window::ALL.len()],
 }
 
-fn index(window: Window, at_seconds: u64) -> u64 {
-    at_seconds / (window.seconds() / BUCKETS)
+fn index(window: Window, at_seconds: u64) -> u32 {
+    // The shortest have 15 seconds: numbers last for two thousand years.
+    u32::try_from(at_seconds / (window.seconds() / u64::from(BUCKETS))).unwrap_or(u32::MAX)
 }
 
 impl Windows {
@@ -36,7 +38,8 @@ impl Windows {
             let row = &mut self.rows[window as usize];
             let index = index(window, at_seconds);
             let newest = row.last().map_or(index, |bucket| bucket.index.max(index));
-            if index + BUCKETS < newest {
+            let is_over = |index: u32| index.saturating_add(BUCKETS) < newest;
+            if is_over(index) {
                 continue;
             }
             let place = row.partition_point(|bucket| bucket.index < index);
@@ -47,7 +50,7 @@ impl Windows {
                 }
                 None => row.insert(place, Bucket { index, count: 1, amount }),
             }
-            let over = row.partition_point(|bucket| bucket.index + BUCKETS < newest);
+            let over = row.partition_point(|bucket| is_over(bucket.index));
             row.drain(..over);
         }
     }
@@ -55,7 +58,8 @@ impl Windows {
     /// How many there were in a window that ends at this time, and what they come to.
     pub fn sum(&self, window: Window, at_seconds: u64) -> (u64, u64) {
         let last = index(window, at_seconds);
-        let within = self.rows[window as usize].iter().filter(|bucket| bucket.index <= last && bucket.index + BUCKETS >= last);
+        let within =
+            self.rows[window as usize].iter().filter(|bucket| bucket.index <= last && bucket.index.saturating_add(BUCKETS) >= last);
         within.fold((0, 0), |(count, amount), bucket| (count + u64::from(bucket.count), amount.saturating_add(bucket.amount)))
     }
 }

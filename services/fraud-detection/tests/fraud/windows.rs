@@ -28,7 +28,7 @@ proptest! {
             payments.push((now, amount));
             for at in [now, now + later] {
                 for window in Window::ALL {
-                    let (length, slack) = (window.seconds(), window.seconds() / BUCKETS);
+                    let (length, slack) = (window.seconds(), window.seconds() / u64::from(BUCKETS));
                     let (count, sum) = windows.sum(window, at);
                     let (least, least_sum) = exact(&payments, at - length, at);
                     let (most, most_sum) = exact(&payments, at - length - slack, at);
