@@ -19,7 +19,7 @@ use paymesh_contract::{
     mesh::v1::{GetStatusRequest, ShardState, ShardStatus, mesh_service_client::MeshServiceClient},
 };
 use paymesh_identity::Trust;
-use paymesh_topology::{ACCESS_FILE_NAME, Region, Topology};
+use paymesh_topology::{ACCESS_FILE_NAME, FRAUD_FILE_NAME, Region, Topology};
 use tonic::{
     Request,
     transport::{Channel, Endpoint},
@@ -79,6 +79,10 @@ impl Mesh {
         let own_config = folder.join("region-config");
         fs::create_dir(&own_config)?;
         let topology = with_free_ports(config, &own_config.join(paymesh_topology::FILE_NAME))?;
+        let fraud = config.with_file_name(FRAUD_FILE_NAME);
+        if fraud.exists() {
+            fs::copy(&fraud, own_config.join(FRAUD_FILE_NAME)).with_context(|| fraud.display().to_string())?;
+        }
         let credentials = match connections {
             Connections::PlainText => None,
             Connections::Tls => {

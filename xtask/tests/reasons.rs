@@ -9,11 +9,12 @@ use std::{
 };
 
 /// Where errors become words.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "crates/access/src",
     "crates/audit/src",
     "crates/contract/src",
     "crates/mesh/src",
+    "services/fraud-detection/src",
     "services/payment-processor/src",
     "services/vault/src",
     "services/paymesh/src/node",

@@ -1,7 +1,7 @@
 //! Which gateways a payment may go to, in which order, and why. Pure: health and chance are arguments.
 
 use paymesh_cards::Brand;
-use paymesh_topology::{Gateways, Preference, Rule, When};
+use paymesh_topology::{Gateways, Preference, RoutingRule, When};
 use paymesh_types::{Country, Money, ZoneName};
 
 /// What is looked at of a payment.
@@ -153,7 +153,7 @@ fn fits(when: &When, payment: &Payment) -> bool {
 }
 
 /// A rule's gateways, one after the other picked by weight; the cheapest first where the rule says so.
-fn in_order<'a>(gateways: &Gateways, rule: &'a Rule, payment: &Payment, roll: &mut impl Roll) -> Vec<&'a str> {
+fn in_order<'a>(gateways: &Gateways, rule: &'a RoutingRule, payment: &Payment, roll: &mut impl Roll) -> Vec<&'a str> {
     let mut rest: Vec<(&str, u64)> = rule.gateways.iter().map(|(name, weight)| (name.as_str(), u64::from(*weight))).collect();
     let mut order = Vec::with_capacity(rest.len());
     while !rest.is_empty() {

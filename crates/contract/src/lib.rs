@@ -47,6 +47,7 @@ generated! {
     events: "What journals hold, and how to tail them.",
     replication: "Journals between regions.",
     audit: "What was asked of a node, by whom, and what came of it.",
+    fraud: "How likely a payment is to be fraud, and why.",
     vault: "Cards, and the tokens that stand for them.",
     mesh: "Topology, status, and the proof of the books.",
 }

@@ -103,6 +103,8 @@ pub enum Target {
     Replica,
     /// The vault of the zone of the user or vault token that the key names.
     Vault,
+    /// Fraud detection for the user that the key names.
+    Fraud,
 }
 
 /// What is wrong with a contract.
@@ -282,6 +284,7 @@ fn read_method(method: &MethodDescriptor, route: &ExtensionDescriptor, auth: &Ex
         RouteTarget::Directory => Target::Directory,
         RouteTarget::Replica => Target::Replica,
         RouteTarget::Vault => Target::Vault,
+        RouteTarget::Fraud => Target::Fraud,
     };
     let key = read_key(method, "key", &route.key, target != Target::Local)?;
     let shard_key = match target {

@@ -3,7 +3,7 @@
 //! Each step outside is an [`Operation`]: it is in the books before the acquirer is asked, and until it is known what the acquirer made of it.
 //! Whoever leads the shard asks for what is in progress until it knows.
 
-use paymesh_types::{ChargeId, GatewayName, Timestamp, VaultToken};
+use paymesh_types::{ChargeId, GatewayName, Score, Timestamp, VaultToken};
 use smallvec::SmallVec;
 
 /// Refunds of one payment by card at most.
@@ -34,6 +34,24 @@ pub struct Charge {
     pub refunds: u32,
     /// Gateways that did nothing, for certain, in the order in which they were asked.
     pub left: SmallVec<[Left; 1]>,
+    /// What fraud detection said of the payment; `None` where nobody asked.
+    pub risk: Option<Risk>,
+}
+
+/// What fraud detection said of a payment before anything was done for it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Risk {
+    /// How likely it is to be fraud; `None` where no score came in time, and the zone's policy took its place.
+    pub score: Option<Score>,
+    /// Whether somebody is to look at it.
+    pub review: bool,
+    /// The version of the rules that it was decided by, at most [`Risk::RULES_BYTES_MAX`] bytes; empty where there were none.
+    pub rules: String,
+}
+
+impl Risk {
+    /// Bytes of the rules' version at most.
+    pub const RULES_BYTES_MAX: usize = 128;
 }
 
 /// Something that the acquirer is being asked for.
@@ -182,7 +200,7 @@ pub enum CardStep {
 
 impl Charge {
     /// A charge that is about to be asked for.
-    pub(crate) fn new(token: VaultToken, gateway: GatewayName, hold_s: u32) -> Self {
+    pub(crate) fn new(token: VaultToken, gateway: GatewayName, hold_s: u32, risk: Option<Risk>) -> Self {
         Self {
             token,
             gateway,
@@ -193,6 +211,7 @@ impl Charge {
             next_operation: 1,
             refunds: 0,
             left: SmallVec::new(),
+            risk,
         }
     }
 

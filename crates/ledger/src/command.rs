@@ -5,7 +5,7 @@ use paymesh_types::{
 };
 use smallvec::SmallVec;
 
-use crate::{Credit, Outcome, Reason};
+use crate::{Credit, Outcome, Reason, Risk};
 
 /// A command and the caller's name for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,6 +155,8 @@ pub struct ByCard {
     pub gateway: GatewayName,
     /// Set where nobody is to be asked: the payment is declined for this.
     pub declined: Option<Reason>,
+    /// What fraud detection said.
+    pub risk: Option<Risk>,
 }
 
 /// What an entry of one shard says to another.

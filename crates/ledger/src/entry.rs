@@ -6,7 +6,7 @@ use paymesh_types::{
 };
 use smallvec::SmallVec;
 
-use crate::{CardStep, Charge, Message, Payment};
+use crate::{CardStep, Charge, Message, Payment, Risk};
 
 /// A fact in a shard's journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,6 +166,8 @@ pub struct NewCharge {
     pub token: VaultToken,
     /// The gateway that is asked first.
     pub gateway: GatewayName,
+    /// What fraud detection said.
+    pub risk: Option<Risk>,
 }
 
 /// What an entry of another shard led to here.

@@ -24,6 +24,7 @@ mod state;
 pub use audit::{Audit, Problem, Sums};
 pub use charge::{
     CHALLENGE_SECONDS, CardStep, Challenge, Charge, GATEWAYS_ASKED_MAX, Left, LeftBecause, Operation, OperationKind, Outcome, REFUNDS_MAX,
+    Risk,
 };
 pub use command::{ByCard, Command, CreatePayment, Message, Request};
 pub use decide::{Context, Decision, HOLD_SECONDS_MAX, Rejection, decide, differing_field};

@@ -76,7 +76,7 @@ impl Payment {
             (None, None, _) => (Phase::Authorized, 0),
         };
         let card = new.card.as_ref().map(|card| {
-            let mut charge = Charge::new(card.token.clone(), card.gateway.clone(), new.hold_s);
+            let mut charge = Charge::new(card.token.clone(), card.gateway.clone(), new.hold_s, card.risk.clone());
             if new.declined.is_none() {
                 charge.ask(OperationKind::Authorize, new.money.minor(), at);
             }

@@ -28,6 +28,8 @@ pub enum Plan {
     CardsOf(UserId),
     /// A card that a vault keeps; it carries its zone.
     Card(VaultToken),
+    /// A payment of a user that is to be scored.
+    PaymentOf(UserId),
 }
 
 /// Reads what a call's message names by its method's annotations, without decoding the message.
@@ -70,6 +72,7 @@ pub fn plan(policy: &MethodPolicy, message: &[u8]) -> Result<Plan, Fault> {
                 KeyValue::Text(text) => Ok(Plan::Card(key.parse(text)?)),
             }
         }
+        Target::Fraud => Ok(Plan::PaymentOf(key()?.user()?)),
     }
 }
 
@@ -82,13 +85,14 @@ pub fn reads_here(policy: &MethodPolicy, message: &[u8]) -> Result<bool, Fault> 
     Ok(level == Some(KeyValue::Number(ReadLevel::Local as u64)))
 }
 
-/// The shard that a plan leads to; `zone` is the user's, for [`Plan::User`]. None for [`Plan::Local`], and for what a [`vault`] answers.
+/// The shard that a plan leads to; `zone` is the user's, for [`Plan::User`]. None for [`Plan::Local`], and for what a [`vault`] or [`fraud`]
+/// detection answers.
 ///
 /// # Errors
 /// NOT_FOUND `USER_NOT_FOUND`, `PAYMENT_NOT_FOUND` or `SHARD_NOT_FOUND`; FAILED_PRECONDITION `COUNTRY_NOT_SERVED`.
 pub fn shard(topology: &Topology, plan: &Plan, zone: Option<&ZoneName>) -> Result<Option<ShardRef>, Fault> {
     let shard = match plan {
-        Plan::Local | Plan::CardsOf(_) | Plan::Card(_) => return Ok(None),
+        Plan::Local | Plan::CardsOf(_) | Plan::Card(_) | Plan::PaymentOf(_) => return Ok(None),
         Plan::User(user) => {
             let zone = zone.ok_or_else(|| user_not_found(*user))?;
             topology.home(zone, *user).ok_or_else(|| {
@@ -137,7 +141,21 @@ pub fn vault<'a>(topology: &'a Topology, plan: &Plan, zone: Option<&ZoneName>) -
     })
 }
 
-/// Whether a caller may make a call about what the plan names; `zone` is the user's, for [`Plan::User`] and [`Plan::CardsOf`]. Whose a payment or
+/// The region whose fraud detection answers; `zone` is the user's, for [`Plan::PaymentOf`]. None: what the plan names is not fraud detection's.
+///
+/// # Errors
+/// NOT_FOUND `USER_NOT_FOUND`; FAILED_PRECONDITION `FRAUD_NOT_IN_ZONE`.
+pub fn fraud<'a>(topology: &'a Topology, plan: &Plan, zone: Option<&ZoneName>) -> Result<Option<&'a RegionName>, Fault> {
+    let Plan::PaymentOf(user) = plan else { return Ok(None) };
+    let zone = zone.ok_or_else(|| user_not_found(*user))?;
+    topology.fraud(zone, *user).map(Some).ok_or_else(|| {
+        let message =
+            format!("no region of zone `{zone}` runs fraud detection: add `fraud_detection` to the services of one in region-config");
+        Fault::new(Code::FailedPrecondition, "FRAUD_NOT_IN_ZONE", message)
+    })
+}
+
+/// Whether a caller may make a call about what the plan names; `zone` is the user's, for [`Plan::User`], [`Plan::CardsOf`] and [`Plan::PaymentOf`]. Whose a payment or
 /// a card is, and each user of a list, is known to the services alone.
 ///
 /// # Errors
@@ -145,7 +163,7 @@ pub fn vault<'a>(topology: &'a Topology, plan: &Plan, zone: Option<&ZoneName>) -
 pub fn allowed(topology: &Topology, plan: &Plan, zone: Option<&ZoneName>, caller: &Caller) -> Result<(), Refusal> {
     match plan {
         Plan::Local => Ok(()),
-        Plan::User(user) | Plan::CardsOf(user) => caller.acts_for(*user, zone),
+        Plan::User(user) | Plan::CardsOf(user) | Plan::PaymentOf(user) => caller.acts_for(*user, zone),
         Plan::Payment(payment) => caller.acts_in(&payment.shard().zone),
         Plan::Card(token) => caller.acts_in(token.zone()),
         Plan::Resident(country, user) => caller.acts_for(*user, topology.zone_of_country(*country)),

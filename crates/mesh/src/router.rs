@@ -117,7 +117,7 @@ async fn home(mesh: &Mesh, entry: &Entry, call: &Call, policy: &MethodPolicy, re
         trail.note(|record| note(record, &plan, id.as_ref()));
     }
     let zone = match plan {
-        Plan::User(user) | Plan::CardsOf(user) => mesh.directory().zone_of(user).await?,
+        Plan::User(user) | Plan::CardsOf(user) | Plan::PaymentOf(user) => mesh.directory().zone_of(user).await?,
         _ => None,
     };
     // What starts inside was looked at where the call came in that it is part of; what nodes alone send has no caller.
@@ -126,10 +126,13 @@ async fn home(mesh: &Mesh, entry: &Entry, call: &Call, policy: &MethodPolicy, re
     }
     let named = |fault: Fault| match (&plan, &policy.key) {
         // Only here is it known in which of the message's fields the user stands.
-        (Plan::User(_) | Plan::CardsOf(_), Some(key)) => fault.with_field(key.as_str()),
+        (Plan::User(_) | Plan::CardsOf(_) | Plan::PaymentOf(_), Some(key)) => fault.with_field(key.as_str()),
         _ => fault,
     };
     if let Some(region) = route::vault(mesh.topology(), &plan, zone.as_ref()).map_err(named)? {
+        return Ok(region.clone());
+    }
+    if let Some(region) = route::fraud(mesh.topology(), &plan, zone.as_ref()).map_err(named)? {
         return Ok(region.clone());
     }
     match route::shard(mesh.topology(), &plan, zone.as_ref()).map_err(named)? {
@@ -146,7 +149,9 @@ async fn home(mesh: &Mesh, entry: &Entry, call: &Call, policy: &MethodPolicy, re
 /// Notes whom a call is about, and what its caller calls it.
 fn note(record: &mut Record, plan: &Plan, id: Option<&KeyValue<'_>>) {
     match plan {
-        Plan::User(user) | Plan::Resident(_, user) | Plan::Directory(user) | Plan::CardsOf(user) => record.subjects.add_user(*user),
+        Plan::User(user) | Plan::Resident(_, user) | Plan::Directory(user) | Plan::CardsOf(user) | Plan::PaymentOf(user) => {
+            record.subjects.add_user(*user)
+        }
         Plan::Payment(payment) => record.subjects.add_payment(payment),
         Plan::Card(token) => record.subjects.add_card(token),
         Plan::Local | Plan::Journal(_) => {}

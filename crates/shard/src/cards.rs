@@ -1,7 +1,7 @@
 //! Payments by card at their leader: what acquirers are being asked for, and what they made of it.
 
 use paymesh_ledger::{Command, Outcome, Payment, Request};
-use paymesh_types::{PaymentId, Sequence};
+use paymesh_types::{Country, PaymentId, Sequence, UserId};
 
 use crate::{Answer, Error, Shard};
 
@@ -15,6 +15,15 @@ impl Shard {
         self.caught_up().await?;
         let failed = |source| Error::Storage { shard: self.reference().clone(), source };
         self.inner.base.store.tables.in_progress(after, limit).await.map_err(failed)
+    }
+
+    /// A user's country of residence; `None` when the user is not enrolled here, or was a moment ago.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn country(&self, user: UserId) -> Result<Option<Country>, Error> {
+        let failed = |source| Error::Storage { shard: self.reference().clone(), source };
+        self.inner.base.store.tables.user(user).await.map_err(failed)
     }
 
     /// Has what an acquirer made of an operation decided and committed. It waits for a place in the queue, and is not refused for want of one.

@@ -27,7 +27,7 @@ pub const RULES_MAX: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gateways {
     pub(crate) gateways: Vec<Gateway>,
-    pub(crate) rules: Vec<Rule>,
+    pub(crate) rules: Vec<RoutingRule>,
     pub(crate) retries: Retries,
 }
 
@@ -110,7 +110,7 @@ impl Cost {
 
 /// Which payments go where. The first rule that fits counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
+pub struct RoutingRule {
     /// What logs call it.
     pub name: String,
     /// The payments that it is for.
@@ -214,7 +214,7 @@ impl Gateways {
     }
 
     /// The rules, in the order of the file. The last is for all payments.
-    pub fn rules(&self) -> &[Rule] {
+    pub fn rules(&self) -> &[RoutingRule] {
         &self.rules
     }
 

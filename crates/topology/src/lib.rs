@@ -28,6 +28,7 @@
 mod access;
 mod check;
 mod endpoint;
+mod fraud;
 mod gateways;
 mod limits;
 mod network;
@@ -39,8 +40,10 @@ mod tree;
 
 pub use access::{ACCESS_FILE_NAME, Access, CallLimits, Issuer, KeySource, Principal, TokenMatch, UserGrant, ZoneGrant};
 pub use endpoint::{Endpoint, InvalidEndpoint};
+pub use fraud::{FRAUD_FILE_NAME, Fraud, Listed, Rule, Shape, Signal, Unscored, Window, ZonePolicy};
 pub use gateways::{
-    BreakerRule, ConnectorKind, Cost, GATEWAYS_FILE_NAME, GATEWAYS_MAX, Gateway, Gateways, Preference, RULES_MAX, Retries, Rule, When,
+    BreakerRule, ConnectorKind, Cost, GATEWAYS_FILE_NAME, GATEWAYS_MAX, Gateway, Gateways, Preference, RULES_MAX, Retries, RoutingRule,
+    When,
 };
 pub use limits::Limits;
 pub use network::{InvalidNetwork, Network};

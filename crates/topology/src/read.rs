@@ -4,6 +4,7 @@
 //! missing from the draft, so that one mistake is reported once.
 
 pub(crate) mod access;
+pub(crate) mod fraud;
 pub(crate) mod gateways;
 
 use std::{collections::BTreeMap, ops::RangeInclusive, str::FromStr};

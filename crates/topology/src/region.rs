@@ -71,6 +71,8 @@ macro_rules! words {
     };
 }
 
+pub(crate) use words;
+
 words!(
     /// A service that a region can run. The mesh knows all three names; what a node composes of them is the binary's.
     Service {

@@ -156,6 +156,20 @@ impl Topology {
         self.zone(zone)?.regions.iter().find(runs)
     }
 
+    /// The region that scores the payments of a zone's user: the one that leads the user's shard, where it runs fraud detection, and otherwise the first
+    /// of the zone's regions that does. `None`: the zone's payments are not scored, or there is no such zone.
+    pub fn fraud(&self, zone: &ZoneName, user: UserId) -> Option<&RegionName> {
+        let runs = |region: &&RegionName| self.region(region).is_some_and(|region| region.runs(Service::FraudDetection));
+        let home = self.home(zone, user).and_then(|shard| self.leader(&shard));
+        home.filter(runs).or_else(|| self.zone(zone)?.regions.iter().find(runs))
+    }
+
+    /// Whether any region of a zone runs fraud detection.
+    pub fn scores_fraud(&self, zone: &ZoneName) -> bool {
+        let runs = |region: &RegionName| self.region(region).is_some_and(|region| region.runs(Service::FraudDetection));
+        self.zone(zone).is_some_and(|zone| zone.regions.iter().any(runs))
+    }
+
     /// The directory's shard that knows a user's zone.
     pub fn directory_shard(&self, user: UserId) -> ShardRef {
         ShardRef { zone: self.directory.clone(), index: user.shard(DIRECTORY_SHARDS) }

@@ -8,10 +8,12 @@
 mod ids;
 mod money;
 mod places;
+mod score;
 
 pub use ids::{ChargeId, PaymentId, RequestId, UserId, VaultToken};
 pub use money::{AMOUNT_MINOR_MAX, Currency, Money};
 pub use places::{Country, Cursor, Epoch, GatewayName, HistoryMark, Position, RegionName, Sequence, ShardRef, Timestamp, ZoneName};
+pub use score::Score;
 
 /// Why a text or a number is not one of these types.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -15,7 +15,7 @@ use paymesh_ledger::{
     Account, Body, CardStep, Charge, Entry, Left, LeftBecause, NewPayment, Operation, OperationKind, Payment, Phase, Reason, Wallet,
 };
 use paymesh_shard::{Answer, PaymentView};
-use paymesh_types::{Currency, PaymentId, Position, Sequence, ShardRef, UserId};
+use paymesh_types::{Currency, PaymentId, Position, Score, Sequence, ShardRef, UserId};
 
 /// Bytes of a usual payment id: longer ones grow.
 const PAYMENT_ID_BYTES: usize = 40;
@@ -97,6 +97,9 @@ fn charge(charge: &Charge) -> payments::CardCharge {
         challenge_id: challenge.map(|challenge| challenge.id.clone()).unwrap_or_default(),
         in_progress: charge.operations.iter().map(operation).collect(),
         left: charge.left.iter().map(left).collect(),
+        risk_score: charge.risk.as_ref().and_then(|risk| risk.score).map(Score::ten_thousandths),
+        review: charge.risk.as_ref().is_some_and(|risk| risk.review),
+        risk_rules_version: charge.risk.as_ref().map(|risk| risk.rules.clone()).unwrap_or_default(),
     }
 }
 

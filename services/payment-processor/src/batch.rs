@@ -31,7 +31,7 @@ use tonic::Code;
 
 use crate::{
     MESSAGE_BYTES_MAX, answer,
-    cards::{self, Cards, Changed},
+    cards::{Cards, Changed, Circumstances},
     counts::Tally,
     door::NewPayment,
     error,
@@ -113,8 +113,9 @@ pub(crate) async fn create(homes: &Homes, cards: &Cards, sender: &Sender, items:
     }
     let here = join_all(parts.here.into_iter().map(|(slot, part)| submit(homes, slot, part)));
     let elsewhere = join_all(parts.elsewhere.into_iter().map(|(region, part)| forward(homes, sender.call.as_ref(), region, part)));
-    let until = cards::until(sender.call.as_ref().and_then(Call::deadline)).min(Instant::now() + CARD_WAIT_MAX);
-    let by_card = parts.by_card.into_iter().map(|item| item.pay(homes, cards, until));
+    let circumstances = Circumstances::of(sender.call.as_ref());
+    let circumstances = Circumstances { until: circumstances.until.min(Instant::now() + CARD_WAIT_MAX), ..circumstances };
+    let by_card = parts.by_card.into_iter().map(|item| item.pay(homes, cards, &circumstances));
     let by_card = futures::stream::iter(by_card).buffer_unordered(CARDS_IN_FLIGHT).collect::<Vec<_>>();
     let (here, elsewhere, by_card) = join3(here, elsewhere, by_card).await;
     by_card.into_iter().for_each(|(index, changed)| outcomes.take_by_card(index, changed));
@@ -201,10 +202,10 @@ struct CardItem {
 }
 
 impl CardItem {
-    async fn pay(self, homes: &Homes, cards: &Cards, until: Instant) -> (usize, Result<Changed, Fault>) {
+    async fn pay(self, homes: &Homes, cards: &Cards, circumstances: &Circumstances) -> (usize, Result<Changed, Fault>) {
         let paid = async {
             let shard = homes.led(&homes.place(self.payer).shard)?;
-            cards.create(shard, &self.new, self.create, until).await
+            cards.create(shard, &self.new, self.create, circumstances).await
         };
         (self.index, paid.await)
     }
@@ -246,7 +247,7 @@ impl Parts {
         let payee = located(item.payee, found, item.new.payee, "payee_id")?;
         may_pay(homes, caller, item.new.payee, payee)?;
         let payee_shard = (payee != slot).then(|| homes.place(payee).shard.clone());
-        if item.new.token().is_some() {
+        if item.new.card().is_some() {
             let create = item.new.create(payee_shard, message.reference);
             self.by_card.push(CardItem { index, payer: slot, new: item.new, create });
         } else {

@@ -12,12 +12,21 @@ mod words;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use paymesh_acquirers::{Acquirer, Route, WhyLeft};
-use paymesh_contract::{Fault, common::v1 as common, payments::v1 as payments};
-use paymesh_ledger::{ByCard, Command, CreatePayment, Reason, Request};
+use paymesh_contract::{
+    Fault,
+    common::v1 as common,
+    fraud::v1::{PaymentKind, ScoredCard, ScoredPayment},
+    payments::v1 as payments,
+};
+use paymesh_ledger::{ByCard, Command, CreatePayment, Reason, Request, Risk};
+use paymesh_mesh::Call;
 use paymesh_shard::{Answer, Clock, PaymentView, Shard};
-use paymesh_topology::Gateways;
+use paymesh_topology::{Fraud, Gateways};
 use paymesh_types::GatewayName;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 use tonic::Code;
 
 pub(crate) use self::desk::describe_metrics;
@@ -26,7 +35,13 @@ use self::{
     outside::Outside,
     vaults::Vaults,
 };
-use crate::{answer, door::NewPayment, error, homes::Homes};
+use crate::{
+    answer,
+    door::NewPayment,
+    error,
+    fraud::{self, Declined, Scorer},
+    homes::Homes,
+};
 
 /// How long a caller without a deadline waits for an acquirer.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -40,6 +55,8 @@ pub struct Acquiring {
     pub gateways: Gateways,
     /// A connector for each gateway.
     pub connectors: BTreeMap<GatewayName, Arc<dyn Acquirer>>,
+    /// What payments are scored by, as it changes.
+    pub rules: watch::Receiver<Option<Arc<Fraud>>>,
     /// The node's.
     pub clock: Clock,
 }
@@ -91,42 +108,86 @@ impl Changed {
 #[derive(Debug, Clone)]
 pub(crate) struct Cards {
     /// `None`: no gateways are configured.
-    desk: Option<Desk>,
+    open: Option<Open>,
     vaults: Vaults,
+}
+
+/// What there is where gateways are configured.
+#[derive(Debug, Clone)]
+struct Open {
+    desk: Desk,
+    scorer: Scorer,
+}
+
+/// What a payment by card comes with beside its own fields.
+#[derive(Debug)]
+pub(crate) struct Circumstances {
+    /// The region where it entered the mesh.
+    pub(crate) entry_region: String,
+    /// Until when its acquirer may be waited for.
+    pub(crate) until: Instant,
 }
 
 impl Cards {
     pub(crate) fn new(homes: &Arc<Homes>, acquiring: Option<Acquiring>) -> Self {
         let vaults = Vaults::new(homes.mesh().clone());
-        let desk = acquiring.map(|Acquiring { gateways, connectors, clock }| {
-            Desk::new(Arc::clone(homes), Arc::new(Outside::new(gateways, connectors, vaults.clone())), clock)
+        let open = acquiring.map(|Acquiring { gateways, connectors, rules, clock }| Open {
+            desk: Desk::new(Arc::clone(homes), Arc::new(Outside::new(gateways, connectors, vaults.clone())), clock),
+            scorer: Scorer::new(homes.mesh().clone(), rules),
         });
-        Self { desk, vaults }
+        Self { open, vaults }
     }
 
-    fn desk(&self) -> Result<&Desk, Fault> {
+    fn open(&self) -> Result<&Open, Fault> {
         let message = "no acquirers are configured at the payer's home: it has no gateways.yaml";
-        self.desk.as_ref().ok_or_else(|| Fault::new(Code::FailedPrecondition, "NO_GATEWAYS", message))
+        self.open.as_ref().ok_or_else(|| Fault::new(Code::FailedPrecondition, "NO_GATEWAYS", message))
     }
 
-    /// Makes a payment by card, and waits for the acquirer until `until`.
-    pub(crate) async fn create(&self, shard: &Shard, new: &NewPayment, create: CreatePayment, until: Instant) -> Result<Changed, Fault> {
-        let desk = self.desk()?;
-        let token = new.token().cloned().ok_or_else(|| Fault::invalid_field("card", "a card is needed"))?;
-        if token.zone() != &shard.reference().zone {
-            let message = format!("a card of zone {} does not pay for a user of zone {}", token.zone(), shard.reference().zone);
+    /// Makes a payment by card, and waits for the acquirer.
+    pub(crate) async fn create(
+        &self,
+        shard: &Shard,
+        new: &NewPayment,
+        create: CreatePayment,
+        circumstances: &Circumstances,
+    ) -> Result<Changed, Fault> {
+        let Open { desk, scorer } = self.open()?;
+        let card = new.card().ok_or_else(|| Fault::invalid_field("card", "a card is needed"))?;
+        let (zone, until) = (&shard.reference().zone, circumstances.until);
+        if card.token.zone() != zone {
+            let message = format!("a card of zone {} does not pay for a user of zone {zone}", card.token.zone());
             return Err(Fault::invalid_field("card.vault_token", message));
         }
-        let card = self.vaults.describe(&token, new.payer, until).await?;
-        let route = desk.outside().route(&paymesh_acquirers::Payment {
-            amount: create.money,
-            brand: card.brand,
-            country: None,
-            zone: shard.reference().zone.clone(),
+        let described = self.vaults.describe(&card.token, new.payer, until).await?;
+        let country = shard.country(new.payer).await.map_err(error::failed)?;
+        let route =
+            desk.outside().route(&paymesh_acquirers::Payment { amount: create.money, brand: described.brand, country, zone: zone.clone() });
+        let scored = ScoredPayment {
+            payer_id: new.payer.get(),
+            payee_id: new.payee.get(),
+            amount: None,
+            kind: PaymentKind::Card.into(),
+            card: Some(ScoredCard { fingerprint: described.fingerprint, bin: described.bin, country: String::new() }),
+            device: card.device.0.clone(),
+            entry_region: circumstances.entry_region.clone(),
+            residence_country: country.map(|country| country.code().to_owned()).unwrap_or_default(),
+            asked_at: None,
+        };
+        let verdict = scorer.verdict(zone, new.id, create.money, scored, Some(until)).await;
+        let (gateway, fall_back, unavailable) = in_order(&route)?;
+        let declined = match verdict.outcome {
+            fraud::Outcome::Decline(Declined::FraudDetected) => Some(Reason::FraudDetected),
+            fraud::Outcome::Decline(Declined::FraudUnavailable) => Some(Reason::FraudUnavailable),
+            fraud::Outcome::Accept | fraud::Outcome::Review(_) => unavailable,
+        };
+        let review = matches!(verdict.outcome, fraud::Outcome::Review(_));
+        let risk = (verdict.score.is_some() || verdict.rules_version.is_some()).then(|| Risk {
+            score: verdict.score,
+            review,
+            rules: verdict.rules_version.unwrap_or_default(),
         });
-        let (gateway, fall_back, declined) = in_order(&route)?;
-        let create = CreatePayment { card: Some(ByCard { token, gateway, declined }), ..create };
-        let request = Request { id: Some(new.id), command: Command::CreatePayment(create) };
+        let card = ByCard { token: card.token.clone(), gateway, declined, risk };
+        let request = Request { id: Some(new.id), command: Command::CreatePayment(CreatePayment { card: Some(card), ..create }) };
         self.submit(shard, request, fall_back, until).await
     }
 
@@ -139,7 +200,7 @@ impl Cards {
         until: Instant,
     ) -> Result<Changed, Fault> {
         let asked = shard.submit(request).await.map_err(error::failed)?;
-        let Some(desk) = &self.desk else { return Ok(Changed::of(asked)) };
+        let Some(Open { desk, .. }) = &self.open else { return Ok(Changed::of(asked)) };
         let followed = match asked.entry.payment(&asked.position) {
             Some(payment) if asked.replayed => desk.under_way(shard.reference(), payment.sequence),
             _ => desk.begin_asked(shard, &asked, fall_back),
@@ -160,14 +221,24 @@ impl Cards {
 
     /// Looks for what acquirers are asked for and nobody asks, for as long as it is polled.
     pub(crate) async fn sweep(&self) -> std::convert::Infallible {
-        match &self.desk {
-            Some(desk) => desk.sweep().await,
+        match &self.open {
+            Some(open) => open.desk.sweep().await,
             None => std::future::pending().await,
         }
     }
 
     pub(crate) fn gateways(&self) -> Vec<paymesh_acquirers::GateSnapshot> {
-        self.desk.as_ref().map(|desk| desk.outside().snapshots()).unwrap_or_default()
+        self.open.as_ref().map(|open| open.desk.outside().snapshots()).unwrap_or_default()
+    }
+}
+
+impl Circumstances {
+    /// Of a call; without one, the payment was asked for inside of the node.
+    pub(crate) fn of(call: Option<&Call>) -> Self {
+        Self {
+            entry_region: call.map(|call| call.entry_region().to_string()).unwrap_or_default(),
+            until: until(call.and_then(Call::deadline)),
+        }
     }
 }
 

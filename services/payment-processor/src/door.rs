@@ -18,6 +18,9 @@ const HOLD_SECONDS_DEFAULT: u32 = 7 * 24 * 3600;
 /// Bytes of a reference at most.
 const REFERENCE_BYTES_MAX: usize = 140;
 
+/// Bytes of the word for a payer's device at most.
+const DEVICE_BYTES_MAX: usize = 256;
+
 /// Accounts that are opened with an enrolment at most.
 const ENROLLED_CURRENCIES_MAX: usize = 16;
 
@@ -76,7 +79,25 @@ pub(crate) struct NewPayment {
     pub(crate) payee: UserId,
     money: Money,
     hold_s: u32,
-    token: Option<VaultToken>,
+    card: Option<Card>,
+}
+
+/// The card that a payment is made by.
+#[derive(Debug, Clone)]
+pub(crate) struct Card {
+    pub(crate) token: VaultToken,
+    /// The caller's own word for the payer's device; personal, and for fraud detection only.
+    pub(crate) device: Device,
+}
+
+/// It does not print.
+#[derive(Clone)]
+pub(crate) struct Device(pub(crate) String);
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(device withheld)")
+    }
 }
 
 impl TryFrom<&CreatePaymentRequest> for NewPayment {
@@ -89,7 +110,7 @@ impl TryFrom<&CreatePaymentRequest> for NewPayment {
             payee: user(request.payee_id, "payee_id")?,
             money: amount(request.amount.as_ref())?,
             hold_s: hold_seconds(request)?,
-            token: request.card.as_ref().map(card).transpose()?,
+            card: request.card.as_ref().map(card).transpose()?,
         };
         if new.payer == new.payee {
             return Err(Fault::invalid_field("payee_id", "payer and payee are the same user"));
@@ -111,14 +132,18 @@ impl NewPayment {
         CreatePayment { payer, payee, payee_shard, money, hold_s, reference, card: None }
     }
 
-    /// What stands for the card, for a payment by card.
-    pub(crate) fn token(&self) -> Option<&VaultToken> {
-        self.token.as_ref()
+    /// The card, for a payment by card.
+    pub(crate) fn card(&self) -> Option<&Card> {
+        self.card.as_ref()
     }
 }
 
-fn card(card: &ByCard) -> Result<VaultToken, Fault> {
-    card.vault_token.parse().map_err(|error: Invalid| Fault::invalid_field("card.vault_token", error.to_string()))
+fn card(card: &ByCard) -> Result<Card, Fault> {
+    let token = card.vault_token.parse().map_err(|error: Invalid| Fault::invalid_field("card.vault_token", error.to_string()))?;
+    if card.device.len() > DEVICE_BYTES_MAX {
+        return Err(Fault::invalid_field("card.device", format!("has {DEVICE_BYTES_MAX} bytes at most, not {}", card.device.len())));
+    }
+    Ok(Card { token, device: Device(card.device.clone()) })
 }
 
 /// How long the payment is held: 0 takes the money at once.

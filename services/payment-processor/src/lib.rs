@@ -19,6 +19,7 @@ mod directory;
 mod door;
 mod error;
 mod events;
+pub mod fraud;
 mod homes;
 mod mesh_service;
 mod page;
@@ -49,6 +50,7 @@ use crate::{cards::Cards, homes::Homes};
 pub fn describe_metrics() {
     counts::describe_metrics();
     cards::describe_metrics();
+    fraud::describe_metrics();
 }
 
 /// Bytes of a request message at most: a batch of 8,192 payments with the longest ids and references, twice over.

@@ -19,12 +19,11 @@ use paymesh_ledger::{Body, CardStep, Command, Entry, Request as Wanted};
 use paymesh_mesh::{Call, route};
 use paymesh_shard::Answer;
 use paymesh_types::{PaymentId, RequestId, Sequence, UserId};
-use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     answer, batch,
-    cards::{self, Cards, Changed},
+    cards::{Cards, Changed, Circumstances},
     counts::Tally,
     door, error,
     homes::Homes,
@@ -46,17 +45,17 @@ impl Payments {
         Self { homes, cards }
     }
 
-    async fn create(&self, caller: &Caller, until: Instant, request: CreatePaymentRequest) -> Result<Changed, Fault> {
+    async fn create(&self, asked: &Asked, request: CreatePaymentRequest) -> Result<Changed, Fault> {
         let new = door::NewPayment::try_from(&request)?;
         let home = self.homes.slot_of(new.payer, "payer_id").await?;
         let home_shard = &self.homes.place(home).shard;
         let shard = self.homes.led(home_shard)?;
         let payee = self.homes.slot_of(new.payee, "payee_id").await?;
-        batch::may_pay(&self.homes, caller, new.payee, payee)?;
+        batch::may_pay(&self.homes, &asked.caller, new.payee, payee)?;
         let payee_shard = (payee != home).then(|| self.homes.place(payee).shard.clone());
-        if new.token().is_some() {
+        if new.card().is_some() {
             let create = new.create(payee_shard, request.reference);
-            return self.cards.create(shard, &new, create, until).await;
+            return self.cards.create(shard, &new, create, &asked.circumstances).await;
         }
         shard.submit(new.command(payee_shard, request.reference)).await.map(Changed::of).map_err(error::failed)
     }
@@ -70,7 +69,7 @@ impl Payments {
             _ => Change::Hold,
         };
         whose::may_change(&asked.caller, shard, payment, change).await?;
-        self.cards.submit(shard, Wanted { id: Some(id), command }, Vec::new(), asked.until).await
+        self.cards.submit(shard, Wanted { id: Some(id), command }, Vec::new(), asked.circumstances.until).await
     }
 }
 
@@ -82,7 +81,7 @@ impl PaymentService for Payments {
         let request = request.into_inner();
         // The last entry of a payment by card is not the one with the caller's words.
         let reference = request.card.is_some().then(|| request.reference.clone());
-        let made = self.create(&asked.caller, asked.until, request).await.map(|made| {
+        let made = self.create(&asked, request).await.map(|made| {
             let (payment, position) = made.answer();
             let payment = payment.map(|payment| payments::Payment { reference: reference.unwrap_or(payment.reference), ..payment });
             CreatePaymentResponse { payment, position }
@@ -200,15 +199,15 @@ impl PaymentService for Payments {
     }
 }
 
-/// Who asks for something, and until when an acquirer may be waited for.
+/// Who asks for something, and what comes with it.
 struct Asked {
     caller: Caller,
-    until: Instant,
+    circumstances: Circumstances,
 }
 
 impl Asked {
     fn of<T>(request: &Request<T>) -> Self {
-        Self { caller: whose::caller(request), until: cards::until(Call::of(request).and_then(Call::deadline)) }
+        Self { caller: whose::caller(request), circumstances: Circumstances::of(Call::of(request)) }
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use paymesh_topology::{ACCESS_FILE_NAME, FILE_NAME};
+use paymesh_topology::{ACCESS_FILE_NAME, FILE_NAME, FRAUD_FILE_NAME};
 use paymesh_types::RegionName;
 use serde::Serialize;
 use tokio::time::sleep;
@@ -38,6 +38,7 @@ use crate::{
 const PAYMENTS_CSV: &str = include_str!("../../../examples/payments.csv");
 /// The shipped configuration, for when the program runs elsewhere.
 const REGIONS_YAML: &str = include_str!("../../../region-config/regions.yaml");
+const FRAUD_YAML: &str = include_str!("../../../region-config/fraud.yaml");
 /// Who may call the demo's mesh: these commands.
 const DEMO_ACCESS_YAML: &str = include_str!("demo/access.yaml");
 /// How long the nodes may take to be ready.
@@ -84,9 +85,14 @@ pub(crate) async fn run(setting: &Setting, args: DemoArgs) -> anyhow::Result<Exi
         // Mistakes are told of the file that has them.
         client::load(&regions)?;
         fs::copy(&regions, config.join(FILE_NAME))?;
+        let fraud = regions.with_file_name(FRAUD_FILE_NAME);
+        if fraud.exists() {
+            fs::copy(&fraud, config.join(FRAUD_FILE_NAME))?;
+        }
     } else {
         note!("{} does not exist here; the demo uses the configuration that the program was built with", setting.config.display());
         fs::write(config.join(FILE_NAME), REGIONS_YAML)?;
+        fs::write(config.join(FRAUD_FILE_NAME), FRAUD_YAML)?;
     }
     // Also here nodes are believed by their certificates alone, and callers by theirs.
     let credentials = scratch.path.join("credentials");

@@ -9,6 +9,7 @@ mod acquiring;
 mod audit;
 mod credentials;
 mod files;
+mod fraud;
 mod machine;
 mod replicas;
 mod shards;
@@ -60,7 +61,9 @@ const AUDIT: &str = "audit";
 const CREDENTIALS: &str = "credentials";
 const CALLERS: &str = "callers";
 const VAULT: &str = "vault";
-const COMPONENTS: [&str; 5] = [FILES, AUDIT, CREDENTIALS, CALLERS, VAULT];
+const FRAUD: &str = "fraud detection";
+const FRAUD_RULES: &str = "fraud rules";
+const COMPONENTS: [&str; 7] = [FILES, AUDIT, CREDENTIALS, CALLERS, VAULT, FRAUD, FRAUD_RULES];
 
 const BUILD_INFO: &str = "paymesh_build_info";
 
@@ -77,13 +80,14 @@ pub(crate) fn run(setting: &Setting, args: NodeArgs) -> anyhow::Result<ExitCode>
     if setting.credentials.is_none() {
         machine::require_loopback(region)?;
     }
-    let outside = acquiring::outside(setting, &topology, &args.region)?;
     machine::without_core_dumps()?;
     let shared = Arc::new(topology.clone());
     let security = credentials::read(setting, shared.clone(), &args.region)?;
+    let rules = fraud::read(&setting.config, &topology)?;
+    let outside = acquiring::outside(setting, &topology, &args.region, &rules)?;
     let data = DataDirectory::take(&args.data, topology.mesh(), &args.region)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
-    let served = runtime.block_on(serve(setting, &args, shared.clone(), security, outside, &data));
+    let served = runtime.block_on(serve(setting, &args, shared.clone(), security, outside, rules, &data));
     // What still runs has nothing to lose: everything that was answered is durable.
     runtime.shutdown_timeout(Duration::from_millis(500));
     served.map(|()| Exit::Good.into())
@@ -95,6 +99,7 @@ async fn serve(
     topology: Arc<Topology>,
     security: Security,
     outside: Outside,
+    rules: fraud::Rules,
     data: &DataDirectory,
 ) -> anyhow::Result<()> {
     let _telemetry = paymesh_telemetry::init(&paymesh_telemetry::Config {
@@ -111,6 +116,9 @@ async fn serve(
     paymesh_payment_processor::describe_metrics();
     paymesh_shard::describe_metrics();
     paymesh_replication::describe_metrics();
+    paymesh_fraud_detection::describe_metrics();
+    metrics::describe_counter!(fraud::RULES_REFUSED, "Times that a new fraud.yaml could not be used");
+    metrics::counter!(fraud::RULES_REFUSED).increment(0);
     metrics::describe_counter!(SET_ASIDE, "Copies of other regions' shards that were damaged or had diverged, and are made anew");
     metrics::describe_gauge!(
         credentials::NOT_AFTER,
@@ -190,6 +198,16 @@ async fn serve(
         paymesh_vault::service(vault, mesh.clone(), outside.vault)
     });
 
+    // A zone whose payments nobody scores needs no rules.
+    if topology.scores_fraud(&region.zone) {
+        tasks.spawn(fraud::watch_rules(setting.config.clone(), topology.clone(), rules.clone(), health.component(FRAUD_RULES)));
+    }
+    let fraud = fraud::Place::of(&topology, &args.region, data.path()).map(|place| {
+        let (opened, detector) = watch::channel(None);
+        tasks.spawn(fraud::keep(place, rules.subscribe(), opened, health.component(FRAUD)));
+        detector
+    });
+
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", ServingStatus::NotServing).await;
     tasks.spawn(tell_readiness(health.clone(), reporter.clone()));
@@ -212,6 +230,9 @@ async fn serve(
         .add_service(reflection_v1alpha);
     if let Some(vault) = vault {
         routes = routes.add_service(vault);
+    }
+    if let Some(detector) = &fraud {
+        routes = routes.add_service(paymesh_fraud_detection::service(detector.clone(), mesh.clone()));
     }
 
     let limits = limits(&topology);
@@ -248,6 +269,13 @@ async fn serve(
             Err(error) => Err(error).context("a task of the node died"),
         },
     };
+    // What was scored last is recorded by a task that is about to end.
+    let detector = fraud.and_then(|detector| detector.borrow().clone());
+    if let Some(detector) = detector
+        && !detector.flush().await
+    {
+        tracing::warn!("what was scored last is not recorded");
+    }
     // First those who would take the closing of a shard for its failure.
     let _ = http_stop.send(());
     tasks.shutdown().await;

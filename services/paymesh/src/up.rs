@@ -10,7 +10,7 @@ use std::{
 };
 
 use paymesh_contract::policies;
-use paymesh_topology::{Access, Gateways};
+use paymesh_topology::{Access, Fraud, Gateways};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
@@ -60,6 +60,7 @@ pub(crate) async fn run(setting: &Setting, args: UpArgs) -> anyhow::Result<Exit>
         Access::load(&setting.config, &topology, &policies().caller_scopes()).map_err(unusable)?;
     }
     let gateways = Gateways::load(&setting.config, &topology).map_err(unusable)?;
+    Fraud::load(&setting.config, &topology).map_err(unusable)?;
     let terminal = Terminal::new()?;
     let (stop, stopping) = watch::channel(false);
     // What is outside of the mesh, as far as it is simulated on this machine.

@@ -3,9 +3,9 @@
 use paymesh_contract::events::v1 as pb;
 use paymesh_ledger::{
     CardStep, Challenge, Charge, GATEWAYS_ASKED_MAX, Left, LeftBecause, NewCharge, NewPayment, Operation, OperationKind, Payment,
-    REFUNDS_MAX,
+    REFUNDS_MAX, Risk,
 };
-use paymesh_types::{ChargeId, GatewayName};
+use paymesh_types::{ChargeId, GatewayName, Score};
 
 use super::{DecodeError, asked, signed, time, unsigned};
 
@@ -25,13 +25,31 @@ pub(crate) fn charge(charge: &Charge) -> pb::Charge {
         next_operation: charge.next_operation,
         refunds: charge.refunds,
         left: charge.left.iter().map(|left| pb::GatewayLeft { gateway: left.gateway.to_string(), why: because(left.why) as i32 }).collect(),
+        risk: charge.risk.as_ref().map(risk),
     }
+}
+
+fn risk(risk: &Risk) -> pb::Risk {
+    pb::Risk { score: risk.score.map(Score::ten_thousandths), review: risk.review, rules_version: risk.rules.clone() }
+}
+
+fn from_risk(message: &pb::Risk) -> Result<Risk, DecodeError> {
+    if message.rules_version.len() > Risk::RULES_BYTES_MAX {
+        return Err(DecodeError::Missing("a version of rules that is longer than one is"));
+    }
+    let score = message.score.map(|score| Score::new(score).ok_or(DecodeError::Missing("a score out of range"))).transpose()?;
+    Ok(Risk { score, review: message.review, rules: message.rules_version.clone() })
 }
 
 /// What a new payment's charge is, of which the ledger's entry says the beginning only.
 pub(super) fn beginning(new: &NewPayment) -> Option<pb::Charge> {
     let card = new.card.as_ref()?;
-    Some(pb::Charge { vault_token: card.token.to_string(), gateway: card.gateway.to_string(), ..pb::Charge::default() })
+    Some(pb::Charge {
+        vault_token: card.token.to_string(),
+        gateway: card.gateway.to_string(),
+        risk: card.risk.as_ref().map(risk),
+        ..pb::Charge::default()
+    })
 }
 
 fn operation(operation: &Operation) -> pb::ChargeOperation {
@@ -113,7 +131,8 @@ pub(super) fn from_step(message: &pb::CardStepped) -> Result<CardStep, DecodeErr
 /// How a payment by card begins.
 pub(super) fn from_beginning(message: Option<&pb::Charge>) -> Result<NewCharge, DecodeError> {
     let message = message.ok_or(DecodeError::Missing("a payment by card without a charge"))?;
-    Ok(NewCharge { token: message.vault_token.parse()?, gateway: message.gateway.parse()? })
+    let risk = message.risk.as_ref().map(from_risk).transpose()?;
+    Ok(NewCharge { token: message.vault_token.parse()?, gateway: message.gateway.parse()?, risk })
 }
 
 /// The payment with its charge, where the message has one: the open part of an entry alone has none.
@@ -145,6 +164,7 @@ pub(crate) fn from_charge(message: &pb::Charge) -> Result<Charge, DecodeError> {
             .iter()
             .map(|left| Ok(Left { gateway: left.gateway.parse::<GatewayName>()?, why: from_because(left.why())? }))
             .collect::<Result<_, DecodeError>>()?,
+        risk: message.risk.as_ref().map(from_risk).transpose()?,
     })
 }
 

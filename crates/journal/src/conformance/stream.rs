@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use paymesh_ledger::{
     Body, ByCard, Challenge, Command, Context, CreatePayment, Credit, Decision, LeftBecause, Message, Missing, Outcome, Payment, Phase,
-    Reason, Records, Request, State, decide,
+    Reason, Records, Request, Risk, State, decide,
 };
 use paymesh_types::{
-    Currency, Cursor, Epoch, GatewayName, HistoryMark, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId,
+    Currency, Cursor, Epoch, GatewayName, HistoryMark, Money, PaymentId, Position, RequestId, Score, Sequence, ShardRef, Timestamp, UserId,
     VaultToken,
 };
 
@@ -276,7 +276,11 @@ impl Stream {
 
     fn card(&mut self) -> ByCard {
         let token = VaultToken::new(shard().zone, self.dice.any().to_be_bytes().repeat(2).try_into().expect("sixteen bytes"));
-        ByCard { token, gateway: gateway(0), declined: self.dice.happens(50).then_some(Reason::FraudDetected) }
+        let score = Score::new(u32::try_from(self.dice.below(u64::from(Score::ONE.ten_thousandths()) + 1)).unwrap_or(0))
+            .filter(|_| self.dice.happens(800));
+        let risk = Risk { score, review: self.dice.happens(200), rules: "2026-11-27.1-0123456789abcdef".to_owned() };
+        let declined = self.dice.happens(50).then_some(Reason::FraudDetected);
+        ByCard { token, gateway: gateway(0), declined, risk: self.dice.happens(700).then_some(risk) }
     }
 
     /// Something about one of the last payments by card; mostly what an acquirer made of what it is being asked for.

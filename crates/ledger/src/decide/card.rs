@@ -54,7 +54,7 @@ impl Decider<'_> {
             hold_s: create.hold_s,
             declined,
             previous: wallet.last_payment,
-            card: Some(NewCharge { token: card.token.clone(), gateway: card.gateway.clone() }),
+            card: Some(NewCharge { token: card.token.clone(), gateway: card.gateway.clone(), risk: card.risk.clone() }),
         });
         Ok((body, smallvec![unmoved(create.payer, currency, wallet)], create.reference.clone()))
     }

@@ -323,7 +323,7 @@ impl Run {
                 let (at, to) = (home(*payer), home(*payee));
                 let payee_shard = (at != to).then(|| self.network.shards[to].state.shard().clone());
                 let token = VaultToken::new(SHARDS[at].0.parse().expect("a zone"), [7; 16]);
-                let card = ByCard { token, gateway: gateway(0), declined: declined.then_some(Reason::FraudDetected) };
+                let card = ByCard { token, gateway: gateway(0), declined: declined.then_some(Reason::FraudDetected), risk: None };
                 let (payer, payee, money) = (user(*payer), user(*payee), money(*amount, *currency));
                 let create = CreatePayment { payer, payee, payee_shard, money, hold_s: *hold_s, reference, card: Some(card) };
                 (at, Command::CreatePayment(create))

@@ -174,6 +174,7 @@ impl Play {
                     token: VaultToken::new("eu".parse().expect("a zone"), [option("token").map_or(7, number); 16]),
                     gateway: "a".parse().expect("a gateway's name"),
                     declined: option("declined").map(|_| Reason::FraudDetected),
+                    risk: None,
                 });
                 let create = CreatePayment { payer, payee, payee_shard, money: money(amount, code), hold_s, reference, card };
                 (at, Command::CreatePayment(create))

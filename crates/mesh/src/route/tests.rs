@@ -1,6 +1,7 @@
 use paymesh_contract::{
     directory::v1::{EnrollUserRequest, LookUpUsersRequest},
     events::v1::SubscribeRequest,
+    fraud::v1::{ExplainRequest, ScoreRequest, ScoredPayment},
     payments::v1::{CreatePaymentRequest, GetPaymentRequest},
     policies,
     vault::v1::{DescribeTokenRequest, EraseUserRequest},
@@ -16,6 +17,8 @@ const ENROLL: &str = "/paymesh.directory.v1.DirectoryService/EnrollUser";
 const LOOK_UP: &str = "/paymesh.directory.v1.DirectoryService/LookUpUsers";
 const ERASE: &str = "/paymesh.vault.v1.VaultService/EraseUser";
 const DESCRIBE: &str = "/paymesh.vault.v1.VaultService/DescribeToken";
+const SCORE: &str = "/paymesh.fraud.v1.FraudService/Score";
+const EXPLAIN: &str = "/paymesh.fraud.v1.FraudService/Explain";
 const SUBSCRIBE: &str = "/paymesh.events.v1.EventService/Subscribe";
 
 fn policy(path: &str) -> &'static MethodPolicy {
@@ -82,6 +85,48 @@ fn a_key_that_leads_nowhere_is_a_fault_that_names_its_field_or_reason() {
         let fault = answer.expect_err(reason);
         assert_eq!((fault.reason.as_ref(), fault.field.as_deref()), (reason, field), "{fault}");
     }
+}
+
+#[test]
+fn a_payment_is_scored_at_its_payers_home_or_near_it_in_the_zone() {
+    let yaml = "
+mesh: m
+regions:
+  us_east: {primary: true, services: [payment_processor, fraud_detection], database: primary_master}
+  us_west: {primary: false, services: [payment_processor, fraud_detection], database: regional_master}
+  us_south: {primary: false, services: [payment_processor], database: regional_master}
+  eu_west: {primary: false, services: [payment_processor], database: regional_master}
+zones:
+  global: {shards: 3, regions: [us_south, us_west, us_east], countries: [US], leaders: {us_east: 0, us_west: 1, us_south: 2}}
+  eu: {shards: 1, regions: [eu_west], countries: [DE]}
+endpoints:
+  us_east: {grpc: '127.0.0.1:1', http: '127.0.0.1:2'}
+  us_west: {grpc: '127.0.0.1:3', http: '127.0.0.1:4'}
+  us_south: {grpc: '127.0.0.1:5', http: '127.0.0.1:6'}
+  eu_west: {grpc: '127.0.0.1:7', http: '127.0.0.1:8'}
+";
+    let topology = Topology::parse("test", yaml).unwrap_or_else(|errors| panic!("{errors}"));
+    let of = |payer_id| Some(ScoredPayment { payer_id, ..Default::default() });
+    let at = |path, message: &[u8], zone: Option<&str>| {
+        let plan = plan(policy(path), message)?;
+        let zone = zone.map(|zone| zone.parse().expect("a zone"));
+        fraud(&topology, &plan, zone.as_ref()).map(|region| region.expect("fraud detection's").to_string())
+    };
+    let score = |payer| ScoreRequest { request_id: String::new(), payment: of(payer) }.encode_to_vec();
+    for (payer, region) in [(3, "us_east"), (4, "us_west"), (5, "us_east")] {
+        assert_eq!(at(SCORE, &score(payer), Some("global")), Ok(region.to_owned()), "{payer}");
+        assert_eq!(at(EXPLAIN, &ExplainRequest { payment: of(payer) }.encode_to_vec(), Some("global")), Ok(region.to_owned()));
+    }
+    for (result, reason) in [
+        (at(SCORE, &score(3), Some("eu")), "FRAUD_NOT_IN_ZONE"),
+        (at(SCORE, &score(3), None), "USER_NOT_FOUND"),
+        (at(SCORE, &score(0), Some("eu")), "INVALID_FIELD"),
+        (at(SCORE, b"", Some("eu")), "INVALID_FIELD"),
+    ] {
+        assert_eq!(result.expect_err(reason).reason, reason);
+    }
+    let pay = plan(policy(CREATE), &CreatePaymentRequest { payer_id: 7, ..Default::default() }.encode_to_vec()).expect("a plan");
+    assert_eq!(fraud(&topology, &pay, None), Ok(None));
 }
 
 /// Two regions of `eu` have a vault, and none of `global`.

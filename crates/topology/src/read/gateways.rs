@@ -7,7 +7,8 @@ use paymesh_types::{Currency, Money, ZoneName};
 
 use super::{At, Field, Mapping, Reader};
 use crate::{
-    BreakerRule, ConnectorKind, Cost, GATEWAYS_MAX, Gateway, Gateways, Preference, RULES_MAX, Retries, Rule, Topology, When, ZoneGrant,
+    BreakerRule, ConnectorKind, Cost, GATEWAYS_MAX, Gateway, Gateways, Preference, RULES_MAX, Retries, RoutingRule, Topology, When,
+    ZoneGrant,
     problem::{Problems, quote, suggest},
     tree::{Place, Value},
 };
@@ -310,7 +311,7 @@ impl GatewaysReader<'_, '_> {
 
 /// Rules.
 impl GatewaysReader<'_, '_> {
-    fn rules(&mut self, field: &Field<'_>, known: &[String]) -> Option<Vec<At<Rule>>> {
+    fn rules(&mut self, field: &Field<'_>, known: &[String]) -> Option<Vec<At<RoutingRule>>> {
         let Value::List(items) = field.value else {
             self.reader.expected(field, "a list");
             return None;
@@ -319,7 +320,7 @@ impl GatewaysReader<'_, '_> {
             self.reader.say(field, format!("must list 1 to {RULES_MAX} rules, not {}", items.len()));
             return None;
         }
-        let mut rules: Vec<At<Rule>> = Vec::new();
+        let mut rules: Vec<At<RoutingRule>> = Vec::new();
         let mut whole = true;
         for (index, (place, value)) in items.iter().enumerate() {
             let item = At { value, place: *place, key: format!("{}[{index}]", field.key) };
@@ -336,7 +337,7 @@ impl GatewaysReader<'_, '_> {
         whole.then_some(rules)
     }
 
-    fn rule(&mut self, field: &Field<'_>, known: &[String]) -> Option<Rule> {
+    fn rule(&mut self, field: &Field<'_>, known: &[String]) -> Option<RoutingRule> {
         let mapping = self.reader.mapping(field, Some(&["name", "when", "use", "by", "then"]))?;
         let name = self.reader.required(&mapping, "name").and_then(|field| {
             let text = self.text(field)?;
@@ -386,7 +387,7 @@ impl GatewaysReader<'_, '_> {
             }
             None => Some(Vec::new()),
         };
-        Some(Rule { name: name?, when: when?, gateways: gateways?, by: by?, then: then? })
+        Some(RoutingRule { name: name?, when: when?, gateways: gateways?, by: by?, then: then? })
     }
 
     fn when(&mut self, field: &Field<'_>) -> Option<When> {
@@ -468,7 +469,7 @@ impl GatewaysReader<'_, '_> {
     }
 
     /// Every rule can be reached, and every zone has a gateway for whatever no other rule is for.
-    fn check_rules(&mut self, rules: &[At<Rule>], gateways: &[Gateway]) {
+    fn check_rules(&mut self, rules: &[At<RoutingRule>], gateways: &[Gateway]) {
         for (index, rule) in rules.iter().enumerate() {
             if let Some(wider) = rules[..index].iter().find(|wider| wider.value.when.covers(&rule.value.when)) {
                 let line = wider.place.line().unwrap_or_default();

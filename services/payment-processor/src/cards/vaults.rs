@@ -35,9 +35,13 @@ pub(super) enum Authorized {
 }
 
 /// What a vault says of a card that a payment is to be made by.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Described {
     pub(super) brand: Brand,
+    /// The first six or eight digits.
+    pub(super) bin: String,
+    /// The vault's.
+    pub(super) fingerprint: Vec<u8>,
 }
 
 /// The vaults of the mesh.
@@ -69,7 +73,7 @@ impl Vaults {
         if described.user_id != payer.get() {
             return Err(Fault::not_found("TOKEN_NOT_FOUND", format!("user {payer} has no card {token}")).with_field("card.vault_token"));
         }
-        Ok(Described { brand: brand(described.brand()) })
+        Ok(Described { brand: brand(described.brand()), bin: described.bin, fingerprint: described.fingerprint })
     }
 
     /// Has the vault of the card's zone ask a gateway's acquirer to hold an amount on the card.

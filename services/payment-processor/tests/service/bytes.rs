@@ -15,7 +15,12 @@ use crate::support::{Node, no_problems};
 
 /// The methods of the services under test.
 fn methods() -> impl Iterator<Item = &'static MethodPolicy> {
-    let others = ["paymesh.audit.v1.AuditService", "paymesh.replication.v1.ReplicationService", "paymesh.vault.v1.VaultService"];
+    let others = [
+        "paymesh.audit.v1.AuditService",
+        "paymesh.replication.v1.ReplicationService",
+        "paymesh.vault.v1.VaultService",
+        "paymesh.fraud.v1.FraudService",
+    ];
     policies().methods().filter(move |policy| !others.contains(&&*policy.service))
 }
 

@@ -7,6 +7,7 @@ use paymesh_topology::{Gateways, Topology};
 use paymesh_types::RegionName;
 use paymesh_vault::Acquirers;
 
+use super::fraud::Rules;
 use crate::{args::Setting, exit::unusable};
 
 /// What the node's services need of acquirers.
@@ -22,7 +23,7 @@ pub(super) struct Outside {
 ///
 /// # Errors
 /// gateways.yaml has mistakes, or a gateway's files cannot be used. Every node reads it, so that a mistake is found before anything starts.
-pub(super) fn outside(setting: &Setting, topology: &Topology, region: &RegionName) -> anyhow::Result<Outside> {
+pub(super) fn outside(setting: &Setting, topology: &Topology, region: &RegionName, rules: &Rules) -> anyhow::Result<Outside> {
     let Some(gateways) = Gateways::load(&setting.config, topology).map_err(unusable)? else { return Ok(Outside::default()) };
     let credentials = setting.credentials.as_deref().unwrap_or(Path::new(""));
     let zone = topology.region(region).map(|region| &region.zone);
@@ -35,5 +36,5 @@ pub(super) fn outside(setting: &Setting, topology: &Topology, region: &RegionNam
         let connector = paymesh_acquirers::connector(gateway, credentials, Arc::new(super::system_time)).map_err(unusable)?;
         connectors.insert(gateway.name.parse()?, connector);
     }
-    Ok(Outside { payments: Some(Acquiring { gateways, connectors, clock: Arc::new(super::system_time) }), vault })
+    Ok(Outside { payments: Some(Acquiring { gateways, connectors, rules: rules.subscribe(), clock: Arc::new(super::system_time) }), vault })
 }

@@ -20,6 +20,7 @@ mod demo;
 mod disk;
 mod diverged;
 mod forwarding;
+mod fraud;
 mod kill;
 mod logs;
 mod lost;
