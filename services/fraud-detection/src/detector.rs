@@ -330,7 +330,10 @@ impl Tending {
                         return;
                     }
                     self.record(&mut waiting, &mut tell).await;
-                    tokio::time::sleep(RECORD_EVERY).await;
+                    // More wait already, where so many came.
+                    if many < RECORDED_AT_ONCE_MAX {
+                        tokio::time::sleep(RECORD_EVERY).await;
+                    }
                 }
                 _ = forgetting.tick() => {
                     if self.forget(&mut tell).await {

@@ -151,8 +151,8 @@ Exit codes:
     #[command(after_long_help = "\
 Exit codes:
   0  every shard serves and hears the others, no copy is stopped, and each node's
-     credentials, callers, files, audit log and vault work; what will need an
-     operator is shown all the same
+     credentials, callers, files, audit log, vault and fraud detection work; what
+     will need an operator is shown all the same
   1  one does not, or is; or a node refuses to say
   3  a region does not answer; the rest is shown all the same")]
     Status(StatusArgs),
