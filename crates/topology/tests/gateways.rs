@@ -231,6 +231,43 @@ fn every_mistake_names_its_file_line_and_key() {
     }
 }
 
+/// Which of two rules, one after the other, are told that the second is never reached.
+#[test]
+fn a_rule_is_never_reached_where_one_before_it_takes_all_that_it_is_for_and_only_there() {
+    let table = [
+        ("currency: [EUR]", "currency: [USD]", false),
+        ("currency: [EUR, USD]", "currency: [USD]", true),
+        ("currency: [USD]", "currency: [EUR, USD]", false),
+        ("brand: [visa]", "brand: [amex]", false),
+        ("brand: [visa, amex]", "brand: [amex], currency: [EUR]", true),
+        ("country: [DE]", "country: [FR]", false),
+        ("country: [DE]", "country: [DE], zone: [eu]", true),
+        ("zone: [eu]", "zone: [global]", false),
+        ("zone: [eu]", "currency: [EUR]", false),
+        ("currency: [EUR], amount: {to: 10}", "currency: [EUR], amount: {to: 20}", false),
+        ("currency: [EUR], amount: {from: 5}", "currency: [EUR], amount: {from: 4}", false),
+        ("currency: [EUR], amount: {from: 5}", "currency: [EUR], amount: {from: 5, to: 9}", true),
+        ("currency: [EUR], amount: {from: 5, to: 9}", "currency: [EUR]", false),
+        // Both have an amount, and of different currencies.
+        ("currency: [EUR], amount: {from: 1}", "currency: [USD], amount: {from: 5}", false),
+    ];
+    for (first, second, never) in table {
+        let text = SOUND.split("rules:").next().expect("a beginning").to_owned()
+            + &format!(
+                "rules:\n  - {{name: first, when: {{{first}}}, use: {{sim: 1}}}}\n  - {{name: second, when: {{{second}}}, use: {{sim: 1}}}}\n  \
+                 - {{name: rest, use: {{sim: 1}}}}\n"
+            );
+        match parse(&text) {
+            Ok(_) => assert!(!never, "{first} / {second}"),
+            Err(problems) => {
+                assert!(never, "{first} / {second}: {problems:?}");
+                assert_eq!(problems.len(), 1, "{problems:?}");
+                assert!(problems[0].contains("rules[1]: is never reached"), "{problems:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn an_empty_file_is_refused() {
     assert_eq!(parse("").expect_err("empty"), ["gateways.yaml: gateways: is missing", "gateways.yaml: rules: is missing"]);

@@ -133,8 +133,9 @@ impl VaultService for Service {
     async fn authorize(&self, request: Request<AuthorizeRequest>) -> Result<Response<AuthorizeResponse>, Status> {
         let asked = request.get_ref();
         let (token, user) = (door::token(&asked.vault_token)?, door::user(asked.user_id)?);
-        let authorization = door::authorization(asked)?;
+        // First whether the caller may, which is nobody's to find out by what is wrong with the rest.
         let (vault, _) = self.vault_for(&request, &token).await?;
+        let authorization = door::authorization(asked)?;
         let gateway = self.acquirers.choose(&asked.gateway, vault.zone()).map_err(Fault::from)?;
         let deadline = gateway.deadline(Instant::now(), Call::of(&request).and_then(Call::deadline));
         let authorized = vault.authorize(&token, user, &*gateway.acquirer, &authorization, deadline).await.map_err(Fault::from)?;

@@ -177,3 +177,22 @@ fn what_cannot_be_used_ends_with_code_2() {
     assert_eq!(code, Some(2), "{words}");
     assert_eq!(paymesh(&["--fail-rate", "101"]).0, Some(2));
 }
+
+#[test]
+fn a_node_does_not_start_with_a_mistake_in_gateways_yaml_and_names_its_line() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../region-config");
+    let folder = tempfile::tempdir().expect("a folder");
+    for file in ["regions.yaml", "access.yaml"] {
+        std::fs::copy(shipped.join(file), folder.path().join(file)).expect("copied");
+    }
+    let gateways = std::fs::read_to_string(shipped.join("gateways.yaml")).expect("it ships");
+    std::fs::write(folder.path().join("gateways.yaml"), gateways.replace("{simulator_a: 70,", "{simulator_c: 70,")).expect("written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_paymesh"));
+    command.args(["--plain-text", "--config"]).arg(folder.path()).args(["node", "--region", "eu_west", "--data"]);
+    let output = command.arg(folder.path().join("data")).output().expect("it runs");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{words}");
+    let line = gateways.lines().position(|line| line.contains("{simulator_a: 70,")).expect("it is there") + 1;
+    let wanted = format!("gateways.yaml:{line}: rules[1].use.simulator_c: no gateway is called `simulator_c`");
+    assert!(words.contains(&wanted), "{words}");
+}

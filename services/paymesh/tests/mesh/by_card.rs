@@ -47,7 +47,7 @@ async fn token(mesh: &TestMesh, user_id: u64, number: &str) -> String {
 }
 
 fn by_card(token: &str, payer: u64, payee: u64, minor: i64) -> CreatePaymentRequest {
-    CreatePaymentRequest { card: Some(ByCard { vault_token: token.to_owned() }), ..payment(payer, payee, minor) }
+    CreatePaymentRequest { card: Some(ByCard { vault_token: token.to_owned(), device: String::new() }), ..payment(payer, payee, minor) }
 }
 
 fn held(token: &str, payer: u64, payee: u64, minor: i64) -> CreatePaymentRequest {
