@@ -13,7 +13,7 @@ use futures::future::join_all;
 use http::{Request, Response};
 use paymesh_audit::Log;
 use paymesh_contract::{
-    Fault,
+    Fault, Target,
     directory::v1::{LookUpUsersRequest, directory_service_client::DirectoryServiceClient},
 };
 use paymesh_topology::Topology;
@@ -30,6 +30,7 @@ use crate::{
     layers::{
         Answering,
         admit::DENIED,
+        audit::Audit,
         deadline::{Deadline, Stop},
         metrics::{CALL_ERRORS, CALL_SECONDS, CALLS},
         shed::SHED,
@@ -255,9 +256,12 @@ impl Service<Request<Body>> for MeshChannel {
             Some(outer) => Call { method: methods::method(path), ..outer.clone() },
             None => Call::entering(self.mesh.region(), path),
         };
+        let uses_a_card = call.method.is_some_and(|method| method.policy.target == Target::Vault);
         request.extensions_mut().insert(call);
         let router = Router::new(self.mesh.clone(), self.mesh.local(), self.entry.clone());
-        Deadline::new(self.mesh.stop().clone(), router).call(request)
+        let mut inside = Deadline::new(self.mesh.stop().clone(), router);
+        // What is used of a vault leaves a record, also where it is asked from inside of the node that has it.
+        if uses_a_card { Audit::new(self.mesh.audit(), inside).call(request) } else { inside.call(request) }
     }
 }
 

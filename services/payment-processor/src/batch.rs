@@ -327,7 +327,8 @@ impl Outcomes {
     fn take_by_card(&mut self, index: usize, changed: Result<Changed, Fault>) {
         match changed.map(|changed| changed.answer().0.unwrap_or_default()) {
             Ok(payment) => {
-                self.tally.recorded(payment.status());
+                let gateway = payment.card.as_ref().map_or("", |card| card.gateway.as_str());
+                self.tally.recorded_by_card(payment.status(), gateway);
                 let receipt = PaymentReceipt { payment_id: payment.payment_id, status: payment.status, reason: payment.reason };
                 self.items[index].outcome = Some(Outcome::Receipt(receipt));
             }

@@ -87,7 +87,10 @@ impl PaymentService for Payments {
             CreatePaymentResponse { payment, position }
         });
         match made.as_ref().ok().and_then(|made| made.payment.as_ref()) {
-            Some(payment) => tally.recorded(payment.status()),
+            Some(payment) => match &payment.card {
+                Some(card) => tally.recorded_by_card(payment.status(), &card.gateway),
+                None => tally.recorded(payment.status()),
+            },
             None => tally.failed(),
         }
         tally.publish();

@@ -5,10 +5,13 @@ use std::{io::ErrorKind, net::SocketAddr, path::Path, time::Duration};
 use anyhow::Context as _;
 use paymesh_acquirer_simulator::{CHALLENGE_ANSWER, Error, Settings, TEST_CARDS, serve};
 use paymesh_topology::{ConnectorKind, Gateways};
+use serde::Deserialize;
 use tokio::{
-    net::TcpListener,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
     task::JoinSet,
+    time::timeout,
 };
 
 use crate::{
@@ -16,6 +19,10 @@ use crate::{
     exit::{Exit, unusable},
     note,
 };
+
+/// Bytes of a page of charges at most, and how long it may take.
+const PAGE_BYTES_MAX: u64 = 4 << 20;
+const PAGE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The end of its help: the numbers that it knows.
 pub(crate) fn after_help() -> String {
@@ -92,6 +99,47 @@ pub(crate) async fn stand_in(gateways: &Gateways, data: &Path) -> anyhow::Result
         });
     }
     Ok((started, simulators))
+}
+
+/// What a simulator has taken from cards less what it has sent back, in minor units of whatever currency, by its list.
+pub(crate) async fn taken(url: &str) -> anyhow::Result<i64> {
+    let address = url.strip_prefix("http://").context("a simulator is on this machine")?;
+    let (mut taken, mut after) = (0, 0);
+    loop {
+        let page: Page = serde_json::from_str(&get(address, &format!("/charges?after={after}")).await?)?;
+        taken += page.charges.iter().map(|charge| charge.captured_minor - charge.refunded_minor).sum::<i64>();
+        match page.next {
+            Some(next) => after = next,
+            None => return Ok(taken),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Page {
+    charges: Vec<Listed>,
+    next: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    captured_minor: i64,
+    refunded_minor: i64,
+}
+
+/// A page of a simulator, which answers at once and is on this machine.
+async fn get(address: &str, path: &str) -> anyhow::Result<String> {
+    let asked = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+        let mut answer = String::new();
+        stream.take(PAGE_BYTES_MAX).read_to_string(&mut answer).await?;
+        anyhow::Ok(answer)
+    };
+    let answer = timeout(PAGE_TIME_MAX, asked).await.context("it does not answer")??;
+    let (head, body) = answer.split_once("\r\n\r\n").context("what it answered is not HTTP")?;
+    anyhow::ensure!(head.starts_with("HTTP/1.1 200"), "it answered {}", head.lines().next().unwrap_or_default());
+    Ok(body.to_owned())
 }
 
 /// A rate in per cent with one digit after the point at most, in per mille.

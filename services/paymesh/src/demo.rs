@@ -5,6 +5,7 @@
 //! is cut off for some seconds while payments go on. Besides `verify`, it compares the books with the file: the users that exist, the payments that were made,
 //! the money that came in. The nodes and their storage are gone when it ends, unless `--keep`.
 
+mod by_card;
 mod cut;
 mod own_writes;
 
@@ -17,7 +18,7 @@ use std::{
 
 use anyhow::Context as _;
 use paymesh_topology::{ACCESS_FILE_NAME, FILE_NAME, FRAUD_FILE_NAME};
-use paymesh_types::RegionName;
+use paymesh_types::{Country, RegionName};
 use serde::Serialize;
 use tokio::time::sleep;
 
@@ -49,6 +50,8 @@ const SETTLE_TIME_MAX: Duration = Duration::from_secs(30);
 const SETTLE_POLL: Duration = Duration::from_millis(100);
 /// Instructions in flight.
 const IN_FLIGHT: usize = 256;
+/// Users who pay each other after the file.
+const USERS_MAX: usize = 20;
 /// Lines of a failed node's log that are shown.
 const LOG_TAIL_LINES: usize = 20;
 
@@ -66,6 +69,8 @@ struct Report {
     settled_ms: u64,
     /// How many entries all copies together were behind at the last answer.
     behind_entries: u64,
+    /// Absent where no zone has a vault.
+    by_card: Option<by_card::Report>,
     /// Absent where every region leads something, and has no copies to read.
     own_writes: Option<own_writes::Report>,
     /// Absent where every region leads something, and none can be cut off without stopping payments.
@@ -100,13 +105,14 @@ pub(crate) async fn run(setting: &Setting, args: DemoArgs) -> anyhow::Result<Exi
     let setting = Setting { config, credentials: Some(credentials) };
     let mesh = Mesh::open(&setting)?;
     supervisor::check_ports(&mesh.topology)?;
+    let acquirers = by_card::Acquirers::start(&setting.config, &mesh.topology, &scratch.path.join("acquirers")).await?;
     let file = scratch.path.join("payments.csv");
     fs::write(&file, first_payments(PAYMENTS_CSV, args.payments))?;
 
     let mut interrupts = up::Interrupts::new();
     let mut nodes = start(&mesh, &setting, &scratch.path)?;
     let exit = tokio::select! {
-        played = play(&mesh, &mut nodes, &file, args.json.as_deref()) => played,
+        played = play(&mesh, &mut nodes, &acquirers, &file, args.json.as_deref()) => played,
         () = interrupts.next() => Err(anyhow::anyhow!("interrupted")),
     };
     if exit.is_err() {
@@ -141,7 +147,7 @@ fn start(mesh: &Mesh, setting: &Setting, scratch: &Path) -> anyhow::Result<Vec<N
     specs.map(|spec| spec.start()).collect()
 }
 
-async fn play(mesh: &Mesh, nodes: &mut [Node], file: &Path, json: Option<&Path>) -> anyhow::Result<Exit> {
+async fn play(mesh: &Mesh, nodes: &mut [Node], acquirers: &by_card::Acquirers, file: &Path, json: Option<&Path>) -> anyhow::Result<Exit> {
     let started = Instant::now();
     supervisor::all_ready(nodes, READY_TIME_MAX).await?;
     say!("{} regions are up, each a process of its own, in mutual TLS, after {} ms", nodes.len(), started.elapsed().as_millis());
@@ -162,6 +168,9 @@ async fn play(mesh: &Mesh, nodes: &mut [Node], file: &Path, json: Option<&Path>)
     let settled_ms = u64::try_from(waiting.elapsed().as_millis()).unwrap_or(u64::MAX);
     say!("{behind_entries} entries behind at the last answer, all there, and no money in transit, {settled_ms} ms later");
     let csv = fs::read_to_string(file)?;
+    say!("\nBY CARD");
+    let by_card = by_card::run(mesh, acquirers, &csv).await?;
+    say!("\nREADS OF ONE'S OWN WRITES, AND A REGION CUT OFF");
     let own_writes = own_writes::run(mesh, &csv).await?;
     let cut = cut::run(mesh, nodes, &csv).await?;
     left.extend(settle(mesh).await?);
@@ -170,9 +179,12 @@ async fn play(mesh: &Mesh, nodes: &mut [Node], file: &Path, json: Option<&Path>)
     let verify = verify::verify(mesh).await?;
     verify.say(mesh);
 
-    let besides = cut.as_ref().map_or(0, |cut| cut.payments) + own_writes.as_ref().map_or(0, |own| own.payments);
+    let besides = by_card.as_ref().map_or(0, |by_card| by_card.payments)
+        + cut.as_ref().map_or(0, |cut| cut.payments)
+        + own_writes.as_ref().map_or(0, |own| own.payments);
     let mut problems = against_file(&submit, besides, &verify);
     problems.extend(left);
+    problems.extend(by_card.as_ref().and_then(|by_card| by_card::against_acquirers(by_card, &verify)));
     for node in nodes {
         if let Some(status) = node.has_ended() {
             problems.push(format!("the node of {} died: {status}", node.region));
@@ -184,7 +196,7 @@ async fn play(mesh: &Mesh, nodes: &mut [Node], file: &Path, json: Option<&Path>)
     let good = problems.is_empty() && verify.good && submit.finished && submit.tally.failed == 0;
     say!("\n{}", if good { "demo: everything was done, and adds up" } else { "demo: FAILED, see above" });
     if let Some(path) = json {
-        output::write_json(path, &Report { good, problems, submit, routes, settled_ms, behind_entries, own_writes, cut, verify })?;
+        output::write_json(path, &Report { good, problems, submit, routes, settled_ms, behind_entries, by_card, own_writes, cut, verify })?;
     }
     Ok(if good { Exit::Good } else { Exit::Failed })
 }
@@ -271,6 +283,17 @@ fn against_file(submit: &submit::Report, besides: u64, verify: &verify::Report) 
     problems
 }
 
+/// Some users of such countries who hold EUR, in the order in which the file enrols them.
+fn users(payments_csv: &str, is_of: impl Fn(Country) -> bool) -> Vec<u64> {
+    let enrolled = payments_csv.lines().skip(1).filter_map(|line| {
+        let columns: Vec<&str> = line.split(',').collect();
+        let holds_euro = columns.get(1) == Some(&"enrol") && columns.get(5)?.split(';').any(|code| code == "EUR");
+        let country = columns.get(6)?.parse().ok().filter(|country| holds_euro && is_of(*country));
+        country.and(columns.get(2)?.parse().ok())
+    });
+    enrolled.take(USERS_MAX).collect()
+}
+
 /// The file up to its `payments`-th payment or transfer.
 fn first_payments(csv: &str, payments: Option<u32>) -> String {
     let Some(payments) = payments else { return csv.to_owned() };
@@ -337,6 +360,13 @@ impl Drop for Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_are_those_of_the_zone_who_hold_euro() {
+        let csv = "id,kind,user,counterparty,amount,currency,country,via,reference\n\
+                   a,enrol,7,,,USD;EUR,ES,us_east,\nb,enrol,8,,,USD,US,us_east,\nc,enrol,9,,,EUR,US,,\nd,deposit,9,,5,EUR,,,\n";
+        assert_eq!(users(csv, |country| Ok(country) == "US".parse()), [9]);
+    }
 
     #[test]
     fn the_shipped_file_has_what_the_demo_promises() {

@@ -236,8 +236,8 @@ impl Stream {
                 Command::ClaimUser { user: user(self.dice.below(10_000) + 1), zone: zone.parse().expect("a zone's name") }
             }
             7..10 => Command::OpenAccount { user: self.any_user(), currency: self.any_currency() },
-            10 => Command::CloseAccount { user: self.any_user(), currency: self.any_currency() },
-            11..22 => Command::Deposit { user: self.any_user(), money: self.any_money(1_000), reference: self.any_reference() },
+            10..12 => Command::CloseAccount { user: self.any_user(), currency: self.any_currency() },
+            12..22 => Command::Deposit { user: self.any_user(), money: self.any_money(1_000), reference: self.any_reference() },
             22..28 => Command::Withdraw { user: self.any_user(), money: self.any_money(600), reference: self.any_reference() },
             28..58 => self.payment(),
             58..80 => self.about_a_payment(),

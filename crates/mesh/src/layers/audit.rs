@@ -13,7 +13,7 @@ use std::{
 };
 
 use http::{Request, Response};
-use paymesh_audit::{Caller, Log, Outcome, Record};
+use paymesh_audit::{Log, Outcome, Record};
 use paymesh_contract::{Fault, MethodPolicy, Target};
 use paymesh_types::Timestamp;
 use tonic::{Status, body::Body};
@@ -57,7 +57,8 @@ impl<S: Answer> Service<Request<Body>> for Audit<S> {
         let record = Record {
             entry_region: Some(call.entry_region.clone()),
             peer: from,
-            ..Record::new(now(), Caller::Anonymous, Some(method.policy))
+            // Of a call that has arrived, it is known only further down.
+            ..Record::new(now(), call.caller.audited(), Some(method.policy))
         };
         let trail = match log.reserve(record) {
             Ok(slot) => Trail::new(slot),

@@ -4,6 +4,7 @@
 
 mod batches;
 mod bytes;
+mod cards;
 mod directory;
 mod events;
 mod operations;

@@ -59,7 +59,7 @@ impl Time {
         self.0.fetch_add(seconds * 1_000_000, Relaxed);
     }
 
-    fn clock(&self) -> Clock {
+    pub(crate) fn clock(&self) -> Clock {
         let time = self.0.clone();
         Arc::new(move || Timestamp(time.load(Relaxed)))
     }

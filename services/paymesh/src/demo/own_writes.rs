@@ -9,17 +9,16 @@ use paymesh_contract::{
     common::v1::Money,
     payments::v1::{CreatePaymentRequest, GetPaymentRequest},
 };
-use paymesh_types::{Country, RegionName};
+use paymesh_types::RegionName;
 use serde::Serialize;
 
+use super::users;
 use crate::{client::Mesh, say};
 
 /// Payments that are made and read back, one after the other.
 const PAYMENTS: u64 = 200;
 /// What takes longer counts as this.
 const TIME_MAX_US: u64 = 60_000_000;
-/// Users who make them.
-const USERS_MAX: usize = 20;
 
 /// What came of it.
 #[derive(Debug, Serialize)]
@@ -80,27 +79,4 @@ pub(super) async fn run(mesh: &Mesh, payments_csv: &str) -> anyhow::Result<Optio
         reader.name
     );
     Ok(Some(Report { written_at: leader, read_at: reader.name.clone(), payments: PAYMENTS, read_from_copy, p50_us, p99_us }))
-}
-
-/// Some users of such countries who hold EUR, in the order in which the file enrols them.
-fn users(payments_csv: &str, is_of: impl Fn(Country) -> bool) -> Vec<u64> {
-    let enrolled = payments_csv.lines().skip(1).filter_map(|line| {
-        let columns: Vec<&str> = line.split(',').collect();
-        let holds_euro = columns.get(1) == Some(&"enrol") && columns.get(5)?.split(';').any(|code| code == "EUR");
-        let country = columns.get(6)?.parse().ok().filter(|country| holds_euro && is_of(*country));
-        country.and(columns.get(2)?.parse().ok())
-    });
-    enrolled.take(USERS_MAX).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn users_are_those_of_the_zone_who_hold_euro() {
-        let csv = "id,kind,user,counterparty,amount,currency,country,via,reference\n\
-                   a,enrol,7,,,USD;EUR,ES,us_east,\nb,enrol,8,,,USD,US,us_east,\nc,enrol,9,,,EUR,US,,\nd,deposit,9,,5,EUR,,,\n";
-        assert_eq!(users(csv, |country| Ok(country) == "US".parse()), [9]);
-    }
 }

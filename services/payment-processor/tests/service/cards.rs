@@ -1,0 +1,302 @@
+//! What the desk makes of what acquirers say and do not say: a real node, and a vault and acquirers that follow a script.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use paymesh_acquirers::{
+    Acquirer, Authorization, Capture, Charge, ChargeState, Class, Decision, Decline, DeclineReason, Failure, Reference, Refund, Settlement,
+    Sought, Void,
+};
+use paymesh_contract::{
+    payments::v1::{ByCard, CaptureMode, CreatePaymentRequest, Payment, PaymentStatus, VoidPaymentRequest},
+    vault::v1::{
+        AuthorizationOutcome, AuthorizeRequest, AuthorizeResponse, CardBrand, DeleteTokenRequest, DeleteTokenResponse,
+        DescribeTokenRequest, DescribeTokenResponse, EraseUserRequest, EraseUserResponse, GetVaultKeyRequest, GetVaultKeyResponse,
+        TokenDescription, TokenizeRequest, TokenizeResponse,
+        vault_service_server::{VaultService, VaultServiceServer},
+    },
+};
+use paymesh_payment_processor::{Acquiring, Services, services};
+use paymesh_shard::{Copies, Options};
+use paymesh_topology::{Gateways, Topology};
+use tokio::{sync::watch, time::Instant};
+use tonic::{Request, Response, Status};
+
+use crate::support::{Node, id, no_problems, pay};
+
+const TOPOLOGY: &str = "
+mesh: test
+regions:
+  eu_west: {primary: true, services: [payment_processor, vault], database: primary_master}
+zones:
+  eu: {shards: 1, regions: [eu_west], countries: [DE]}
+endpoints:
+  eu_west: {grpc: '127.0.0.1:7101', http: '127.0.0.1:7201'}
+";
+const GATEWAYS: &str = "
+gateways:
+  a: {connector: simulator, url: 'http://127.0.0.1:9', zones: any, breaker: {failures: 1000, open_seconds: 1, probes: 1}}
+  b: {connector: simulator, url: 'http://127.0.0.1:10', zones: any}
+retries: {percent: 100, per_second: 1000, attempts: 3}
+rules:
+  - {name: all, use: {a: 1}, then: [b]}
+";
+const TOKEN: &str = "card_eu_abcdefghijklmnopabcdefghijklmnop";
+
+/// What an acquirer does with one authorization.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Does {
+    Approves,
+    /// Nothing, for certain.
+    Nothing,
+    /// It says nothing, and did it.
+    SilentlyApproves,
+    /// It says nothing, and did nothing.
+    Silence,
+}
+
+/// What both acquirers do and did. What is not in the script is approved.
+#[derive(Debug, Default)]
+struct Script {
+    authorizations: BTreeMap<String, VecDeque<Does>>,
+    /// Whether voids are refused, because it has let go by itself.
+    let_go: bool,
+    asked: Vec<String>,
+    held: BTreeMap<String, ChargeState>,
+}
+
+type Shared = Arc<Mutex<Script>>;
+
+impl Script {
+    fn authorize(&mut self, gateway: &str, reference: &str) -> Does {
+        self.asked.push(format!("{gateway} {reference}"));
+        let does = self.authorizations.get_mut(gateway).and_then(VecDeque::pop_front).unwrap_or(Does::Approves);
+        if matches!(does, Does::Approves | Does::SilentlyApproves) {
+            self.held.insert(reference.to_owned(), ChargeState::Authorized);
+        }
+        does
+    }
+}
+
+/// The vault of the zone: one card, of user 1.
+struct Vault(Shared);
+
+#[tonic::async_trait]
+impl VaultService for Vault {
+    async fn describe_token(&self, request: Request<DescribeTokenRequest>) -> Result<Response<DescribeTokenResponse>, Status> {
+        let vault_token = request.into_inner().vault_token;
+        let description = TokenDescription { vault_token, user_id: 1, brand: CardBrand::Visa.into(), ..TokenDescription::default() };
+        Ok(Response::new(DescribeTokenResponse { description: Some(description) }))
+    }
+
+    async fn authorize(&self, request: Request<AuthorizeRequest>) -> Result<Response<AuthorizeResponse>, Status> {
+        let request = request.into_inner();
+        let does = self.0.lock().expect("no test panics with it").authorize(&request.gateway, &request.reference);
+        let (outcome, failure_class) = match does {
+            Does::Approves => (AuthorizationOutcome::Approved, ""),
+            Does::Nothing => (AuthorizationOutcome::NotDone, "unreachable"),
+            Does::SilentlyApproves | Does::Silence => (AuthorizationOutcome::Unknown, "timeout"),
+        };
+        let charge_id = if does == Does::Approves { "ch_1".to_owned() } else { String::new() };
+        let response = AuthorizeResponse {
+            outcome: outcome.into(),
+            charge_id,
+            failure_class: failure_class.to_owned(),
+            ..AuthorizeResponse::default()
+        };
+        Ok(Response::new(response))
+    }
+
+    async fn get_vault_key(&self, _: Request<GetVaultKeyRequest>) -> Result<Response<GetVaultKeyResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn tokenize(&self, _: Request<TokenizeRequest>) -> Result<Response<TokenizeResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn delete_token(&self, _: Request<DeleteTokenRequest>) -> Result<Response<DeleteTokenResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn erase_user(&self, _: Request<EraseUserRequest>) -> Result<Response<EraseUserResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+struct Scripted {
+    gateway: &'static str,
+    script: Shared,
+}
+
+impl Scripted {
+    fn charge(&self, reference: &Reference, sought: &Sought, state: ChargeState) -> Charge {
+        Charge {
+            id: "ch_1".parse().expect("a charge's name"),
+            reference: reference.clone(),
+            state,
+            amount: sought.amount,
+            captured_minor: 0,
+            refunded_minor: 0,
+            decline: None,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Acquirer for Scripted {
+    async fn authorize(&self, _: &paymesh_cards::Card, _: &Authorization, _: Instant) -> Result<Decision, Failure> {
+        unreachable!("the vault does")
+    }
+
+    async fn capture(&self, capture: &Capture, _: Instant) -> Result<Settlement, Failure> {
+        let mut script = self.script.lock().expect("no test panics with it");
+        script.asked.push(format!("{} {}", self.gateway, capture.reference));
+        script.held.insert(capture.charge.reference.to_string(), ChargeState::Captured);
+        Ok(Settlement::Done(self.charge(&capture.charge.reference, &capture.charge, ChargeState::Captured)))
+    }
+
+    async fn void(&self, void: &Void, _: Instant) -> Result<Settlement, Failure> {
+        let mut script = self.script.lock().expect("no test panics with it");
+        script.asked.push(format!("{} {}", self.gateway, void.reference));
+        script.held.insert(void.charge.reference.to_string(), ChargeState::Voided);
+        if script.let_go {
+            return Ok(Settlement::Declined(Decline::new(DeclineReason::WrongState, "already")));
+        }
+        Ok(Settlement::Done(self.charge(&void.charge.reference, &void.charge, ChargeState::Voided)))
+    }
+
+    async fn refund(&self, _: &Refund, _: Instant) -> Result<Settlement, Failure> {
+        Err(Failure::unknown(Class::Timeout, "nobody refunds here"))
+    }
+
+    async fn look_up(&self, sought: &Sought, _: Instant) -> Result<Option<Charge>, Failure> {
+        let mut script = self.script.lock().expect("no test panics with it");
+        script.asked.push(format!("{} look-up", self.gateway));
+        let found = script.held.get(sought.reference.as_str()).copied();
+        Ok(found.map(|state| self.charge(&sought.reference, sought, state)))
+    }
+}
+
+/// A node with two gateways, user 1 with a card, and user 2.
+async fn started(authorizations: &[(&str, &[Does])]) -> (Node, Shared) {
+    let topology = Arc::new(Topology::parse("test", TOPOLOGY).unwrap_or_else(|errors| panic!("{errors}")));
+    let gateways = Gateways::parse("gateways.yaml", GATEWAYS, &topology).unwrap_or_else(|errors| panic!("{errors}"));
+    let node = Node::of(topology, "eu_west", Options::default()).await;
+    let script = Script {
+        authorizations: authorizations.iter().map(|(gateway, does)| ((*gateway).to_owned(), does.iter().copied().collect())).collect(),
+        ..Script::default()
+    };
+    let script = Arc::new(Mutex::new(script));
+    let connector = |gateway: &'static str| {
+        let acquirer: Arc<dyn Acquirer> = Arc::new(Scripted { gateway, script: script.clone() });
+        (gateway.parse().expect("a gateway's name"), acquirer)
+    };
+    let connectors = ["a", "b"].map(connector).into_iter().collect();
+    let (_, rules) = watch::channel(None);
+    let acquiring = Acquiring { gateways, connectors, rules, clock: node.time.clock() };
+    let Services { routes, sweep } = services(node.shards.clone(), Copies::default(), node.mesh.clone(), no_problems(), Some(acquiring));
+    node.mesh.attach(routes.add_service(VaultServiceServer::new(Vault(script.clone()))));
+    tokio::spawn(sweep);
+    node.users(&[(1, 0), (2, 0)]).await;
+    (node, script)
+}
+
+fn by_card(cents: i64) -> CreatePaymentRequest {
+    CreatePaymentRequest { card: Some(ByCard { vault_token: TOKEN.to_owned(), device: String::new() }), ..pay(1, 2, cents) }
+}
+
+async fn create(node: &Node, request: CreatePaymentRequest, patience: Duration) -> Payment {
+    let mut request = Request::new(request);
+    request.set_timeout(patience);
+    node.payments().create_payment(request).await.expect("a payment").into_inner().payment.expect("a payment")
+}
+
+/// What was asked of acquirers, look-ups apart, with the payment's id left out.
+fn asked(script: &Shared, payment: &Payment) -> Vec<String> {
+    let script = script.lock().expect("no test panics with it");
+    let asked = script.asked.iter().filter(|asked| !asked.ends_with("look-up"));
+    asked.map(|asked| asked.replace(&format!("{}.", payment.payment_id), "")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_gateway_is_asked_where_nothing_was_done_and_each_once() {
+    let (node, script) = started(&[("a", &[Does::Nothing])]).await;
+    let paid = create(&node, by_card(100), Duration::from_secs(20)).await;
+    assert_eq!(paid.status(), PaymentStatus::Completed, "{paid:?}");
+    assert_eq!(asked(&script, &paid), ["a authorize.0", "b authorize.1", "b capture.2"]);
+    assert_eq!(node.balance(2).await, (100, 0));
+    node.close().await;
+
+    let (node, script) = started(&[("a", &[Does::Nothing; 9]), ("b", &[Does::Nothing; 9])]).await;
+    let declined = create(&node, by_card(100), Duration::from_secs(20)).await;
+    assert_eq!((declined.status(), declined.reason.as_str()), (PaymentStatus::Declined, "GATEWAY_UNAVAILABLE"));
+    assert_eq!(asked(&script, &declined), ["a authorize.0", "b authorize.1"]);
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_heard_of_is_looked_up_and_asked_for_again_under_the_same_reference() {
+    let (node, script) = started(&[("a", &[Does::SilentlyApproves])]).await;
+    let paid = create(&node, by_card(100), Duration::from_secs(20)).await;
+    assert_eq!(paid.status(), PaymentStatus::Completed, "{paid:?}");
+    assert_eq!(asked(&script, &paid), ["a authorize.0", "a capture.2"]);
+    node.close().await;
+
+    let (node, script) = started(&[("a", &[Does::Silence])]).await;
+    let paid = create(&node, by_card(100), Duration::from_secs(20)).await;
+    assert_eq!(paid.status(), PaymentStatus::Completed, "{paid:?}");
+    assert_eq!(asked(&script, &paid), ["a authorize.0", "a authorize.0", "a capture.2"]);
+    node.close().await;
+}
+
+/// Once it may have been done, that a later try did nothing for certain says nothing about the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_have_been_done_goes_nowhere_else_and_is_voided_when_its_time_is_up() {
+    let does = [&[Does::Silence][..], &[Does::Nothing; 1_000]].concat();
+    let (node, script) = started(&[("a", &does)]).await;
+    let waiting = create(&node, by_card(100), Duration::from_secs(1)).await;
+    assert_eq!(waiting.status(), PaymentStatus::Pending, "{waiting:?}");
+    let card = waiting.card.clone().expect("by card");
+    assert_eq!((card.in_progress.len(), card.in_progress[0].kind.as_str()), (1, "AUTHORIZE"));
+    // What the first call was told is out of date.
+    node.time.pass(61);
+    let declined = node.until(&waiting.payment_id, PaymentStatus::Declined).await;
+    assert_eq!(declined.reason, "GATEWAY_UNAVAILABLE");
+    let asked = asked(&script, &declined);
+    assert_eq!((asked.first().map(String::as_str), asked.last().map(String::as_str)), (Some("a authorize.0"), Some("a give-up.0")));
+    assert!(asked.iter().all(|asked| asked.starts_with("a ")), "{asked:?}");
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_request_again_is_told_how_the_payment_stands_and_asks_nobody() {
+    let (node, script) = started(&[("a", &[Does::Silence])]).await;
+    let request = CreatePaymentRequest { reference: "shoes".to_owned(), ..by_card(100) };
+    let first = create(&node, request.clone(), Duration::from_secs(20)).await;
+    let before = asked(&script, &first);
+    let again = create(&node, request.clone(), Duration::from_secs(20)).await;
+    assert_eq!((again.status(), again.reference.as_str()), (PaymentStatus::Completed, "shoes"));
+    assert_eq!(asked(&script, &first), before);
+    let mut other = Request::new(CreatePaymentRequest { card: None, ..request });
+    other.set_timeout(Duration::from_secs(20));
+    let fault = paymesh_contract::Fault::from_status(&node.payments().create_payment(other).await.expect_err("another body"));
+    assert_eq!((fault.reason.as_ref(), fault.field.as_deref()), ("REQUEST_ID_REUSED", Some("card")));
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hold_that_the_acquirer_has_let_go_of_by_itself_is_voided_all_the_same() {
+    let (node, script) = started(&[]).await;
+    let held =
+        create(&node, CreatePaymentRequest { capture_mode: CaptureMode::Manual.into(), ..by_card(100) }, Duration::from_secs(20)).await;
+    assert_eq!(held.status(), PaymentStatus::Authorized);
+    script.lock().expect("no test panics with it").let_go = true;
+    let request = VoidPaymentRequest { request_id: id(), payment_id: held.payment_id.clone() };
+    let voided = node.payments().void_payment(request).await.expect("a void").into_inner().payment.expect("a payment");
+    assert_eq!(voided.status(), PaymentStatus::Voided, "{voided:?}");
+    node.close().await;
+}
