@@ -70,6 +70,7 @@ fn assemble(draft: &Draft, primary: usize, checked: &Checked, endpoints: &[Optio
             shards: zone.shards?,
             regions: (0..regions.len()).filter(|region| checked.of_region[*region] == Some(index)).map(|region| name(&region)).collect(),
             countries: zone.countries.as_ref()?.iter().map(|country| country.value).collect::<BTreeSet<_>>(),
+            sealed_cards: zone.sealed_cards.as_ref().is_some_and(|sealed| sealed.value),
             leaders: checked.leaders[index].as_ref()?.iter().map(name).collect(),
         });
     }

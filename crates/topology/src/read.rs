@@ -76,6 +76,7 @@ pub(crate) struct DraftZone {
     pub(crate) shards: Option<u16>,
     pub(crate) regions: Option<At<Vec<At<String>>>>,
     pub(crate) countries: Option<Vec<At<Country>>>,
+    pub(crate) sealed_cards: Option<At<bool>>,
     /// `Some(None)`: the key is there and could not be read.
     pub(crate) leaders: Option<At<Option<Vec<DraftLeader>>>>,
 }
@@ -178,9 +179,16 @@ impl Reader<'_> {
         if name == DIRECTORY_ZONE {
             self.say(field, "the name is the directory's own: choose another");
         }
-        let mut draft =
-            DraftZone { name: field.with(name.to_owned()), valid_name, shards: None, regions: None, countries: None, leaders: None };
-        let Some(zone) = self.mapping(field, Some(&["shards", "regions", "countries", "leaders"])) else { return draft };
+        let mut draft = DraftZone {
+            name: field.with(name.to_owned()),
+            valid_name,
+            shards: None,
+            regions: None,
+            countries: None,
+            sealed_cards: None,
+            leaders: None,
+        };
+        let Some(zone) = self.mapping(field, Some(&["shards", "regions", "countries", "sealed_cards", "leaders"])) else { return draft };
         draft.shards = self.required(&zone, "shards").and_then(|field| {
             let shards = self.whole(field, 1..=u64::from(ZONE_SHARDS_MAX))?;
             u16::try_from(shards).ok()
@@ -190,6 +198,7 @@ impl Reader<'_> {
             Some(field.with(regions))
         });
         draft.countries = self.required(&zone, "countries").and_then(|field| self.list(field, Self::country, "country"));
+        draft.sealed_cards = zone.find("sealed_cards").and_then(|field| self.flag(field));
         draft.leaders = zone.find("leaders").map(|field| {
             let leaders = self.mapping(field, None).map(|leaders| {
                 let leader = |(region, field): &(&str, Field<'_>)| DraftLeader {

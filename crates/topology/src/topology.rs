@@ -72,6 +72,8 @@ pub struct Zone {
     pub regions: Vec<RegionName>,
     /// The countries whose residents it serves.
     pub countries: BTreeSet<Country>,
+    /// Whether its vault takes cards sealed only: no node on their way has a number then.
+    pub sealed_cards: bool,
     /// The leader of each shard, by the shard's number.
     pub(crate) leaders: Vec<RegionName>,
 }

@@ -116,6 +116,12 @@ const VALUES: &[Row] = &[
     ("mesh: test", "mesh: 7", &["regions.yaml:1: mesh: must be text, not 7"], BOTH),
     ("primary: true", "primary: yes", &["regions.yaml:3: regions.us_east.primary: must be true or false, not `yes`"], BOTH),
     (
+        "    shards: 2 # 9\n",
+        "    shards: 2\n    sealed_cards: always\n",
+        &["regions.yaml:10: zones.eu.sealed_cards: must be true or false, not `always`"],
+        BOTH,
+    ),
+    (
         "[payment_processor, vault]",
         "[payment_processor, vualt]",
         &["regions.yaml:5: regions.eu_west.services[1]: `vualt` is not a known service; did you mean `vault`?"],

@@ -15,9 +15,9 @@ use paymesh_contract::{
 use paymesh_mesh::{Call, Mesh, Worded};
 use paymesh_types::{UserId, VaultToken};
 use tokio::{sync::watch, time::Instant};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
-use crate::{Acquirers, Description, Error, Vault, door, error::unavailable};
+use crate::{Acquirers, Description, Error, Offered, Vault, door, error::unavailable};
 
 /// The service of a vault, for a node's listener. `vault` has it once it is open: until then calls are told to come again. `acquirers` are those that it sends
 /// cards to.
@@ -89,7 +89,13 @@ impl VaultService for Service {
         // Before anything else can end the call: the number as it was decoded is zeroed here.
         let offered = door::offered(card, sealed_card)?;
         let (request_id, user) = (door::request_id(&request_id)?, door::user(user_id)?);
-        let description = self.vault_of(user).await?.tokenize(request_id, user, offered).await.map_err(Fault::from)?;
+        let vault = self.vault_of(user).await?;
+        if matches!(offered, Offered::Clear(_)) && self.mesh.topology().zone(vault.zone()).is_some_and(|zone| zone.sealed_cards) {
+            return Err(Fault::new(Code::FailedPrecondition, "CARD_NOT_SEALED", format!("zone {} takes sealed cards only", vault.zone()))
+                .with_field("sealed_card")
+                .into());
+        }
+        let description = vault.tokenize(request_id, user, offered).await.map_err(Fault::from)?;
         if let Some(call) = call {
             call.is_about_card(&description.token);
         }

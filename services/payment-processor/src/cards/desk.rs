@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use paymesh_acquirers::Attempt;
+use paymesh_acquirers::{Attempt, Class};
 use paymesh_ledger::{Operation, OperationKind, Payment, Rejection};
 use paymesh_shard::{Answer, Clock, Error, Shard};
 use paymesh_types::{GatewayName, PaymentId, Position, Sequence, ShardRef};
@@ -194,10 +194,11 @@ impl Desk {
         working.iter().find(|(key, _)| key.shard == *shard && key.payment == payment).map(|(_, followed)| followed.clone())
     }
 
-    fn rest(&self, key: &Key) {
+    /// Leaves an operation to the sweep for a while that grows; says whether this is the first time.
+    fn rest(&self, key: &Key) -> bool {
         let mut resting = lock(&self.inner.resting);
         let wait = resting.get(key).map_or(WAIT_MAX, |rest| (rest.wait * 2).min(REST_MAX));
-        resting.insert(key.clone(), Rest { until: Instant::now() + wait, wait });
+        resting.insert(key.clone(), Rest { until: Instant::now() + wait, wait }).is_none()
     }
 
     /// Looks through the shards that are led here, for as long as it is polled.
@@ -295,10 +296,14 @@ async fn settle(desk: &Desk, key: &Key, shard: &Shard, job: &mut Job) -> Option<
                 metrics::counter!(OPERATIONS, "kind" => kind, "outcome" => "unsettled").increment(1);
                 job.doubt = doubt;
                 job.attempt = Attempt::Again;
-                if Instant::now() + wait >= give_up_at {
-                    let gateway = gateway(job);
-                    tracing::warn!(payment = %job.id, operation = kind, %gateway, %why, "it is not known yet what the acquirer makes of it");
-                    desk.rest(key);
+                // Its place is for others while the gateway takes no calls.
+                let not_called = matches!(why.class, Class::Open | Class::Full | Class::Spent);
+                if not_called || Instant::now() + wait >= give_up_at {
+                    // Once for each operation: the gauge of the oldest says the rest.
+                    if desk.rest(key) {
+                        let gateway = gateway(job);
+                        tracing::warn!(payment = %job.id, operation = kind, %gateway, %why, "it is not known yet what the acquirer makes of it");
+                    }
                     return None;
                 }
             }

@@ -155,6 +155,28 @@ async fn a_card_is_taken_in_by_its_zones_vault_from_anywhere_and_its_number_is_i
     assert!(!mesh.data("us_west").join("vault").exists() && !mesh.data("asia_pacific").join("vault").exists());
 }
 
+/// Where a zone takes sealed cards only, one in clear is refused in words that do not repeat it, from wherever it comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zone_that_takes_sealed_cards_only_takes_no_others() {
+    let config = four_regions_with_vaults();
+    let sealed = config.replace("regions: [eu_west]", "regions: [eu_west], sealed_cards: true");
+    assert_ne!(config, sealed);
+    let mesh = TestMesh::started(&sealed);
+    mesh.enrol("us_east", 10, "US", 0).await;
+    mesh.enrol("us_east", 11, "DE", 0).await;
+    for via in mesh.regions() {
+        let status = vault(&mesh, &via).tokenize(in_clear(11, VISA)).await.unwrap_err();
+        let fault = Fault::from_status(&status);
+        assert_eq!((fault.reason.as_ref(), fault.field.as_deref()), ("CARD_NOT_SEALED", Some("sealed_card")), "{fault}");
+        assert!(!format!("{status:?}").contains(VISA), "{status:?}");
+    }
+    tokenize(&mesh, "us_west", in_clear(10, VISA)).await;
+    let key = vault(&mesh, "us_west").get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
+    let card = Card { number: CardNumber::parse(VISA).unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
+    let sealed = TokenizeRequest { card: None, sealed_card: Some(seal(&card, 11, &key).unwrap()), ..in_clear(11, VISA) };
+    assert!(tokenize(&mesh, "us_west", sealed).await.vault_token.starts_with("card_eu_"));
+}
+
 /// Whether a process has the bytes in memory that it can write to. None: this process may not look.
 fn is_in_memory(process: u32, bytes: &[u8]) -> Option<bool> {
     let maps = fs::read_to_string(format!("/proc/{process}/maps")).ok()?;
