@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use paymesh_access::Caller;
 use paymesh_contract::{
     common::v1 as common,
     payments::v1::{self as payments, PaymentReceipt, PaymentStatus},
@@ -63,6 +64,20 @@ fn message(payment: &Payment, shard: &ShardRef, in_transit: bool, reference: Str
         reference,
         card: payment.card.as_deref().map(charge),
     }
+}
+
+/// What of a payment its payer alone is told: with a challenge somebody could answer it, and the card is the payer's.
+pub(crate) fn for_caller(mut payment: payments::Payment, caller: &Caller) -> payments::Payment {
+    let is_the_payers = UserId::try_from(payment.payer_id).is_ok_and(|payer| caller.acts_for_id(payer).is_ok());
+    if !is_the_payers && let Some(card) = &mut payment.card {
+        let kept = payments::CardCharge {
+            gateway: std::mem::take(&mut card.gateway),
+            in_progress: std::mem::take(&mut card.in_progress),
+            ..Default::default()
+        };
+        *card = kept;
+    }
+    payment
 }
 
 fn charge(charge: &Charge) -> payments::CardCharge {

@@ -26,7 +26,7 @@ use paymesh_ledger::{CreatePayment, Rejection, Request};
 use paymesh_mesh::Call;
 use paymesh_shard::Answer;
 use paymesh_types::{RegionName, UserId};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tonic::Code;
 
 use crate::{
@@ -46,6 +46,9 @@ pub(crate) const BATCH_ITEMS_MAX: usize = 8_192;
 const CARDS_IN_FLIGHT: usize = 100;
 /// How long an item by card is waited for: one that is slow is PENDING then, and keeps nobody.
 const CARD_WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// How much longer than its acquirer an item by card is waited for.
+const CARD_GRACE: Duration = Duration::from_secs(2);
 
 /// How long a shard may take for its part. Calls have deadlines of their own; streams do not.
 const SHARD_WAIT_MAX_MS: u64 = 30_000;
@@ -205,7 +208,11 @@ impl CardItem {
     async fn pay(self, homes: &Homes, cards: &Cards, circumstances: &Circumstances) -> (usize, Result<Changed, Fault>) {
         let paid = async {
             let shard = homes.led(&homes.place(self.payer).shard)?;
-            cards.create(shard, &self.new, self.create, circumstances).await
+            // What is asked for goes on; what is not in the books by then may still come to be.
+            match timeout_at(circumstances.until + CARD_GRACE, cards.create(shard, &self.new, self.create, circumstances)).await {
+                Ok(created) => created,
+                Err(_) => Err(late(shard.reference())),
+            }
         };
         (self.index, paid.await)
     }

@@ -11,6 +11,7 @@ mod words;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use paymesh_access::Caller;
 use paymesh_acquirers::{Acquirer, Route, WhyLeft};
 use paymesh_contract::{
     Fault,
@@ -18,7 +19,7 @@ use paymesh_contract::{
     fraud::v1::{PaymentKind, ScoredCard, ScoredPayment},
     payments::v1 as payments,
 };
-use paymesh_ledger::{ByCard, Command, CreatePayment, Reason, Request, Risk};
+use paymesh_ledger::{Body, ByCard, Command, CreatePayment, NewPayment as NewPaymentEntry, Reason, Request, Risk};
 use paymesh_mesh::Call;
 use paymesh_shard::{Answer, Clock, PaymentView, Shard};
 use paymesh_topology::{Fraud, Gateways};
@@ -37,7 +38,7 @@ use self::{
 };
 use crate::{
     answer,
-    door::NewPayment,
+    door::{Card, NewPayment},
     error,
     fraud::{self, Declined, Scorer},
     homes::Homes,
@@ -89,6 +90,12 @@ impl Changed {
             None => answer::written(&self.last),
         };
         (payment, answer::position(&self.last.position))
+    }
+
+    /// The same, as this caller may have it.
+    pub(crate) fn answer_to(&self, caller: &Caller) -> (Option<payments::Payment>, Option<common::Position>) {
+        let (payment, position) = self.answer();
+        (payment.map(|payment| answer::for_caller(payment, caller)), position)
     }
 
     /// Whether the acquirer has said what it makes of what the request asked it for.
@@ -151,6 +158,26 @@ impl Cards {
         create: CreatePayment,
         circumstances: &Circumstances,
     ) -> Result<Changed, Fault> {
+        let (card, fall_back) = match self.prepare(shard, new, &create, circumstances).await {
+            Ok(prepared) => prepared,
+            // The same request again is answered whatever has become of the card, its vault and the gateways since.
+            Err(fault) => match (new.card(), shard.outcome(new.id).await) {
+                (Some(card), Ok(Some(recorded))) => (as_recorded(card, &recorded), Vec::new()),
+                _ => return Err(fault),
+            },
+        };
+        let request = Request { id: Some(new.id), command: Command::CreatePayment(CreatePayment { card: Some(card), ..create }) };
+        self.submit(shard, request, fall_back, circumstances.until).await
+    }
+
+    /// How the card is to be charged, and the gateways that are asked after the first.
+    async fn prepare(
+        &self,
+        shard: &Shard,
+        new: &NewPayment,
+        create: &CreatePayment,
+        circumstances: &Circumstances,
+    ) -> Result<(ByCard, Vec<GatewayName>), Fault> {
         let Open { desk, scorer } = self.open()?;
         let card = new.card().ok_or_else(|| Fault::invalid_field("card", "a card is needed"))?;
         let (zone, until) = (&shard.reference().zone, circumstances.until);
@@ -186,9 +213,7 @@ impl Cards {
             review,
             rules: verdict.rules_version.unwrap_or_default(),
         });
-        let card = ByCard { token: card.token.clone(), gateway, declined, risk };
-        let request = Request { id: Some(new.id), command: Command::CreatePayment(CreatePayment { card: Some(card), ..create }) };
-        self.submit(shard, request, fall_back, until).await
+        Ok((ByCard { token: card.token.clone(), gateway, declined, risk }, fall_back))
     }
 
     /// Has something about a payment by card decided, and waits for what the acquirer makes of it.
@@ -199,12 +224,10 @@ impl Cards {
         fall_back: Vec<GatewayName>,
         until: Instant,
     ) -> Result<Changed, Fault> {
-        let asked = shard.submit(request).await.map_err(error::failed)?;
-        let Some(Open { desk, .. }) = &self.open else { return Ok(Changed::of(asked)) };
-        let followed = match asked.entry.payment(&asked.position) {
-            Some(payment) if asked.replayed => desk.under_way(shard.reference(), payment.sequence),
-            _ => desk.begin_asked(shard, &asked, fall_back),
+        let Some(Open { desk, .. }) = &self.open else {
+            return shard.submit(request).await.map(Changed::of).map_err(error::failed);
         };
+        let (asked, followed) = desk.submit(shard, request, fall_back).await.map_err(error::failed)?;
         let last = match followed {
             Some(followed) => follow(followed, until).await,
             None => None,
@@ -240,6 +263,16 @@ impl Circumstances {
             until: until(call.and_then(Call::deadline)),
         }
     }
+}
+
+/// A card as a request that was recorded had it, as far as the ledger does not compare it.
+fn as_recorded(card: &Card, recorded: &Answer) -> ByCard {
+    let gateway = match &recorded.entry.body {
+        Body::PaymentCreated(NewPaymentEntry { card: Some(charge), .. }) => charge.gateway.clone(),
+        // The ledger says in which field the two differ.
+        _ => "none".parse().expect("a gateway's name"),
+    };
+    ByCard { token: card.token.clone(), gateway, declined: None, risk: None }
 }
 
 /// Until when a caller waits, by its deadline.

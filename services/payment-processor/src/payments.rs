@@ -119,7 +119,7 @@ impl PaymentService for Payments {
         let (asked, request) = (Asked::of(&request), request.into_inner());
         let (id, payment) = (door::request_id(&request.request_id)?, door::payment_id(&request.payment_id)?);
         let changed = self.change(&asked, &payment, id, Command::ConfirmPayment { payment: payment.clone() }).await?;
-        let (payment, position) = changed.answer();
+        let (payment, position) = changed.answer_to(&asked.caller);
         Ok(Response::new(ConfirmPaymentResponse { payment, position }))
     }
 
@@ -128,7 +128,7 @@ impl PaymentService for Payments {
         let (id, payment) = (door::request_id(&request.request_id)?, door::payment_id(&request.payment_id)?);
         let amount = door::part(request.amount_minor_units)?;
         let changed = self.change(&asked, &payment, id, Command::CapturePayment { payment: payment.clone(), amount }).await?;
-        let (payment, position) = changed.answer();
+        let (payment, position) = changed.answer_to(&asked.caller);
         Ok(Response::new(CapturePaymentResponse { payment, position }))
     }
 
@@ -136,7 +136,7 @@ impl PaymentService for Payments {
         let (asked, request) = (Asked::of(&request), request.into_inner());
         let (id, payment) = (door::request_id(&request.request_id)?, door::payment_id(&request.payment_id)?);
         let changed = self.change(&asked, &payment, id, Command::VoidPayment { payment: payment.clone() }).await?;
-        let (payment, position) = changed.answer();
+        let (payment, position) = changed.answer_to(&asked.caller);
         Ok(Response::new(VoidPaymentResponse { payment, position }))
     }
 
@@ -146,7 +146,7 @@ impl PaymentService for Payments {
         let amount = door::part(request.amount_minor_units)?;
         let changed = self.change(&asked, &payment, id, Command::RefundPayment { payment: payment.clone(), amount }).await?;
         let (status, amount_minor_units) = refunded(&changed);
-        let (payment, position) = changed.answer();
+        let (payment, position) = changed.answer_to(&asked.caller);
         Ok(Response::new(RefundPaymentResponse { status: status.into(), amount_minor_units, payment, position }))
     }
 
@@ -158,7 +158,7 @@ impl PaymentService for Payments {
         let found = seen.view.payment(&id).await.map_err(error::failed)?;
         whose::may_know(&whose::caller(&request), found.as_ref())?;
         let missing = || seen.missing(Fault::not_found("PAYMENT_NOT_FOUND", format!("there is no payment {id}")));
-        let payment = Some(answer::seen(found.ok_or_else(missing)?, id.shard()));
+        let payment = Some(answer::for_caller(answer::seen(found.ok_or_else(missing)?, id.shard()), &whose::caller(&request)));
         Ok(Response::new(GetPaymentResponse { payment, position: seen.position(), source: seen.source() }))
     }
 
@@ -180,6 +180,7 @@ impl PaymentService for Payments {
     }
 
     async fn get_request_outcome(&self, request: Request<GetRequestOutcomeRequest>) -> Result<Response<GetRequestOutcomeResponse>, Status> {
+        let caller = whose::caller(&request);
         let request = request.get_ref();
         let user = door::user(request.user_id, "user_id")?;
         let id = door::request_id(&request.request_id)?;
@@ -197,7 +198,7 @@ impl PaymentService for Payments {
             position: answer::position(&answer.position),
             recorded_at: Some(timestamp(answer.entry.at)),
             kind: answer.entry.kind().to_owned(),
-            payment: answer::written(&answer),
+            payment: answer::written(&answer).map(|payment| answer::for_caller(payment, &caller)),
         }))
     }
 }

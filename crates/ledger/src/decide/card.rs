@@ -146,10 +146,12 @@ impl Decider<'_> {
             (OperationKind::Capture, Outcome::Declined { .. }) => self.capture_refused(change),
             (OperationKind::Void, Outcome::Done { .. }) => {
                 change.after.phase = Phase::Voided;
+                change.charge().challenge = None;
                 change.comes_to(CardStep::Voided)
             }
             (OperationKind::Expire, Outcome::Done { .. }) => {
                 change.after.phase = Phase::Expired;
+                change.charge().challenge = None;
                 change.comes_to(CardStep::Expired)
             }
             (OperationKind::Refund, Outcome::Done { .. }) => {

@@ -10,12 +10,12 @@ use std::{
 };
 
 use paymesh_acquirers::{Attempt, Class};
-use paymesh_ledger::{Operation, OperationKind, Payment, Rejection};
+use paymesh_ledger::{Operation, OperationKind, Payment, Rejection, Request};
 use paymesh_shard::{Answer, Clock, Error, Shard};
 use paymesh_types::{GatewayName, PaymentId, Position, Sequence, ShardRef};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::{Instant, MissedTickBehavior},
+    time::{Instant, MissedTickBehavior, timeout},
 };
 use tokio_util::task::TaskTracker;
 
@@ -25,8 +25,12 @@ use super::{
 };
 use crate::homes::Homes;
 
-/// Operations that a node has under way at once, at most. What finds no place is begun by the sweep.
-const OPERATIONS_MAX: usize = 1_024;
+/// Operations that a node has under way at once at one gateway, at most: those of callers, and those of the sweep. One that is dead keeps no places of others, nor
+/// what is left of an outage those of callers. What finds no place is begun by the sweep.
+const CALLERS_PLACES: usize = 512;
+const SWEEP_PLACES: usize = 256;
+/// How long a shard may take to be looked through.
+const SWEEP_SHARD_MAX: Duration = Duration::from_secs(10);
 /// How often shards are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// What was asked for a moment ago is its caller's to begin.
@@ -84,10 +88,17 @@ struct Inner {
     homes: Arc<Homes>,
     outside: Arc<Outside>,
     clock: ClockOf,
-    places: Arc<Semaphore>,
+    places: Mutex<HashMap<GatewayName, Places>>,
     working: Mutex<HashMap<Key, Followed>>,
     resting: Mutex<HashMap<Key, Rest>>,
     tasks: TaskTracker,
+}
+
+/// Places for operations at one gateway.
+#[derive(Debug)]
+struct Places {
+    callers: Arc<Semaphore>,
+    sweep: Arc<Semaphore>,
 }
 
 struct ClockOf(Clock);
@@ -139,7 +150,7 @@ impl Desk {
             homes,
             outside,
             clock: ClockOf(clock),
-            places: Arc::new(Semaphore::new(OPERATIONS_MAX)),
+            places: Mutex::new(HashMap::new()),
             working: Mutex::new(HashMap::new()),
             resting: Mutex::new(HashMap::new()),
             tasks: TaskTracker::new(),
@@ -151,8 +162,29 @@ impl Desk {
         &self.inner.outside
     }
 
+    /// Has something decided, and begins what it asks an acquirer for: both or neither, whatever becomes of the caller.
+    pub(super) async fn submit(
+        &self,
+        shard: &Shard,
+        request: Request,
+        fall_back: Vec<GatewayName>,
+    ) -> Result<(Answer, Option<Followed>), Error> {
+        let (desk, own) = (self.clone(), shard.clone());
+        let submitted = self.inner.tasks.spawn(async move {
+            let asked = own.submit(request).await?;
+            let followed = match asked.entry.payment(&asked.position) {
+                Some(payment) if asked.replayed => desk.under_way(own.reference(), payment.sequence),
+                _ => desk.begin_asked(&own, &asked, fall_back),
+            };
+            Ok((asked, followed))
+        });
+        let died =
+            |_| Error::NotServing { shard: shard.reference().clone(), why: "the request's task died; the node's log says how".to_owned() };
+        submitted.await.map_err(died)?
+    }
+
     /// Begins what an entry asks an acquirer for. `None`: it asks for nothing, or there is no place now.
-    pub(super) fn begin_asked(&self, shard: &Shard, answer: &Answer, fall_back: Vec<GatewayName>) -> Option<Followed> {
+    fn begin_asked(&self, shard: &Shard, answer: &Answer, fall_back: Vec<GatewayName>) -> Option<Followed> {
         let payment = answer.entry.payment(&answer.position)?;
         let before = answer.entry.payment_before().and_then(|before| before.card);
         let known = |number: u32| before.as_deref().is_some_and(|charge| charge.operation(number).is_some());
@@ -162,7 +194,7 @@ impl Desk {
 
     fn begin(&self, shard: &Shard, payment: Payment, operation: Operation, doubt: bool, fall_back: Vec<GatewayName>) -> Option<Followed> {
         let key = Key { shard: shard.reference().clone(), payment: payment.sequence, operation: operation.number };
-        let permit = Arc::clone(&self.inner.places).try_acquire_owned().ok();
+        let permit = self.place(&payment.card.as_deref()?.gateway, doubt);
         let (said, followed) = watch::channel(None);
         let registered = match (self.register(key, &followed), permit) {
             (Err(others), _) => return Some(others),
@@ -174,6 +206,16 @@ impl Desk {
         let job = Job { id, payment, operation, doubt, fall_back, attempt };
         self.inner.tasks.spawn(work(registered, shard.clone(), job, said));
         Some(followed)
+    }
+
+    /// A place at a gateway. The map has as many entries as there are gateways in the configuration and in payments that are in progress.
+    fn place(&self, gateway: &GatewayName, swept: bool) -> Option<OwnedSemaphorePermit> {
+        let mut places = lock(&self.inner.places);
+        let places = places
+            .entry(gateway.clone())
+            .or_insert_with(|| Places { callers: Arc::new(Semaphore::new(CALLERS_PLACES)), sweep: Arc::new(Semaphore::new(SWEEP_PLACES)) });
+        let semaphore = if swept { &places.sweep } else { &places.callers };
+        Arc::clone(semaphore).try_acquire_owned().ok()
     }
 
     /// # Errors
@@ -189,7 +231,7 @@ impl Desk {
     }
 
     /// What comes of an operation that a task sees to now.
-    pub(super) fn under_way(&self, shard: &ShardRef, payment: Sequence) -> Option<Followed> {
+    fn under_way(&self, shard: &ShardRef, payment: Sequence) -> Option<Followed> {
         let working = lock(&self.inner.working);
         working.iter().find(|(key, _)| key.shard == *shard && key.payment == payment).map(|(_, followed)| followed.clone())
     }
@@ -208,18 +250,19 @@ impl Desk {
         loop {
             turns.tick().await;
             let mut seen = HashSet::new();
-            let mut all_seen = true;
+            let mut looked_through = HashSet::new();
             for (reference, shard) in self.inner.homes.shards().iter() {
                 let Ok(shard) = shard else { continue };
-                if let Err(error) = self.sweep_shard(shard, &mut seen).await {
-                    all_seen = false;
-                    tracing::debug!(shard = %reference, %error, "cannot look through payments by card yet");
+                match timeout(SWEEP_SHARD_MAX, self.sweep_shard(shard, &mut seen)).await {
+                    Ok(Ok(())) => drop(looked_through.insert(reference.clone())),
+                    Ok(Err(error)) => tracing::debug!(shard = %reference, %error, "cannot look through payments by card yet"),
+                    Err(_) => {
+                        tracing::warn!(shard = %reference, "payments by card cannot be looked through: the shard's tables are behind")
+                    }
                 }
             }
             // What has come to its end needs no rest any more.
-            if all_seen {
-                lock(&self.inner.resting).retain(|key, _| seen.contains(key));
-            }
+            lock(&self.inner.resting).retain(|key, _| !looked_through.contains(&key.shard) || seen.contains(key));
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{
     outside::Outside,
     vaults::{Authorized, CardOf},
-    words,
+    words::{self, Named},
 };
 
 /// How long an authorization is asked for, from when its caller asked for it. After that it is let go of: nobody waits for it any more.
@@ -49,13 +49,17 @@ impl Job {
         self.payment.card.as_deref().expect("only payments by card have operations")
     }
 
+    fn named(&self) -> Named<'_> {
+        Named { id: &self.id, made: self.payment.created_at }
+    }
+
     fn money(&self, minor: i64) -> Money {
         Money::new(minor, self.payment.currency).expect("what a payment is about is an amount")
     }
 
     fn sought(&self) -> Sought {
         Sought {
-            reference: words::authorization(&self.id, self.charge()),
+            reference: words::authorization(self.named(), self.charge()),
             // When the payment was made: no reference of it is older.
             begun_at: self.payment.created_at,
             amount: self.money(self.payment.amount),
@@ -95,7 +99,7 @@ impl Job {
         let charge = self.charge();
         let challenged = charge.id.is_some();
         let authorization = Authorization {
-            reference: words::authorization(&self.id, charge),
+            reference: words::authorization(self.named(), charge),
             begun_at: self.payment.created_at,
             amount: self.money(self.payment.amount),
             authentication: if challenged { Authentication::Answered { answer: None } } else { Authentication::IssuerDecides },
@@ -103,8 +107,8 @@ impl Job {
         };
         let card = CardOf { user: self.payment.payer, token: charge.token.clone() };
         match outside.authorize(&charge.gateway, &card, &authorization, self.attempt, deadline).await {
-            Ok(Authorized::NoCard) if !self.doubt => Ok(Outcome::Declined { reason: Reason::CardNotFound }),
-            // The card was there when it was asked for first.
+            Ok(Authorized::NoCard) if !self.doubt && !challenged => Ok(Outcome::Declined { reason: Reason::CardNotFound }),
+            // The card was there when it was asked for first, and the acquirer may hold the amount since, or since the cardholder passed the challenge.
             Ok(Authorized::NoCard) => self.give_up(outside, deadline).await,
             Ok(Authorized::Decision(Decision::Approved(approved))) => self.done(&approved),
             Ok(Authorized::Decision(Decision::Declined(decline))) => Ok(words::declined(decline.reason)),
@@ -156,7 +160,7 @@ impl Job {
         if !self.doubt && self.charge().id.is_none() {
             return Ok(declined);
         }
-        let void = Void { charge: self.sought(), reference: words::giving_up(&self.id, self.charge()) };
+        let void = Void { charge: self.sought(), reference: words::giving_up(self.named(), self.charge()) };
         match outside.void(&self.charge().gateway, &void, self.attempt, deadline).await.map_err(|why| self.unsettled(why))? {
             Settlement::Done(_) => Ok(declined),
             Settlement::Declined(decline) => match self.look_up(outside, deadline).await? {
@@ -169,7 +173,7 @@ impl Job {
     async fn capture(&self, outside: &Outside, deadline: Instant) -> Result<Outcome, Unsettled> {
         let capture = Capture {
             charge: self.sought(),
-            reference: words::reference(&self.id, self.charge(), &self.operation),
+            reference: words::reference(self.named(), self.charge(), &self.operation),
             amount: self.money(self.operation.amount),
         };
         match outside.capture(&self.charge().gateway, &capture, self.attempt, deadline).await {
@@ -180,7 +184,7 @@ impl Job {
     }
 
     async fn void(&self, outside: &Outside, deadline: Instant) -> Result<Outcome, Unsettled> {
-        let void = Void { charge: self.sought(), reference: words::reference(&self.id, self.charge(), &self.operation) };
+        let void = Void { charge: self.sought(), reference: words::reference(self.named(), self.charge(), &self.operation) };
         match outside.void(&self.charge().gateway, &void, self.attempt, deadline).await {
             Ok(Settlement::Done(charge)) => self.done(&charge),
             Ok(Settlement::Declined(decline)) => {
@@ -198,7 +202,7 @@ impl Job {
     async fn refund(&self, outside: &Outside, deadline: Instant) -> Result<Outcome, Unsettled> {
         let refund = Refund {
             charge: self.sought(),
-            reference: words::reference(&self.id, self.charge(), &self.operation),
+            reference: words::reference(self.named(), self.charge(), &self.operation),
             amount: self.money(self.operation.amount),
         };
         match outside.refund(&self.charge().gateway, &refund, self.attempt, deadline).await {

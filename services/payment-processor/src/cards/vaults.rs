@@ -117,9 +117,10 @@ fn not_asked(fault: &Fault) -> Result<Authorized, Failure> {
     }
     let what = format!("the vault says {}", fault.reason);
     let certain = match fault.code {
-        Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal => false,
+        Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated => true,
         Code::Unavailable => fault.reason == "VAULT_UNAVAILABLE",
-        _ => true,
+        Code::DataLoss => fault.reason == "VAULT_DAMAGED",
+        _ => false,
     };
     Err(if certain { Failure::not_done(Class::Ours, what) } else { Failure::unknown(Class::Ours, what) })
 }

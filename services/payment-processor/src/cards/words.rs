@@ -2,11 +2,18 @@
 
 use paymesh_acquirers::{Class, DeclineReason, Failure, Reference};
 use paymesh_ledger::{Challenge, Charge, LeftBecause, Operation, OperationKind, Outcome, Reason};
-use paymesh_types::{ChargeId, PaymentId};
+use paymesh_types::{ChargeId, PaymentId, Timestamp};
 
-/// Our name for an operation of a payment. An authorization keeps its name while its cardholder is waited for, and has another at each gateway; the others have
+/// What names a payment outside of the mesh.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Named<'a> {
+    pub(super) id: &'a PaymentId,
+    pub(super) made: Timestamp,
+}
+
+/// Our name for an operation of a payment: its id, when it was made (a mesh that begins anew gives the same ids again), what is done and a number. An authorization keeps its name while its cardholder is waited for, and has another at each gateway; the others have
 /// a number.
-pub(super) fn reference(payment: &PaymentId, charge: &Charge, operation: &Operation) -> Reference {
+pub(super) fn reference(payment: Named<'_>, charge: &Charge, operation: &Operation) -> Reference {
     let number = operation.number;
     match operation.kind {
         OperationKind::Authorize => authorization(payment, charge),
@@ -17,17 +24,17 @@ pub(super) fn reference(payment: &PaymentId, charge: &Charge, operation: &Operat
 }
 
 /// Our name for the authorization of a charge.
-pub(super) fn authorization(payment: &PaymentId, charge: &Charge) -> Reference {
+pub(super) fn authorization(payment: Named<'_>, charge: &Charge) -> Reference {
     named(payment, "authorize", u32::try_from(charge.left.len()).unwrap_or(u32::MAX))
 }
 
 /// Our name for letting go of an authorization of which nobody knows what became of it.
-pub(super) fn giving_up(payment: &PaymentId, charge: &Charge) -> Reference {
+pub(super) fn giving_up(payment: Named<'_>, charge: &Charge) -> Reference {
     named(payment, "give-up", u32::try_from(charge.left.len()).unwrap_or(u32::MAX))
 }
 
-fn named(payment: &PaymentId, what: &str, number: u32) -> Reference {
-    format!("{payment}.{what}.{number}").parse().expect("a payment's id is short and plain, and so is this")
+fn named(Named { id, made }: Named<'_>, what: &str, number: u32) -> Reference {
+    format!("{id}.{}.{what}.{number}", made.0).parse().expect("a payment's id is short and plain, and so is this")
 }
 
 /// An acquirer's name for a charge, where we can keep it.
@@ -39,6 +46,8 @@ pub(super) fn charge_id(id: &paymesh_acquirers::ChargeId) -> Option<ChargeId> {
 pub(super) fn challenge(challenge: paymesh_acquirers::Challenge) -> Option<Challenge> {
     let paymesh_acquirers::Challenge { id, url } = challenge;
     let fits = id.len().max(url.as_ref().map_or(0, String::len)) <= Challenge::BYTES_MAX && !id.is_empty();
+    // It is followed by a cardholder's browser.
+    let url = url.filter(|url| url.starts_with("https://") || url.starts_with("http://127.0.0.1:"));
     fits.then_some(Challenge { id, url })
 }
 

@@ -219,7 +219,9 @@ async fn create(node: &Node, request: CreatePaymentRequest, patience: Duration) 
 fn asked(script: &Shared, payment: &Payment) -> Vec<String> {
     let script = script.lock().expect("no test panics with it");
     let asked = script.asked.iter().filter(|asked| !asked.ends_with("look-up"));
-    asked.map(|asked| asked.replace(&format!("{}.", payment.payment_id), "")).collect()
+    let made = payment.created_at.as_ref().expect("it was made");
+    let made_us = made.seconds * 1_000_000 + i64::from(made.nanos) / 1_000;
+    asked.map(|asked| asked.replace(&format!("{}.{made_us}.", payment.payment_id), "")).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

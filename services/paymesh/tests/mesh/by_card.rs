@@ -292,7 +292,9 @@ async fn however_many_capture_void_and_refund_at_once_the_sums_hold() {
 /// Whatever is killed while cards are charged, in the end the acquirers' lists and the books agree one to one.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_is_killed_has_a_card_charged_twice_or_forgets_a_charge() {
-    let rounds: usize = std::env::var("PAYMESH_KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(8);
+    let soak = std::env::var_os("PAYMESH_SOAK").is_some_and(|value| value == "1");
+    let asked = std::env::var("PAYMESH_KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
+    let rounds: usize = asked.unwrap_or(if soak { 220 } else { 8 });
     let (mut mesh, mut acquirers) = started().await;
     let mut dice = StdRng::seed_from_u64(seed());
     let mut tokens = BTreeMap::new();

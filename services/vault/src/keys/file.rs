@@ -14,7 +14,7 @@ use std::{
     fmt::Write as _,
     fs, io,
     io::{Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
@@ -68,6 +68,11 @@ impl FileKeys {
         let mut keys = BTreeMap::new();
         for entry in fs::read_dir(directory).map_err(|error| unusable(directory, format!("cannot be read: {error}")))? {
             let path = entry.map_err(|error| unusable(directory, format!("cannot be read: {error}")))?.path();
+            // What a crash left of a file that has its own name already: the same file by another name, whose bytes are those of a key in use.
+            if path.extension().is_some_and(|end| end == MADE) && has_another_name(&path) {
+                fs::remove_file(&path).map_err(|error| unusable(&path, format!("cannot be removed: {error}")))?;
+                continue;
+            }
             // What a crash left of a key that nobody was told of, or that is destroyed.
             if path.extension().is_some_and(|end| end == MADE || end == DESTROYED) {
                 overwrite_and_remove(&path)
@@ -181,6 +186,12 @@ fn own(directory: &Path, mesh: &str, zone: &ZoneName, is_empty: bool) -> Result<
 
 fn unusable(place: &Path, what: impl Into<String>) -> Error {
     Error::Unusable { place: place.to_owned(), what: what.into() }
+}
+
+/// Whether the file is there under another name too.
+fn has_another_name(path: &Path) -> bool {
+    // One that cannot be looked at is not taken for a copy that may be overwritten.
+    fs::metadata(path).map_or(true, |metadata| metadata.nlink() > 1)
 }
 
 fn file(directory: &Path, id: KekId) -> PathBuf {
