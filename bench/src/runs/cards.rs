@@ -59,7 +59,7 @@ async fn charge(lab: &mut Lab, latency_ms: u64, rate: u64) -> anyhow::Result<()>
     let mut most = Vec::new();
     for round in 1..=lab.common.rounds {
         let mode = Mode::Card { pace: Pace::Closed { in_flight } };
-        most.push(pair.through_the_mesh(lab, mode, round).await?.rate);
+        most.push(pair.through_the_mesh(lab, mode, round).await?.sustained);
     }
     beside(lab, &mut pair, half(median(&most)), ADDED_AT_HALF_MS_MAX).await
 }
@@ -104,7 +104,7 @@ async fn take_in(lab: &mut Lab) -> anyhow::Result<()> {
         for (sealed, rates) in SIDES.into_iter().zip(&mut rates) {
             let mode = Mode::Tokenize { in_flight: BAR_IN_FLIGHT, sealed };
             let task = Task { case: &case, side: "vault", mode, payees: Payees::Uniform, accounts, round };
-            rates.push(lab.measure(task, &mut nodes).await?.rate);
+            rates.push(lab.measure(task, &mut nodes).await?.sustained);
         }
     }
     for (sealed, rates) in SIDES.into_iter().zip(&rates) {
