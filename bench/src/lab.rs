@@ -96,6 +96,12 @@ impl Lab {
         Server::peer(name, &folder, arguments).await
     }
 
+    /// Starts the simulator of an acquirer.
+    pub(crate) async fn acquirer(&mut self, latency_ms: u64) -> anyhow::Result<Server> {
+        let (program, folder) = (self.common.paymesh()?, self.folder("acquirer")?);
+        Server::acquirer(&program, &folder, latency_ms).await
+    }
+
     /// Starts a node for each place of a mesh, with fresh data, and waits until all serve.
     pub(crate) async fn mesh(&mut self, mesh: &Mesh) -> anyhow::Result<Vec<Server>> {
         self.start(mesh, false).await

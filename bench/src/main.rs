@@ -39,6 +39,9 @@ fn main() -> anyhow::Result<ExitCode> {
         Bench::Node(common) => return measure("node", common, runs::node::run),
         Bench::Naive(common) => return measure("naive", common, runs::naive::run),
         Bench::Forward(common) => return measure("forward", common, runs::forward::run),
+        Bench::Cards(options) => {
+            return measure("cards", options.common.clone(), async |lab| runs::cards::run(lab, &options).await);
+        }
         Bench::Replication(options) => {
             return measure("replication", options.common.clone(), async |lab| runs::replication::run(lab, &options).await);
         }

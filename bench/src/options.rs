@@ -33,9 +33,11 @@ pub(crate) enum Bench {
     Forward(Common),
     /// Followers: what they cost, how late they are, how they catch up; beside PostgreSQL's logical replication
     Replication(ReplicationOptions),
+    /// Payments by card: what the mesh adds to the acquirer's own time; and cards taken in
+    Cards(CardsOptions),
     /// The peers alone, without a node
     Peers(Common),
-    /// All of them but `peers` and `replication`, one after the other
+    /// All of them but `peers`, `replication` and `cards`, one after the other
     All(Common),
     /// (internal) a client process
     #[command(hide = true)]
@@ -133,6 +135,32 @@ pub(crate) struct ReplicationOptions {
     /// Leave PostgreSQL out
     #[arg(long)]
     pub(crate) without_postgres: bool,
+}
+
+/// What the benchmark `cards` takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CardsOptions {
+    /// As of all benchmarks.
+    #[command(flatten)]
+    pub(crate) common: Common,
+    /// How long each call to the acquirer takes at least; each number is measured on its own
+    #[arg(long, value_delimiter = ',', default_value = "0,100", value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    pub(crate) latency_ms: Vec<u64>,
+    /// Payments a second that are made at their times, before it is known how many there can be
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: u64,
+    /// Only these parts
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) sections: Vec<CardsSection>,
+}
+
+/// A part of the benchmark `cards`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum CardsSection {
+    /// Payments beside the acquirer alone.
+    Charge,
+    /// Cards taken in.
+    Tokenize,
 }
 
 /// A part of the benchmark `replication`.

@@ -2,5 +2,5 @@
 
 pub(crate) use paymesh_contract::{
     common::v1 as common, directory::v1 as directory, mesh::v1 as mesh, payments::v1 as payments, replication::v1 as replication,
-    wallet::v1 as wallet,
+    vault::v1 as vault, wallet::v1 as wallet,
 };

@@ -9,6 +9,9 @@ use crate::server::free_ports;
 /// What the client is called, where it shows a token.
 pub(crate) const CALLER: &str = "payer";
 
+/// Calls of a region to the acquirer in flight at most: more than any load has.
+const CALLS_IN_FLIGHT: u32 = 4_096;
+
 /// A mesh to start.
 #[derive(Debug)]
 pub(crate) struct Mesh {
@@ -16,6 +19,8 @@ pub(crate) struct Mesh {
     pub(crate) places: Vec<Place>,
     /// How many shards each of its zones has.
     pub(crate) shards: u16,
+    /// The URL of the simulator of an acquirer that charges cards. Where there is one, each region has the vault of its zone.
+    acquirer: Option<String>,
 }
 
 /// A region.
@@ -48,6 +53,11 @@ impl Mesh {
         Self::of((0..followers + 1).map(|index| (0, index == 0)), shards)
     }
 
+    /// One region, with a vault, whose users' cards an acquirer charges.
+    pub(crate) fn charging(acquirer: &str, shards: u16) -> anyhow::Result<Self> {
+        Ok(Self { acquirer: Some(acquirer.to_owned()), ..Self::new(1, shards)? })
+    }
+
     fn of(regions: impl ExactSizeIterator<Item = (usize, bool)>, shards: u16) -> anyhow::Result<Self> {
         let ports = free_ports(regions.len() * 2)?;
         let place = |(index, ((zone, leads), ports)): (usize, ((usize, bool), &[u16]))| {
@@ -56,20 +66,28 @@ impl Mesh {
             Ok(Place { region, zone, country, grpc_port: ports[0], http_port: ports[1], leads })
         };
         let places = regions.zip(ports.chunks_exact(2)).enumerate().map(place).collect::<anyhow::Result<_>>()?;
-        Ok(Self { places, shards })
+        Ok(Self { places, shards, acquirer: None })
     }
 
-    /// Writes `regions.yaml` into a folder.
+    /// Writes `regions.yaml` into a folder, and `gateways.yaml` where there is an acquirer.
     pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<()> {
-        let path = folder.join("regions.yaml");
-        fs::write(&path, self.yaml()?).with_context(|| format!("cannot write {}", path.display()))
+        let write = |name: &str, text: String| {
+            let path = folder.join(name);
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+        };
+        if let Some(url) = &self.acquirer {
+            let text = format!(
+                "gateways:\n  acquirer: {{connector: simulator, url: '{url}', zones: any, calls_in_flight: {CALLS_IN_FLIGHT}}}\nrules:\n  - {{name: all, use: {{acquirer: 1}}}}\n"
+            );
+            write("gateways.yaml", text)?;
+        }
+        write("regions.yaml", self.yaml()?)
     }
 
     /// Writes `access.yaml` into a folder: the operator by a certificate, and [`CALLER`] by tokens, may do everything.
     pub(crate) fn write_access(folder: &Path) -> anyhow::Result<()> {
         let path = folder.join("access.yaml");
-        let scopes =
-            "[payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read]";
+        let scopes = "[payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read, vault.read, vault.write]";
         let text = format!(
             "issuers:\n  development: {{issuer: bench, audience: bench, keys: {{file: issuer/jwks.json}}}}\nprincipals:\n  \
              operator: {{certificate: true, scopes: {scopes}, zones: any, users: any}}\n  \
@@ -82,10 +100,11 @@ impl Mesh {
     pub(crate) fn by_way_of(&self, port: u16) -> Self {
         let mut places = self.places.clone();
         places[0].grpc_port = port;
-        Self { places, shards: self.shards }
+        Self { places, shards: self.shards, acquirer: self.acquirer.clone() }
     }
 
     fn yaml(&self) -> anyhow::Result<String> {
+        let services = if self.acquirer.is_some() { "payment_processor, vault" } else { "payment_processor" };
         let (mut regions, mut zones, mut endpoints) = (String::new(), String::new(), String::new());
         for (index, Place { region, zone, country, grpc_port, http_port, leads }) in self.places.iter().enumerate() {
             let database = match (index, leads) {
@@ -93,7 +112,7 @@ impl Mesh {
                 (_, true) => "regional_master",
                 (_, false) => "read_replica",
             };
-            writeln!(regions, "  {region}: {{primary: {}, services: [payment_processor], database: {database}}}", index == 0)?;
+            writeln!(regions, "  {region}: {{primary: {}, services: [{services}], database: {database}}}", index == 0)?;
             if *leads {
                 let members: Vec<&str> =
                     self.places.iter().filter(|place| place.zone == *zone).map(|place| place.region.as_str()).collect();

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use paymesh_identity::Trust;
 use tokio::{
+    net::TcpStream,
     process::{Child, Command},
     time::sleep,
 };
@@ -66,6 +67,17 @@ impl Server {
                 Ok(endpoint.connect().await.is_ok())
             })
             .await?;
+        Ok(server)
+    }
+
+    /// Starts `paymesh acquirer`, whose calls all take so many milliseconds at least. What it does is kept in memory: its disk would be none of ours.
+    pub(crate) async fn acquirer(program: &Path, data: &Path, latency_ms: u64) -> anyhow::Result<Self> {
+        let port = free_ports(1)?[0];
+        let address = format!("127.0.0.1:{port}");
+        let mut command = Command::new(program);
+        command.args(["acquirer", "--listen", &address, "--latency-ms", &latency_ms.to_string()]);
+        let mut server = Self::start("acquirer", port, data, command)?;
+        server.wait_until(async |_| Ok(TcpStream::connect(&address).await.is_ok())).await?;
         Ok(server)
     }
 

@@ -70,6 +70,24 @@ fn forward_runs() {
 }
 
 #[test]
+fn cards_run() {
+    let sizes = ["--accounts", "20", "--shards", "2", "--latency-ms", "0,5", "--rate", "40"];
+    let report = bench("cards", &sizes);
+    assert_holds(&report, &["mesh", "acquirer", "vault"], 6);
+    let runs = report["runs"].as_array().expect("runs");
+    let p50 = |side: &str, latency: &str| {
+        let of = |run: &&Value| {
+            run["side"] == side && run["load"] == "card at 40/s" && run["case"].as_str().is_some_and(|case| case.contains(latency))
+        };
+        runs.iter().find(of).and_then(|run| run["p50_us"].as_u64()).expect("a run at 40/s")
+    };
+    // An authorization and a capture, each as long as the acquirer takes; and a mesh that is quicker than its acquirer has not asked it.
+    assert!(p50("acquirer", " at 5 ms") >= 10_000 && p50("mesh", " at 5 ms") > p50("acquirer", " at 5 ms"), "{runs:?}");
+    let figures = report["figures"].as_array().expect("figures");
+    assert_eq!(figures.iter().filter(|figure| figure["name"].as_str().is_some_and(|name| name.starts_with("added p99 ms"))).count(), 4);
+}
+
+#[test]
 fn replication_runs() {
     let sizes = ["--accounts", "20", "--shards", "2", "--followers", "0,1", "--behind", "300"];
     // Tests install nothing.

@@ -21,12 +21,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{
-    Line, Mode, OVERTIME_SECONDS, Plan, Report, Work, enrol,
-    payments::now_us,
-    stream::{self, Pace},
-    unary,
-};
+use super::{Line, Mode, OVERTIME_SECONDS, Pace, Payees, Plan, Report, Work, cards, charges, enrol, payments::now_us, stream, unary};
 use crate::sample;
 
 /// HTTP/2 window of a stream that the client grants, in bytes: a batch's answer fits in it.
@@ -65,31 +60,31 @@ pub(super) fn say(line: &Line) -> anyhow::Result<()> {
 
 async fn execute(plan: &Plan) -> anyhow::Result<Report> {
     ensure!(plan.accounts >= 3, "payments need three accounts at least, not {}", plan.accounts);
-    let channels = connect(plan).await?;
-    let cpu_before = sample::Process::of("self")?.cpu_seconds;
-    let began_us = now_us();
     let meter = match &plan.work {
-        Work::Enrol { in_flight, country } => enrol::enrol(plan, &channels, *in_flight, country).await?,
+        Work::Enrol { in_flight, country } => enrol::enrol(plan, &connect(plan).await?, *in_flight, country).await?,
         Work::Pay { mode, payees, warm_up_ms, measure_ms } => {
-            let meter = Meter::new(Duration::from_millis(*warm_up_ms), Duration::from_millis(*measure_ms))?;
+            // Made when all is ready: its time runs.
+            let meter = || Meter::new(Duration::from_millis(*warm_up_ms), Duration::from_millis(*measure_ms));
             let limit = Duration::from_millis(warm_up_ms + measure_ms) + Duration::from_secs(OVERTIME_SECONDS);
-            let paid = async {
-                match *mode {
-                    Mode::Stream { batch, in_flight } => {
-                        stream::pay(plan, &channels[0], *payees, batch, Pace::Closed { in_flight }, meter).await
-                    }
-                    Mode::Paced { batch, rate } => stream::pay(plan, &channels[0], *payees, batch, Pace::Timed { rate }, meter).await,
-                    Mode::Unary { in_flight } => unary::pay(plan, &channels, *payees, in_flight, meter).await,
-                }
-            };
-            timeout(limit, paid).await.with_context(|| format!("no end after {limit:?}"))??
+            timeout(limit, pay(plan, *mode, *payees, meter)).await.with_context(|| format!("no end after {limit:?}"))??
         }
     };
-    let mut report = meter.report();
-    report.began_us = began_us;
-    report.ended_us = now_us();
-    report.client_cpu_seconds = sample::Process::of("self")?.cpu_seconds - cpu_before;
-    Ok(report)
+    meter.report()
+}
+
+async fn pay(plan: &Plan, mode: Mode, payees: Payees, meter: impl Fn() -> anyhow::Result<Meter>) -> anyhow::Result<Meter> {
+    if let Mode::Charge { pace } = mode {
+        return charges::charge(plan, pace, meter).await;
+    }
+    let channels = connect(plan).await?;
+    match mode {
+        Mode::Stream { batch, in_flight } => stream::pay(plan, &channels[0], payees, batch, Pace::Closed { in_flight }, meter()?).await,
+        Mode::Paced { batch, rate } => stream::pay(plan, &channels[0], payees, batch, Pace::Timed { rate }, meter()?).await,
+        Mode::Unary { in_flight } => unary::pay(plan, &channels, payees, in_flight, meter()?).await,
+        Mode::Card { pace } => cards::pay(plan, &channels, payees, pace, meter).await,
+        Mode::Charge { .. } => bail!("charges need no node"),
+        Mode::Tokenize { in_flight, sealed } => cards::take_in(plan, &channels, in_flight, sealed, meter).await,
+    }
 }
 
 /// A connection whose calls show a token, where there is one.
@@ -136,6 +131,8 @@ async fn connect(plan: &Plan) -> anyhow::Result<Vec<Wire>> {
 /// Counts answers and times calls, and knows when to stop.
 #[derive(Debug)]
 pub(super) struct Meter {
+    began_us: u64,
+    cpu_before: f64,
     measure_from: Instant,
     /// No call begins after it.
     pub(super) stop_at: Instant,
@@ -151,6 +148,8 @@ impl Meter {
     pub(super) fn new(warm_up: Duration, measure: Duration) -> anyhow::Result<Self> {
         let now = Instant::now();
         Ok(Self {
+            began_us: now_us(),
+            cpu_before: sample::Process::of("self")?.cpu_seconds,
             measure_from: now + warm_up,
             stop_at: now + warm_up + measure,
             first: None,
@@ -180,19 +179,22 @@ impl Meter {
         now < self.stop_at
     }
 
-    fn report(&self) -> Report {
+    /// What it has counted until now, which is the end.
+    pub(super) fn report(&self) -> anyhow::Result<Report> {
         let rate = match (self.first, self.last) {
             (Some(first), Some(last)) if last > first => self.counted as f64 / (last - first).as_secs_f64(),
             _ => 0.0,
         };
-        Report {
+        Ok(Report {
             answered: self.answered,
             rate,
             p50_us: self.latency_us.value_at_quantile(0.5),
             p99_us: self.latency_us.value_at_quantile(0.99),
             max_us: self.latency_us.max(),
-            ..Report::default()
-        }
+            began_us: self.began_us,
+            ended_us: now_us(),
+            client_cpu_seconds: sample::Process::of("self")?.cpu_seconds - self.cpu_before,
+        })
     }
 }
 

@@ -2,10 +2,13 @@
 //!
 //! The client is a process of its own, so that its work is not counted as the server's and no memory is shared. Every
 //! server compared gets the same client with the same [`Plan`]. The loop is closed, a new call starts when one has ended, but
-//! for [`Mode::Paced`].
+//! for [`Mode::Paced`] and [`Pace::Timed`].
 
+mod cards;
+mod charges;
 mod client;
 mod enrol;
+mod pace;
 mod payments;
 mod stream;
 mod unary;
@@ -14,7 +17,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use cards::CARDS_PER_USER_MAX;
 pub(crate) use client::{main, run};
+pub(crate) use pace::Pace;
 pub(crate) use payments::Payments;
 
 /// How long a client may run past its planned end before it gives up, in seconds.
@@ -81,6 +86,16 @@ pub(crate) enum Work {
     },
 }
 
+impl Work {
+    /// How long payments are made, in seconds, rounded up.
+    fn seconds(&self) -> u64 {
+        match self {
+            Self::Enrol { .. } => 0,
+            Self::Pay { warm_up_ms, measure_ms, .. } => (warm_up_ms + measure_ms).div_ceil(1_000),
+        }
+    }
+}
+
 /// How payments are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Mode {
@@ -103,6 +118,23 @@ pub(crate) enum Mode {
         /// Calls in flight.
         in_flight: usize,
     },
+    /// CreatePayment by card, captured at once.
+    Card {
+        /// When payments begin.
+        pace: Pace,
+    },
+    /// The same charges straight at the acquirer: an authorization, and the capture of it.
+    Charge {
+        /// When authorizations begin.
+        pace: Pace,
+    },
+    /// Tokenize, each a card that its user does not have.
+    Tokenize {
+        /// Calls in flight.
+        in_flight: usize,
+        /// Whether cards are sealed to the vault's key, which is done before anything is measured.
+        sealed: bool,
+    },
 }
 
 impl Mode {
@@ -112,6 +144,10 @@ impl Mode {
             Self::Stream { batch, .. } => format!("stream {batch}"),
             Self::Paced { batch, rate } => format!("stream {batch} at {rate}/s"),
             Self::Unary { in_flight } => format!("unary {in_flight}"),
+            // One load, at two sides.
+            Self::Card { pace } | Self::Charge { pace } => format!("card {}", pace.name()),
+            Self::Tokenize { in_flight, sealed: false } => format!("tokenize {in_flight}"),
+            Self::Tokenize { in_flight, sealed: true } => format!("tokenize sealed {in_flight}"),
         }
     }
 }

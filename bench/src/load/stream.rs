@@ -13,6 +13,7 @@ use tonic::Streaming;
 use super::{
     Payees, Plan,
     client::{Meter, Wire},
+    pace::Pace,
     payments::{Payments, check},
 };
 use crate::proto::payments::{
@@ -21,21 +22,6 @@ use crate::proto::payments::{
 
 /// Batches of a timed stream in flight at most: a server that is behind by as many is not sent more.
 const TIMED_IN_FLIGHT_MAX: usize = 64;
-
-/// When batches are sent.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Pace {
-    /// One for each that is answered.
-    Closed {
-        /// Batches unanswered.
-        in_flight: usize,
-    },
-    /// Each at its time.
-    Timed {
-        /// Payments a second.
-        rate: u64,
-    },
-}
 
 /// Sends batches of `batch` payments at their pace until the meter says stop.
 pub(super) async fn pay(plan: &Plan, channel: &Wire, payees: Payees, batch: usize, pace: Pace, meter: Meter) -> anyhow::Result<Meter> {

@@ -1,5 +1,6 @@
 //! The benchmarks: which loads run against which sides, and the bars that they are held against.
 
+pub(crate) mod cards;
 pub(crate) mod forward;
 pub(crate) mod ledger;
 pub(crate) mod naive;
