@@ -115,6 +115,7 @@ pub(crate) struct Cards {
 /// What there is where gateways are configured.
 #[derive(Debug, Clone)]
 struct Open {
+    homes: Arc<Homes>,
     desk: Desk,
     scorer: Scorer,
 }
@@ -132,6 +133,7 @@ impl Cards {
     pub(crate) fn new(homes: &Arc<Homes>, acquiring: Option<Acquiring>) -> Self {
         let vaults = Vaults::new(homes.mesh().clone());
         let open = acquiring.map(|Acquiring { gateways, connectors, rules, clock }| Open {
+            homes: Arc::clone(homes),
             desk: Desk::new(Arc::clone(homes), Arc::new(Outside::new(gateways, connectors, vaults.clone())), clock),
             scorer: Scorer::new(homes.mesh().clone(), rules),
         });
@@ -151,7 +153,7 @@ impl Cards {
         create: CreatePayment,
         circumstances: &Circumstances,
     ) -> Result<Changed, Fault> {
-        let Open { desk, scorer } = self.open()?;
+        let Open { homes, desk, scorer } = self.open()?;
         let card = new.card().ok_or_else(|| Fault::invalid_field("card", "a card is needed"))?;
         let (zone, until) = (&shard.reference().zone, circumstances.until);
         if card.token.zone() != zone {
@@ -186,7 +188,8 @@ impl Cards {
             review,
             rules: verdict.rules_version.unwrap_or_default(),
         });
-        let card = ByCard { token: card.token.clone(), gateway, declined, risk };
+        let psd2 = homes.topology().is_under_psd2(zone);
+        let card = ByCard { token: card.token.clone(), gateway, declined, risk, psd2 };
         let request = Request { id: Some(new.id), command: Command::CreatePayment(CreatePayment { card: Some(card), ..create }) };
         self.submit(shard, request, fall_back, until).await
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use paymesh_ledger::{
     Body, ByCard, Challenge, Command, Context, CreatePayment, Credit, Decision, LeftBecause, Message, Missing, Outcome, Payment, Phase,
-    Reason, Records, Request, Risk, State, decide,
+    Reason, Records, Request, Risk, State, Wallet, decide,
 };
 use paymesh_types::{
     Currency, Cursor, Epoch, GatewayName, HistoryMark, Money, PaymentId, Position, RequestId, Score, Sequence, ShardRef, Timestamp, UserId,
@@ -236,7 +236,10 @@ impl Stream {
                 Command::ClaimUser { user: user(self.dice.below(10_000) + 1), zone: zone.parse().expect("a zone's name") }
             }
             7..10 => Command::OpenAccount { user: self.any_user(), currency: self.any_currency() },
-            10 => Command::CloseAccount { user: self.any_user(), currency: self.any_currency() },
+            10 => {
+                let (user, currency) = self.closable().unwrap_or_else(|| (self.any_user(), self.any_currency()));
+                Command::CloseAccount { user, currency }
+            }
             11..22 => Command::Deposit { user: self.any_user(), money: self.any_money(1_000), reference: self.any_reference() },
             22..28 => Command::Withdraw { user: self.any_user(), money: self.any_money(600), reference: self.any_reference() },
             28..58 => self.payment(),
@@ -250,6 +253,16 @@ impl Stream {
                 Command::Delivered { to: self.peers[peer].shard.clone(), up_to, read_to }
             }
         }
+    }
+
+    /// Now and then an account that is empty: one that is picked blindly hardly ever is.
+    fn closable(&mut self) -> Option<(UserId, Currency)> {
+        if !self.dice.happens(150) {
+            return None;
+        }
+        let empty = |wallet: &Wallet| !wallet.closed && wallet.balance == 0 && wallet.held == 0;
+        let all: Vec<_> = self.records().wallets.into_iter().filter(|(_, wallet)| empty(wallet)).map(|(key, _)| key).collect();
+        self.dice.pick(&all).copied()
     }
 
     fn payment(&mut self) -> Command {
@@ -275,12 +288,13 @@ impl Stream {
     }
 
     fn card(&mut self) -> ByCard {
-        let token = VaultToken::new(shard().zone, self.dice.any().to_be_bytes().repeat(2).try_into().expect("sixteen bytes"));
+        let any = self.dice.any();
+        let token = VaultToken::new(shard().zone, any.to_be_bytes().repeat(2).try_into().expect("sixteen bytes"));
         let score = Score::new(u32::try_from(self.dice.below(u64::from(Score::ONE.ten_thousandths()) + 1)).unwrap_or(0))
             .filter(|_| self.dice.happens(800));
         let risk = Risk { score, review: self.dice.happens(200), rules: "2026-11-27.1-0123456789abcdef".to_owned() };
         let declined = self.dice.happens(50).then_some(Reason::FraudDetected);
-        ByCard { token, gateway: gateway(0), declined, risk: self.dice.happens(700).then_some(risk) }
+        ByCard { token, gateway: gateway(0), declined, risk: self.dice.happens(700).then_some(risk), psd2: !any.is_multiple_of(4) }
     }
 
     /// Something about one of the last payments by card; mostly what an acquirer made of what it is being asked for.

@@ -1,7 +1,7 @@
 //! What acquirers say, in the ledger's words, and what they are told, in theirs.
 
 use paymesh_acquirers::{Class, DeclineReason, Failure, Reference};
-use paymesh_ledger::{Challenge, Charge, LeftBecause, Operation, OperationKind, Outcome, Reason};
+use paymesh_ledger::{Authentication, Challenge, Charge, Exemption, LeftBecause, Operation, OperationKind, Outcome, Reason};
 use paymesh_types::{ChargeId, PaymentId};
 
 /// Our name for an operation of a payment. An authorization keeps its name while its cardholder is waited for, and has another at each gateway; the others have
@@ -40,6 +40,15 @@ pub(super) fn challenge(challenge: paymesh_acquirers::Challenge) -> Option<Chall
     let paymesh_acquirers::Challenge { id, url } = challenge;
     let fits = id.len().max(url.as_ref().map_or(0, String::len)) <= Challenge::BYTES_MAX && !id.is_empty();
     fits.then_some(Challenge { id, url })
+}
+
+/// What an acquirer is told of the cardholder's authentication before there was a challenge.
+pub(super) fn authentication(authentication: Authentication) -> paymesh_acquirers::Authentication {
+    match authentication {
+        Authentication::NotRequired => paymesh_acquirers::Authentication::IssuerDecides,
+        Authentication::Exempt(Exemption::LowValue) => paymesh_acquirers::Authentication::Exempt(paymesh_acquirers::Exemption::LowValue),
+        Authentication::Required => paymesh_acquirers::Authentication::Challenge,
+    }
 }
 
 /// An authorization that is declined. What may not be told to whoever shows the card is no more than a decline.
