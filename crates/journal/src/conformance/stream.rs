@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use paymesh_ledger::{
     Body, ByCard, Challenge, Command, Context, CreatePayment, Credit, Decision, LeftBecause, Message, Missing, Outcome, Payment, Phase,
-    Reason, Records, Request, Risk, State, Wallet, decide,
+    Reason, Records, Request, Risk, State, decide,
 };
 use paymesh_types::{
     Currency, Cursor, Epoch, GatewayName, HistoryMark, Money, PaymentId, Position, RequestId, Score, Sequence, ShardRef, Timestamp, UserId,
@@ -236,11 +236,8 @@ impl Stream {
                 Command::ClaimUser { user: user(self.dice.below(10_000) + 1), zone: zone.parse().expect("a zone's name") }
             }
             7..10 => Command::OpenAccount { user: self.any_user(), currency: self.any_currency() },
-            10 => {
-                let (user, currency) = self.closable().unwrap_or_else(|| (self.any_user(), self.any_currency()));
-                Command::CloseAccount { user, currency }
-            }
-            11..22 => Command::Deposit { user: self.any_user(), money: self.any_money(1_000), reference: self.any_reference() },
+            10..12 => Command::CloseAccount { user: self.any_user(), currency: self.any_currency() },
+            12..22 => Command::Deposit { user: self.any_user(), money: self.any_money(1_000), reference: self.any_reference() },
             22..28 => Command::Withdraw { user: self.any_user(), money: self.any_money(600), reference: self.any_reference() },
             28..58 => self.payment(),
             58..80 => self.about_a_payment(),
@@ -253,16 +250,6 @@ impl Stream {
                 Command::Delivered { to: self.peers[peer].shard.clone(), up_to, read_to }
             }
         }
-    }
-
-    /// Now and then an account that is empty: one that is picked blindly hardly ever is.
-    fn closable(&mut self) -> Option<(UserId, Currency)> {
-        if !self.dice.happens(150) {
-            return None;
-        }
-        let empty = |wallet: &Wallet| !wallet.closed && wallet.balance == 0 && wallet.held == 0;
-        let all: Vec<_> = self.records().wallets.into_iter().filter(|(_, wallet)| empty(wallet)).map(|(key, _)| key).collect();
-        self.dice.pick(&all).copied()
     }
 
     fn payment(&mut self) -> Command {
