@@ -13,7 +13,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use paymesh_access::{ISSUER_DIRECTORY, ISSUER_KEYS_FILE, TokenIssuer, Wanted};
 use paymesh_contract::{common, directory, events, mesh, payments, policies};
 use paymesh_journal::{Chain, SegmentBuilder, codec};
-use paymesh_ledger::{Account, Body, Credit, Effect, Entry, LineId, NewPayment, Posting, Reason};
+use paymesh_ledger::{Account, Body, Credit, Effect, Entry, Exempted, LineId, NewPayment, Posting, Reason};
 use paymesh_topology::{Access, Topology, UserGrant};
 use paymesh_types::{Currency, Cursor, Epoch, HistoryMark, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId};
 use prost::Message;
@@ -157,8 +157,15 @@ fn entries() -> Vec<(&'static str, Entry)> {
         postings: postings.into(),
         reference: reference.into(),
     };
-    let posting =
-        |account, amount, balance_after| Posting { account, currency: eur, amount, balance_after, held_after: 0, previous_line: LineId(0) };
+    let posting = |account, amount, balance_after| Posting {
+        account,
+        currency: eur,
+        amount,
+        balance_after,
+        held_after: 0,
+        previous_line: LineId(0),
+        exempted_after: Exempted::default(),
+    };
     let new = |payee_shard, declined, hold_s| {
         Body::PaymentCreated(NewPayment { payer, payee, payee_shard, money, hold_s, declined, previous: Sequence(0), card: None })
     };

@@ -3,7 +3,7 @@
 pub(crate) mod charge;
 
 use paymesh_contract::events::v1 as pb;
-use paymesh_ledger::{Account, Body, Credit, Effect, Entry, LineId, NewPayment, Payment, Phase, Posting, Reason};
+use paymesh_ledger::{Account, Body, Credit, Effect, Entry, Exempted, LineId, NewPayment, Payment, Phase, Posting, Reason};
 use paymesh_types::{
     Country, Currency, Cursor, Epoch, HistoryMark, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName,
 };
@@ -273,6 +273,8 @@ fn posting(posting: &Posting, at: Sequence) -> pb::Posting {
             _ => String::new(),
         },
         refunds_payable: posting.account == Account::RefundsPayable,
+        exempted_payments: posting.exempted_after.payments,
+        exempted_minor: unsigned(posting.exempted_after.minor),
     }
 }
 
@@ -476,6 +478,7 @@ fn from_posting(it: &pb::Posting, at: Sequence) -> Result<Posting, DecodeError> 
         balance_after: it.balance_after,
         held_after: it.held_after,
         previous_line,
+        exempted_after: Exempted { payments: it.exempted_payments, minor: signed(it.exempted_minor)? },
     })
 }
 

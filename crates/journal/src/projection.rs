@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use paymesh_ledger::{Account, Body, Credit, Effect, Entry, LineId, Payment};
+use paymesh_ledger::{Account, Body, Credit, Effect, Entry, Exempted, LineId, Payment};
 use paymesh_types::{Country, Currency, Cursor, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use rustc_hash::FxHashMap;
 
@@ -55,6 +55,8 @@ pub struct WalletRow {
     pub last_line: LineId,
     /// The newest payment, where the batch holds one; 0 leaves it as it was.
     pub last_payment: Sequence,
+    /// What the owner paid by exempted payments since they were last authenticated.
+    pub exempted: Exempted,
 }
 
 /// A line of an account's statement.
@@ -188,6 +190,7 @@ impl Projection {
             let row = self.wallets.entry((user, posting.currency)).or_default();
             row.balance = posting.balance_after;
             row.held = posting.held_after;
+            row.exempted = posting.exempted_after;
             if posting.amount == 0 {
                 row.last_line = posting.previous_line;
             }

@@ -7,7 +7,7 @@ use paymesh_journal::{
     conformance::{identity, shard, stream::Stream},
     sqlite,
 };
-use paymesh_ledger::{Body, Entry};
+use paymesh_ledger::{Body, Entry, Exempted, Wallet};
 use paymesh_types::{Cursor, Epoch, HistoryMark, Position, Sequence, ShardRef, Timestamp};
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
@@ -48,5 +48,38 @@ async fn tables_without_marks_keep_their_cursors_and_note_marks_from_then_on() {
     store.tables.project(&Projection::of(&[(position, entry.into())])).await.expect("it is projected");
     let now = store.tables.books().await.expect("they are read").inbox;
     assert_eq!(now.iter().find(|(each, _)| *each == peer).map(|(_, cursor)| *cursor), Some(read_to));
+    store.tables.close().await;
+}
+
+/// Accounts had no rows of exempted payments.
+#[tokio::test]
+async fn tables_without_exempted_payments_begin_with_none() {
+    let directory = tempfile::tempdir().expect("a folder");
+    let mut stream = Stream::with(3, 600);
+    let segments = stream.segments();
+    let entries: Vec<_> = segments.iter().flat_map(|segment| segment.entries(&shard()).expect("they decode")).collect();
+    let store = sqlite::open(directory.path(), &identity()).await.expect("it opens");
+    store.tables.project(&Projection::of(&entries)).await.expect("they are projected");
+    store.tables.close().await;
+    let wallets = stream.records().wallets;
+    assert!(wallets.iter().any(|(_, wallet)| wallet.exempted != Exempted::default()), "{wallets:?}");
+    let tables = std::fs::read_dir(directory.path()).expect("it is read").map(|file| file.expect("it is read").path());
+    let tables: Vec<_> = tables.filter(|path| path.to_string_lossy().ends_with(".tables.sqlite")).collect();
+    let mut file = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&tables[0])).await.expect("it opens");
+    for back in [
+        "ALTER TABLE wallets DROP COLUMN exempted_payments",
+        "ALTER TABLE wallets DROP COLUMN exempted_minor",
+        "DELETE FROM _sqlx_migrations WHERE version = 4",
+    ] {
+        sqlx::query(back).execute(&mut file).await.expect("it is as it was");
+    }
+    file.close().await.expect("it closes");
+
+    let store = sqlite::open(directory.path(), &identity()).await.expect("it opens");
+    for ((user, currency), wallet) in wallets {
+        let found = store.tables.wallets(user).await.expect("they are read");
+        let found = found.into_iter().find(|(each, _)| *each == currency).expect("it is there").1;
+        assert_eq!(found, Wallet { exempted: Exempted::default(), ..wallet }, "{user} in {currency}");
+    }
     store.tables.close().await;
 }

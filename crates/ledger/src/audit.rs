@@ -6,7 +6,7 @@ use paymesh_types::{Currency, Cursor, Position, Sequence, ShardRef, Timestamp, U
 use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
 
-use crate::{Account, Body, CardStep, Effect, Entry, Payment, Phase, Records, Wallet};
+use crate::{Account, Authentication, Body, CardStep, Effect, Entry, Exempted, Exemption, NewCharge, Payment, Phase, Records, Wallet};
 
 /// Something that does not add up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,7 +42,7 @@ impl Sums {
 
 /// Adds up a journal from its first entry, trusting none of the totals that the entries state.
 ///
-/// Memory: about 70 bytes for each account, none for each payment: what entries say of a payment's earlier states is not
+/// Memory: about 90 bytes for each account, none for each payment: what entries say of a payment's earlier states is not
 /// compared here.
 #[derive(Debug, Default)]
 pub struct Audit {
@@ -134,6 +134,14 @@ impl Audit {
                     return Err(problem(format!("follows payment {} of user {}, whose last is {last}", new.previous, new.payer)));
                 }
                 wallet.last_payment = sequence;
+                if let Some(NewCharge { authentication: Authentication::Exempt(Exemption::LowValue), .. }) = new.card {
+                    wallet.exempted = wallet.exempted.with(new.money).ok_or_else(|| {
+                        problem(format!(
+                            "exempts a payment of {} of user {}, whose exempted ones are {:?}",
+                            new.money, new.payer, wallet.exempted
+                        ))
+                    })?;
+                }
             }
             Body::Received { source, at, .. } => {
                 let cursor = self.inbox.entry(source.clone()).or_default();
@@ -148,6 +156,9 @@ impl Audit {
                 *delivered = (*delivered).max(*up_to);
             }
             _ => {}
+        }
+        if let Some((payer, currency)) = entry.authenticated_payer() {
+            self.wallet_mut(payer, currency).map_err(problem)?.exempted = Exempted::default();
         }
         if let Some(payment) = entry.payment(position) {
             let within = payment.captured <= payment.amount && 0 <= payment.refunded && payment.refunded <= payment.captured;
@@ -197,6 +208,12 @@ impl Audit {
                 return Err(problem(format!(
                     "user {user} in {} holds {}, the entry says {}",
                     posting.currency, wallet.held, posting.held_after
+                )));
+            }
+            if wallet.exempted != posting.exempted_after {
+                return Err(problem(format!(
+                    "user {user} in {} has {:?}, the entry says {:?}",
+                    posting.currency, wallet.exempted, posting.exempted_after
                 )));
             }
             if wallet.held < 0 || wallet.balance < wallet.held {
@@ -338,6 +355,9 @@ fn movements(entry: &Entry) -> SmallVec<[Movement; 2]> {
                 (false, 0) => smallvec![wallet(new.payer, currency, -amount, 0), paid(new.payee, &new.payee_shard, currency, amount)],
                 (false, _) => smallvec![wallet(new.payer, currency, 0, amount)],
             }
+        }
+        Body::Card { step: CardStep::Authorized, .. } => {
+            entry.authenticated_payer().map(|(payer, currency)| wallet(payer, currency, 0, 0)).into_iter().collect()
         }
         Body::Card { step, payment, .. } => by_card(*step, payment),
         Body::PaymentCaptured { payment, .. } => smallvec![

@@ -6,6 +6,8 @@
 use paymesh_types::{ChargeId, GatewayName, Score, Timestamp, VaultToken};
 use smallvec::SmallVec;
 
+use crate::Authentication;
+
 /// Refunds of one payment by card at most.
 pub const REFUNDS_MAX: u32 = 100;
 /// Gateways that are asked for one authorization at most, each where it is certain that the one before did nothing.
@@ -36,6 +38,8 @@ pub struct Charge {
     pub left: SmallVec<[Left; 1]>,
     /// What fraud detection said of the payment; `None` where nobody asked.
     pub risk: Option<Risk>,
+    /// Whether the cardholder has to authenticate it.
+    pub authentication: Authentication,
 }
 
 /// What fraud detection said of a payment before anything was done for it.
@@ -200,7 +204,7 @@ pub enum CardStep {
 
 impl Charge {
     /// A charge that is about to be asked for.
-    pub(crate) fn new(token: VaultToken, gateway: GatewayName, hold_s: u32, risk: Option<Risk>) -> Self {
+    pub(crate) fn new(token: VaultToken, gateway: GatewayName, hold_s: u32, risk: Option<Risk>, authentication: Authentication) -> Self {
         Self {
             token,
             gateway,
@@ -212,6 +216,7 @@ impl Charge {
             refunds: 0,
             left: SmallVec::new(),
             risk,
+            authentication,
         }
     }
 

@@ -157,6 +157,8 @@ pub struct ByCard {
     pub declined: Option<Reason>,
     /// What fraud detection said.
     pub risk: Option<Risk>,
+    /// Whether the payer's zone is under PSD2: their authentication is then owed, unless the payment is exempt.
+    pub psd2: bool,
 }
 
 /// What an entry of one shard says to another.

@@ -6,8 +6,8 @@ use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Cursor, Epoch, Position, Request
 use smallvec::{SmallVec, smallvec};
 
 use crate::{
-    Account, Body, Command, CreatePayment, Credit, Effect, Entry, Message, NewPayment, OperationKind, Payment, Phase, Posting, Reason,
-    Request, State, Wallet,
+    Account, Body, Command, CreatePayment, Credit, Effect, Entry, Exempted, LineId, Message, NewPayment, OperationKind, Payment, Phase,
+    Posting, Reason, Request, State, Wallet,
 };
 
 /// How long a hold lasts at most, in seconds: 31 days, the longest that card schemes let an authorization stand.
@@ -401,7 +401,15 @@ impl Decider<'_> {
         let key = (account, currency);
         let balance = self.state.system.get(&key).copied().unwrap_or(0);
         let balance_after = balance.checked_add(amount).ok_or(Rejection::OutOfRange)?;
-        Ok(Posting { account: key.0, currency, amount, balance_after, held_after: 0, previous_line: crate::LineId::default() })
+        Ok(Posting {
+            account: key.0,
+            currency,
+            amount,
+            balance_after,
+            held_after: 0,
+            previous_line: LineId::default(),
+            exempted_after: Exempted::default(),
+        })
     }
 
     /// Money that a user sends to another shard, for as long as there is room for all of it to come back.
@@ -691,6 +699,7 @@ fn unmoved(user: UserId, currency: Currency, wallet: &Wallet) -> Posting {
         balance_after: wallet.balance,
         held_after: wallet.held,
         previous_line: wallet.last_line,
+        exempted_after: wallet.exempted,
     }
 }
 

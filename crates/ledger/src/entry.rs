@@ -6,7 +6,7 @@ use paymesh_types::{
 };
 use smallvec::SmallVec;
 
-use crate::{CardStep, Charge, Message, Payment, Risk};
+use crate::{Authentication, CardStep, Charge, Exempted, Message, Payment, Risk, sca};
 
 /// A fact in a shard's journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,6 +168,8 @@ pub struct NewCharge {
     pub gateway: GatewayName,
     /// What fraud detection said.
     pub risk: Option<Risk>,
+    /// Whether the cardholder has to authenticate it.
+    pub authentication: Authentication,
 }
 
 /// What an entry of another shard led to here.
@@ -248,6 +250,8 @@ pub struct Posting {
     pub held_after: i64,
     /// The account's statement line before this one.
     pub previous_line: LineId,
+    /// What its owner paid by exempted payments since they were last authenticated, after it. Nothing for accounts that are not a user's.
+    pub exempted_after: Exempted,
 }
 
 /// Names a statement line of a shard: the entry's sequence number and the place among its wallet postings (0 or 1).
@@ -362,6 +366,15 @@ impl Entry {
             .enumerate()
             .filter(|(_, (_, posting))| posting.amount != 0)
             .map(move |(slot, (user, posting))| (LineId::new(sequence, slot as u64), user, posting))
+    }
+
+    /// Whether the entry says that the payer was authenticated, which ends a row of exempted payments: the cardholder was challenged, and the acquirer
+    /// then authorized. Only payments for which that was owed count; those of journals of before that was known have none.
+    pub fn authenticated_payer(&self) -> Option<(UserId, Currency)> {
+        let Body::Card { step: CardStep::Authorized, before, .. } = &self.body else { return None };
+        let charge = before.card.as_deref()?;
+        let answered = charge.challenge.is_some() && charge.authentication != Authentication::NotRequired;
+        (answered && sca::counts(before.currency)).then_some((before.payer, before.currency))
     }
 
     /// The payment that the entry is about, as it stood after it, where it is one of this shard's.

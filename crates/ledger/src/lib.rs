@@ -19,6 +19,7 @@ mod decide;
 mod entry;
 mod requests;
 mod resident;
+mod sca;
 mod state;
 
 pub use audit::{Audit, Problem, Sums};
@@ -29,4 +30,5 @@ pub use charge::{
 pub use command::{ByCard, Command, CreatePayment, Message, Request};
 pub use decide::{Context, Decision, HOLD_SECONDS_MAX, Rejection, decide, differing_field};
 pub use entry::{Account, Body, Credit, Effect, Entry, LineId, NewCharge, NewPayment, Phase, Posting, Reason};
+pub use sca::{Authentication, EXEMPTED_MINOR_MAX, EXEMPTED_PAYMENTS_MAX, Exempted, Exemption, LOW_VALUE_MINOR_MAX};
 pub use state::{Inconsistent, Missing, Payment, Records, State, Wallet};

@@ -6,7 +6,7 @@ use paymesh_types::{Country, Currency, Cursor, Epoch, PaymentId, Position, Reque
 use rustc_hash::FxHashMap;
 
 use crate::{
-    Account, Body, Charge, Command, Credit, Entry, LineId, Message, NewPayment, OperationKind, Phase, Posting, Reason, Request,
+    Account, Body, Charge, Command, Credit, Entry, Exempted, LineId, Message, NewPayment, OperationKind, Phase, Posting, Reason, Request,
     requests::Requests, resident::Resident,
 };
 
@@ -23,6 +23,8 @@ pub struct Wallet {
     pub last_line: LineId,
     /// The owner's newest payment in the currency; 0 when there is none.
     pub last_payment: Sequence,
+    /// What the owner paid by exempted payments since they were last authenticated; nothing where the account is not in EUR.
+    pub exempted: Exempted,
 }
 
 impl Wallet {
@@ -76,7 +78,7 @@ impl Payment {
             (None, None, _) => (Phase::Authorized, 0),
         };
         let card = new.card.as_ref().map(|card| {
-            let mut charge = Charge::new(card.token.clone(), card.gateway.clone(), new.hold_s, card.risk.clone());
+            let mut charge = Charge::new(card.token.clone(), card.gateway.clone(), new.hold_s, card.risk.clone(), card.authentication);
             if new.declined.is_none() {
                 charge.ask(OperationKind::Authorize, new.money.minor(), at);
             }
@@ -423,11 +425,9 @@ impl State {
                 *delivered = (*delivered).max(*up_to);
                 self.inbox.entry(to.clone()).or_default().advance(*read_to);
             }
-            Body::Card { before, .. } => {
-                if self.payments.peek(before.sequence).is_some_and(|payment| payment != before.as_ref()) {
-                    let what = format!("payment {} is not as the entry found it", before.sequence);
-                    return Err(Inconsistent { sequence, what });
-                }
+            Body::Card { before, .. } if self.payments.peek(before.sequence).is_some_and(|payment| payment != before.as_ref()) => {
+                let what = format!("payment {} is not as the entry found it", before.sequence);
+                return Err(Inconsistent { sequence, what });
             }
             _ => {}
         }
@@ -481,6 +481,7 @@ impl State {
             }
             wallet.balance = posting.balance_after;
             wallet.held = posting.held_after;
+            wallet.exempted = posting.exempted_after;
             self.wallets.put((user, posting.currency), wallet, sequence);
         } else {
             let balance = self.system.entry((posting.account.clone(), posting.currency)).or_default();

@@ -8,7 +8,7 @@ mod network;
 #[path = "support/run.rs"]
 mod run;
 
-use paymesh_ledger::{Account, Audit, Body, CardStep, Entry, State};
+use paymesh_ledger::{Account, Audit, Authentication, Body, CardStep, Entry, Exempted, State};
 use paymesh_types::{AMOUNT_MINOR_MAX, Money, Position, Sequence, Timestamp};
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
 use run::{Act, CURRENCIES, FIRST_DEPOSIT, Run, SHARDS, Step, USERS, Word, user};
@@ -47,6 +47,33 @@ fn words() -> impl Strategy<Value = Word> {
     prop_oneof![6 => Just(Word::Done), 1 => Just(Word::Challenged), 1 => Just(Word::Declined), 1 => Just(Word::Left)]
 }
 
+/// Payments by card: mostly small, some about as large as a low value may be.
+fn charges() -> impl Strategy<Value = Act> {
+    let amounts = prop_oneof![3 => amounts(), 1 => 1_000..=3_100_i64];
+    let odds = (prop::bool::weighted(0.1), prop::bool::weighted(0.8));
+    (users(), 1..USERS, currencies(), amounts, holds(), odds).prop_map(|(payer, apart, currency, amount, hold_s, (declined, psd2))| {
+        let payee = (payer - 1 + apart) % USERS + 1;
+        Act::Charge { payer, payee, currency, amount, hold_s, declined, psd2 }
+    })
+}
+
+/// What one payer does by card, and what the acquirer makes of it.
+fn authenticating_steps() -> impl Strategy<Value = Step> {
+    let words = prop_oneof![4 => Just(Word::Done), 3 => Just(Word::Challenged), 1 => Just(Word::Declined)];
+    let amounts = prop_oneof![2 => 1..=2_000_i64, 1 => 2_900..=3_100_i64];
+    let charge = (amounts, prop_oneof![8 => Just(0_usize), 1 => Just(1)], prop::bool::weighted(0.9))
+        .prop_map(|(amount, currency, psd2)| Act::Charge { payer: 1, payee: 2, currency, amount, hold_s: 0, declined: false, psd2 });
+    prop_oneof![
+        6 => charge.prop_map(|act| Step::Submit { act, reused: None }),
+        8 => (0..3_usize, words).prop_map(|(payment, word)| Step::Submit { act: Act::Settle { payment, operation: 0, word }, reused: None }),
+        4 => (0..3_usize).prop_map(|payment| Step::Submit { act: Act::Confirm { payment }, reused: None }),
+        1 => amounts_or_all().prop_map(|amount| Step::Submit { act: Act::Deposit { user: 1, currency: 0, amount }, reused: None }),
+        1 => (200..=1_000_u64).prop_map(Step::Wait),
+        1 => (0..3_usize).prop_map(|payment| Step::Submit { act: Act::Expire { payment }, reused: None }),
+        1 => Just(Step::Restart(0)),
+    ]
+}
+
 fn acts() -> impl Strategy<Value = Act> {
     prop_oneof![
         2 => (users(), prop::collection::btree_set(0..CURRENCIES.len(), 0..=3))
@@ -60,12 +87,7 @@ fn acts() -> impl Strategy<Value = Act> {
             let payee = (payer - 1 + apart) % USERS + 1;
             Act::Pay { payer, payee, currency, amount, hold_s }
         }),
-        8 => (users(), 1..USERS, currencies(), amounts(), holds(), prop::bool::weighted(0.1)).prop_map(
-            |(payer, apart, currency, amount, hold_s, declined)| {
-                let payee = (payer - 1 + apart) % USERS + 1;
-                Act::Charge { payer, payee, currency, amount, hold_s, declined }
-            }
-        ),
+        8 => charges(),
         20 => (picks(), 0..8_usize, words()).prop_map(|(payment, operation, word)| Act::Settle { payment, operation, word }),
         3 => picks().prop_map(|payment| Act::Confirm { payment }),
         6 => (picks(), asked()).prop_map(|(payment, amount)| Act::Capture { payment, amount }),
@@ -125,6 +147,8 @@ enum Falsification {
     Said,
     SaidOfHold,
     SaidOfRefund,
+    SaidOfAuthentication,
+    Exempted,
     Source,
     Older,
     Dropped,
@@ -132,7 +156,7 @@ enum Falsification {
     Swapped,
 }
 
-const FALSIFICATIONS: [Falsification; 15] = [
+const FALSIFICATIONS: [Falsification; 17] = [
     Falsification::Amount,
     Falsification::AmountOfBoth,
     Falsification::AmountAndBalanceOfBoth,
@@ -143,6 +167,8 @@ const FALSIFICATIONS: [Falsification; 15] = [
     Falsification::Said,
     Falsification::SaidOfHold,
     Falsification::SaidOfRefund,
+    Falsification::SaidOfAuthentication,
+    Falsification::Exempted,
     Falsification::Source,
     Falsification::Older,
     Falsification::Dropped,
@@ -202,6 +228,20 @@ fn falsify(journal: &mut Vec<(Position, Entry)>, falsification: Falsification, a
             }
             _ => return false,
         },
+        (Falsification::SaidOfAuthentication, _) => match &mut entry.body {
+            Body::PaymentCreated(new) => match new.card.as_mut().map(|card| &mut card.authentication) {
+                Some(authentication @ Authentication::Exempt(_)) => *authentication = Authentication::Required,
+                _ => return false,
+            },
+            Body::Card { step: CardStep::Authorized, before, .. } if !postings.is_empty() => {
+                before.card.as_mut().expect("it is by card").challenge = None;
+            }
+            _ => return false,
+        },
+        (Falsification::Exempted, Some(wallet)) => {
+            let Exempted { payments, minor } = postings[wallet].exempted_after;
+            postings[wallet].exempted_after = Exempted { payments: payments + 1, minor: minor + by.abs() };
+        }
         (Falsification::Source, _) => match &mut entry.body {
             Body::Received { at, .. } => at.sequence = Sequence(0),
             _ => return false,
@@ -279,6 +319,15 @@ proptest! {
         }
         first.extend(steps);
         Run::new(behind, 0).play(&first).finish();
+    }
+
+    /// What is counted is checked against a recount of the journal, and the bounds at every entry: see [`network::Shard::recount`].
+    #[test]
+    fn no_more_payments_are_exempt_in_a_row_than_may_be(
+        steps in prop::collection::vec(authenticating_steps(), 20..120),
+        behind in 0..4_usize,
+    ) {
+        Run::new(behind, 0).play(&steps).finish();
     }
 
     #[test]

@@ -323,3 +323,146 @@ fn what_another_shard_cannot_credit_comes_back_to_the_card_or_else_to_the_payers
         ",
     );
 }
+
+#[test]
+fn five_small_payments_in_a_row_are_exempt_and_the_sixth_is_challenged() {
+    check(
+        "
+        enrol ann DE EUR            | enrolled
+        enrol bob DE EUR            | enrolled
+        card p1 ann bob 1.00 EUR psd2=yes | asks a, exempt by RTS Article 16
+        card p2 ann bob 1.00 EUR psd2=yes | asks a, exempt by RTS Article 16
+        # One that is declined later counts: it was exempt when the issuer was asked.
+        acquirer p2 1 declines      | payment declined
+        card p3 ann bob 1.00 EUR psd2=yes hold=60 | asks a, exempt by RTS Article 16
+        # One that nobody is asked for does not, and neither do those that owe nothing.
+        card p4 ann bob 1.00 EUR psd2=yes declined=FRAUD | declined FRAUD_DETECTED
+        card p5 ann bob 1.00 EUR    | asks a
+        card p6 ann bob 1.00 EUR psd2=yes | asks a, exempt by RTS Article 16
+        ann EUR                     | 0.00 exempted 4 of 4.00
+        lead 0
+        =p7 card p7 ann bob 1.00 EUR psd2=yes | asks a, exempt by RTS Article 16
+        =p7 card p7 ann bob 1.00 EUR psd2=yes | recorded: asks a, exempt by RTS Article 16
+        ann EUR                     | 0.00 exempted 5 of 5.00
+        card p8 ann bob 1.00 EUR psd2=yes | asks a, required by PSD2 Article 97
+        ann EUR                     | 0.00 exempted 5 of 5.00
+        # Time alone does not begin a new row, and what comes in does not either.
+        wait 1000000
+        deposit ann 7.00 EUR        | deposited 7.00 EUR
+        card p9 ann bob 1.00 EUR psd2=yes | asks a, required by PSD2 Article 97
+        ann EUR                     | 7.00 exempted 5 of 5.00
+        ",
+    );
+}
+
+#[test]
+fn thirty_euros_at_once_and_a_hundred_together_are_exempt_and_no_more() {
+    check(
+        "
+        enrol ann DE EUR,JPY        | enrolled
+        enrol bob DE EUR,JPY        | enrolled
+        card p1 ann bob 30.01 EUR psd2=yes | asks a, required by PSD2 Article 97
+        card p2 ann bob 31.00 EUR psd2=yes | asks a, required by PSD2 Article 97
+        ann EUR                     | 0.00
+        card p3 ann bob 30.00 EUR psd2=yes | asks a, exempt by RTS Article 16
+        card p4 ann bob 30.00 EUR psd2=yes | asks a, exempt by RTS Article 16
+        card p5 ann bob 30.00 EUR psd2=yes | asks a, exempt by RTS Article 16
+        card p6 ann bob 10.01 EUR psd2=yes | asks a, required by PSD2 Article 97
+        ann EUR                     | 0.00 exempted 3 of 90.00
+        card p7 ann bob 10.00 EUR psd2=yes | asks a, exempt by RTS Article 16
+        ann EUR                     | 0.00 exempted 4 of 100.00
+        card p8 ann bob 0.01 EUR psd2=yes | asks a, required by PSD2 Article 97
+        # The bounds are in euros, and nothing here converts.
+        card p9 ann bob 1 JPY psd2=yes | asks a, required by PSD2 Article 97
+        ann JPY                     | 0
+        # Everybody has a row of their own.
+        card q1 bob ann 30.00 EUR psd2=yes | asks a, exempt by RTS Article 16
+        bob EUR                     | 0.00 exempted 1 of 30.00
+        ",
+    );
+}
+
+#[test]
+fn a_challenge_that_is_answered_begins_a_new_row_and_no_other_does() {
+    check(
+        "
+        enrol ann DE EUR,JPY        | enrolled
+        enrol bob DE EUR,JPY        | enrolled
+        card p1 ann bob 20.00 EUR psd2=yes | asks a, exempt by RTS Article 16
+        card p2 ann bob 31.00 EUR psd2=yes | asks a, required by PSD2 Article 97
+        acquirer p2 1 challenge     | payment challenged
+        ann EUR                     | 0.00 exempted 1 of 20.00
+        # It is not answered.
+        wait 900
+        expire p2                   | expiry asked
+        acquirer p2 2 done          | payment expired
+        card p3 ann bob 31.00 EUR psd2=yes | asks a, required by PSD2 Article 97
+        acquirer p3 1 challenge     | payment challenged
+        confirm p3                  | payment confirmed
+        acquirer p3 2 declines      | payment declined
+        card p4 ann bob 31.00 EUR psd2=yes | asks a, required by PSD2 Article 97
+        acquirer p4 1 challenge     | payment challenged
+        confirm p4                  | payment confirmed
+        acquirer p4 2 challenge     | payment challenged
+        void p4                     | void asked
+        acquirer p4 3 done          | payment voided
+        # Authorized, and nobody was challenged.
+        card p5 ann bob 31.00 EUR psd2=yes | asks a, required by PSD2 Article 97
+        acquirer p5 1 done          | payment authorized
+        # Answered, in another currency: it is another account's.
+        card p6 ann bob 500 JPY psd2=yes | asks a, required by PSD2 Article 97
+        acquirer p6 1 challenge     | payment challenged
+        confirm p6                  | payment confirmed
+        acquirer p6 2 done          | payment authorized
+        # By the issuer's own wish, where nothing is owed.
+        card p7 ann bob 31.00 EUR   | asks a
+        acquirer p7 1 challenge     | payment challenged
+        confirm p7                  | payment confirmed
+        acquirer p7 2 done          | payment authorized
+        ann EUR                     | 0.00 exempted 1 of 20.00
+        card p8 ann bob 31.00 EUR psd2=yes | asks a, required by PSD2 Article 97
+        acquirer p8 1 challenge     | payment challenged
+        confirm p8                  | payment confirmed
+        acquirer p8 2 done          | payment authorized
+        ann EUR                     | 0.00
+        acquirer p8 3 done          | payment captured
+        ann EUR                     | 0.00
+        bob EUR                     | 31.00
+        # An exemption that the issuer turns down is a challenge as well.
+        card p9 ann bob 5.00 EUR psd2=yes hold=60 | asks a, exempt by RTS Article 16
+        ann EUR                     | 0.00 exempted 1 of 5.00
+        acquirer p9 1 challenge     | payment challenged
+        confirm p9                  | payment confirmed
+        lead 0
+        acquirer p9 2 done          | payment authorized
+        ann EUR                     | 0.00
+        # A closed account can be authenticated to.
+        card q1 ann bob 5.00 EUR psd2=yes | asks a, exempt by RTS Article 16
+        acquirer q1 1 challenge     | payment challenged
+        close ann EUR               | closed
+        confirm q1                  | payment confirmed
+        acquirer q1 2 done          | payment authorized
+        ann EUR                     | 0.00 closed
+        ",
+    );
+}
+
+#[test]
+fn a_payee_of_another_shard_makes_no_difference_to_what_is_exempt() {
+    check(
+        "
+        enrol ann DE EUR            | enrolled
+        enrol bob@1 US EUR          | enrolled
+        card p1 ann bob@1 30.00 EUR psd2=yes | asks a, exempt by RTS Article 16
+        acquirer p1 1 challenge     | payment challenged
+        confirm p1                  | payment confirmed
+        acquirer p1 2 done          | payment authorized
+        acquirer p1 3 done          | payment captured
+        carry 0 1                   | credited 30.00 EUR
+        ann EUR                     | 0.00
+        card p2 ann bob@1 30.00 EUR psd2=yes | asks a, exempt by RTS Article 16
+        ann EUR                     | 0.00 exempted 1 of 30.00
+        bob@1 EUR                   | 30.00
+        ",
+    );
+}

@@ -13,7 +13,7 @@ use std::{
 use paymesh_types::{Country, RegionName, ShardRef, UserId, ZoneName};
 
 use crate::{
-    Errors, FILE_BYTES_MAX, FILE_NAME, Limits, Region, Service, check,
+    Compliance, Errors, FILE_BYTES_MAX, FILE_NAME, Limits, Region, Service, check,
     problem::Problems,
     read,
     tree::{self, Place, Value},
@@ -170,6 +170,12 @@ impl Topology {
     pub fn scores_fraud(&self, zone: &ZoneName) -> bool {
         let runs = |region: &RegionName| self.region(region).is_some_and(|region| region.runs(Service::FraudDetection));
         self.zone(zone).is_some_and(|zone| zone.regions.iter().any(runs))
+    }
+
+    /// Whether payments of a zone's users are under PSD2: it has a region that is. False where there is no such zone.
+    pub fn is_under_psd2(&self, zone: &ZoneName) -> bool {
+        let under = |region: &RegionName| self.region(region).is_some_and(|region| region.compliance.contains(&Compliance::Psd2));
+        self.zone(zone).is_some_and(|zone| zone.regions.iter().any(under))
     }
 
     /// The directory's shard that knows a user's zone.

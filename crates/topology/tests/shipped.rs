@@ -92,6 +92,7 @@ fn its_regions_are_those_of_the_source_document() {
     assert_eq!(eu_west.services, [Service::PaymentProcessor, Service::FraudDetection, Service::Vault]);
     assert_eq!(eu_west.database, Database::RegionalMaster);
     assert_eq!(eu_west.compliance, [Compliance::Gdpr, Compliance::Psd2]);
+    assert!(topology.is_under_psd2(&zone("eu")) && !topology.is_under_psd2(&zone("global")) && !topology.is_under_psd2(&zone("mars")));
     assert!(!topology.region(&region("asia_pacific")).expect("asia_pacific").runs(Service::Vault));
     assert!(topology.region(&region("mars")).is_none());
     assert!(topology.regions().all(|region| region.grpc.is_loopback() && region.http.is_loopback()));

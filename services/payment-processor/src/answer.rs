@@ -115,6 +115,8 @@ fn charge(charge: &Charge) -> payments::CardCharge {
         risk_score: charge.risk.as_ref().and_then(|risk| risk.score).map(Score::ten_thousandths),
         review: charge.risk.as_ref().is_some_and(|risk| risk.review),
         risk_rules_version: charge.risk.as_ref().map(|risk| risk.rules.clone()).unwrap_or_default(),
+        authentication: charge.authentication.as_str().to_owned(),
+        authentication_article: charge.authentication.article().unwrap_or_default().to_owned(),
     }
 }
 

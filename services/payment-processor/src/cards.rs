@@ -122,6 +122,7 @@ pub(crate) struct Cards {
 /// What there is where gateways are configured.
 #[derive(Debug, Clone)]
 struct Open {
+    homes: Arc<Homes>,
     desk: Desk,
     scorer: Scorer,
 }
@@ -139,6 +140,7 @@ impl Cards {
     pub(crate) fn new(homes: &Arc<Homes>, acquiring: Option<Acquiring>) -> Self {
         let vaults = Vaults::new(homes.mesh().clone());
         let open = acquiring.map(|Acquiring { gateways, connectors, rules, clock }| Open {
+            homes: Arc::clone(homes),
             desk: Desk::new(Arc::clone(homes), Arc::new(Outside::new(gateways, connectors, vaults.clone())), clock),
             scorer: Scorer::new(homes.mesh().clone(), rules),
         });
@@ -178,7 +180,7 @@ impl Cards {
         create: &CreatePayment,
         circumstances: &Circumstances,
     ) -> Result<(ByCard, Vec<GatewayName>), Fault> {
-        let Open { desk, scorer } = self.open()?;
+        let Open { homes, desk, scorer } = self.open()?;
         let card = new.card().ok_or_else(|| Fault::invalid_field("card", "a card is needed"))?;
         let (zone, until) = (&shard.reference().zone, circumstances.until);
         if card.token.zone() != zone {
@@ -213,7 +215,8 @@ impl Cards {
             review,
             rules: verdict.rules_version.unwrap_or_default(),
         });
-        Ok((ByCard { token: card.token.clone(), gateway, declined, risk }, fall_back))
+        let psd2 = homes.topology().is_under_psd2(zone);
+        Ok((ByCard { token: card.token.clone(), gateway, declined, risk, psd2 }, fall_back))
     }
 
     /// Has something about a payment by card decided, and waits for what the acquirer makes of it.
@@ -272,7 +275,7 @@ fn as_recorded(card: &Card, recorded: &Answer) -> ByCard {
         // The ledger says in which field the two differ.
         _ => "none".parse().expect("a gateway's name"),
     };
-    ByCard { token: card.token.clone(), gateway, declined: None, risk: None }
+    ByCard { token: card.token.clone(), gateway, declined: None, risk: None, psd2: false }
 }
 
 /// Until when a caller waits, by its deadline.

@@ -138,3 +138,19 @@ async fn keys_of_another_vault_are_refused() {
     let error = open(keys).expect_err("nobody's").to_string();
     assert!(error.contains("does not say whose the keys beside it are"), "{error}");
 }
+
+/// A process that is killed between the two last steps of making a key leaves its file with both of its names.
+#[tokio::test]
+async fn a_file_that_has_both_of_its_names_after_a_kill_is_whole() {
+    for name in ["kek-1.key", "vault"] {
+        let (_directory, file) = with_a_key().await;
+        let keys = file.parent().expect("a directory");
+        let (file, draft) = (keys.join(name), keys.join(name).with_extension("new"));
+        let before = fs::read(&file).expect("its text");
+        fs::hard_link(&file, &draft).expect("another name");
+        open(keys).expect("the keys open");
+        assert_eq!(fs::read(&file).expect("its text"), before, "{name}");
+        open(keys).expect("the keys open again");
+        assert!(!draft.exists(), "{name}");
+    }
+}

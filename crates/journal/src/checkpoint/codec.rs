@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use paymesh_contract::{events::v1 as pb, has_more_fields};
-use paymesh_ledger::{Account, LineId, Records, Wallet};
+use paymesh_ledger::{Account, Exempted, LineId, Records, Wallet};
 use paymesh_types::{Currency, Cursor, Epoch, HistoryMark, Invalid, RequestId, Sequence, ShardRef, Timestamp, UserId};
 use prost::Message as _;
 
@@ -134,7 +134,7 @@ enum Encoded {
     Claim(pb::ClaimRow),
     Account(pb::AccountRow),
     Line(pb::LineRow),
-    Payment(pb::PaymentRow),
+    Payment(Box<pb::PaymentRow>),
     Request(pb::RequestRow),
 }
 
@@ -155,7 +155,7 @@ fn raw(rows: &[Row]) -> Vec<u8> {
             Encoded::Claim(row) => chunk.claims.push(row),
             Encoded::Account(row) => chunk.accounts.push(row),
             Encoded::Line(row) => chunk.lines.push(row),
-            Encoded::Payment(row) => chunk.payments.push(row),
+            Encoded::Payment(row) => chunk.payments.push(*row),
             Encoded::Request(row) => chunk.requests.push(row),
         }
     }
@@ -210,7 +210,8 @@ fn rows(chunk: pb::CheckpointChunk) -> Result<Vec<Row>, BadCheckpoint> {
     let pb::CheckpointChunk { users, claims, accounts, lines, payments, requests } = chunk;
     let encoded = users.into_iter().map(Encoded::User);
     let encoded = encoded.chain(claims.into_iter().map(Encoded::Claim)).chain(accounts.into_iter().map(Encoded::Account));
-    let encoded = encoded.chain(lines.into_iter().map(Encoded::Line)).chain(payments.into_iter().map(Encoded::Payment));
+    let encoded =
+        encoded.chain(lines.into_iter().map(Encoded::Line)).chain(payments.into_iter().map(|row| Encoded::Payment(Box::new(row))));
     let rows: Vec<Row> = encoded.chain(requests.into_iter().map(Encoded::Request)).map(row).collect::<Result<_, _>>()?;
     if rows.len() > CHUNK_ROWS_MAX { Err(BadCheckpoint::Missing("it has more rows than a chunk")) } else { Ok(rows) }
 }
@@ -227,6 +228,8 @@ fn encoded(row: &Row) -> Encoded {
             closed: wallet.closed,
             last_line: wallet.last_line.0,
             last_payment: wallet.last_payment.0,
+            exempted_payments: wallet.exempted.payments,
+            exempted_minor: u64::try_from(wallet.exempted.minor).expect("amounts of payments add up to no less than nothing"),
         }),
         Row::Line(line) => Encoded::Line(pb::LineRow {
             id: line.id.0,
@@ -241,12 +244,12 @@ fn encoded(row: &Row) -> Encoded {
             reference: line.reference.clone(),
             previous_line: line.previous.0,
         }),
-        Row::Payment(row) => Encoded::Payment(pb::PaymentRow {
+        Row::Payment(row) => Encoded::Payment(Box::new(pb::PaymentRow {
             payment: Some(codec::state(&row.payment)),
             previous_payment: row.previous.0,
             reference: row.reference.clone(),
             charge: row.payment.card.as_deref().map(codec::charge::charge),
-        }),
+        })),
         Row::Request(sequence, id, at) => {
             Encoded::Request(pb::RequestRow { sequence: sequence.0, request_id: id.as_bytes().to_vec(), at_us: at.0 })
         }
@@ -258,12 +261,14 @@ fn row(encoded: Encoded) -> Result<Row, BadCheckpoint> {
         Encoded::User(it) => Row::User(UserId::try_from(it.user_id)?, it.residence_country.parse()?),
         Encoded::Claim(it) => Row::Claim(UserId::try_from(it.user_id)?, it.zone.parse()?),
         Encoded::Account(it) => {
+            let minor = i64::try_from(it.exempted_minor).map_err(|_| BadCheckpoint::Missing("an amount out of range"))?;
             let wallet = Wallet {
                 balance: it.balance,
                 held: it.held,
                 closed: it.closed,
                 last_line: LineId(it.last_line),
                 last_payment: Sequence(it.last_payment),
+                exempted: Exempted { payments: it.exempted_payments, minor },
             };
             Row::Wallet((UserId::try_from(it.user_id)?, currency(it.currency)?), wallet)
         }

@@ -2,8 +2,8 @@
 
 use paymesh_contract::events::v1 as pb;
 use paymesh_ledger::{
-    CardStep, Challenge, Charge, GATEWAYS_ASKED_MAX, Left, LeftBecause, NewCharge, NewPayment, Operation, OperationKind, Payment,
-    REFUNDS_MAX, Risk,
+    Authentication, CardStep, Challenge, Charge, Exemption, GATEWAYS_ASKED_MAX, Left, LeftBecause, NewCharge, NewPayment, Operation,
+    OperationKind, Payment, REFUNDS_MAX, Risk,
 };
 use paymesh_types::{ChargeId, GatewayName, Score};
 
@@ -26,7 +26,24 @@ pub(crate) fn charge(charge: &Charge) -> pb::Charge {
         refunds: charge.refunds,
         left: charge.left.iter().map(|left| pb::GatewayLeft { gateway: left.gateway.to_string(), why: because(left.why) as i32 }).collect(),
         risk: charge.risk.as_ref().map(risk),
+        authentication: authentication(charge.authentication) as i32,
     }
+}
+
+fn authentication(authentication: Authentication) -> pb::Authentication {
+    match authentication {
+        Authentication::NotRequired => pb::Authentication::Unspecified,
+        Authentication::Exempt(Exemption::LowValue) => pb::Authentication::ExemptLowValue,
+        Authentication::Required => pb::Authentication::Required,
+    }
+}
+
+fn from_authentication(number: i32) -> Result<Authentication, DecodeError> {
+    Ok(match pb::Authentication::try_from(number).map_err(|_| DecodeError::Missing("an unknown authentication"))? {
+        pb::Authentication::Unspecified => Authentication::NotRequired,
+        pb::Authentication::ExemptLowValue => Authentication::Exempt(Exemption::LowValue),
+        pb::Authentication::Required => Authentication::Required,
+    })
 }
 
 fn risk(risk: &Risk) -> pb::Risk {
@@ -48,6 +65,7 @@ pub(super) fn beginning(new: &NewPayment) -> Option<pb::Charge> {
         vault_token: card.token.to_string(),
         gateway: card.gateway.to_string(),
         risk: card.risk.as_ref().map(risk),
+        authentication: authentication(card.authentication) as i32,
         ..pb::Charge::default()
     })
 }
@@ -132,7 +150,8 @@ pub(super) fn from_step(message: &pb::CardStepped) -> Result<CardStep, DecodeErr
 pub(super) fn from_beginning(message: Option<&pb::Charge>) -> Result<NewCharge, DecodeError> {
     let message = message.ok_or(DecodeError::Missing("a payment by card without a charge"))?;
     let risk = message.risk.as_ref().map(from_risk).transpose()?;
-    Ok(NewCharge { token: message.vault_token.parse()?, gateway: message.gateway.parse()?, risk })
+    let authentication = from_authentication(message.authentication)?;
+    Ok(NewCharge { token: message.vault_token.parse()?, gateway: message.gateway.parse()?, risk, authentication })
 }
 
 /// The payment with its charge, where the message has one: the open part of an entry alone has none.
@@ -165,6 +184,7 @@ pub(crate) fn from_charge(message: &pb::Charge) -> Result<Charge, DecodeError> {
             .map(|left| Ok(Left { gateway: left.gateway.parse::<GatewayName>()?, why: from_because(left.why())? }))
             .collect::<Result<_, DecodeError>>()?,
         risk: message.risk.as_ref().map(from_risk).transpose()?,
+        authentication: from_authentication(message.authentication)?,
     })
 }
 

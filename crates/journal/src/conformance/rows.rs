@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use paymesh_ledger::{LineId, Missing, Payment, Phase, Records, Wallet};
+use paymesh_ledger::{Authentication, Exemption, LineId, Missing, Payment, Phase, Records, Wallet};
 use paymesh_types::{Currency, RequestId, Sequence, Timestamp, UserId};
 
 use super::{
@@ -211,6 +211,15 @@ fn check_variety(stream: &Stream) {
     let by_card = |phase| stream.records().payments.iter().any(|payment| payment.card.is_some() && payment.phase == phase);
     assert!([Phase::Captured, Phase::Returned, Phase::Voided, Phase::Expired, Phase::Declined].into_iter().all(by_card));
     assert!(stream.records().wallets.iter().any(|(_, wallet)| wallet.closed));
+    assert!(stream.records().wallets.iter().any(|(_, wallet)| wallet.exempted.payments > 0 && wallet.exempted.minor > 0));
+    assert!(stream.committed().iter().any(|(_, entry)| entry.authenticated_payer().is_some()), "some are authenticated");
+    let authentication =
+        |wanted| stream.records().payments.iter().any(|payment| payment.card.as_ref().is_some_and(|card| card.authentication == wanted));
+    assert!(
+        [Authentication::NotRequired, Authentication::Exempt(Exemption::LowValue), Authentication::Required]
+            .into_iter()
+            .all(authentication)
+    );
     assert!(stream.records().payments.iter().any(|payment| payment.refunded > 0 && payment.refunded < payment.captured));
     assert!(stream.committed().iter().any(|(_, entry)| entry.reference.contains('\0')));
 }

@@ -275,12 +275,13 @@ impl Stream {
     }
 
     fn card(&mut self) -> ByCard {
-        let token = VaultToken::new(shard().zone, self.dice.any().to_be_bytes().repeat(2).try_into().expect("sixteen bytes"));
+        let any = self.dice.any();
+        let token = VaultToken::new(shard().zone, any.to_be_bytes().repeat(2).try_into().expect("sixteen bytes"));
         let score = Score::new(u32::try_from(self.dice.below(u64::from(Score::ONE.ten_thousandths()) + 1)).unwrap_or(0))
             .filter(|_| self.dice.happens(800));
         let risk = Risk { score, review: self.dice.happens(200), rules: "2026-11-27.1-0123456789abcdef".to_owned() };
         let declined = self.dice.happens(50).then_some(Reason::FraudDetected);
-        ByCard { token, gateway: gateway(0), declined, risk: self.dice.happens(700).then_some(risk) }
+        ByCard { token, gateway: gateway(0), declined, risk: self.dice.happens(700).then_some(risk), psd2: !any.is_multiple_of(4) }
     }
 
     /// Something about one of the last payments by card; mostly what an acquirer made of what it is being asked for.

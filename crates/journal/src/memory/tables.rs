@@ -10,7 +10,7 @@ use paymesh_ledger::{Account, LineId, Missing, Payment, Phase, Records, Wallet};
 use paymesh_types::{Country, Currency, Cursor, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 
 use super::{Dice, Disk, Fault, Machine, Operation};
-use crate::{Error, LINES_WALKED_MAX, Line, PaymentRow, Projection, Row, Snapshot, Tables};
+use crate::{Error, LINES_WALKED_MAX, Line, PaymentRow, Projection, Row, Snapshot, Tables, WalletRow};
 
 /// Changes that a crash takes away at most: past that many the oldest are synced.
 const UNSYNCED_CHANGES_MAX: usize = 64;
@@ -131,7 +131,8 @@ impl Rows {
         for ((user, currency), row) in &projection.wallets {
             let wallet = self.wallets.entry(*user).or_default().entry(*currency).or_default();
             let last_payment = wallet.last_payment.max(row.last_payment);
-            *wallet = Wallet { balance: row.balance, held: row.held, closed: wallet.closed, last_line: row.last_line, last_payment };
+            let WalletRow { balance, held, last_line, exempted, .. } = *row;
+            *wallet = Wallet { balance, held, closed: wallet.closed, last_line, last_payment, exempted };
         }
         for key in &projection.closed {
             if let Some(wallet) = self.wallet_mut(*key) {

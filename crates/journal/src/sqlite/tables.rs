@@ -209,10 +209,11 @@ async fn write_wallets(connection: &mut SqliteConnection, projection: &Projectio
     wallets.sort_unstable_by_key(|(key, _)| **key);
     insert(
         connection,
-        "INSERT INTO wallets (user_id, currency, balance, held, closed, last_line, last_payment)",
-        7,
+        "INSERT INTO wallets (user_id, currency, balance, held, closed, last_line, last_payment, exempted_payments, exempted_minor)",
+        9,
         " ON CONFLICT (user_id, currency) DO UPDATE SET balance = excluded.balance, held = excluded.held, last_line = excluded.last_line,
-          last_payment = max(last_payment, excluded.last_payment)",
+          last_payment = max(last_payment, excluded.last_payment), exempted_payments = excluded.exempted_payments,
+          exempted_minor = excluded.exempted_minor",
         &wallets,
         |query, (key, row)| {
             query
@@ -223,6 +224,8 @@ async fn write_wallets(connection: &mut SqliteConnection, projection: &Projectio
                 .bind(0i64)
                 .bind(stored(row.last_line.0))
                 .bind(stored(row.last_payment.0))
+                .bind(i64::from(row.exempted.payments))
+                .bind(row.exempted.minor)
         },
     )
     .await?;
@@ -454,7 +457,7 @@ impl Tables for SqliteTables {
         if !missing.wallets.is_empty() {
             let users = json(missing.wallets.iter().map(|(user, _)| user.get()));
             let found = sqlx::query(
-                "SELECT user_id, currency, balance, held, closed, last_line, last_payment FROM wallets
+                "SELECT user_id, currency, balance, held, closed, last_line, last_payment, exempted_payments, exempted_minor FROM wallets
                  WHERE user_id IN (SELECT value FROM json_each(?))",
             )
             .bind(users);
@@ -491,7 +494,7 @@ impl Tables for SqliteTables {
 
     async fn wallets(&self, user: UserId) -> Result<Vec<(Currency, Wallet)>, Error> {
         let found = sqlx::query(
-            "SELECT user_id, currency, balance, held, closed, last_line, last_payment FROM wallets WHERE user_id = ? ORDER BY currency",
+            "SELECT user_id, currency, balance, held, closed, last_line, last_payment, exempted_payments, exempted_minor FROM wallets WHERE user_id = ? ORDER BY currency",
         )
         .bind(stored(user.get()));
         let rows = self.all(found).await?;

@@ -8,8 +8,9 @@ use smallvec::{SmallVec, smallvec};
 
 use super::{Bound, Decider, Rejection, credit, debit, unmoved};
 use crate::{
-    Account, Body, ByCard, CHALLENGE_SECONDS, CardStep, Challenge, Charge, Command, CreatePayment, GATEWAYS_ASKED_MAX, Left, LeftBecause,
-    NewCharge, NewPayment, Operation, OperationKind, Outcome, Payment, Phase, Posting, REFUNDS_MAX, Reason,
+    Account, Authentication, Body, ByCard, CHALLENGE_SECONDS, CardStep, Challenge, Charge, Command, CreatePayment, Exempted, Exemption,
+    GATEWAYS_ASKED_MAX, Left, LeftBecause, NewCharge, NewPayment, Operation, OperationKind, Outcome, Payment, Phase, Posting, REFUNDS_MAX,
+    Reason, sca,
 };
 
 /// A payment that goes from one state to the next.
@@ -46,6 +47,14 @@ impl Decider<'_> {
                 Some(_) => None,
             })
         };
+        // An exemption counts from here on, whatever the acquirer makes of the payment: however many are asked for at once, no more are exempt than may be.
+        let (authentication, exempted) = match (declined, card.psd2) {
+            (Some(_), _) | (None, false) => (Authentication::NotRequired, wallet.exempted),
+            (None, true) => match wallet.exempted.with(create.money) {
+                Some(exempted) => (Authentication::Exempt(Exemption::LowValue), exempted),
+                None => (Authentication::Required, wallet.exempted),
+            },
+        };
         let body = Body::PaymentCreated(NewPayment {
             payer: create.payer,
             payee: create.payee,
@@ -54,9 +63,10 @@ impl Decider<'_> {
             hold_s: create.hold_s,
             declined,
             previous: wallet.last_payment,
-            card: Some(NewCharge { token: card.token.clone(), gateway: card.gateway.clone(), risk: card.risk.clone() }),
+            card: Some(NewCharge { token: card.token.clone(), gateway: card.gateway.clone(), risk: card.risk.clone(), authentication }),
         });
-        Ok((body, smallvec![unmoved(create.payer, currency, wallet)], create.reference.clone()))
+        let posting = Posting { exempted_after: exempted, ..unmoved(create.payer, currency, wallet) };
+        Ok((body, smallvec![posting], create.reference.clone()))
     }
 
     pub(super) fn confirm(&self, payment: &Payment) -> super::Outcome {
@@ -191,7 +201,12 @@ impl Decider<'_> {
         };
         let (amount, charge) = (payment.amount, payment.card.as_deref_mut().expect("it is by card"));
         charge.id = Some(id.clone());
-        charge.challenge = None;
+        let answered = charge.challenge.take().is_some();
+        // As of `Entry::authenticated_payer`.
+        if answered && charge.authentication != Authentication::NotRequired && sca::counts(payment.currency) {
+            let payer = self.wallet(payment.payer, payment.currency)?;
+            change.postings = smallvec![Posting { exempted_after: Exempted::default(), ..unmoved(payment.payer, payment.currency, payer) }];
+        }
         match charge.hold_s {
             0 if cannot.is_some() => {
                 payment.reason = cannot;

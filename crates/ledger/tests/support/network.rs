@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use paymesh_ledger::{
-    Account, Audit, Body, CardStep, Command, Context, Decision, Entry, LineId, Message, Missing, OperationKind, Phase, Records, Rejection,
-    Request, State, Wallet, decide,
+    Account, Audit, Authentication, Body, CardStep, Command, Context, Decision, EXEMPTED_MINOR_MAX, EXEMPTED_PAYMENTS_MAX, Entry,
+    LOW_VALUE_MINOR_MAX, LineId, Message, Missing, OperationKind, Phase, Records, Rejection, Request, State, Wallet, decide,
 };
 use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Cursor, Epoch, HistoryMark, Position, Sequence, ShardRef, Timestamp, UserId};
 
@@ -196,6 +196,7 @@ impl Network {
             for ((user, currency), wallet) in &records.wallets {
                 shard.walk(*user, *currency, wallet);
                 assert_eq!(audit.wallet(*user, *currency), Some(wallet), "{user} in {currency}");
+                shard.recount(*user, *currency, wallet);
             }
             let system: Vec<_> = audit.system().map(|(account, currency, balance)| ((account.clone(), currency), balance)).collect();
             assert_eq!(system, records.system);
@@ -242,6 +243,31 @@ impl Shard {
             }
         }
         assert_eq!((line, payment), (LineId::default(), Sequence(0)), "where {user}'s lines and payments in {currency} begin");
+    }
+
+    /// Checks the row of exempted payments against what became of each payment: those that were asked for since the last one of which a cardholder was
+    /// challenged and the acquirer then authorized.
+    fn recount(&self, user: UserId, currency: Currency, wallet: &Wallet) {
+        let (mut payments, mut minor) = (0, 0);
+        for (_, entry) in &self.journal {
+            match &entry.body {
+                Body::PaymentCreated(new) if (new.payer, new.money.currency()) == (user, currency) => {
+                    if let Some(Authentication::Exempt(_)) = new.card.as_ref().map(|card| card.authentication) {
+                        (payments, minor) = (payments + 1, minor + new.money.minor());
+                        assert!(currency.code() == "EUR" && new.money.minor() <= LOW_VALUE_MINOR_MAX, "{new:?} is exempt");
+                    }
+                }
+                Body::Card { step: CardStep::Authorized, before, .. } if (before.payer, before.currency) == (user, currency) => {
+                    let charge = before.card.as_ref().expect("it is by card");
+                    if currency.code() == "EUR" && charge.challenge.is_some() && charge.authentication != Authentication::NotRequired {
+                        (payments, minor) = (0, 0);
+                    }
+                }
+                _ => {}
+            }
+            assert!(payments <= EXEMPTED_PAYMENTS_MAX && minor <= EXEMPTED_MINOR_MAX, "{payments} of {minor} in a row at {entry:?}");
+        }
+        assert_eq!((wallet.exempted.payments, wallet.exempted.minor), (payments, minor), "{user}'s exempted payments in {currency}");
     }
 
     /// Checks what must hold in each shard after each command.

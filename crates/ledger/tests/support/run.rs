@@ -88,6 +88,7 @@ pub(crate) enum Act {
         amount: i64,
         hold_s: u32,
         declined: bool,
+        psd2: bool,
     },
     Confirm {
         payment: usize,
@@ -319,11 +320,12 @@ impl Run {
                 let (payer, payee, money) = (user(*payer), user(*payee), money(*amount, *currency));
                 (at, Command::CreatePayment(CreatePayment { payer, payee, payee_shard, money, hold_s: *hold_s, reference, card: None }))
             }
-            Act::Charge { payer, payee, currency, amount, hold_s, declined } => {
+            Act::Charge { payer, payee, currency, amount, hold_s, declined, psd2 } => {
                 let (at, to) = (home(*payer), home(*payee));
                 let payee_shard = (at != to).then(|| self.network.shards[to].state.shard().clone());
                 let token = VaultToken::new(SHARDS[at].0.parse().expect("a zone"), [7; 16]);
-                let card = ByCard { token, gateway: gateway(0), declined: declined.then_some(Reason::FraudDetected), risk: None };
+                let declined = declined.then_some(Reason::FraudDetected);
+                let card = ByCard { token, gateway: gateway(0), declined, risk: None, psd2: *psd2 };
                 let (payer, payee, money) = (user(*payer), user(*payee), money(*amount, *currency));
                 let create = CreatePayment { payer, payee, payee_shard, money, hold_s: *hold_s, reference, card: Some(card) };
                 (at, Command::CreatePayment(create))

@@ -8,7 +8,7 @@
 //! open ann EUR        close ann EUR      wait 60                 (seconds)
 //! deposit ann 1.00 EUR [ref=rent]        withdraw ann 1.00 EUR [ref=rent]
 //! pay p1 ann bob 1.00 EUR [hold=60] [ref=rent]
-//! card p1 ann bob 1.00 EUR [hold=60] [token=8] [declined=FRAUD]    (by card, gateway a first; declined before anybody is asked)
+//! card p1 ann bob 1.00 EUR [hold=60] [token=8] [declined=FRAUD] [psd2=yes]    (by card, gateway a first; declined before anybody is asked)
 //! acquirer p1 1 done | challenge | declines | left        (what the acquirer made of operation 1)
 //! confirm p1          capture p1 [1.00]   void p1            refund p1 [1.00]        expire p1         (p1^2: the same number, term 2)
 //! carry 0 1           (shard 1 reads one thing in shard 0's journal)
@@ -25,8 +25,8 @@
 use std::collections::BTreeMap;
 
 use paymesh_ledger::{
-    Account, Body, ByCard, Challenge, Command, CreatePayment, Credit, Decision, Effect, Entry, LeftBecause, Message, NewPayment, Outcome,
-    Payment, Phase, Reason, Rejection, Request, differing_field,
+    Account, Authentication, Body, ByCard, Challenge, Command, CreatePayment, Credit, Decision, Effect, Entry, LeftBecause, Message,
+    NewPayment, Outcome, Payment, Phase, Reason, Rejection, Request, differing_field,
 };
 use paymesh_types::{Currency, Epoch, Money, PaymentId, Position, RequestId, Sequence, ShardRef, UserId, VaultToken};
 
@@ -175,6 +175,7 @@ impl Play {
                     gateway: "a".parse().expect("a gateway's name"),
                     declined: option("declined").map(|_| Reason::FraudDetected),
                     risk: None,
+                    psd2: option("psd2").is_some(),
                 });
                 let create = CreatePayment { payer, payee, payee_shard, money: money(amount, code), hold_s, reference, card };
                 (at, Command::CreatePayment(create))
@@ -252,6 +253,9 @@ impl Play {
         if wallet.closed {
             text += " closed";
         }
+        if wallet.exempted.payments != 0 {
+            text += &format!(" exempted {} of {}", wallet.exempted.payments, decimal(wallet.exempted.minor, currency));
+        }
         text
     }
 
@@ -289,7 +293,10 @@ impl Play {
             Body::Deposited { money, .. } => format!("deposited {money}"),
             Body::Withdrawn { declined: Some(reason), .. } => format!("declined {}", reason.as_str()),
             Body::Withdrawn { money, .. } => format!("withdrawn {money}"),
-            Body::PaymentCreated(NewPayment { declined: None, card: Some(card), .. }) => format!("asks {}", card.gateway),
+            Body::PaymentCreated(NewPayment { declined: None, card: Some(card), .. }) => match card.authentication {
+                Authentication::NotRequired => format!("asks {}", card.gateway),
+                owed => format!("asks {}, {} by {}", card.gateway, owed.as_str().to_lowercase(), owed.article().expect("it is by one")),
+            },
             Body::PaymentCreated(new) => match (new.declined, &new.payee_shard, new.hold_s) {
                 (Some(reason), ..) => format!("declined {}", reason.as_str()),
                 (None, None, 0) => "paid".to_owned(),

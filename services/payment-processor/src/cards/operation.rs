@@ -102,7 +102,11 @@ impl Job {
             reference: words::authorization(self.named(), charge),
             begun_at: self.payment.created_at,
             amount: self.money(self.payment.amount),
-            authentication: if challenged { Authentication::Answered { answer: None } } else { Authentication::IssuerDecides },
+            authentication: if challenged {
+                Authentication::Answered { answer: None }
+            } else {
+                words::authentication(charge.authentication)
+            },
             recurring: false,
         };
         let card = CardOf { user: self.payment.payer, token: charge.token.clone() };

@@ -1,7 +1,7 @@
 //! What acquirers say, in the ledger's words, and what they are told, in theirs.
 
 use paymesh_acquirers::{Class, DeclineReason, Failure, Reference};
-use paymesh_ledger::{Challenge, Charge, LeftBecause, Operation, OperationKind, Outcome, Reason};
+use paymesh_ledger::{Authentication, Challenge, Charge, Exemption, LeftBecause, Operation, OperationKind, Outcome, Reason};
 use paymesh_types::{ChargeId, PaymentId, Timestamp};
 
 /// What names a payment outside of the mesh.
@@ -49,6 +49,15 @@ pub(super) fn challenge(challenge: paymesh_acquirers::Challenge) -> Option<Chall
     // It is followed by a cardholder's browser.
     let url = url.filter(|url| url.starts_with("https://") || url.starts_with("http://127.0.0.1:"));
     fits.then_some(Challenge { id, url })
+}
+
+/// What an acquirer is told of the cardholder's authentication before there was a challenge.
+pub(super) fn authentication(authentication: Authentication) -> paymesh_acquirers::Authentication {
+    match authentication {
+        Authentication::NotRequired => paymesh_acquirers::Authentication::IssuerDecides,
+        Authentication::Exempt(Exemption::LowValue) => paymesh_acquirers::Authentication::Exempt(paymesh_acquirers::Exemption::LowValue),
+        Authentication::Required => paymesh_acquirers::Authentication::Challenge,
+    }
 }
 
 /// An authorization that is declined. What may not be told to whoever shows the card is no more than a decline.

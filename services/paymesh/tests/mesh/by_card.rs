@@ -28,9 +28,14 @@ use crate::{
 const VISA: &str = "4242424242424242";
 const SETTLED_WAIT_MAX: Duration = Duration::from_secs(90);
 
-/// A mesh with acquirers, in which user 10 (US) and 11 (DE) pay by card, and 12 (US), 13 (DE) and 20 to 23 are paid.
+/// A mesh with acquirers, in which user 10 (US) and 11 (DE) pay by card, and 12 (US), 13 (DE) and 20 to 23 are paid. No zone is under PSD2: what acquirers are
+/// asked for is then all that cardholders are asked for.
 async fn started() -> (TestMesh, Acquirers) {
-    let mut mesh = TestMesh::new(&four_regions_with_vaults());
+    started_with(&four_regions_with_vaults().replace("[GDPR, PSD2]", "[GDPR]")).await
+}
+
+async fn started_with(regions: &str) -> (TestMesh, Acquirers) {
+    let mut mesh = TestMesh::new(regions);
     let acquirers = Acquirers::start(&mesh);
     mesh.start_all();
     for (user, country) in [(10, "US"), (11, "DE"), (12, "US"), (13, "DE")] {
@@ -244,6 +249,74 @@ async fn a_hold_is_captured_voided_and_refunded_and_a_cardholder_is_waited_for()
     mesh.assert_books();
 }
 
+/// Under PSD2: what is small is exempt for a while, and for as long as its cardholder answers a challenge now and then.
+#[tokio::test(flavor = "multi_thread")]
+async fn five_small_payments_of_a_european_are_exempt_and_the_sixth_is_challenged() {
+    let regions = four_regions_with_vaults();
+    assert!(regions.contains("PSD2"), "{regions}");
+    let (mut mesh, acquirers) = started_with(&regions).await;
+    let via = "asia_pacific";
+    let european = token(&mesh, 11, VISA).await;
+    let how = |payment: &Payment| {
+        let card = payment.card.clone().unwrap();
+        (payment.status(), card.authentication, card.authentication_article)
+    };
+    let exempt = |status| (status, "EXEMPT".to_owned(), "RTS Article 16".to_owned());
+    let required = |status| (status, "REQUIRED".to_owned(), "PSD2 Article 97".to_owned());
+    let mut paid = 0;
+    for round in 0..3 {
+        for number in 0..5 {
+            let made = pay(&mesh, via, by_card(&european, 11, 13, 1_000 + number)).await;
+            assert_eq!(how(&made), exempt(PaymentStatus::Completed), "round {round}, payment {number}: {made:?}");
+            paid += 1_000 + number;
+            if round == 1 && number == 2 {
+                // What was counted is in the journal, and in what was not projected yet.
+                mesh.kill("eu_west");
+                mesh.start("eu_west");
+            }
+        }
+        let waiting = pay(&mesh, via, by_card(&european, 11, 13, 100)).await;
+        assert_eq!(how(&waiting), required(PaymentStatus::RequiresAction), "round {round}: {waiting:?}");
+        if round == 0 {
+            // Nobody answers this one: the next is challenged as well.
+            let request = VoidPaymentRequest { request_id: request_id(), payment_id: waiting.payment_id.clone() };
+            mesh.payments(via).void_payment(request).await.unwrap();
+            let next = pay(&mesh, via, by_card(&european, 11, 13, 100)).await;
+            assert_eq!(how(&next), required(PaymentStatus::RequiresAction), "{next:?}");
+            acquirers.answer(&next.card.as_ref().unwrap().challenge_url, "000000");
+            let confirm = ConfirmPaymentRequest { request_id: request_id(), payment_id: next.payment_id.clone() };
+            let declined = mesh.payments(via).confirm_payment(confirm).await.unwrap().into_inner().payment.unwrap();
+            assert_eq!((declined.status(), declined.reason.as_str()), (PaymentStatus::Declined, "AUTHENTICATION_FAILED"), "{declined:?}");
+        }
+        let waiting = pay(&mesh, via, by_card(&european, 11, 13, 3_100)).await;
+        assert_eq!(how(&waiting), required(PaymentStatus::RequiresAction), "round {round}: {waiting:?}");
+        if round == 1 {
+            mesh.kill("eu_west");
+            mesh.start("eu_west");
+        }
+        acquirers.answer(&waiting.card.as_ref().unwrap().challenge_url, "123456");
+        let confirm = ConfirmPaymentRequest { request_id: request_id(), payment_id: waiting.payment_id.clone() };
+        let confirmed = mesh.payments(via).confirm_payment(confirm).await.unwrap().into_inner().payment.unwrap();
+        assert_eq!(how(&confirmed), required(PaymentStatus::Completed), "round {round}: {confirmed:?}");
+        paid += 3_100;
+    }
+    // An exemption that the issuer turns down is a challenge too, and begins a new row.
+    let strict = token(&mesh, 11, "4000002760003184").await;
+    let waiting = pay(&mesh, via, by_card(&strict, 11, 13, 500)).await;
+    assert_eq!(how(&waiting), exempt(PaymentStatus::RequiresAction), "{waiting:?}");
+    assert_eq!(mesh.balance("eu_west", 13).await, paid);
+
+    // Elsewhere nothing is owed, however often and however much.
+    let american = token(&mesh, 10, VISA).await;
+    for minor in [100, 100, 100, 100, 100, 100, 100, 50_000] {
+        let made = pay(&mesh, via, by_card(&american, 10, 13, minor)).await;
+        let (_, authentication, article) = how(&settled(&mesh, "us_west", &made.payment_id).await);
+        assert_eq!((authentication.as_str(), article.as_str()), ("NOT_REQUIRED", ""));
+        assert_ne!(made.status(), PaymentStatus::RequiresAction, "{made:?}");
+    }
+    mesh.assert_books();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn however_many_capture_void_and_refund_at_once_the_sums_hold() {
     let (mesh, acquirers) = started().await;
@@ -405,4 +478,16 @@ async fn nothing_that_is_killed_has_a_card_charged_twice_or_forgets_a_charge() {
     );
     assert!(of(PaymentStatus::Completed) > rounds && of(PaymentStatus::Authorized) > 0, "there was something to lose");
     mesh.assert_books();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_whose_vault_is_in_another_region_charges_cards() {
+    let (mesh, _acquirers) = started_with(&crate::support::FOUR_REGIONS.replace(
+        "us_west: {primary: false, services: [payment_processor]",
+        "us_west: {primary: false, services: [payment_processor, vault]",
+    ))
+    .await;
+    let card = token(&mesh, 10, VISA).await;
+    let made = pay(&mesh, "us_east", by_card(&card, 10, 12, 900)).await;
+    assert_eq!(made.status(), PaymentStatus::Completed, "{made:?}");
 }

@@ -103,8 +103,8 @@ async fn put(connection: &mut SqliteConnection, all: &[Row]) -> Result<(), sqlx:
     .await?;
     insert(
         connection,
-        "INSERT OR REPLACE INTO wallets (user_id, currency, balance, held, closed, last_line, last_payment)",
-        7,
+        "INSERT OR REPLACE INTO wallets (user_id, currency, balance, held, closed, last_line, last_payment, exempted_payments, exempted_minor)",
+        9,
         "",
         &wallets,
         |query, ((user, currency), wallet)| {
@@ -116,6 +116,8 @@ async fn put(connection: &mut SqliteConnection, all: &[Row]) -> Result<(), sqlx:
                 .bind(i64::from(wallet.closed))
                 .bind(stored(wallet.last_line.0))
                 .bind(stored(wallet.last_payment.0))
+                .bind(i64::from(wallet.exempted.payments))
+                .bind(wallet.exempted.minor)
         },
     )
     .await?;

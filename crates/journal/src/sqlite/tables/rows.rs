@@ -1,7 +1,7 @@
 //! Rows as records. What no projector writes is reported, not guessed at.
 
 use paymesh_contract::events::v1 as pb;
-use paymesh_ledger::{Account, Charge, LineId, Payment, Phase, Reason, Wallet};
+use paymesh_ledger::{Account, Charge, Exempted, LineId, Payment, Phase, Reason, Wallet};
 use paymesh_types::{Country, Currency, Cursor, Epoch, HistoryMark, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use prost::Message as _;
 use sqlx::{Row as _, sqlite::SqliteRow};
@@ -96,12 +96,15 @@ pub(super) fn request(row: &SqliteRow) -> Result<(RequestId, Sequence), Bad> {
 }
 
 pub(super) fn wallet(row: &SqliteRow) -> Result<((UserId, Currency), Wallet), Bad> {
+    let payments = u32::try_from(row.try_get::<i64, _>("exempted_payments")?).map_err(|_| Bad::Range("exempted_payments"))?;
+    let minor = Some(row.try_get("exempted_minor")?).filter(|minor| *minor >= 0).ok_or(Bad::Range("exempted_minor"))?;
     let wallet = Wallet {
         balance: row.try_get("balance")?,
         held: row.try_get("held")?,
         closed: row.try_get::<i64, _>("closed")? != 0,
         last_line: LineId(sequence(row.try_get("last_line")?).0),
         last_payment: sequence(row.try_get("last_payment")?),
+        exempted: Exempted { payments, minor },
     };
     Ok(((user_id(row, "user_id")?, currency(row)?), wallet))
 }

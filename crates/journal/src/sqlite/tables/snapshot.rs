@@ -52,7 +52,7 @@ const TABLES: [Table; 6] = [
     },
     Table {
         name: "wallets",
-        columns: "user_id, currency, balance, held, closed, last_line, last_payment",
+        columns: "user_id, currency, balance, held, closed, last_line, last_payment, exempted_payments, exempted_minor",
         key: &["user_id", "currency"],
         row: |row| rows::wallet(row).map(|(key, wallet)| Row::Wallet(key, wallet)),
     },
