@@ -188,3 +188,24 @@ fn brand(brand: CardBrand) -> Brand {
         CardBrand::Unspecified | CardBrand::Other => Brand::Other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What says that nothing was done lets another gateway be asked: what does not belong here charges a card twice.
+    #[test]
+    fn only_what_a_vault_says_of_itself_is_certain() {
+        let every = (0..=16).map(Code::from);
+        let certain = |code, reason| match not_asked(&Fault::new(code, reason, "for a test")) {
+            Err(failure) => failure.is_certain(),
+            Ok(authorized) => panic!("{code:?} {reason}: {authorized:?}"),
+        };
+        let refused = [Code::InvalidArgument, Code::NotFound, Code::FailedPrecondition, Code::PermissionDenied, Code::Unauthenticated];
+        for code in every {
+            assert_eq!(certain(code, "OF_NO_KNOWN_REASON"), refused.contains(&code), "{code:?}");
+        }
+        assert!(certain(Code::Unavailable, "VAULT_UNAVAILABLE") && certain(Code::DataLoss, "VAULT_DAMAGED"));
+        assert!(matches!(not_asked(&Fault::new(Code::NotFound, "TOKEN_NOT_FOUND", "for a test")), Ok(Authorized::NoCard)));
+    }
+}
