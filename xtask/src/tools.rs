@@ -39,6 +39,9 @@ pub(crate) struct Packages {
 pub(crate) const GRPC_PYTHON: Packages =
     Packages { name: "grpc-python", packages: &[("grpcio", "1.85.1"), ("grpcio-tools", "1.85.1"), ("protobuf", "7.36.2")] };
 
+/// What is published as a source only. It is plain Python: nothing is compiled.
+const SOURCE_ONLY: &str = "localstripe";
+
 /// A simulator of Stripe by others.
 pub(crate) const LOCALSTRIPE: Packages = Packages { name: "localstripe", packages: &[("localstripe", "1.15.10")] };
 
@@ -98,7 +101,7 @@ impl Packages {
         let folder = cache_folder()?.join(format!("{}-{version}-{kind}", self.name));
         if !folder.is_dir() {
             // Ready-made or not at all: to build them takes a C++ compiler and many minutes.
-            fetch(self.name, &folder, &["--only-binary", ":all:"], &versions)?;
+            fetch(self.name, &folder, &["--only-binary", ":all:", "--no-binary", SOURCE_ONLY], &versions)?;
         }
         Ok(folder)
     }
