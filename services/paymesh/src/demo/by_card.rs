@@ -18,8 +18,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use super::users;
 use crate::{acquirer, client::Mesh, output::money, say, verify};
 
-/// Numbers of the simulator: one that is approved, and one without enough on it.
-const APPROVED: &str = "4242424242424242";
+/// The simulator's number of a card without enough on it. All that it does not list are approved.
 const TOO_LITTLE: &str = "4000000000009995";
 /// What each is charged, in cents. Small: larger ones would have European cardholders asked.
 const AMOUNT: i64 = 1_000;
@@ -93,13 +92,14 @@ pub(super) async fn run(mesh: &Mesh, acquirers: &Acquirers, payments_csv: &str) 
         let via = topology.regions().find(|region| region.zone != *zone).map_or(vault, |region| &region.name);
         let client = client(mesh, via)?;
         for (number, payer) in of_zone[..PAYERS].iter().enumerate() {
-            let digits = if number % 3 == 2 { TOO_LITTLE } else { APPROVED };
-            let token = take_in(&client, *payer, digits).await.with_context(|| format!("a card of user {payer}"))?;
+            let too_little = number == 2;
+            let card = if too_little { CardNumber::parse(TOO_LITTLE)? } else { approved(*payer)? };
+            let token = take_in(&client, *payer, card).await.with_context(|| format!("a card of user {payer}"))?;
             let paid = pay(&client, *payer, of_zone[number + 1], &token, number % 2 == 1).await?;
             report.payments += 1;
             match paid.status() {
                 PaymentStatus::Completed | PaymentStatus::InTransit => report.completed += 1,
-                PaymentStatus::Declined if digits == TOO_LITTLE => report.declined += 1,
+                PaymentStatus::Declined if too_little && paid.reason == "CARD_INSUFFICIENT_FUNDS" => report.declined += 1,
                 other => anyhow::bail!("a payment by card of user {payer} is {}: {}", other.as_str_name(), paid.reason),
             }
             if paid.refunded_minor_units > 0 {
@@ -134,11 +134,17 @@ fn client(mesh: &Mesh, region: &RegionName) -> anyhow::Result<Client> {
     Ok(Client::connect([endpoint], Options { trust: mesh.trust.clone(), ..Options::default() })?)
 }
 
+/// A number of a card that is this user's alone: one card of many users is what fraud detection looks for.
+fn approved(user_id: u64) -> anyhow::Result<CardNumber> {
+    let with_check = |check: u8| CardNumber::parse(&format!("424242{user_id:09}{check}")).ok();
+    (0..10).find_map(with_check).with_context(|| format!("user {user_id} has no number of a card"))
+}
+
 /// Has a card taken in by the vault of its user's zone, sealed to that: no node on the way sees its number.
-async fn take_in(client: &Client, user_id: u64, digits: &str) -> anyhow::Result<String> {
+async fn take_in(client: &Client, user_id: u64, number: CardNumber) -> anyhow::Result<String> {
     let session = Session::new();
     let key = client.call(&session, GetVaultKeyRequest { user_id }).await?;
-    let card = Card { number: CardNumber::parse(digits)?, expiry: Expiry::new(12, 2040)? };
+    let card = Card { number, expiry: Expiry::new(12, 2040)? };
     let sealed_card = Some(seal(&card, user_id, &key)?);
     let taken = client.call(&session, TokenizeRequest { user_id, sealed_card, ..TokenizeRequest::default() }).await?;
     Ok(taken.description.context("the answer has no token")?.vault_token)
@@ -153,7 +159,7 @@ async fn pay(client: &Client, payer_id: u64, payee_id: u64, token: &str, held: b
         payee_id,
         amount: Some(Money { minor_units: AMOUNT, currency_code: CURRENCY.to_owned() }),
         capture_mode: capture_mode.into(),
-        card: Some(ByCard { vault_token: token.to_owned(), device: "demo".to_owned() }),
+        card: Some(ByCard { vault_token: token.to_owned(), device: format!("demo-{payer_id}") }),
         ..CreatePaymentRequest::default()
     };
     let made = client.call(&session, request).await.context("a payment by card")?.payment.context("the answer has no payment")?;
