@@ -3,7 +3,7 @@
 use paymesh_types::Money;
 
 use super::*;
-use crate::{Missing, Records};
+use crate::{Credit, Effect, Message, Missing, Records};
 
 fn shard(index: u16) -> ShardRef {
     ShardRef { zone: "eu".parse().expect("a zone's name"), index }
