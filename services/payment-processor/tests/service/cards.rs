@@ -11,6 +11,7 @@ use paymesh_acquirers::{
     Sought, Void,
 };
 use paymesh_contract::{
+    Fault,
     payments::v1::{ByCard, CaptureMode, CreatePaymentRequest, Payment, PaymentStatus, VoidPaymentRequest},
     vault::v1::{
         AuthorizationOutcome, AuthorizeRequest, AuthorizeResponse, CardBrand, DeleteTokenRequest, DeleteTokenResponse,
@@ -65,6 +66,8 @@ struct Script {
     /// Whether voids are refused, because it has let go by itself.
     let_go: bool,
     asked: Vec<String>,
+    /// Whether the vault has the card no more.
+    deleted: bool,
     held: BTreeMap<String, ChargeState>,
 }
 
@@ -88,6 +91,9 @@ struct Vault(Shared);
 impl VaultService for Vault {
     async fn describe_token(&self, request: Request<DescribeTokenRequest>) -> Result<Response<DescribeTokenResponse>, Status> {
         let vault_token = request.into_inner().vault_token;
+        if self.0.lock().expect("no test panics with it").deleted {
+            return Err(Fault::not_found("TOKEN_NOT_FOUND", "there is no such card").into());
+        }
         let description = TokenDescription { vault_token, user_id: 1, brand: CardBrand::Visa.into(), ..TokenDescription::default() };
         Ok(Response::new(DescribeTokenResponse { description: Some(description) }))
     }
@@ -283,9 +289,15 @@ async fn the_same_request_again_is_told_how_the_payment_stands_and_asks_nobody()
     let again = create(&node, request.clone(), Duration::from_secs(20)).await;
     assert_eq!((again.status(), again.reference.as_str()), (PaymentStatus::Completed, "shoes"));
     assert_eq!(asked(&script, &first), before);
+    // Also when the card is gone; a payment that is new is not made then.
+    script.lock().expect("no test panics with it").deleted = true;
+    let again = create(&node, request.clone(), Duration::from_secs(20)).await;
+    assert_eq!((again.payment_id.as_str(), again.status()), (first.payment_id.as_str(), PaymentStatus::Completed));
+    let new = node.payments().create_payment(by_card(100)).await.expect_err("there is no card");
+    assert_eq!(Fault::from_status(&new).reason, "TOKEN_NOT_FOUND");
     let mut other = Request::new(CreatePaymentRequest { card: None, ..request });
     other.set_timeout(Duration::from_secs(20));
-    let fault = paymesh_contract::Fault::from_status(&node.payments().create_payment(other).await.expect_err("another body"));
+    let fault = Fault::from_status(&node.payments().create_payment(other).await.expect_err("another body"));
     assert_eq!((fault.reason.as_ref(), fault.field.as_deref()), ("REQUEST_ID_REUSED", Some("card")));
     node.close().await;
 }

@@ -11,7 +11,7 @@ use paymesh_contract::{
     vault::v1::{GetVaultKeyRequest, TokenizeRequest},
 };
 use paymesh_topology::{Gateways, Topology};
-use paymesh_types::{RegionName, ZoneName};
+use paymesh_types::{RegionName, ShardRef, UserId, ZoneName};
 use serde::Serialize;
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -95,7 +95,11 @@ pub(super) async fn run(mesh: &Mesh, acquirers: &Acquirers, payments_csv: &str) 
             let too_little = number == 2;
             let card = if too_little { CardNumber::parse(TOO_LITTLE)? } else { approved(*payer)? };
             let token = take_in(&client, *payer, card).await.with_context(|| format!("a card of user {payer}"))?;
-            let paid = pay(&client, *payer, of_zone[number + 1], &token, number % 2 == 1).await?;
+            let held = number % 2 == 1;
+            // What is to be refunded has to be there: in the payer's own shard it is at once.
+            let is_near = |other: &u64| other != payer && (!held || shard(topology, zone, *other) == shard(topology, zone, *payer));
+            let payee = of_zone.iter().copied().find(is_near).unwrap_or(of_zone[number + 1]);
+            let paid = pay(&client, *payer, payee, &token, held).await?;
             report.payments += 1;
             match paid.status() {
                 PaymentStatus::Completed | PaymentStatus::InTransit => report.completed += 1,
@@ -132,6 +136,10 @@ fn client(mesh: &Mesh, region: &RegionName) -> anyhow::Result<Client> {
     let scheme = if mesh.trust.is_some() { "https" } else { "http" };
     let endpoint = mesh.topology.region(region).map(|region| format!("{scheme}://{}", region.grpc)).unwrap_or_default();
     Ok(Client::connect([endpoint], Options { trust: mesh.trust.clone(), ..Options::default() })?)
+}
+
+fn shard(topology: &Topology, zone: &ZoneName, user: u64) -> Option<ShardRef> {
+    topology.home(zone, UserId::try_from(user).ok()?)
 }
 
 /// A number of a card that is this user's alone: one card of many users is what fraud detection looks for.

@@ -12,17 +12,21 @@ use paymesh_contract::{
     payments::v1::{
         ByCard, CaptureMode, CapturePaymentRequest, ConfirmPaymentRequest, CreatePaymentRequest, CreatePaymentsRequest, GetPaymentRequest,
         ListPaymentsRequest, Payment, PaymentStatus, RefundPaymentRequest, RefundStatus, VoidPaymentRequest, payment_outcome::Outcome,
+        payment_service_client::PaymentServiceClient,
     },
     vault::v1::{CardDetails, TokenizeRequest, vault_service_client::VaultServiceClient},
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use serde_json::json;
 use tokio::task::JoinSet;
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
 use crate::{
     acquirers::{Acquirers, Listed},
+    callers,
     support::{TestMesh, four_regions_with_vaults, payment, seed},
+    tokens::Issuer,
 };
 
 const VISA: &str = "4242424242424242";
@@ -490,4 +494,22 @@ async fn a_home_whose_vault_is_in_another_region_charges_cards() {
     let card = token(&mesh, 10, VISA).await;
     let made = pay(&mesh, "us_east", by_card(&card, 10, 12, 900)).await;
     assert_eq!(made.status(), PaymentStatus::Completed, "{made:?}");
+}
+
+/// Whoever has a challenge could answer it, and a card is its payer's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payee_is_told_neither_the_card_nor_the_challenge() {
+    let (mesh, _acquirers) = started().await;
+    let card = token(&mesh, 10, "4000002760003184").await;
+    let waiting = pay(&mesh, "us_west", by_card(&card, 10, 12, 900)).await;
+    assert_eq!(waiting.status(), PaymentStatus::RequiresAction, "{waiting:?}");
+    let issuer = Issuer::of(&mesh);
+    let mut payments = PaymentServiceClient::new(callers::unknown(&mesh, "asia_pacific"));
+    for (user, is_told) in [("10", true), ("12", false)] {
+        let caller = issuer.token(json!({"client_id": "app", "sub": user}));
+        let request = GetPaymentRequest { payment_id: waiting.payment_id.clone(), ..GetPaymentRequest::default() };
+        let seen = payments.get_payment(callers::by(&caller, request)).await.unwrap().into_inner().payment.unwrap().card.unwrap();
+        assert_eq!((seen.vault_token == card, seen.challenge_url.is_empty()), (is_told, !is_told), "user {user}: {seen:?}");
+        assert_eq!((seen.vault_token.is_empty(), seen.gateway.is_empty()), (!is_told, false), "user {user}: {seen:?}");
+    }
 }

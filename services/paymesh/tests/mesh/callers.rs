@@ -40,14 +40,14 @@ use crate::{
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// A connection to a region from one who shows nothing of itself but what each call has.
-fn unknown(mesh: &TestMesh, region: &str) -> Channel {
+pub(crate) fn unknown(mesh: &TestMesh, region: &str) -> Channel {
     let trust = Trust::load(&mesh.credentials().unwrap()).unwrap();
     let connector = trust.connector("127.0.0.1", mesh.grpc_port(region), WAIT_MAX);
     Endpoint::from_shared(format!("http://{}", mesh.grpc_address(region))).unwrap().connect_with_connector_lazy(connector)
 }
 
 /// A request of whoever has this token.
-fn by<T>(token: &str, message: T) -> Request<T> {
+pub(crate) fn by<T>(token: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", bearer(token));
     request
