@@ -315,8 +315,11 @@ async fn amounts_of_all_exponents_come_back_as_they_went(case: &Case<'_>) {
 
 async fn no_call_outlasts_its_deadline(case: &Case<'_>) {
     let asked = case.asked(euros(1_000));
-    let begun = Instant::now();
-    let late = case.subject.acquirer().authorize(&case.subject.card(Kind::Approved), &asked, begun).await;
-    assert!(late.is_err(), "{late:?}");
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // More than once: a timer that is rounded up lets a quick answer through only where it falls well.
+    for _ in 0..32 {
+        let begun = Instant::now();
+        let late = case.subject.acquirer().authorize(&case.subject.card(Kind::Approved), &asked, begun).await;
+        assert!(late.is_err(), "{late:?}");
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
 }

@@ -110,6 +110,10 @@ impl Web {
         let failed = |class: Class, detail: String| {
             if sent.load(Ordering::Acquire) { Failure::unknown(class, detail) } else { Failure::not_done(class, detail) }
         };
+        // A timer is rounded up, and a quick answer on an open connection would come before it.
+        if deadline <= Instant::now() {
+            return Err(failed(Class::Late, "no time is left".to_owned()));
+        }
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base)).header(header::ACCEPT, "application/json");
         for (name, value) in self.headers.iter().chain(headers) {
             request = request.header(name, value);
