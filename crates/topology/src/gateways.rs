@@ -29,6 +29,7 @@ pub struct Gateways {
     pub(crate) gateways: Vec<Gateway>,
     pub(crate) rules: Vec<RoutingRule>,
     pub(crate) retries: Retries,
+    pub(crate) batch_in_flight: u32,
 }
 
 /// What speaks to a gateway.
@@ -216,6 +217,11 @@ impl Gateways {
     /// The rules, in the order of the file. The last is for all payments.
     pub fn rules(&self) -> &[RoutingRule] {
         &self.rules
+    }
+
+    /// Payments by card of one batch whose acquirers are waited for at once: 1 to 1,024. The others wait for a place.
+    pub fn batch_in_flight(&self) -> u32 {
+        self.batch_in_flight
     }
 
     /// How many calls are made again.

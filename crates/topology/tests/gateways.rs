@@ -51,6 +51,7 @@ rules: # 19
   - name: rest # 24
     use: {sim: 1} # 25
     then: [card] # 26
+batches: {in_flight: 3} # 27
 "#;
 
 fn parse(yaml: &str) -> Result<Gateways, Vec<String>> {
@@ -68,6 +69,7 @@ fn a_sound_file_says_what_it_says() {
     assert_eq!(card.breaker, BreakerRule { failures: 4, open_for: Duration::from_secs(5), probes: 2 });
     assert_eq!((card.calls_in_flight, &card.credentials), (7, &Some(PathBuf::from("stripe.key"))));
     assert_eq!(gateways.retries(), Retries { percent: 10, per_second: 10, attempts: 2 });
+    assert_eq!(gateways.batch_in_flight(), 3);
     let [dear, rest] = gateways.rules() else { panic!("two rules") };
     assert_eq!((dear.when.from_minor, dear.when.to_minor, dear.by), (Some(10_000), Some(200_000), Preference::Cost));
     assert_eq!(dear.when.brands, Some([Brand::Visa].into()));
@@ -84,6 +86,8 @@ const ROWS: &[Row] = &[
     ("retries:", "retrys:", &["gateways.yaml:4: retrys: unknown key; did you mean `retries`?"], true),
     ("timeout_ms: 2000", "timeout_ms: 99", &["gateways.yaml:2: defaults.timeout_ms: must be 100 to 60000, not 99"], true),
     ("{failures: 4}", "{failures: 0}", &["gateways.yaml:3: defaults.breaker.failures: must be 1 to 1000, not 0"], true),
+    ("in_flight: 3", "in_flight: 0", &["gateways.yaml:27: batches.in_flight: must be 1 to 1024, not 0"], true),
+    ("in_flight: 3", "inflight: 3", &["gateways.yaml:27: batches.inflight: unknown key; did you mean `in_flight`?"], true),
     ("percent: 10", "percent: 101", &["gateways.yaml:4: retries.percent: must be 0 to 100, not 101"], true),
     (
         "  sim: # 6",

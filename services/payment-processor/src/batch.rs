@@ -42,8 +42,6 @@ use crate::{
 /// Items of a batch at most.
 pub(crate) const BATCH_ITEMS_MAX: usize = 8_192;
 
-/// Items by card whose acquirers are waited for at once: the others wait for a place.
-const CARDS_IN_FLIGHT: usize = 100;
 /// How long an item by card is waited for: one that is slow is PENDING then, and keeps nobody.
 const CARD_WAIT_MAX: Duration = Duration::from_secs(20);
 
@@ -119,7 +117,7 @@ pub(crate) async fn create(homes: &Homes, cards: &Cards, sender: &Sender, items:
     let circumstances = Circumstances::of(sender.call.as_ref());
     let circumstances = Circumstances { until: circumstances.until.min(Instant::now() + CARD_WAIT_MAX), ..circumstances };
     let by_card = parts.by_card.into_iter().map(|item| item.pay(homes, cards, &circumstances));
-    let by_card = futures::stream::iter(by_card).buffer_unordered(CARDS_IN_FLIGHT).collect::<Vec<_>>();
+    let by_card = futures::stream::iter(by_card).buffer_unordered(cards.batch_in_flight()).collect::<Vec<_>>();
     let (here, elsewhere, by_card) = join3(here, elsewhere, by_card).await;
     by_card.into_iter().for_each(|(index, changed)| outcomes.take_by_card(index, changed));
     here.into_iter().for_each(|(indexes, answers)| outcomes.take_answers(indexes, answers));

@@ -125,6 +125,7 @@ struct Open {
     homes: Arc<Homes>,
     desk: Desk,
     scorer: Scorer,
+    batch_in_flight: usize,
 }
 
 /// What a payment by card comes with beside its own fields.
@@ -140,11 +141,17 @@ impl Cards {
     pub(crate) fn new(homes: &Arc<Homes>, acquiring: Option<Acquiring>) -> Self {
         let vaults = Vaults::new(homes.mesh().clone());
         let open = acquiring.map(|Acquiring { gateways, connectors, rules, clock }| Open {
+            batch_in_flight: gateways.batch_in_flight() as usize,
             homes: Arc::clone(homes),
             desk: Desk::new(Arc::clone(homes), Arc::new(Outside::new(gateways, connectors, vaults.clone())), clock),
             scorer: Scorer::new(homes.mesh().clone(), rules),
         });
         Self { open, vaults }
+    }
+
+    /// Payments of one batch whose acquirers are waited for at once.
+    pub(crate) fn batch_in_flight(&self) -> usize {
+        self.open.as_ref().map_or(1, |open| open.batch_in_flight)
     }
 
     fn open(&self) -> Result<&Open, Fault> {
@@ -180,7 +187,7 @@ impl Cards {
         create: &CreatePayment,
         circumstances: &Circumstances,
     ) -> Result<(ByCard, Vec<GatewayName>), Fault> {
-        let Open { homes, desk, scorer } = self.open()?;
+        let Open { homes, desk, scorer, .. } = self.open()?;
         let card = new.card().ok_or_else(|| Fault::invalid_field("card", "a card is needed"))?;
         let (zone, until) = (&shard.reference().zone, circumstances.until);
         if card.token.zone() != zone {

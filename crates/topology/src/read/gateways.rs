@@ -17,6 +17,8 @@ use crate::{
 const NAME_BYTES_MAX: usize = 32;
 /// Bytes of any other text at most.
 const TEXT_BYTES_MAX: usize = 512;
+/// Payments by card of one batch that are in flight at once, where the file does not say.
+const BATCH_IN_FLIGHT_DEFAULT: u32 = 100;
 /// What all are.
 const ANY: &str = "any";
 
@@ -43,6 +45,7 @@ const PROBES: RangeInclusive<u64> = 1..=100;
 const PERCENT: RangeInclusive<u64> = 0..=100;
 const PER_SECOND: RangeInclusive<u64> = 0..=10_000;
 const ATTEMPTS: RangeInclusive<u64> = 1..=8;
+const BATCH_IN_FLIGHT: RangeInclusive<u64> = 1..=1_024;
 const WEIGHT: RangeInclusive<u64> = 1..=1_000_000;
 const FIXED_MINOR: RangeInclusive<u64> = 0..=1_000_000;
 
@@ -69,7 +72,7 @@ pub(crate) fn read(root: &Value, topology: &Topology, problems: &mut Problems) -
     let mut reader = GatewaysReader { reader: Reader { problems }, topology };
     let root = if matches!(root, Value::Nothing) { &Value::Map(Vec::new()) } else { root };
     let root = At { value: root, place: Place::NOWHERE, key: String::new() };
-    let root = reader.reader.mapping(&root, Some(&["defaults", "retries", "gateways", "rules"]))?;
+    let root = reader.reader.mapping(&root, Some(&["defaults", "retries", "batches", "gateways", "rules"]))?;
     let defaults = match root.find("defaults") {
         Some(field) => reader.defaults(field),
         None => Some(Defaults::default()),
@@ -77,6 +80,10 @@ pub(crate) fn read(root: &Value, topology: &Topology, problems: &mut Problems) -
     let retries = match root.find("retries") {
         Some(field) => reader.retries(field),
         None => Some(Retries { percent: 20, per_second: 10, attempts: 3 }),
+    };
+    let batch_in_flight = match root.find("batches") {
+        Some(field) => reader.batches(field),
+        None => Some(BATCH_IN_FLIGHT_DEFAULT),
     };
     let gateways = reader.reader.required(&root, "gateways").map(|field| reader.gateways(field, defaults.unwrap_or_default()));
     // One that is malformed is still there by its name, so that what refers to it is not wrong as well.
@@ -87,7 +94,7 @@ pub(crate) fn read(root: &Value, topology: &Topology, problems: &mut Problems) -
         reader.check_rules(rules, gateways);
     }
     defaults?;
-    Some(Gateways { gateways: whole?, rules: rules?.into_iter().map(|rule| rule.value).collect(), retries: retries? })
+    Some(Gateways { gateways: whole?, rules: rules?.into_iter().map(|rule| rule.value).collect(), retries: retries?, batch_in_flight: batch_in_flight? })
 }
 
 struct GatewaysReader<'p, 'a> {
@@ -127,6 +134,11 @@ impl GatewaysReader<'_, '_> {
         let per_second = self.small_or(&mapping, "per_second", PER_SECOND, 10);
         let attempts = self.small_or(&mapping, "attempts", ATTEMPTS, 3);
         Some(Retries { percent: percent?, per_second: per_second?, attempts: attempts? })
+    }
+
+    fn batches(&mut self, field: &Field<'_>) -> Option<u32> {
+        let mapping = self.reader.mapping(field, Some(&["in_flight"]))?;
+        self.small_or(&mapping, "in_flight", BATCH_IN_FLIGHT, BATCH_IN_FLIGHT_DEFAULT)
     }
 
     fn gateways(&mut self, field: &Field<'_>, defaults: Defaults) -> Vec<(String, Option<Gateway>)> {

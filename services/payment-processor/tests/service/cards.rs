@@ -12,7 +12,10 @@ use paymesh_acquirers::{
 };
 use paymesh_contract::{
     Fault,
-    payments::v1::{ByCard, CaptureMode, CreatePaymentRequest, Payment, PaymentStatus, VoidPaymentRequest},
+    payments::v1::{
+        ByCard, CaptureMode, CreatePaymentRequest, CreatePaymentsRequest, Payment, PaymentOutcome, PaymentStatus, VoidPaymentRequest,
+        payment_outcome::Outcome,
+    },
     vault::v1::{
         AuthorizationOutcome, AuthorizeRequest, AuthorizeResponse, CardBrand, DeleteTokenRequest, DeleteTokenResponse,
         DescribeTokenRequest, DescribeTokenResponse, EraseUserRequest, EraseUserResponse, GetVaultKeyRequest, GetVaultKeyResponse,
@@ -42,6 +45,7 @@ gateways:
   a: {connector: simulator, url: 'http://127.0.0.1:9', zones: any, breaker: {failures: 1000, open_seconds: 1, probes: 1}}
   b: {connector: simulator, url: 'http://127.0.0.1:10', zones: any}
 retries: {percent: 100, per_second: 1000, attempts: 3}
+batches: {in_flight: 3}
 rules:
   - {name: all, use: {a: 1}, then: [b]}
 ";
@@ -60,7 +64,7 @@ enum Does {
 }
 
 /// What both acquirers do and did. What is not in the script is approved.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Script {
     authorizations: BTreeMap<String, VecDeque<Does>>,
     /// Whether voids are refused, because it has let go by itself.
@@ -69,9 +73,30 @@ struct Script {
     /// Whether the vault has the card no more.
     deleted: bool,
     held: BTreeMap<String, ChargeState>,
+    /// How long the vault's call takes, by the amount.
+    takes: fn(i64) -> Duration,
+    /// Calls of the vault that are under way, and how many there were at once.
+    under_way: (usize, usize),
+    /// The amounts of the vault's calls, in the order in which they ended.
+    ended: Vec<i64>,
 }
 
 type Shared = Arc<Mutex<Script>>;
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            authorizations: BTreeMap::new(),
+            let_go: false,
+            asked: Vec::new(),
+            deleted: false,
+            held: BTreeMap::new(),
+            takes: |_| Duration::ZERO,
+            under_way: (0, 0),
+            ended: Vec::new(),
+        }
+    }
+}
 
 impl Script {
     fn authorize(&mut self, gateway: &str, reference: &str) -> Does {
@@ -100,6 +125,19 @@ impl VaultService for Vault {
 
     async fn authorize(&self, request: Request<AuthorizeRequest>) -> Result<Response<AuthorizeResponse>, Status> {
         let request = request.into_inner();
+        let minor = request.amount.as_ref().expect("an amount").minor_units;
+        let takes = {
+            let mut script = self.0.lock().expect("no test panics with it");
+            let (now, most) = script.under_way;
+            script.under_way = (now + 1, most.max(now + 1));
+            (script.takes)(minor)
+        };
+        tokio::time::sleep(takes).await;
+        {
+            let mut script = self.0.lock().expect("no test panics with it");
+            script.under_way.0 -= 1;
+            script.ended.push(minor);
+        }
         let does = self.0.lock().expect("no test panics with it").authorize(&request.gateway, &request.reference);
         let (outcome, failure_class) = match does {
             Does::Approves => (AuthorizationOutcome::Approved, ""),
@@ -312,5 +350,32 @@ async fn a_hold_that_the_acquirer_has_let_go_of_by_itself_is_voided_all_the_same
     let request = VoidPaymentRequest { request_id: id(), payment_id: held.payment_id.clone() };
     let voided = node.payments().void_payment(request).await.expect("a void").into_inner().payment.expect("a payment");
     assert_eq!(voided.status(), PaymentStatus::Voided, "{voided:?}");
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_has_as_many_in_flight_as_configured_and_one_that_is_slow_keeps_no_other() {
+    const SLOW: i64 = 100;
+    let (node, script) = started(&[]).await;
+    script.lock().expect("no test panics with it").takes = |minor| Duration::from_millis(if minor == SLOW { 3_000 } else { 50 });
+    // Item 5 is by another user's card.
+    let mut items: Vec<_> = (0..13).map(|index| by_card(SLOW + index)).collect();
+    items[5].payer_id = 2;
+    items[5].payee_id = 1;
+    let mut request = Request::new(CreatePaymentsRequest { payments: items });
+    request.set_timeout(Duration::from_secs(30));
+    let outcomes = node.payments().create_payments(request).await.expect("outcomes").into_inner().outcomes;
+    let completed = |outcome: &PaymentOutcome| match outcome.outcome.as_ref().expect("an outcome") {
+        Outcome::Receipt(receipt) => receipt.status() == PaymentStatus::Completed,
+        Outcome::Error(error) => {
+            assert_eq!(error.reason, "TOKEN_NOT_FOUND");
+            false
+        }
+    };
+    assert_eq!(outcomes.iter().map(completed).collect::<Vec<_>>(), (0..13).map(|index| index != 5).collect::<Vec<_>>());
+    let script = script.lock().expect("no test panics with it");
+    assert_eq!(script.under_way, (0, 3), "as gateways.yaml says");
+    assert_eq!((script.ended.len(), script.ended.last()), (12, Some(&SLOW)), "{:?}", script.ended);
+    drop(script);
     node.close().await;
 }
