@@ -76,7 +76,7 @@ pub const TEST_CARDS: &[TestCard] = &[
     card("4000009999000022", Behavior::Slow { ms: 3_000 }, "done, and answered after three seconds"),
     card("4000009999000030", Behavior::FailBefore, "500, nothing done"),
     card("4000009999000048", Behavior::FailAfter, "done, and 500"),
-    card("4000009999000055", Behavior::Html, "done, and an answer in HTML"),
+    card("4000009999000055", Behavior::Html, "done, and an answer in HTML that repeats the number"),
     card("4000009999000063", Behavior::Truncated, "done, and half of an answer"),
     card("4000009999000071", Behavior::WrongAmount, "done, and an answer with another amount"),
     card("4000009999000089", Behavior::Hangup, "done, and the connection is closed"),

@@ -262,8 +262,10 @@ async fn authorize(State(shared): Calls, body: Result<Json<Authorize>, JsonRejec
         Behavior::Hangup if new => hang_up(),
         Behavior::FailAfter if new => failed(),
         Behavior::Html if new => {
-            ([(header::CONTENT_TYPE, "text/html")], "<!doctype html><html><body><h1>We are doing maintenance</h1></body></html>")
-                .into_response()
+            // As pages of errors do that repeat the request.
+            let page =
+                format!("<!doctype html><html><body><h1>We are doing maintenance</h1><pre>{}</pre></body></html>", asked.card.number);
+            ([(header::CONTENT_TYPE, "text/html")], page).into_response()
         }
         Behavior::Truncated if new => {
             let text = answer.to_string();

@@ -94,7 +94,12 @@ pub(crate) fn read(root: &Value, topology: &Topology, problems: &mut Problems) -
         reader.check_rules(rules, gateways);
     }
     defaults?;
-    Some(Gateways { gateways: whole?, rules: rules?.into_iter().map(|rule| rule.value).collect(), retries: retries?, batch_in_flight: batch_in_flight? })
+    Some(Gateways {
+        gateways: whole?,
+        rules: rules?.into_iter().map(|rule| rule.value).collect(),
+        retries: retries?,
+        batch_in_flight: batch_in_flight?,
+    })
 }
 
 struct GatewaysReader<'p, 'a> {

@@ -2,12 +2,10 @@
 
 use std::{
     fs,
-    os::unix::fs::{FileExt as _, PermissionsExt as _},
-    path::Path,
+    os::unix::fs::PermissionsExt as _,
     time::{Duration, Instant},
 };
 
-use memchr::memmem;
 use paymesh_client::{Card, CardNumber, Client, Expiry, Options, Session, seal};
 use paymesh_contract::{
     Fault,
@@ -20,7 +18,10 @@ use paymesh_contract::{
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use crate::support::{TestMesh, four_regions_with_vaults, operator, payment};
+use crate::{
+    remains::{files_below, has, is_in_memory, unpacked_segments},
+    support::{TestMesh, four_regions_with_vaults, operator, payment},
+};
 
 const VISA: &str = "4000056655665556";
 const MASTERCARD: &str = "5200828282828210";
@@ -37,21 +38,6 @@ fn in_clear(user_id: u64, number: &str) -> TokenizeRequest {
 
 async fn tokenize(mesh: &TestMesh, via: &str, request: TokenizeRequest) -> TokenDescription {
     vault(mesh, via).tokenize(request).await.unwrap().into_inner().description.unwrap()
-}
-
-/// Every file below a directory that has the bytes, by their paths.
-fn files_with(directory: &Path, bytes: &[u8], looked_at: &mut usize, found: &mut Vec<String>) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files_with(&path, bytes, looked_at, found);
-        } else if let Ok(content) = fs::read(&path) {
-            *looked_at += 1;
-            if memmem::find(&content, bytes).is_some() {
-                found.push(path.display().to_string());
-            }
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,10 +129,14 @@ async fn a_card_is_taken_in_by_its_zones_vault_from_anywhere_and_its_number_is_i
     }
     let all = mesh.data("us_east").parent().unwrap().to_owned();
     for digits in [VISA, MASTERCARD] {
-        let (mut looked_at, mut found) = (0, Vec::new());
-        files_with(&all, digits.as_bytes(), &mut looked_at, &mut found);
-        assert!(looked_at > 20, "this test looks in the wrong place");
+        let files = files_below(&all);
+        assert!(files.len() > 20, "this test looks in the wrong place");
+        let found: Vec<_> = files.into_iter().filter(|path| has(&fs::read(path).unwrap(), digits.as_bytes())).collect();
         assert!(found.is_empty(), "{digits} in {found:?}");
+        for region in mesh.regions() {
+            let found = unpacked_segments(&mesh.data(&region)).await.iter().any(|(_, segment)| has(segment, digits.as_bytes()));
+            assert!(!found, "{digits} in a journal of {region}");
+        }
     }
     // So that nothing was found because nothing could be: the vaults have their files.
     for region in ["us_east", "eu_west"] {
@@ -175,31 +165,6 @@ async fn a_zone_that_takes_sealed_cards_only_takes_no_others() {
     let card = Card { number: CardNumber::parse(VISA).unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
     let sealed = TokenizeRequest { card: None, sealed_card: Some(seal(&card, 11, &key).unwrap()), ..in_clear(11, VISA) };
     assert!(tokenize(&mesh, "us_west", sealed).await.vault_token.starts_with("card_eu_"));
-}
-
-/// Whether a process has the bytes in memory that it can write to. None: this process may not look.
-fn is_in_memory(process: u32, bytes: &[u8]) -> Option<bool> {
-    let maps = fs::read_to_string(format!("/proc/{process}/maps")).ok()?;
-    let memory = fs::File::open(format!("/proc/{process}/mem")).ok()?;
-    let (mut looked_at, mut content) = (0, Vec::new());
-    for line in maps.lines() {
-        let mut words = line.split_whitespace();
-        let (range, rights) = (words.next()?, words.next()?);
-        if !rights.starts_with("rw") {
-            continue;
-        }
-        let (from, to) = range.split_once('-')?;
-        let (from, to) = (u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?);
-        content.resize(usize::try_from(to - from).ok()?, 0);
-        // What is mapped and cannot be read holds nothing.
-        if memory.read_exact_at(&mut content, from).is_ok() {
-            looked_at += content.len();
-            if memmem::find(&content, bytes).is_some() {
-                return Some(true);
-            }
-        }
-    }
-    (looked_at > 1 << 20).then_some(false)
 }
 
 /// No node on the way of a sealed card has its number, and the vault does not keep it in memory.

@@ -27,6 +27,7 @@ mod lost;
 mod oceans;
 mod reads;
 mod refusals;
+mod remains;
 mod replicas;
 mod retention;
 mod stock;

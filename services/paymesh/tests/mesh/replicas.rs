@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -18,6 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     collector::Collector,
+    remains::{files_below, has, journals, unpacked_segments},
     support::{FOUR_REGIONS, TestMesh, euro, payment},
 };
 
@@ -55,16 +55,12 @@ pub(crate) fn is_current(head: u64) -> impl Fn(&Replica) -> bool {
 
 /// Everything that a region has stored of a shard, as bytes.
 pub(crate) async fn stored(mesh: &TestMesh, region: &str, shard: (&str, i64)) -> Vec<(i64, Vec<u8>, Vec<u8>)> {
-    let mut file = open(&mesh.data(region)).await;
+    let mut file = journals(&mesh.data(region)).await;
     let rows = sqlx::query_as(
         "SELECT first, hash, payload FROM segments JOIN shards USING (slot)
          WHERE zone = ? AND shard = ? AND set_aside_at IS NULL ORDER BY first",
     );
     rows.bind(shard.0).bind(shard.1).fetch_all(&mut file).await.unwrap()
-}
-
-async fn open(data: &Path) -> SqliteConnection {
-    SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(data.join("journal.sqlite"))).await.unwrap()
 }
 
 async fn pay_some(mesh: &TestMesh, count: usize) {
@@ -96,7 +92,7 @@ async fn a_region_keeps_whole_copies_of_its_zone_and_makes_a_damaged_one_anew() 
 
     // A byte of the copy, the tables of it, and then what was committed meanwhile.
     assert!(mesh.stop("us_west").success());
-    let mut file = open(&mesh.data("us_west")).await;
+    let mut file = journals(&mesh.data("us_west")).await;
     let damage = "UPDATE segments SET payload = zeroblob(length(payload)) WHERE first = 3 AND slot =
                   (SELECT slot FROM shards WHERE zone = 'global' AND shard = 0)";
     assert_eq!(sqlx::query(damage).execute(&mut file).await.unwrap().rows_affected(), 1);
@@ -111,7 +107,7 @@ async fn a_region_keeps_whole_copies_of_its_zone_and_makes_a_damaged_one_anew() 
     mesh.wait_logged("us_west", "a replica was set aside");
     wait_for(&mesh, "us_west", "global/0", |replica| replica.set_aside == 1).await;
     // It is kept.
-    let mut file = open(&mesh.data("us_west")).await;
+    let mut file = journals(&mesh.data("us_west")).await;
     let aside = "SELECT count(*) FROM segments JOIN shards USING (slot) WHERE set_aside_at IS NOT NULL";
     let aside: i64 = sqlx::query_scalar(aside).fetch_one(&mut file).await.unwrap();
     assert!(aside > 5, "{aside}");
@@ -136,12 +132,6 @@ async fn a_region_keeps_whole_copies_of_its_zone_and_makes_a_damaged_one_anew() 
 
 /// A value that occurs nowhere else.
 const CANARY: &str = "canary-91d7";
-
-/// Every file in a directory and those in it.
-fn files_below(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_personal_of_a_thousand_users_reaches_a_region_of_another_zone() {
@@ -201,7 +191,7 @@ async fn nothing_personal_of_a_thousand_users_reaches_a_region_of_another_zone()
     }
     assert!(tokio::time::timeout(Duration::from_millis(300), events.message()).await.is_err(), "there is nothing more to tell");
 
-    let words = |bytes: &[u8]| bytes.windows(CANARY.len()).any(|window| window == CANARY.as_bytes());
+    let words = |bytes: &[u8]| has(bytes, CANARY.as_bytes());
     let mut seen_at_home = false;
     for region in mesh.regions() {
         let metrics = mesh.http(&region, "/metrics").unwrap().1;
@@ -217,16 +207,10 @@ async fn nothing_personal_of_a_thousand_users_reaches_a_region_of_another_zone()
             seen_at_home |= found;
         }
         // What is compressed too.
-        let mut file = open(&mesh.data(&region)).await;
-        let payloads: Vec<(String, Vec<u8>)> =
-            sqlx::query_as("SELECT zone, payload FROM segments JOIN shards USING (slot) WHERE payload != x''")
-                .fetch_all(&mut file)
-                .await
-                .unwrap();
         let mut of_eu = 0;
-        for (zone, payload) in payloads {
+        for (zone, segment) in unpacked_segments(&mesh.data(&region)).await {
             of_eu += usize::from(zone == "eu");
-            let found = words(&zstd::bulk::decompress(&payload, 64 << 20).unwrap());
+            let found = words(&segment);
             assert!(home || !found, "in a segment of {zone} at {region}");
             seen_at_home |= found;
         }
