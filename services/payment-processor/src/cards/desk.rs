@@ -337,6 +337,7 @@ async fn settle(desk: &Desk, key: &Key, shard: &Shard, job: &mut Job) -> Option<
             Ok(outcome) => break outcome,
             Err(Unsettled { doubt, why }) => {
                 metrics::counter!(OPERATIONS, "kind" => kind, "outcome" => "unsettled").increment(1);
+                tracing::debug!(payment = %job.id, operation = kind, gateway = %gateway(job), %why, "an answer that settles nothing: it is asked for again");
                 job.doubt = doubt;
                 job.attempt = Attempt::Again;
                 // Its place is for others while the gateway takes no calls.
