@@ -31,6 +31,8 @@ pub enum Class {
     Malformed,
     /// It answered about another amount, currency or reference than it was asked for.
     Mismatch,
+    /// It answered that it has not decided yet.
+    Undecided,
     /// It does not take the request, for a reason that lies in the request.
     Refused,
     /// It does not take us: credentials, or what it is configured for.
@@ -49,7 +51,7 @@ pub enum Class {
 
 impl Class {
     /// Every class.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Unreachable,
         Self::Broken,
         Self::Timeout,
@@ -57,6 +59,7 @@ impl Class {
         Self::ServerError,
         Self::Malformed,
         Self::Mismatch,
+        Self::Undecided,
         Self::Refused,
         Self::Configuration,
         Self::Open,
@@ -76,6 +79,7 @@ impl Class {
             Self::ServerError => "server_error",
             Self::Malformed => "malformed",
             Self::Mismatch => "mismatch",
+            Self::Undecided => "undecided",
             Self::Refused => "refused",
             Self::Configuration => "configuration",
             Self::Open => "open",
@@ -86,10 +90,10 @@ impl Class {
         }
     }
 
-    /// Whether it says something against the gateway, so that its breaker counts it. A request that is wrong would be so anywhere, and what was
-    /// not called has not failed.
+    /// Whether it says something against the gateway, so that its breaker counts it. A request that is wrong would be so anywhere, what was
+    /// not called has not failed, and who has to wait for somebody else does what it can.
     pub fn is_against_the_gateway(self) -> bool {
-        !matches!(self, Self::Refused | Self::Open | Self::Full | Self::Late | Self::Spent | Self::Ours)
+        !matches!(self, Self::Undecided | Self::Refused | Self::Open | Self::Full | Self::Late | Self::Spent | Self::Ours)
     }
 }
 

@@ -183,7 +183,7 @@ impl Stripe {
                 Some(error) => Ok(Decision::Declined(error.decline())),
                 None => undecided(Class::Malformed, "it was confirmed, and says that it was not"),
             },
-            Status::Processing => undecided(Class::Timeout, "it is still being decided"),
+            Status::Processing => undecided(Class::Undecided, "it is still being decided"),
             Status::RequiresConfirmation => undecided(Class::Malformed, "it was confirmed, and says that it was not"),
         }
     }
@@ -382,7 +382,7 @@ impl Acquirer for Stripe {
             if before.amount != amount {
                 return Err(Failure::unknown(Class::Refused, "the reference was used for another amount"));
             }
-            return Ok(if before.counts() { Settlement::Done(charge) } else { Settlement::Declined(Decline::of_code("refund_failed")) });
+            return before.settled(charge);
         }
         if refund.amount.minor() > charge.captured_minor - charge.refunded_minor {
             return Ok(Settlement::Declined(Decline::of_code("amount_too_large")));
@@ -398,11 +398,8 @@ impl Acquirer for Stripe {
                 if refunded.amount != amount || refunded.reference() != Some(refund.reference.as_str()) {
                     return Err(Failure::unknown(Class::Mismatch, "something else was refunded"));
                 }
-                if !refunded.counts() {
-                    return Ok(Settlement::Declined(Decline::of_code("refund_failed")));
-                }
                 charge.refunded_minor += refund.amount.minor();
-                Ok(Settlement::Done(charge))
+                refunded.settled(charge)
             }
             Told::No { code, .. } => Ok(Settlement::Declined(Decline::of_code(&code))),
             Told::Failed(failure) => Err(failure),

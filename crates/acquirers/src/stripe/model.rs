@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::amount;
-use crate::{Charge, ChargeId, ChargeState, Class, Decline, Failure, Sought};
+use crate::{Charge, ChargeId, ChargeState, Class, Decline, Failure, Settlement, Sought};
 
 /// What an answer says about the whole.
 pub(super) enum Told {
@@ -123,9 +123,18 @@ impl Refunded {
         self.metadata.as_ref()?.get("paymesh_reference").map(String::as_str)
     }
 
-    /// Whether the money is on its way back.
+    /// Whether the money is on its way back, or may still be.
     pub(super) fn counts(&self) -> bool {
         !matches!(self.status.as_deref(), Some("failed" | "canceled"))
+    }
+
+    /// What became of it, with the charge after it. One that waits may fail days later (docs.stripe.com/refunds): it is asked about until it is decided.
+    pub(super) fn settled(&self, charge: Charge) -> Result<Settlement, Failure> {
+        match self.status.as_deref() {
+            Some("failed" | "canceled") => Ok(Settlement::Declined(Decline::of_code("refund_failed"))),
+            Some("pending" | "requires_action") => Err(Failure::unknown(Class::Undecided, "the refund waits at the acquirer")),
+            _ => Ok(Settlement::Done(charge)),
+        }
     }
 }
 

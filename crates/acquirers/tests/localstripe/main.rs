@@ -219,3 +219,23 @@ async fn answers_about_something_else_are_mismatches() {
     let decision = stripe.acquirer.authorize(&stripe.card(Kind::Approved), &recurring, deadline()).await;
     assert!(matches!(decision, Ok(Decision::Approved(_))), "{decision:?}");
 }
+
+/// A refund that waits may fail later: it is done when Stripe says so, and opens no breaker until then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refund_that_waits_is_not_done_yet() {
+    let Some(stripe) = Stripe::start("waiting").await else { return };
+    let asked = stripe.authorization("waits");
+    stripe.acquirer.authorize(&stripe.card(Kind::Approved), &asked, deadline()).await.expect("an answer");
+    let capture = Capture { charge: sought(&asked), reference: "waiting.capture".parse().expect("a reference"), amount: euros(1_000) };
+    stripe.acquirer.capture(&capture, deadline()).await.expect("an answer");
+    let refund = Refund { charge: sought(&asked), reference: "waiting.refund".parse().expect("a reference"), amount: euros(300) };
+    stripe.proxy.fail_next("/v1/refunds", Fault::Pending);
+    let waits = stripe.acquirer.refund(&refund, deadline()).await.expect_err("not yet");
+    assert_eq!((waits.class, waits.certainty), (Class::Undecided, Certainty::Unknown), "{waits}");
+    assert!(!waits.class.is_against_the_gateway());
+    // localstripe has it as done.
+    match stripe.acquirer.refund(&refund, deadline()).await {
+        Ok(Settlement::Done(charge)) => assert_eq!((charge.captured_minor, charge.refunded_minor), (1_000, 300)),
+        other => panic!("{other:?}"),
+    }
+}

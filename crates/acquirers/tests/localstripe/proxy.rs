@@ -41,6 +41,8 @@ pub(crate) enum Fault {
     OtherAmount,
     /// Done, and the answer is about another reference.
     OtherReference,
+    /// Done, and waiting.
+    Pending,
 }
 
 #[derive(Clone)]
@@ -137,6 +139,7 @@ async fn pass(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, heade
         Some(Fault::Truncated) => respond(status, &answer[..answer.len() / 2], false),
         Some(Fault::OtherAmount) => altered("/amount", json!(1_001)),
         Some(Fault::OtherReference) => altered("/metadata/paymesh_reference", json!("another")),
+        Some(Fault::Pending) => altered("/status", json!("pending")),
         _ => respond(status, &answer, false),
     }
 }

@@ -87,6 +87,6 @@ pub(super) fn left_because(failure: &Failure) -> Option<LeftBecause> {
         Class::Overloaded | Class::Full | Class::ServerError | Class::Timeout | Class::Broken => Some(LeftBecause::Overloaded),
         Class::Open => Some(LeftBecause::BreakerOpen),
         Class::Refused | Class::Configuration | Class::Malformed | Class::Mismatch => Some(LeftBecause::Refused),
-        Class::Late | Class::Spent | Class::Ours => None,
+        Class::Undecided | Class::Late | Class::Spent | Class::Ours => None,
     }
 }
