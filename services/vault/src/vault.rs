@@ -9,7 +9,7 @@ use std::{fmt, sync::Arc};
 use paymesh_acquirers::{Acquirer, Authorization, Decision, Failure};
 use paymesh_cards::{Brand, Card, CardNumber, card_bytes};
 use paymesh_types::{RequestId, Timestamp, UserId, VaultToken, ZoneName};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use crate::{
     Error, crypto,
@@ -43,6 +43,10 @@ pub(crate) struct Inner {
     pub(crate) sealing: Mutex<()>,
     /// Held by whoever rotates key-encryption keys.
     pub(crate) rotating: Mutex<()>,
+    /// Held by whoever makes the next key-encryption key, which begins a rotation: no two are begun at once.
+    pub(crate) beginning: Mutex<()>,
+    /// Told when a rotation was begun that somebody has to go on with.
+    pub(crate) begun: Notify,
 }
 
 /// What may be shown of a card.
@@ -120,8 +124,8 @@ impl Vault {
             }
         };
         let fingerprints = fingerprint_key(&zone, &*store, &*keys, kek, clock()).await?;
-        let inner = Inner { zone, store, keys, clock, fingerprints, sealing: Mutex::new(()), rotating: Mutex::new(()) };
-        Ok(Self { inner: Arc::new(inner) })
+        let (sealing, rotating, beginning, begun) = Default::default();
+        Ok(Self { inner: Arc::new(Inner { zone, store, keys, clock, fingerprints, sealing, rotating, beginning, begun }) })
     }
 
     /// The zone whose users' cards it keeps.

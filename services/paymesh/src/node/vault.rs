@@ -70,7 +70,11 @@ pub(super) async fn keep(place: Place, opened: watch::Sender<Option<Vault>>, com
     let mut looks = tokio::time::interval(TEND_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        looks.tick().await;
+        tokio::select! {
+            _ = looks.tick() => {}
+            // One that was asked for is not waited with.
+            () = vault.rotation_begun() => {}
+        }
         // Also the first time: a rotation that a crash broke off is gone on with, while the vault serves.
         match vault.tend(RotationPlan::default()).await {
             Ok(_) => component.healthy(),
