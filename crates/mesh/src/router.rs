@@ -106,6 +106,10 @@ async fn destination(mesh: &Mesh, entry: &Entry, call: &Call, mut body: Body) ->
     };
     let read = read_first(&mut body).await?;
     let region = home(mesh, entry, call, method.policy, &read).await?;
+    if matches!(entry, Entry::Edge) && region != *mesh.region() && !mesh.forwards() {
+        let message = format!("{} is a vault alone, and forwards nothing: call a node of another region", mesh.region());
+        return Err(Fault::new(Code::FailedPrecondition, "NOT_FORWARDED", message));
+    }
     Ok((region, Replay::body(read, body)))
 }
 

@@ -210,7 +210,7 @@ async fn a_zone_that_takes_sealed_cards_only_takes_no_others() {
 }
 
 /// Whether a process has the bytes in memory that it can write to. None: this process may not look.
-fn is_in_memory(process: u32, bytes: &[u8]) -> Option<bool> {
+pub(crate) fn is_in_memory(process: u32, bytes: &[u8]) -> Option<bool> {
     let maps = fs::read_to_string(format!("/proc/{process}/maps")).ok()?;
     let memory = fs::File::open(format!("/proc/{process}/mem")).ok()?;
     let (mut looked_at, mut content) = (0, Vec::new());

@@ -34,3 +34,4 @@ mod strangers;
 mod submit;
 mod support;
 mod tokens;
+mod vault_alone;
