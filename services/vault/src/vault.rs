@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, Notify};
 use crate::{
     Error, crypto,
     keys::{self, KekId, KeyProvider, Secret},
-    sealing::SealedCard,
+    sealing::{Opening, SealedCard},
     store::{AddedCard, AddedKey, DeletedCard, ErasedUser, KeyName, NewCard, Outcome, Purpose, Store, TokenId, WrappedKey},
 };
 
@@ -41,6 +41,7 @@ pub(crate) struct Inner {
     fingerprints: Secret,
     /// Held by whoever makes a sealing key.
     pub(crate) sealing: Mutex<()>,
+    pub(crate) opening: Opening,
     /// Held by whoever rotates key-encryption keys.
     pub(crate) rotating: Mutex<()>,
     /// Held by whoever makes the next key-encryption key, which begins a rotation: no two are begun at once.
@@ -124,8 +125,8 @@ impl Vault {
             }
         };
         let fingerprints = fingerprint_key(&zone, &*store, &*keys, kek, clock()).await?;
-        let (sealing, rotating, beginning, begun) = Default::default();
-        Ok(Self { inner: Arc::new(Inner { zone, store, keys, clock, fingerprints, sealing, rotating, beginning, begun }) })
+        let (sealing, opening, rotating, beginning, begun) = Default::default();
+        Ok(Self { inner: Arc::new(Inner { zone, store, keys, clock, fingerprints, sealing, opening, rotating, beginning, begun }) })
     }
 
     /// The zone whose users' cards it keeps.
