@@ -20,12 +20,12 @@ use std::{
 
 use async_trait::async_trait;
 use cryptoki::{
-    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
+    context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11},
     error::{Error as Cause, RvError},
     mechanism::{Mechanism, aead::GcmParams},
     object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle},
-    session::{Session, UserType},
-    slot::Slot,
+    session::{Session, SessionState, UserType},
+    slot::{Slot, TokenInfo},
     types::AuthPin,
 };
 use paymesh_types::ZoneName;
@@ -173,7 +173,8 @@ impl Inner {
         let _changing = lock(&self.changing);
         let last = self.find_all()?.into_keys().next_back();
         let id = KekId::new(last.map_or(0, KekId::get) + 1).expect("more than 0");
-        let handle = self.with_session(|session| Ok(session.generate_key(&Mechanism::AesKeyGen, &self.new_key(id))?))?;
+        // Not tried again: what failed may have made it all the same, and there would be two.
+        let handle = self.once(self.session()?, |session| Ok(session.generate_key(&Mechanism::AesKeyGen, &self.new_key(id))?))?;
         lock(&self.known).insert(id, handle);
         Ok(id)
     }
@@ -246,10 +247,28 @@ impl Inner {
                     return Err(self.wrong(format!("has more than {KEYS_MAX} keys of this vault")).into());
                 }
             }
+            self.must_be_there(session)?;
             Ok(found)
         })?;
         lock(&self.known).clone_from(&found);
         Ok(found)
+    }
+
+    /// Who is not logged in is shown no keys, and so is, by some modules, whoever asks a token that was taken out: neither is to be taken for a token without keys.
+    fn must_be_there(&self, session: &Session) -> Result<(), Failed> {
+        let info = session.get_session_info()?;
+        if !matches!(info.session_state(), SessionState::RwUser) {
+            return Err(Cause::Pkcs11(RvError::UserNotLoggedIn, Function::FindObjects).into());
+        }
+        let token = module(&self.token.module)?.get_token_info(info.slot_id())?;
+        if !self.is_called(&token) {
+            return Err(Cause::Pkcs11(RvError::TokenNotPresent, Function::FindObjects).into());
+        }
+        Ok(())
+    }
+
+    fn is_called(&self, token: &TokenInfo) -> bool {
+        token.label().trim_end() == self.token.label
     }
 
     /// The number of a key of the vault's. None: it is another's.
@@ -291,20 +310,18 @@ impl Inner {
     fn with_session<T>(&self, work: impl Fn(&Session) -> Result<T, Failed>) -> Result<T, Error> {
         let idle = lock(&self.idle).pop();
         if let Some(session) = idle {
-            match work(&session) {
-                Ok(done) => {
-                    lock(&self.idle).push(session);
-                    return Ok(done);
+            match self.once(session, &work) {
+                Err(Error::Unavailable { what, .. }) => {
+                    tracing::warn!(token = self.token.label, why = what, "a session with the token of the vault's keys has failed");
                 }
-                Err(Failed::Known(error)) => return Err(error),
-                Err(Failed::Token(cause)) => {
-                    tracing::warn!(token = self.token.label, why = said(&cause), "a session with the token of the vault's keys has failed");
-                    drop(session);
-                    self.forget();
-                }
+                done => return done,
             }
         }
-        let session = self.open()?;
+        self.once(self.open()?, work)
+    }
+
+    /// Does something in this session, which is kept where that goes well.
+    fn once<T>(&self, session: Session, work: impl Fn(&Session) -> Result<T, Failed>) -> Result<T, Error> {
         match work(&session) {
             Ok(done) => {
                 lock(&self.idle).push(session);
@@ -317,6 +334,11 @@ impl Inner {
                 Err(self.unavailable(said(&cause)))
             }
         }
+    }
+
+    fn session(&self) -> Result<Session, Error> {
+        let idle = lock(&self.idle).pop();
+        idle.map_or_else(|| self.open(), Ok)
     }
 
     /// Nothing of earlier sessions is used any more.
@@ -354,7 +376,7 @@ impl Inner {
         let mut found = Vec::new();
         for slot in module.get_slots_with_token().map_err(told)? {
             // One that is taken out just now is not the one.
-            if module.get_token_info(slot).is_ok_and(|info| info.label().trim_end() == self.token.label) {
+            if module.get_token_info(slot).is_ok_and(|info| self.is_called(&info)) {
                 found.push(slot);
             }
         }
