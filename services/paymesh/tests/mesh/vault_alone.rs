@@ -9,17 +9,23 @@ use std::{
 use paymesh_client::{Card, CardNumber, Expiry, seal};
 use paymesh_contract::{
     Fault,
+    common::v1::ShardRef,
     payments::v1::{ByCard, CreatePaymentRequest, Payment, PaymentStatus},
-    vault::v1::{DescribeTokenRequest, GetVaultKeyRequest, TokenizeRequest, vault_service_client::VaultServiceClient},
+    replication::v1::{ReadCheckpointRequest, replication_service_client::ReplicationServiceClient},
+    vault::v1::{
+        DescribeTokenRequest, GetVaultKeyRequest, TokenizeRequest,
+        vault_service_client::VaultServiceClient,
+    },
 };
 use tokio::task::JoinSet;
-use tonic::{Code, transport::Channel};
+use tonic::{Code, Request, transport::Channel};
 use uuid::Uuid;
 
 use crate::{
     acquirers::Acquirers,
     audit,
     cards::is_in_memory,
+    certificates::{as_node_of, say_way},
     support::{FOUR_REGIONS, PAYMESH, TestMesh, payment},
 };
 
@@ -146,6 +152,17 @@ async fn a_vault_alone_is_killed_and_restarted_under_payments_and_nobody_else_ha
     let wrong = mesh.run(&["vault", "--region", "eu_west", "--data", mesh.data("nowhere").to_str().unwrap()]);
     assert!(wrong.code == 2 && wrong.stderr.contains("region eu_west is more than a vault"), "{wrong:?}");
 
+    // Nor is it given a journal, for all that its certificate is a node's of the zone.
+    let mut copy = Request::new(ReadCheckpointRequest {
+        shard: Some(ShardRef { zone: "eu".to_owned(), shard: 0 }),
+        region: VAULT.to_owned(),
+        ..ReadCheckpointRequest::default()
+    });
+    say_way(&mut copy, Some(VAULT));
+    let asked = ReplicationServiceClient::new(as_node_of(&mesh, VAULT, "eu_west")).read_checkpoint(copy).await;
+    let fault = Fault::from_status(&asked.map(drop).unwrap_err());
+    assert_eq!((fault.reason.as_ref(), fault.field.as_deref()), ("INVALID_FIELD", Some("region")), "{fault}");
+
     // Its own store and keys, and no journal; the region's node keeps no card.
     let inside: BTreeSet<String> =
         fs::read_dir(mesh.data(VAULT)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -166,4 +183,86 @@ async fn a_vault_alone_is_killed_and_restarted_under_payments_and_nobody_else_ha
         assert_eq!(is_in_memory(mesh.process(region), NUMBER.as_bytes()), Some(false), "{region} has the number in memory");
     }
     assert!(mesh.stop(VAULT).success(), "{}", mesh.logs(VAULT));
+}
+
+/// A vault alone whose keys are in a token: what is said of one that is not there, and that they stay in it.
+#[cfg(feature = "pkcs11")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_of_a_vault_are_in_a_token() {
+    use paymesh_contract::vault::v1::{RotateKeysRequest, RotationState};
+
+    let softhsm = std::path::PathBuf::from(std::env::var_os("PAYMESH_SOFTHSM").unwrap_or_else(|| "/".into()));
+    let module = softhsm.join("usr/lib/softhsm/libsofthsm2.so");
+    if !module.exists() {
+        println!("SKIPPED: this needs SoftHSM2: apt-get install softhsm2");
+        return;
+    }
+    let token = format!("vault_keys: {{pkcs11: {{module: {}, token: vault of eu}}}}", module.display());
+    let mut mesh = TestMesh::new(&configuration().replace("database: none,", &format!("database: none, {token},")));
+    fs::create_dir(mesh.data("tokens")).unwrap();
+    let conf =
+        mesh.file("softhsm2.conf", format!("directories.tokendir = {}\nobjectstore.backend = file\n", mesh.data("tokens").display()));
+    for region in ["us_east", "us_west", "eu_west", "asia_pacific"] {
+        mesh.spawn(region);
+    }
+    let data = mesh.data(VAULT);
+    let spawn = |mesh: &mut TestMesh| {
+        let mut command = mesh.command(&["vault", "--supervised", "--region", VAULT, "--data", data.to_str().unwrap()]);
+        command.env("SOFTHSM2_CONF", &conf);
+        mesh.spawn_command(VAULT, command);
+        mesh.wait_ready(VAULT);
+    };
+    let unhealthy = |mesh: &TestMesh, why: &str| {
+        let until = Instant::now() + WAIT_MAX;
+        while mesh.http(VAULT, "/health").is_none_or(|(status, body)| status != 503 || !body.contains(why)) {
+            assert!(Instant::now() < until, "{why}: {:?}", mesh.http(VAULT, "/health"));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    spawn(&mut mesh);
+    let pin = mesh.credentials().unwrap().join(VAULT).join("vault-pin");
+    unhealthy(&mesh, "vault-pin: cannot be looked at");
+    fs::write(&pin, "5678\n").unwrap();
+    fs::set_permissions(&pin, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    unhealthy(&mesh, "knows of no token of that label");
+    for region in ["us_east", "us_west", "eu_west", "asia_pacific"] {
+        mesh.wait_ready(region);
+    }
+    mesh.enrol("us_west", 11, "DE", 0).await;
+    let asking = || GetVaultKeyRequest { user_id: 11 };
+    let fault = Fault::from_status(&vault(&mesh, "us_west").get_vault_key(asking()).await.unwrap_err());
+    assert_eq!((fault.code, fault.reason.as_ref()), (Code::Unavailable, "VAULT_UNAVAILABLE"), "{fault}");
+
+    let mut make = std::process::Command::new(softhsm.join("usr/bin/softhsm2-util"));
+    make.arg("--module").arg(&module).args(["--init-token", "--free", "--so-pin", "1234", "--pin", "5678", "--label", "vault of eu"]);
+    assert!(make.env("SOFTHSM2_CONF", &conf).output().unwrap().status.success());
+    // SoftHSM2 sees new tokens when it is loaded.
+    assert!(mesh.stop(VAULT).success());
+    spawn(&mut mesh);
+    let key = vault(&mesh, "us_west").get_vault_key(asking()).await.unwrap().into_inner();
+    let card = Card { number: CardNumber::parse(NUMBER).unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
+    let sealed_card = Some(seal(&card, 11, &key).unwrap());
+    let taking = TokenizeRequest { request_id: Uuid::now_v7().to_string(), user_id: 11, card: None, sealed_card };
+    let taken = vault(&mesh, "us_west").tokenize(taking).await.unwrap().into_inner().description.unwrap();
+    let rotate = RotateKeysRequest { request_id: Uuid::now_v7().to_string(), zone: "eu".to_owned() };
+    let until = Instant::now() + WAIT_MAX;
+    while vault(&mesh, "us_west").rotate_keys(rotate.clone()).await.unwrap().into_inner().state() != RotationState::Over {
+        assert!(Instant::now() < until, "{}", mesh.logs(VAULT));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    mesh.kill(VAULT);
+    spawn(&mut mesh);
+    let describe = DescribeTokenRequest { vault_token: taken.vault_token.clone() };
+    assert_eq!(vault(&mesh, VAULT).describe_token(describe).await.unwrap().into_inner().description, Some(taken));
+    assert!(!mesh.credentials().unwrap().join(VAULT).join("vault-keys").exists());
+}
+
+/// Who builds without tokens is told so before anything starts.
+#[cfg(not(feature = "pkcs11"))]
+#[test]
+fn a_token_needs_the_feature() {
+    let token = "vault_keys: {pkcs11: {module: /usr/lib/softhsm/libsofthsm2.so, token: t}}";
+    let mesh = TestMesh::new(&configuration().replace("database: none,", &format!("database: none, {token},")));
+    let run = mesh.run(&["vault", "--region", VAULT, "--data", mesh.data(VAULT).to_str().unwrap()]);
+    assert!(run.code == 2 && run.stderr.contains("this program was built without the feature `pkcs11`"), "{run:?}");
 }
