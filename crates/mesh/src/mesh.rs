@@ -108,6 +108,11 @@ impl Mesh {
         &self.inner.region
     }
 
+    /// Whether calls that come in here may go on to other regions: not through a vault alone.
+    pub(crate) fn forwards(&self) -> bool {
+        self.inner.topology.region(&self.inner.region).is_none_or(|region| !region.is_vault_alone())
+    }
+
     /// User to zone.
     pub fn directory(&self) -> &Directory {
         &self.inner.directory

@@ -30,6 +30,8 @@ pub enum Plan {
     Card(VaultToken),
     /// A payment of a user that is to be scored.
     PaymentOf(UserId),
+    /// The vault of a zone.
+    VaultOf(ZoneName),
 }
 
 /// Reads what a call's message names by its method's annotations, without decoding the message.
@@ -73,6 +75,10 @@ pub fn plan(policy: &MethodPolicy, message: &[u8]) -> Result<Plan, Fault> {
             }
         }
         Target::Fraud => Ok(Plan::PaymentOf(key()?.user()?)),
+        Target::VaultOfZone => {
+            let zone = key()?;
+            Ok(Plan::VaultOf(zone.parse(zone.text()?)?))
+        }
     }
 }
 
@@ -92,7 +98,7 @@ pub fn reads_here(policy: &MethodPolicy, message: &[u8]) -> Result<bool, Fault> 
 /// NOT_FOUND `USER_NOT_FOUND`, `PAYMENT_NOT_FOUND` or `SHARD_NOT_FOUND`; FAILED_PRECONDITION `COUNTRY_NOT_SERVED`.
 pub fn shard(topology: &Topology, plan: &Plan, zone: Option<&ZoneName>) -> Result<Option<ShardRef>, Fault> {
     let shard = match plan {
-        Plan::Local | Plan::CardsOf(_) | Plan::Card(_) | Plan::PaymentOf(_) => return Ok(None),
+        Plan::Local | Plan::CardsOf(_) | Plan::Card(_) | Plan::PaymentOf(_) | Plan::VaultOf(_) => return Ok(None),
         Plan::User(user) => {
             let zone = zone.ok_or_else(|| user_not_found(*user))?;
             topology.home(zone, *user).ok_or_else(|| {
@@ -125,7 +131,7 @@ pub fn shard(topology: &Topology, plan: &Plan, zone: Option<&ZoneName>) -> Resul
 /// The region whose vault answers; `zone` is the user's, for [`Plan::CardsOf`]. None: what the plan names is no vault's.
 ///
 /// # Errors
-/// NOT_FOUND `USER_NOT_FOUND` or `TOKEN_NOT_FOUND`; FAILED_PRECONDITION `VAULT_NOT_IN_ZONE`.
+/// NOT_FOUND `USER_NOT_FOUND`, `TOKEN_NOT_FOUND` or `ZONE_NOT_FOUND`; FAILED_PRECONDITION `VAULT_NOT_IN_ZONE`.
 pub fn vault<'a>(topology: &'a Topology, plan: &Plan, zone: Option<&ZoneName>) -> Result<Option<&'a RegionName>, Fault> {
     let zone = match plan {
         Plan::CardsOf(user) => zone.ok_or_else(|| user_not_found(*user))?,
@@ -133,6 +139,10 @@ pub fn vault<'a>(topology: &'a Topology, plan: &Plan, zone: Option<&ZoneName>) -
             return Err(Fault::not_found("TOKEN_NOT_FOUND", format!("token {token} is of a zone that the mesh does not have")));
         }
         Plan::Card(token) => token.zone(),
+        Plan::VaultOf(zone) if topology.zone(zone).is_none() => {
+            return Err(Fault::not_found("ZONE_NOT_FOUND", format!("the mesh has no zone `{zone}`")));
+        }
+        Plan::VaultOf(zone) => zone,
         _ => return Ok(None),
     };
     topology.vault(zone).map(Some).ok_or_else(|| {
@@ -169,6 +179,7 @@ pub fn allowed(topology: &Topology, plan: &Plan, zone: Option<&ZoneName>, caller
         Plan::Resident(country, user) => caller.acts_for(*user, topology.zone_of_country(*country)),
         Plan::Directory(_) => caller.acts_for_all(),
         Plan::Journal(shard) => caller.acts_for_all_of(&shard.zone),
+        Plan::VaultOf(zone) => caller.acts_for_all_of(zone),
     }
 }
 

@@ -106,6 +106,10 @@ async fn destination(mesh: &Mesh, entry: &Entry, call: &Call, mut body: Body) ->
     };
     let read = read_first(&mut body).await?;
     let region = home(mesh, entry, call, method.policy, &read).await?;
+    if matches!(entry, Entry::Edge) && region != *mesh.region() && !mesh.forwards() {
+        let message = format!("{} is a vault alone, and forwards nothing: call a node of another region", mesh.region());
+        return Err(Fault::new(Code::FailedPrecondition, "NOT_FORWARDED", message));
+    }
     Ok((region, Replay::body(read, body)))
 }
 
@@ -126,7 +130,7 @@ async fn home(mesh: &Mesh, entry: &Entry, call: &Call, policy: &MethodPolicy, re
     }
     let named = |fault: Fault| match (&plan, &policy.key) {
         // Only here is it known in which of the message's fields the user stands.
-        (Plan::User(_) | Plan::CardsOf(_) | Plan::PaymentOf(_), Some(key)) => fault.with_field(key.as_str()),
+        (Plan::User(_) | Plan::CardsOf(_) | Plan::PaymentOf(_) | Plan::VaultOf(_), Some(key)) => fault.with_field(key.as_str()),
         _ => fault,
     };
     if let Some(region) = route::vault(mesh.topology(), &plan, zone.as_ref()).map_err(named)? {
@@ -154,7 +158,7 @@ fn note(record: &mut Record, plan: &Plan, id: Option<&KeyValue<'_>>) {
         }
         Plan::Payment(payment) => record.subjects.add_payment(payment),
         Plan::Card(token) => record.subjects.add_card(token),
-        Plan::Local | Plan::Journal(_) => {}
+        Plan::Local | Plan::Journal(_) | Plan::VaultOf(_) => {}
     }
     if let Some(KeyValue::Text(id)) = id {
         record.request_id = id.parse().ok();

@@ -8,8 +8,8 @@ use std::{
 use paymesh_types::Country;
 
 use crate::{
-    AUDIT_RETENTION_BYTES_DEFAULT, AUDIT_RETENTION_HOURS_DEFAULT, AuditRetention, Compliance, DIRECTORY_ZONE, Endpoint, JournalRetention,
-    Region, Service, Topology, Zone,
+    AUDIT_RETENTION_BYTES_DEFAULT, AUDIT_RETENTION_HOURS_DEFAULT, AuditRetention, Compliance, DIRECTORY_ZONE, Database, Endpoint,
+    JournalRetention, Region, Service, Topology, Zone,
     problem::{Problems, quote, suggest},
     read::{At, Draft, DraftEndpoints, DraftLeader, DraftRegion, DraftZone},
     tree::Place,
@@ -60,6 +60,7 @@ fn assemble(draft: &Draft, primary: usize, checked: &Checked, endpoints: &[Optio
             compliance: region.compliance.clone()?,
             grpc: endpoints.grpc.as_ref()?.value.clone(),
             http: endpoints.http.as_ref()?.value.clone(),
+            vault_token: region.vault_keys.as_ref().map(|token| token.value.clone()),
         });
     }
     let name = |index: &usize| regions[*index].name.clone();
@@ -225,8 +226,18 @@ impl Check<'_, '_> {
         }
     }
 
-    /// A region that leads shards serves the payments of their users.
+    /// A region that leads shards serves the payments of their users; one without a database is a vault, and nothing else; and keys of a vault are where one is.
     fn services(&mut self) {
+        for region in self.regions {
+            let (Some(services), Some(database)) = (&region.services, &region.database) else { continue };
+            if database.value == Database::None && services.value != [Service::Vault] {
+                let message = format!("{} has no database, so it must run {} and nothing else", region.name.value, Service::Vault);
+                self.problems.add(services.place, &services.key, message);
+            }
+            if let Some(keys) = region.vault_keys.as_ref().filter(|_| !services.value.contains(&Service::Vault)) {
+                self.problems.add(keys.place, &keys.key, format!("{} does not run {}", region.name.value, Service::Vault));
+            }
+        }
         for region in self.leading.iter().map(|region| &self.regions[*region]) {
             let Some(services) = region.services.as_ref() else { continue };
             if !services.value.contains(&Service::PaymentProcessor) {
@@ -304,7 +315,8 @@ impl Check<'_, '_> {
         }
         let database = self.regions[region].database.as_ref()?.value;
         if !database.is_master() {
-            self.say(name, format!("{} is a {database}: only a master leads shards", name.value));
+            let what = if database == Database::None { "has no database".to_owned() } else { format!("is a {database}") };
+            self.say(name, format!("{} {what}: only a master leads shards", name.value));
             return None;
         }
         Some(region)

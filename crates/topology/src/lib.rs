@@ -48,13 +48,15 @@ pub use gateways::{
 pub use limits::Limits;
 pub use network::{InvalidNetwork, Network};
 pub use problem::{Errors, Problem};
-pub use region::{Compliance, Database, Region, Service};
+pub use region::{Compliance, Database, KeyToken, Region, Service};
 pub use topology::{AuditRetention, DIRECTORY_SHARDS, DIRECTORY_ZONE, JournalRetention, Topology, Zone};
 
 /// The file that [`Topology::load`] looks for when it is given a folder.
 pub const FILE_NAME: &str = "regions.yaml";
 /// Bytes of that file at most.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024;
+/// Bytes of a PKCS#11 token's label at most: what the standard has room for.
+pub const TOKEN_LABEL_BYTES_MAX: usize = 32;
 /// Shards of a zone at most; the least is 1.
 pub const ZONE_SHARDS_MAX: u16 = 4096;
 /// Hours that a request's outcome is kept at least.

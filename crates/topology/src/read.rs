@@ -7,14 +7,15 @@ pub(crate) mod access;
 pub(crate) mod fraud;
 pub(crate) mod gateways;
 
-use std::{collections::BTreeMap, ops::RangeInclusive, str::FromStr};
+use std::{collections::BTreeMap, ops::RangeInclusive, path::PathBuf, str::FromStr};
 
 use paymesh_types::{Country, Invalid, RegionName, ZoneName};
 
 use crate::{
     AUDIT_RETENTION_BYTES_MAX, AUDIT_RETENTION_BYTES_MIN, AUDIT_RETENTION_HOURS_MAX, AUDIT_RETENTION_HOURS_MIN, Compliance, DIRECTORY_ZONE,
-    Database, Endpoint, JOURNAL_RETENTION_BYTES_MAX, JOURNAL_RETENTION_BYTES_MIN, JOURNAL_RETENTION_HOURS_MAX, Limits, Network,
-    OUTCOME_RETENTION_HOURS_DEFAULT, OUTCOME_RETENTION_HOURS_MAX, OUTCOME_RETENTION_HOURS_MIN, Service, ZONE_SHARDS_MAX, limits,
+    Database, Endpoint, JOURNAL_RETENTION_BYTES_MAX, JOURNAL_RETENTION_BYTES_MIN, JOURNAL_RETENTION_HOURS_MAX, KeyToken, Limits, Network,
+    OUTCOME_RETENTION_HOURS_DEFAULT, OUTCOME_RETENTION_HOURS_MAX, OUTCOME_RETENTION_HOURS_MIN, Service, TOKEN_LABEL_BYTES_MAX,
+    ZONE_SHARDS_MAX, limits,
     problem::{Problems, quote, suggest},
     tree::{Entry, Place, Value},
 };
@@ -66,6 +67,7 @@ pub(crate) struct DraftRegion {
     pub(crate) services: Option<At<Vec<Service>>>,
     pub(crate) database: Option<At<Database>>,
     pub(crate) compliance: Option<Vec<Compliance>>,
+    pub(crate) vault_keys: Option<At<KeyToken>>,
 }
 
 /// Regions are named here as they were written: whether there is such a region is for `check` to say.
@@ -157,9 +159,18 @@ impl Reader<'_> {
 
     fn region(&mut self, name: &str, field: &Field<'_>) -> DraftRegion {
         let valid_name = self.name(name, field);
-        let mut draft =
-            DraftRegion { name: field.with(name.to_owned()), valid_name, primary: None, services: None, database: None, compliance: None };
-        let Some(region) = self.mapping(field, Some(&["primary", "services", "database", "compliance"])) else { return draft };
+        let mut draft = DraftRegion {
+            name: field.with(name.to_owned()),
+            valid_name,
+            primary: None,
+            services: None,
+            database: None,
+            compliance: None,
+            vault_keys: None,
+        };
+        let Some(region) = self.mapping(field, Some(&["primary", "services", "database", "compliance", "vault_keys"])) else {
+            return draft;
+        };
         draft.primary = self.required(&region, "primary").and_then(|field| self.flag(field));
         draft.services =
             self.required(&region, "services").and_then(|field| self.words(field, Service::WORDS, Service::from_word, "service"));
@@ -171,7 +182,29 @@ impl Reader<'_> {
             Some(field) => self.words(field, Compliance::WORDS, Compliance::from_word, "regime").map(|regimes| regimes.value),
             None => Some(Vec::new()),
         };
+        draft.vault_keys = region.find("vault_keys").and_then(|field| self.vault_keys(field));
         draft
+    }
+
+    fn vault_keys(&mut self, field: &Field<'_>) -> Option<At<KeyToken>> {
+        let keys = self.mapping(field, Some(&["pkcs11"]))?;
+        let token = self.required(&keys, "pkcs11").and_then(|token| self.mapping(token, Some(&["module", "token"])))?;
+        let module = self.required(&token, "module").and_then(|field| {
+            let module = PathBuf::from(self.text(field)?);
+            if !module.is_absolute() {
+                self.say(field, format!("must be an absolute path, not {}", field.value));
+            }
+            module.is_absolute().then_some(module)
+        });
+        let label = self.required(&token, "token").and_then(|field| {
+            let label = self.text(field)?;
+            let fits = (1..=TOKEN_LABEL_BYTES_MAX).contains(&label.len());
+            if !fits {
+                self.say(field, format!("must be the token's label, 1 to {TOKEN_LABEL_BYTES_MAX} bytes, not {}", quote(label)));
+            }
+            fits.then(|| label.to_owned())
+        });
+        Some(field.with(KeyToken { module: module?, label: label? }))
     }
 
     fn zone(&mut self, name: &str, field: &Field<'_>) -> DraftZone {

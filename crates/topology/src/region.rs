@@ -1,6 +1,6 @@
 //! A region and the words its entry may use.
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use paymesh_types::{RegionName, ZoneName};
 
@@ -25,12 +25,28 @@ pub struct Region {
     pub grpc: Endpoint,
     /// Where its nodes serve `/health`, `/ready` and `/metrics`.
     pub http: Endpoint,
+    /// The token of the keys of its vault. `None`: they are in files.
+    pub vault_token: Option<KeyToken>,
+}
+
+/// A PKCS#11 token that a vault's key-encryption keys are in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyToken {
+    /// The library that leads to it: an absolute path.
+    pub module: PathBuf,
+    /// Its label: 1 to [`TOKEN_LABEL_BYTES_MAX`](crate::TOKEN_LABEL_BYTES_MAX) bytes.
+    pub label: String,
 }
 
 impl Region {
     /// Whether its nodes run the service.
     pub fn runs(&self, service: Service) -> bool {
         self.services.contains(&service)
+    }
+
+    /// Whether it is a vault and nothing else: a process that keeps no journals, takes no other calls than those for it, and forwards none.
+    pub fn is_vault_alone(&self) -> bool {
+        self.database == Database::None
     }
 }
 
@@ -94,6 +110,8 @@ words!(
         RegionalMaster = "regional_master",
         /// A follower: its region takes every request and carries writes home.
         ReadReplica = "read_replica",
+        /// None: its region is a vault alone, which keeps no journals.
+        None = "none",
     }
 );
 
@@ -112,7 +130,7 @@ impl Database {
     pub fn is_master(self) -> bool {
         match self {
             Self::PrimaryMaster | Self::RegionalMaster => true,
-            Self::ReadReplica => false,
+            Self::ReadReplica | Self::None => false,
         }
     }
 }

@@ -113,6 +113,11 @@ impl Topology {
         self.regions.iter()
     }
 
+    /// The regions whose nodes take every call, in the order of the file: all but vaults alone.
+    pub fn entries(&self) -> impl Iterator<Item = &Region> {
+        self.regions.iter().filter(|region| !region.is_vault_alone())
+    }
+
     /// A region by its name.
     pub fn region(&self, name: &RegionName) -> Option<&Region> {
         self.regions.iter().find(|region| region.name == *name)

@@ -54,7 +54,7 @@ const KEYS: &[Row] = &[
     (
         "{primary: true,",
         "{primary: true, zone: eu,",
-        &["regions.yaml:3: regions.us_east.zone: unknown key; known here: primary, services, database, compliance"],
+        &["regions.yaml:3: regions.us_east.zone: unknown key; known here: primary, services, database, compliance, vault_keys"],
         BOTH,
     ),
     (
@@ -152,7 +152,7 @@ const VALUES: &[Row] = &[
         "database: read_replica",
         "database: replica",
         &[
-            "regions.yaml:4: regions.us_west.database: `replica` is not a known kind of database; known are: primary_master, regional_master, read_replica",
+            "regions.yaml:4: regions.us_west.database: `replica` is not a known kind of database; known are: primary_master, regional_master, read_replica, none",
         ],
         BOTH,
     ),
@@ -313,6 +313,39 @@ const REGIONS: &[Row] = &[
         "services: [vault]",
         &["regions.yaml:5: regions.eu_west.services: eu_west leads shards, so it must run payment_processor"],
         LOAD_ONLY,
+    ),
+    (
+        "primary: false, services: [payment_processor], database: read_replica",
+        "primary: false, services: [payment_processor], database: none",
+        &["regions.yaml:4: regions.us_west.services: us_west has no database, so it must run vault and nothing else"],
+        LOAD_ONLY,
+    ),
+    (
+        "primary: false, services: [payment_processor], database: read_replica",
+        "primary: false, services: [vault, fraud_detection], database: none",
+        &["regions.yaml:4: regions.us_west.services: us_west has no database, so it must run vault and nothing else"],
+        LOAD_ONLY,
+    ),
+    (
+        "services: [payment_processor], database: read_replica",
+        "services: [payment_processor], database: read_replica, vault_keys: {pkcs11: {module: /usr/lib/p11.so, token: t}}",
+        &["regions.yaml:4: regions.us_west.vault_keys: us_west does not run vault"],
+        LOAD_ONLY,
+    ),
+    (
+        "compliance: [GDPR]} # 5",
+        "compliance: [GDPR], vault_keys: {pkcs11: {module: p11.so, token: 'a label of more than thirty-two bytes'}}} # 5",
+        &[
+            "regions.yaml:5: regions.eu_west.vault_keys.pkcs11.module: must be an absolute path, not `p11.so`",
+            "regions.yaml:5: regions.eu_west.vault_keys.pkcs11.token: must be the token's label, 1 to 32 bytes, not `a label of more than thirty-two bytes`",
+        ],
+        BOTH,
+    ),
+    (
+        "compliance: [GDPR]} # 5",
+        "compliance: [GDPR], vault_keys: {}} # 5",
+        &["regions.yaml:5: regions.eu_west.vault_keys.pkcs11: is missing"],
+        BOTH,
     ),
     ("[us_east, us_west]", "[us_east]", &["regions.yaml:4: regions.us_west: is in no zone: list it in the `regions` of one"], LOAD_ONLY),
     (

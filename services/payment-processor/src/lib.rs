@@ -29,7 +29,7 @@ mod stream;
 mod wallets;
 mod whose;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
 use futures::future::BoxFuture;
 use paymesh_contract::{
@@ -79,6 +79,13 @@ pub fn services(shards: Shards, copies: Copies, mesh: Mesh, problems: Problems, 
         .add_service(Worded(events))
         .add_service(Worded(mesh));
     Services { routes, sweep: Box::pin(async move { cards.sweep().await }) }
+}
+
+/// What operators ask of a node that has no shards and no copies: MeshService alone.
+pub fn operations(mesh: Mesh, problems: Problems) -> Routes {
+    let homes = Arc::new(Homes::new(Shards::new(BTreeMap::new()), Copies::new(BTreeMap::new()), mesh));
+    let cards = Cards::new(&homes, None);
+    Routes::new(Worded(MeshServiceServer::new(mesh_service::MeshOperations::new(homes, problems, cards))))
 }
 
 /// The services of a region, and what has to be done for them meanwhile.

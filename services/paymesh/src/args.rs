@@ -76,6 +76,18 @@ Exit codes:
   2  the command line, the configuration, the data directory or a port cannot be used")]
     Node(NodeArgs),
 
+    /// Runs the vault of a zone as a process of its own, which keeps no journals and takes no calls but those for it
+    ///
+    /// Its region has `services: [vault]` and `database: none` in the configuration, with endpoints and a node's certificate of its own; the regions of
+    /// the zone that come after it in the file keep no cards. It has the store, the keys and the credentials that the vault of a region's node has, serves /health and /metrics,
+    /// and leaves as a node does. `paymesh node` runs it too, as `paymesh up` does.
+    #[command(after_long_help = "\
+Example:
+  paymesh vault --region eu_vault --data ./data/eu_vault
+
+Exit codes: those of `paymesh node`")]
+    Vault(ProcessArgs),
+
     /// Runs every region of the configuration on this machine, a process each
     ///
     /// Prints the nodes' logs with the region's name before each line, says where to call once all are ready, and restarts a
@@ -231,18 +243,18 @@ Exit codes:
     },
 }
 
-/// `paymesh node`.
+/// What every process of a mesh is started with.
 #[derive(Debug, clap::Args)]
-pub(crate) struct NodeArgs {
-    /// The region that this node belongs to, as the configuration names it
+pub(crate) struct ProcessArgs {
+    /// The region that it belongs to, as the configuration names it
     #[arg(long)]
     pub(crate) region: RegionName,
 
-    /// Directory of this node's journals and tables; made when missing. No two nodes may share one
+    /// Directory of all that it stores; made when missing. No two processes may share one
     #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
 
-    /// Directory of the keys of the vault, where this region has one [default: vault-keys, beside the node's certificate]
+    /// Directory of the keys of the vault, where this region has one and they are in files [default: vault-keys, beside the node's certificate]
     ///
     /// Made when missing; its owner alone may use it. What the vault keeps in the data directory cannot be read without it: back it up by itself, and
     /// never with the data.
@@ -257,9 +269,16 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) otlp: Option<String>,
 
-    /// Leaves gracefully when standard input closes, so that the node ends with whatever started it
+    /// Leaves gracefully when standard input closes, so that it ends with whatever started it
     #[arg(long)]
     pub(crate) supervised: bool,
+}
+
+/// `paymesh node`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NodeArgs {
+    #[command(flatten)]
+    pub(crate) process: ProcessArgs,
 
     /// Leads its shards with the journals that are here, empty ones too, without asking the regions that follow them
     ///

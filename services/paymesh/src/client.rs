@@ -79,6 +79,11 @@ impl Mesh {
         self.channels.keys()
     }
 
+    /// The names of those that take every call.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &RegionName> {
+        self.topology.entries().map(|region| &region.name)
+    }
+
     /// The connection to a region of the configuration.
     pub(crate) fn channel(&self, region: &RegionName) -> Channel {
         self.channels.get(region).expect("every region of the configuration has a channel").clone()

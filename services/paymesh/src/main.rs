@@ -42,7 +42,8 @@ fn main() -> ExitCode {
     let setting = Setting { config: args.config, credentials: (!args.plain_text).then_some(args.credentials) };
     let result = match args.command {
         // A node builds its own runtime: it decides how many threads it takes.
-        Command::Node(node) => node::run(&setting, node),
+        Command::Node(node) => node::run(&setting, &node),
+        Command::Vault(vault) => node::run_vault(&setting, vault),
         Command::Up(up) => on_runtime(up::run(&setting, up)),
         Command::Submit(submit) => on_runtime(submit::run(&setting, submit)),
         Command::Status(status) => on_runtime(status::run(&setting, status)),

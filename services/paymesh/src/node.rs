@@ -37,7 +37,7 @@ use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::{
-    args::{NodeArgs, Setting},
+    args::{NodeArgs, ProcessArgs, Setting},
     exit::Exit,
     exit::unusable,
 };
@@ -60,7 +60,7 @@ const FILES: &str = "files";
 const AUDIT: &str = "audit";
 const CREDENTIALS: &str = "credentials";
 const CALLERS: &str = "callers";
-const VAULT: &str = "vault";
+pub(crate) const VAULT: &str = "vault";
 const FRAUD: &str = "fraud detection";
 const FRAUD_RULES: &str = "fraud rules";
 const COMPONENTS: [&str; 7] = [FILES, AUDIT, CREDENTIALS, CALLERS, VAULT, FRAUD, FRAUD_RULES];
@@ -71,45 +71,65 @@ const BUILD_INFO: &str = "paymesh_build_info";
 const RECORDS_MAX: usize = 2_000_000;
 
 /// Runs the node of one region until it is told to leave.
-pub(crate) fn run(setting: &Setting, args: NodeArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(setting: &Setting, args: &NodeArgs) -> anyhow::Result<ExitCode> {
     let topology = Topology::load(&setting.config).map_err(unusable)?;
-    let region = topology.region(&args.region).ok_or_else(|| {
+    start(setting, topology, args)
+}
+
+/// The same, of a region that is a vault alone.
+pub(crate) fn run_vault(setting: &Setting, process: ProcessArgs) -> anyhow::Result<ExitCode> {
+    let topology = Topology::load(&setting.config).map_err(unusable)?;
+    if topology.region(&process.region).is_some_and(|region| !region.is_vault_alone()) {
+        return Err(unusable(format!(
+            "region {} is more than a vault: `paymesh node` runs it; a vault alone is a region with `services: [vault]` and `database: none`",
+            process.region
+        )));
+    }
+    start(setting, topology, &NodeArgs { process, trust_own_journals: false })
+}
+
+fn start(setting: &Setting, topology: Topology, args: &NodeArgs) -> anyhow::Result<ExitCode> {
+    let process = &args.process;
+    let region = topology.region(&process.region).ok_or_else(|| {
         let known = topology.regions().map(|region| region.name.as_str()).collect::<Vec<_>>().join(", ");
-        unusable(format!("region `{}` is not in the configuration; its regions are {known}", args.region))
+        unusable(format!("region `{}` is not in the configuration; its regions are {known}", process.region))
     })?;
     if setting.credentials.is_none() {
         machine::require_loopback(region)?;
     }
     machine::without_core_dumps()?;
     let shared = Arc::new(topology.clone());
-    let security = credentials::read(setting, shared.clone(), &args.region)?;
+    let security = credentials::read(setting, shared.clone(), &process.region)?;
     let rules = fraud::read(&setting.config, &topology)?;
-    let outside = acquiring::outside(setting, &topology, &args.region, &rules)?;
-    let data = DataDirectory::take(&args.data, topology.mesh(), &args.region)?;
+    let outside = acquiring::outside(setting, &topology, &process.region, &rules)?;
+    let vault = vault::Place::of(&topology, setting, process)?;
+    let data = DataDirectory::take(&process.data, topology.mesh(), &process.region)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
-    let served = runtime.block_on(serve(setting, &args, shared.clone(), security, outside, rules, &data));
+    let served = runtime.block_on(serve(setting, args, shared.clone(), Parts { security, outside, rules, vault }, &data));
     // What still runs has nothing to lose: everything that was answered is durable.
     runtime.shutdown_timeout(Duration::from_millis(500));
     served.map(|()| Exit::Good.into())
 }
 
-async fn serve(
-    setting: &Setting,
-    args: &NodeArgs,
-    topology: Arc<Topology>,
+/// What can be wrong with a node before it starts.
+struct Parts {
     security: Security,
     outside: Outside,
     rules: fraud::Rules,
-    data: &DataDirectory,
-) -> anyhow::Result<()> {
+    vault: Option<vault::Place>,
+}
+
+async fn serve(setting: &Setting, args: &NodeArgs, topology: Arc<Topology>, parts: Parts, data: &DataDirectory) -> anyhow::Result<()> {
+    let NodeArgs { process, trust_own_journals } = args;
+    let Parts { security, outside, rules, vault } = parts;
     let _telemetry = paymesh_telemetry::init(&paymesh_telemetry::Config {
         service_name: "paymesh".to_owned(),
-        region: Some(args.region.to_string()),
-        json_logs: args.json_logs,
-        otlp_endpoint: args.otlp.clone(),
+        region: Some(process.region.to_string()),
+        json_logs: process.json_logs,
+        otlp_endpoint: process.otlp.clone(),
         filter: std::env::var("RUST_LOG").unwrap_or_else(|_| LOG_FILTER.to_owned()),
     })?;
-    let metrics = Metrics::install(args.region.as_str())?;
+    let metrics = Metrics::install(process.region.as_str())?;
     paymesh_audit::describe_metrics();
     paymesh_mesh::describe_metrics();
     paymesh_acquirers::describe_metrics();
@@ -127,11 +147,11 @@ async fn serve(
     );
     metrics::describe_gauge!(BUILD_INFO, "Always 1; the label says which version runs");
     metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    let region = topology.region(&args.region).context("the region was found before")?;
+    let region = topology.region(&process.region).context("the region was found before")?;
     let listeners = Listeners::bind(region).await?;
-    let leave = machine::Leave::new(args.supervised)?;
+    let leave = machine::Leave::new(process.supervised)?;
 
-    let health = Health::new(args.region.as_str());
+    let health = Health::new(process.region.as_str());
     let node = health.component("node");
     node.starting();
     let mut tasks = JoinSet::new();
@@ -144,12 +164,12 @@ async fn serve(
     tasks.spawn(files::watch(data.path().to_owned(), health.component(FILES)));
 
     // Before anything is answered: what cannot be recorded is not done.
-    let (audit_log, writer) = audit::open(data.path(), &topology, &args.region);
+    let (audit_log, writer) = audit::open(data.path(), &topology, &process.region);
     tasks.spawn(audit::write(writer));
     let (looked, audit_looked_at) = tokio::sync::oneshot::channel();
     tasks.spawn(audit::watch(audit_log.clone(), health.component(AUDIT), looked));
 
-    let mesh = Mesh::new(topology.clone(), args.region.clone(), security.clone())?;
+    let mesh = Mesh::new(topology.clone(), process.region.clone(), security.clone())?;
     mesh.audit_to(audit_log.clone());
     match security {
         Security::Certificates { identity, callers } => {
@@ -159,9 +179,9 @@ async fn serve(
         }
         Security::PlainText => tracing::warn!("in plain text: whoever reaches this machine's loopback is believed, and may do everything"),
     }
-    let led = topology.led_by(&args.region);
+    let led = topology.led_by(&process.region);
     let shards = led.len().max(1);
-    let heard = (!args.trust_own_journals).then(|| ask_followers(&mesh, &mut tasks));
+    let heard = (!trust_own_journals).then(|| ask_followers(&mesh, &mut tasks));
     let storage = Engine::new(data.path());
     let opener = Opener {
         topology: topology.clone(),
@@ -182,9 +202,9 @@ async fn serve(
         move || serves_any(&shards)
     });
     let clock: Clock = Arc::new(system_time);
-    let takes_money = topology.led_by(&args.region).iter().any(|shard| shard.zone.as_str() != DIRECTORY_ZONE);
-    let keeper = Keeper { topology: topology.clone(), storage, directory: args.data.clone(), mesh: mesh.clone(), takes_money, clock };
-    let replicas = keeper.keep(paymesh_replication::plan(&topology, &args.region), &health, &mut tasks);
+    let takes_money = topology.led_by(&process.region).iter().any(|shard| shard.zone.as_str() != DIRECTORY_ZONE);
+    let keeper = Keeper { topology: topology.clone(), storage, directory: process.data.clone(), mesh: mesh.clone(), takes_money, clock };
+    let replicas = keeper.keep(paymesh_replication::plan(&topology, &process.region), &health, &mut tasks);
     let mut inboxes = shards.follow_each_other();
     follow_others(&shards, &replicas, &mut inboxes);
     tasks.spawn(watch_inboxes(inboxes));
@@ -192,17 +212,17 @@ async fn serve(
         tasks.spawn(tell_inboxes(shards.clone(), shard.clone(), health.clone()));
     }
 
-    let vault = vault::Place::of(&topology, &args.region, setting, args, data.path()).map(|place| {
+    let vault = vault.map(|place| {
         let (opened, vault) = watch::channel(None);
         tasks.spawn(vault::keep(place, opened, health.component(VAULT)));
         paymesh_vault::service(vault, mesh.clone(), outside.vault)
     });
 
-    // A zone whose payments nobody scores needs no rules.
-    if topology.scores_fraud(&region.zone) {
+    // A zone whose payments nobody scores needs no rules, and a vault alone decides upon none.
+    if topology.scores_fraud(&region.zone) && !region.is_vault_alone() {
         tasks.spawn(fraud::watch_rules(setting.config.clone(), topology.clone(), rules.clone(), health.component(FRAUD_RULES)));
     }
-    let fraud = fraud::Place::of(&topology, &args.region, data.path()).map(|place| {
+    let fraud = fraud::Place::of(&topology, &process.region, data.path()).map(|place| {
         let (opened, detector) = watch::channel(None);
         tasks.spawn(fraud::keep(place, rules.subscribe(), opened, health.component(FRAUD)));
         detector
@@ -219,9 +239,15 @@ async fn serve(
     let reflection_v1 = reflection().build_v1().context("the contract's descriptor set")?;
     // Many stock clients ask in the older words only.
     let reflection_v1alpha = reflection().build_v1alpha().context("the contract's descriptor set")?;
-    let Services { routes, sweep } =
-        paymesh_payment_processor::services(shards.clone(), copies(&replicas), mesh.clone(), problems(&health), outside.payments);
-    tasks.spawn(async move { match sweep.await {} });
+    let problems = problems(&health);
+    let routes = if region.is_vault_alone() {
+        paymesh_payment_processor::operations(mesh.clone(), problems)
+    } else {
+        let Services { routes, sweep } =
+            paymesh_payment_processor::services(shards.clone(), copies(&replicas), mesh.clone(), problems, outside.payments);
+        tasks.spawn(async move { match sweep.await {} });
+        routes
+    };
     let mut routes: Routes = routes
         .add_service(Replication::new(mesh.clone(), shards.clone(), replicas).server())
         .add_service(audit::Audit::new(audit_log.clone()).server())

@@ -12,7 +12,7 @@ use paymesh_contract::{
     mesh::v1::{BreakerState, ComponentProblem, GatewayStatus, GetStatusResponse, ShardState, ShardStatus},
     replication::v1::GetReplicationResponse,
 };
-use paymesh_topology::Topology;
+use paymesh_topology::{Topology, Zone};
 use paymesh_types::{RegionName, ShardRef};
 use serde::Serialize;
 use tonic::Status;
@@ -22,6 +22,7 @@ use crate::{
     clearing::Ways,
     client::{self, Mesh},
     exit::Exit,
+    node,
     output::{self, Table, money},
     place, say,
     up::Interrupts,
@@ -39,6 +40,7 @@ const WAYS_SHOWN_MAX: usize = 16;
 struct Report {
     mesh: String,
     regions: Vec<RegionReport>,
+    vaults: Vec<VaultReport>,
     shards: Vec<ShardReport>,
     replicas: Vec<ReplicaReport>,
     inboxes: Vec<InboxReport>,
@@ -69,6 +71,17 @@ struct NodeProblem {
     /// Whether it works all the same, and will not for ever.
     works: bool,
     problem: String,
+}
+
+/// The vault of a zone.
+#[derive(Serialize)]
+struct VaultReport {
+    zone: String,
+    region: RegionName,
+    /// Whether it is a process of its own.
+    alone: bool,
+    /// `up`, `unhealthy`, or what its region's node is instead.
+    state: &'static str,
 }
 
 #[derive(Serialize)]
@@ -223,15 +236,33 @@ fn report(
             inboxes.push(InboxReport { shard: shard.to_string(), from, problem: inbox.problem.clone() });
         }
     }
+    let regions: Vec<RegionReport> = regions.collect();
     let heads = states.iter().map(|(shard, status)| (shard.clone(), status.head_sequence)).collect();
     Ok(Report {
         mesh: mesh.topology.mesh().to_owned(),
-        regions: regions.collect(),
+        vaults: vaults(&mesh.topology, &regions),
+        regions,
         replicas: replicas::report(&mesh.topology, copies, &heads)?,
         shards: shards.collect(),
         inboxes,
         in_transit: in_transit(answers.values().flatten())?,
     })
+}
+
+/// The vault of each zone that has one, as its region's node says it is.
+fn vaults(topology: &Topology, regions: &[RegionReport]) -> Vec<VaultReport> {
+    let vault = |zone: &Zone| {
+        let name = topology.vault(&zone.name)?;
+        let node = regions.iter().find(|region| region.region == *name)?;
+        let works = node.problems.iter().all(|problem| problem.works || problem.component != node::VAULT);
+        Some(VaultReport {
+            zone: zone.name.to_string(),
+            region: name.clone(),
+            alone: topology.region(name).is_some_and(|region| region.is_vault_alone()),
+            state: if works { node.state } else { "unhealthy" },
+        })
+    };
+    topology.zones().filter_map(vault).collect()
 }
 
 fn node_problems(status: &GetStatusResponse) -> Vec<NodeProblem> {
@@ -298,6 +329,8 @@ fn text(topology: &Topology, report: &Report) -> String {
         }
     }
 
+    text.push_str(&vaults_text(&report.vaults));
+
     let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     let mut table = Table::new(["shard", "leader", "state", "epoch", "head", "projected", "queued"]);
     for shard in &report.shards {
@@ -331,6 +364,16 @@ fn text(topology: &Topology, report: &Report) -> String {
         text.push_str(&format!("\n{}", in_transit_text(topology, &report.in_transit, partial)));
     }
     text.trim_end().to_owned()
+}
+
+/// The vaults; nothing where there are none.
+fn vaults_text(vaults: &[VaultReport]) -> String {
+    let mut table = Table::new(["vault of", "region", "process", "state"]);
+    for VaultReport { zone, region, alone, state } in vaults {
+        let process = if *alone { "its own" } else { "the region's node" };
+        table.row([zone.clone(), region.to_string(), process.to_owned(), (*state).to_owned()]);
+    }
+    if table.is_empty() { String::new() } else { format!("\n{table}\n") }
 }
 
 /// The gateways of each region; nothing where there are none.

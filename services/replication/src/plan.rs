@@ -19,9 +19,10 @@ pub struct Followed {
 
 /// The shards that a region follows: whole, those of its zone; as far as they concern its zone, those of other zones, when
 /// the region leads shards that other zones' users may pay. The directory says whose a user is and nothing else about them: every
-/// region follows it, whole, and both ends of the stream see to it that nothing in it is sealed.
+/// region follows it, whole, and both ends of the stream see to it that nothing in it is sealed. A vault alone follows nothing.
 pub fn plan(topology: &Topology, region: &RegionName) -> Vec<Followed> {
-    let Some(zone) = topology.region(region).map(|region| &region.zone) else { return Vec::new() };
+    let found = topology.region(region).filter(|region| !region.is_vault_alone());
+    let Some(zone) = found.map(|region| &region.zone) else { return Vec::new() };
     let is_paid = topology.led_by(region).iter().any(|shard| shard.zone.as_str() != DIRECTORY_ZONE);
     let followed = topology.shards().into_iter().filter_map(|shard| {
         let leader = topology.leader(&shard)?.clone();

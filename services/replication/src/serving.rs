@@ -80,8 +80,9 @@ impl Replication {
         let name = name.ok_or_else(|| Fault::invalid_field("shard", "a shard is needed"))?;
         let name = ShardRef::try_from(name).map_err(|fault| fault.under("shard"))?;
         let region: RegionName = region.parse().map_err(|error| Fault::invalid_field("region", format!("{error}")))?;
-        let follower = self.mesh.topology().region(&region).filter(|_| region != *self.mesh.region());
-        let follower = follower.ok_or_else(|| Fault::invalid_field("region", format!("{region} is not another region of this mesh")))?;
+        let follower = self.mesh.topology().entries().find(|other| other.name == region && region != *self.mesh.region());
+        let not_one = || Fault::invalid_field("region", format!("{region} is not another region of this mesh that keeps copies"));
+        let follower = follower.ok_or_else(not_one)?;
         // What a region may hold follows from which it is, so it is the one whose node asks, whatever the message says.
         if let Some(node) = call.and_then(Call::node).filter(|node| **node != region) {
             let message = format!("a node of {node} asks for what is {region}'s");

@@ -1,7 +1,7 @@
 //! What it costs to take cards in: `cargo run --release -p paymesh-vault --example taking_cards -- DIRECTORY`, the directory on the disk that is to be measured.
 //!
-//! Cards of users who have some, one at a time and 64 at once; first cards of users, who need a key; and 64 at once while every key is wrapped anew. The
-//! sides take turns, and ratios are of medians.
+//! Cards of users who have some, one at a time and 64 at once; the same sealed, which is done before anything is measured; first cards of users, who need a key; and 64 at
+//! once while every key is wrapped anew. The sides take turns, and ratios are of medians.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::float_arithmetic, reason = "a measurement prints figures")]
@@ -17,6 +17,8 @@ use std::{
 };
 
 use paymesh_cards::{Card, CardNumber, Expiry};
+use paymesh_client::seal;
+use paymesh_contract::vault::v1::{GetVaultKeyResponse, SealedCard};
 use paymesh_types::{Timestamp, UserId, ZoneName};
 use paymesh_vault::{Offered, Vault, keys::FileKeys, store::SqliteStore};
 use uuid::Uuid;
@@ -41,16 +43,36 @@ fn card(seed: u64) -> Result<Card, Failure> {
     Ok(Card { number: number.ok_or("one of ten digits fits")?, expiry: Expiry::new(12, 2045)? })
 }
 
+/// How cards are offered.
+#[derive(Clone, Copy)]
+enum How {
+    Clear,
+    Sealed,
+}
+
 /// Takes in the cards of these numbers, so many at once; gives the cards a second.
-async fn take_in(vault: &Vault, seeds: Range<u64>, at_once: u64, user: fn(u64) -> u64) -> Result<f64, Failure> {
-    let began = Instant::now();
+async fn take_in(vault: &Vault, seeds: Range<u64>, at_once: u64, how: How, user: fn(u64) -> u64) -> Result<f64, Failure> {
     let count = seeds.end - seeds.start;
-    let lanes = (0..at_once).map(|lane| {
-        let (vault, seeds) = (vault.clone(), seeds.clone());
+    // Sealed where they are typed in, which is elsewhere.
+    let key = vault.sealing_key().await?;
+    let key = GetVaultKeyResponse { key_id: key.id, public_key: key.public, zone: vault.zone().to_string(), ends_at: None };
+    let mut lanes: Vec<Vec<(u64, Offered)>> = (0..at_once).map(|_| Vec::new()).collect();
+    for (seed, lane) in seeds.zip((0..usize::try_from(at_once)?).cycle()) {
+        let offered = match how {
+            How::Clear => Offered::Clear(card(seed)?),
+            How::Sealed => {
+                let SealedCard { key_id, encapsulated_key, ciphertext } = seal(&card(seed)?, user(seed), &key)?;
+                Offered::Sealed(paymesh_vault::SealedCard { key_id, encapsulated: encapsulated_key, ciphertext })
+            }
+        };
+        lanes[lane].push((user(seed), offered));
+    }
+    let began = Instant::now();
+    let lanes = lanes.into_iter().map(|cards| {
+        let vault = vault.clone();
         tokio::spawn(async move {
-            for seed in (seeds.start + lane..seeds.end).step_by(usize::try_from(at_once)?) {
-                let request = Uuid::now_v7().try_into()?;
-                vault.tokenize(request, UserId::try_from(user(seed))?, Offered::Clear(card(seed)?)).await?;
+            for (user, offered) in cards {
+                vault.tokenize(Uuid::now_v7().try_into()?, UserId::try_from(user)?, offered).await?;
             }
             Ok::<_, Failure>(())
         })
@@ -77,17 +99,18 @@ async fn main() -> Result<(), Failure> {
     let store = SqliteStore::open(&directory.join("data"), "cost", &zone).await?;
     let vault = Vault::open(zone, Arc::new(store), Arc::new(keys), Arc::new(now)).await?;
     let (of_known, of_new) = (|seed: u64| 1 + seed % USERS, |seed: u64| 1_000_000 + seed);
-    take_in(&vault, 0..USERS, AT_ONCE, of_known).await?;
+    take_in(&vault, 0..USERS, AT_ONCE, How::Clear, of_known).await?;
     let mut seed = USERS;
     let mut seeds = |count: u64| {
         seed += count;
         seed - count..seed
     };
-    let mut rates = [const { Vec::new() }; 4];
+    let mut rates = [const { Vec::new() }; 5];
     for _ in 0..ROUNDS {
-        rates[0].push(take_in(&vault, seeds(CARDS_ALONE), 1, of_known).await?);
-        rates[1].push(take_in(&vault, seeds(CARDS), AT_ONCE, of_known).await?);
-        rates[2].push(take_in(&vault, seeds(CARDS), AT_ONCE, of_new).await?);
+        rates[0].push(take_in(&vault, seeds(CARDS_ALONE), 1, How::Clear, of_known).await?);
+        rates[1].push(take_in(&vault, seeds(CARDS), AT_ONCE, How::Clear, of_known).await?);
+        rates[2].push(take_in(&vault, seeds(CARDS), AT_ONCE, How::Sealed, of_known).await?);
+        rates[3].push(take_in(&vault, seeds(CARDS), AT_ONCE, How::Clear, of_new).await?);
         let rotation = tokio::spawn({
             let vault = vault.clone();
             async move {
@@ -95,18 +118,25 @@ async fn main() -> Result<(), Failure> {
                 vault.rotate().await.map(|rotated| (rotated.rewrapped, began.elapsed()))
             }
         });
-        rates[3].push(take_in(&vault, seeds(CARDS), AT_ONCE, of_known).await?);
+        rates[4].push(take_in(&vault, seeds(CARDS), AT_ONCE, How::Clear, of_known).await?);
         let (rewrapped, took) = rotation.await??;
         println!("{rewrapped} keys wrapped anew in {took:.1?}");
     }
-    let names = ["one at a time", "64 at once", "64 at once, first cards of users", "64 at once, while keys are wrapped anew"];
+    let names = [
+        "one at a time",
+        "64 at once",
+        "64 at once, sealed",
+        "64 at once, first cards of users",
+        "64 at once, while keys are wrapped anew",
+    ];
     for (name, rates) in names.iter().zip(&rates) {
         println!("cards a second, {name:<40} {rates:>8.0?}");
     }
-    let [alone, together, new, rotating] = rates.map(|rates| median(&rates));
+    let [alone, together, sealed, new, rotating] = rates.map(|rates| median(&rates));
     println!(
-        "64 at once / one {:.1}; first cards / others {:.2}; while keys are wrapped / not {:.2}",
+        "64 at once / one {:.1}; sealed / clear {:.2}; first cards / others {:.2}; while keys are wrapped / not {:.2}",
         together / alone,
+        sealed / together,
         new / together,
         rotating / together
     );

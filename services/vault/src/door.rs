@@ -5,7 +5,7 @@
 use paymesh_acquirers::{Authentication, Authorization, Exemption, Reference};
 use paymesh_cards::{Card, CardNumber, Error, Expiry};
 use paymesh_contract::{Fault, vault::v1 as proto};
-use paymesh_types::{Invalid, Money, RequestId, Timestamp, UserId, VaultToken};
+use paymesh_types::{Invalid, Money, RequestId, Timestamp, UserId, VaultToken, ZoneName};
 use prost_types::Timestamp as Instant;
 use zeroize::Zeroizing;
 
@@ -30,6 +30,10 @@ pub(crate) fn request_id(text: &str) -> Result<RequestId, Fault> {
 
 pub(crate) fn token(text: &str) -> Result<VaultToken, Fault> {
     text.parse().map_err(invalid("vault_token"))
+}
+
+pub(crate) fn zone(text: &str) -> Result<ZoneName, Fault> {
+    text.parse().map_err(invalid("zone"))
 }
 
 /// Bytes of an answer to a challenge at most.

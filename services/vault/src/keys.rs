@@ -1,11 +1,13 @@
 //! Key-encryption keys: the port behind which they are, and what goes through it.
 //!
-//! The vault's own keys are stored wrapped under a key-encryption key that never leaves its provider: a directory ([`FileKeys`]), or hardware. What
+//! The vault's own keys are stored wrapped under a key-encryption key that never leaves its provider: a directory ([`FileKeys`]), or a PKCS#11 token (`TokenKeys`, of the feature `pkcs11`). What
 //! a provider must do is in [`KeyProvider`] and, as a suite that runs against any of them, in `conformance`.
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod file;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
 
 use std::{fmt, num::NonZeroU32, path::PathBuf};
 
@@ -13,6 +15,8 @@ use async_trait::async_trait;
 use zeroize::Zeroize as _;
 
 pub use file::FileKeys;
+#[cfg(feature = "pkcs11")]
+pub use pkcs11::{Token, TokenKeys};
 
 /// Bytes of a key.
 pub const SECRET_BYTES: usize = 32;
@@ -144,6 +148,14 @@ pub enum Error {
         /// The file or directory.
         place: PathBuf,
         /// What is wrong with it; nothing of what is in it.
+        what: String,
+    },
+    /// The token cannot be had now. May pass.
+    #[error("token {token}: {what}")]
+    Unavailable {
+        /// Its label.
+        token: String,
+        /// What happened.
         what: String,
     },
 }

@@ -14,6 +14,7 @@ mod charging;
 mod crypto;
 mod door;
 mod error;
+mod hpke;
 pub mod keys;
 mod rotation;
 mod sealing;
@@ -23,7 +24,7 @@ mod vault;
 
 pub use charging::Acquirers;
 pub use error::Error;
-pub use rotation::{REWRAPPED_AT_ONCE_MAX, Rotated, RotationPlan};
+pub use rotation::{REWRAPPED_AT_ONCE_MAX, Rotated, RotationPlan, Standing};
 pub use sealing::{SealedCard, SealingKey};
 pub use service::service;
 pub use vault::{Clock, Description, FINGERPRINT_BYTES, Offered, Vault};

@@ -9,9 +9,14 @@
 
 use std::time::{Duration, Instant};
 
-use paymesh_types::Timestamp;
+use paymesh_types::{RequestId, Timestamp};
 
-use crate::{Error, Vault, keys, keys::KekId, store::WrappedKey, vault::key_context};
+use crate::{
+    Error, Vault, keys,
+    keys::KekId,
+    store::{BegunRotation, Outcome, WrappedKey},
+    vault::key_context,
+};
 
 /// Keys that are wrapped anew in one transaction: other writes wait for it.
 pub const REWRAPPED_AT_ONCE_MAX: u32 = 256;
@@ -48,7 +53,60 @@ pub struct Rotated {
     pub destroyed: Vec<KekId>,
 }
 
+/// How a rotation that a request asked for stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The key-encryption key that everything is brought under.
+    pub kek: KekId,
+    /// Whether the request began it; otherwise one was in progress already, and no other was begun.
+    pub begun: bool,
+    /// How many keys are wrapped under an older one still. None: the rotation is over, and those are destroyed.
+    pub left: Option<u64>,
+}
+
 impl Vault {
+    /// Begins a rotation, if none is in progress, and says how it stands: whoever waits for [`Self::rotation_begun`] is to bring it to its end. The same request again
+    /// begins no other.
+    ///
+    /// # Errors
+    /// [`Error::RequestIdReused`]; store or keys cannot be had: there may be a next key all the same, and with it a rotation in progress.
+    pub async fn begin_rotation(&self, request: RequestId) -> Result<Standing, Error> {
+        let inner = &*self.inner;
+        let _beginning = inner.beginning.lock().await;
+        if let Some(outcome) = inner.store.outcome(request).await? {
+            return self.standing_of(outcome).await;
+        }
+        let known = inner.keys.ids().await?;
+        let _ = &known;
+        let next = inner.keys.make().await?;
+        let begun = inner.store.begin_rotation(request, next, (inner.clock)()).await?;
+        inner.begun.notify_one();
+        match begun {
+            BegunRotation::Begun => {
+                tracing::info!(zone = %self.zone(), kek = %next, "a rotation of the vault's keys was asked for, and has begun");
+                self.standing(next, true).await
+            }
+            BegunRotation::Replayed(outcome) => self.standing_of(outcome).await,
+        }
+    }
+
+    /// Waits until [`Self::begin_rotation`] has begun one since the last time.
+    pub async fn rotation_begun(&self) {
+        self.inner.begun.notified().await;
+    }
+
+    async fn standing_of(&self, outcome: Outcome) -> Result<Standing, Error> {
+        let Outcome::Rotating { kek } = outcome else { return Err(Error::RequestIdReused { field: "request_id" }) };
+        self.standing(kek, true).await
+    }
+
+    async fn standing(&self, kek: KekId, begun: bool) -> Result<Standing, Error> {
+        // Older ones are destroyed last.
+        let is_over = self.inner.keys.ids().await?.into_iter().all(|known| known >= kek);
+        let left = if is_over { None } else { Some(self.inner.store.count_not_under(kek).await?) };
+        Ok(Standing { kek, begun, left })
+    }
+
     /// Makes the next key-encryption key and brings everything under it. Where a rotation was broken off, it is gone on with instead.
     ///
     /// # Errors
@@ -58,8 +116,18 @@ impl Vault {
         if let Some(rotated) = self.resume().await? {
             return Ok(rotated);
         }
-        let next = self.inner.keys.make().await?;
+        let next = self.next_kek().await?;
         self.bring_under(next).await
+    }
+
+    /// Makes the next key-encryption key, where nobody else just has.
+    async fn next_kek(&self) -> Result<KekId, Error> {
+        let _beginning = self.inner.beginning.lock().await;
+        let known = self.inner.keys.ids().await?;
+        match known.last() {
+            Some(last) if known.len() > 1 => Ok(*last),
+            _ => Ok(self.inner.keys.make().await?),
+        }
     }
 
     /// Goes on with a rotation that was broken off, if one was. To be called after [`Vault::open`].

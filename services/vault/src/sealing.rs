@@ -1,19 +1,21 @@
 //! Keys that cards are sealed to, so that no node between the caller and the vault sees them (HPKE, RFC 9180).
 //!
 //! A key is given out for 30 days and opens for 7 more: when the next takes over, what was sealed to the one before still opens. All are wrapped under the
-//! key-encryption key, as the users' are.
+//! key-encryption key, as the users' are; those that cards come sealed to are in memory too, ready to open: to make one ready takes as long as to open a card.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
 
 use paymesh_cards::{Card, sealing_context, sealing_info};
 use paymesh_types::{Timestamp, UserId};
-use rustls::crypto::{
-    aws_lc_rs::hpke::DH_KEM_P256_HKDF_SHA256_AES_256,
-    hpke::{EncapsulatedSecret, Hpke as _, HpkePrivateKey},
-};
-use zeroize::Zeroizing;
+use rustls::crypto::{aws_lc_rs::hpke::DH_KEM_P256_HKDF_SHA256_AES_256, hpke::Hpke as _};
 
 use crate::{
     Error, Vault, crypto,
-    keys::Secret,
+    hpke::OpeningKey,
+    keys::{self, Secret},
     store::{KeyName, Purpose, WrappedKey},
 };
 
@@ -82,44 +84,67 @@ impl Vault {
     pub(crate) async fn remove_ended_sealing_keys(&self) -> Result<(), Error> {
         let now = (self.inner.clock)();
         for key in self.inner.store.zone_keys().await? {
-            if matches!(key.purpose, Purpose::Sealing(_)) && has_ended(&key, now) {
+            if matches!(key.purpose, Purpose::Sealing(_)) && has_ended(key.made_at, now) {
                 self.inner.store.remove_key(&key.name).await?;
             }
         }
+        write(&self.inner.opening).retain(|_, (_, made_at)| !has_ended(*made_at, now));
         Ok(())
     }
 
     /// Opens a card that was sealed for this user.
     pub(crate) async fn open_sealed(&self, user: UserId, sealed: &SealedCard) -> Result<Card, Error> {
         let name = from_letters(&sealed.key_id).ok_or(Error::SealingKeyNotFound)?;
+        let key = self.opening_key(name).await?;
+        let context = sealing_context(self.zone(), user);
+        crypto::in_the_clear(|| {
+            let opened = key.open(&sealed.encapsulated, &context, &sealed.ciphertext);
+            Card::from_bytes(&opened.map_err(|_| Error::NotSealedForUser(user))?).map_err(Error::SealedNonsense)
+        })
+    }
+
+    /// The private half of a key that has not ended, out of the memory where it is there.
+    async fn opening_key(&self, name: KeyName) -> Result<Arc<OpeningKey>, Error> {
         let now = (self.inner.clock)();
+        let known = read(&self.inner.opening).get(&name).cloned();
+        if let Some((key, made_at)) = known {
+            return if has_ended(made_at, now) { Err(Error::SealingKeyNotFound) } else { Ok(key) };
+        }
         let keys = self.inner.store.zone_keys().await?;
-        let accepted = |key: &&WrappedKey| key.name == name && matches!(key.purpose, Purpose::Sealing(_)) && !has_ended(key, now);
+        let accepted = |key: &&WrappedKey| key.name == name && matches!(key.purpose, Purpose::Sealing(_)) && !has_ended(key.made_at, now);
         let key = keys.iter().find(accepted).ok_or(Error::SealingKeyNotFound)?;
         let secret = match self.unwrap(key).await {
             // Wrapped anew since it was read.
-            Err(crate::keys::Error::Missing { .. }) => {
+            Err(keys::Error::Missing { .. }) => {
                 let again = self.inner.store.zone_keys().await?;
                 self.unwrap(again.iter().find(accepted).ok_or(Error::SealingKeyNotFound)?).await?
             }
             unwrapped => unwrapped?,
         };
-        let private = HpkePrivateKey::from(secret.expose().to_vec());
-        let (encapsulated, context) = (EncapsulatedSecret(sealed.encapsulated.clone()), sealing_context(self.zone(), user));
-        crypto::in_the_clear(|| {
-            let opened = DH_KEM_P256_HKDF_SHA256_AES_256.open(&encapsulated, sealing_info(), &context, &sealed.ciphertext, &private);
-            let plain = Zeroizing::new(opened.map_err(|_| Error::NotSealedForUser(user))?);
-            Card::from_bytes(&plain).map_err(Error::SealedNonsense)
-        })
+        let opening = crypto::in_the_clear(|| OpeningKey::new(&secret, sealing_info()));
+        let opening = Arc::new(opening.map_err(|_| keys::Error::NotWrapped { kek: key.kek })?);
+        write(&self.inner.opening).insert(name, (opening.clone(), key.made_at));
+        Ok(opening)
     }
+}
+
+/// Sealing keys that something was opened with, and when they were made.
+pub(crate) type Opening = RwLock<BTreeMap<KeyName, (Arc<OpeningKey>, Timestamp)>>;
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn given_out(name: &KeyName, public: Vec<u8>, made_at: Timestamp) -> SealingKey {
     SealingKey { id: letters(name), public, ends_at: made_at.plus_seconds(ACCEPTED_SECONDS) }
 }
 
-fn has_ended(key: &WrappedKey, now: Timestamp) -> bool {
-    now >= key.made_at.plus_seconds(ACCEPTED_SECONDS)
+fn has_ended(made_at: Timestamp, now: Timestamp) -> bool {
+    now >= made_at.plus_seconds(ACCEPTED_SECONDS)
 }
 
 /// Without digits, as tokens are: nobody takes an id for a card number.

@@ -7,8 +7,8 @@ use paymesh_contract::{
     Fault, timestamp,
     vault::v1::{
         self as proto, AuthorizeRequest, AuthorizeResponse, DeleteTokenRequest, DeleteTokenResponse, DescribeTokenRequest,
-        DescribeTokenResponse, EraseUserRequest, EraseUserResponse, GetVaultKeyRequest, GetVaultKeyResponse, TokenizeRequest,
-        TokenizeResponse,
+        DescribeTokenResponse, EraseUserRequest, EraseUserResponse, GetVaultKeyRequest, GetVaultKeyResponse, RotateKeysRequest,
+        RotateKeysResponse, RotationState, TokenizeRequest, TokenizeResponse,
         vault_service_server::{VaultService, VaultServiceServer},
     },
 };
@@ -146,6 +146,26 @@ impl VaultService for Service {
         let deadline = gateway.deadline(Instant::now(), Call::of(&request).and_then(Call::deadline));
         let authorized = vault.authorize(&token, user, &*gateway.acquirer, &authorization, deadline).await.map_err(Fault::from)?;
         Ok(Response::new(authorized_as(authorized)))
+    }
+
+    async fn rotate_keys(&self, request: Request<RotateKeysRequest>) -> Result<Response<RotateKeysResponse>, Status> {
+        let RotateKeysRequest { request_id, zone } = request.get_ref();
+        let (id, zone) = (door::request_id(request_id)?, door::zone(zone)?);
+        let vault = self.vault()?;
+        if zone != *vault.zone() {
+            // The mesh brings no such call here.
+            return Err(Fault::not_found("ZONE_NOT_FOUND", format!("this is the vault of zone {}", vault.zone()))
+                .with_field("zone")
+                .into());
+        }
+        Call::of(&request).map_or(&Caller::Nobody, Call::caller).acts_for_all_of(&zone).map_err(Fault::from)?;
+        let standing = vault.begin_rotation(id).await.map_err(Fault::from)?;
+        Ok(Response::new(RotateKeysResponse {
+            key_number: standing.kek.get(),
+            state: if standing.left.is_some() { RotationState::InProgress } else { RotationState::Over }.into(),
+            keys_left: standing.left.unwrap_or_default(),
+            begun_by_request: standing.begun,
+        }))
     }
 }
 

@@ -143,6 +143,11 @@ pub enum Outcome {
         /// How many tokens stood for cards of the user's.
         tokens: u32,
     },
+    /// A rotation was begun.
+    Rotating {
+        /// The key-encryption key that everything is brought under.
+        kek: KekId,
+    },
 }
 
 /// What became of a card that was to be deleted.
@@ -165,6 +170,15 @@ pub enum ErasedUser {
     Replayed(Outcome),
 }
 
+/// What became of a rotation that was to begin.
+#[derive(Debug, PartialEq, Eq)]
+pub enum BegunRotation {
+    /// New keys are wrapped under its key-encryption key from now on.
+    Begun,
+    /// The request was made before, and this is what became of it. Nothing was done.
+    Replayed(Outcome),
+}
+
 /// Keeps what a vault has. Every method that changes something does all of it or nothing, durably, before it returns; also where its caller is gone
 /// in the middle.
 #[async_trait]
@@ -174,6 +188,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Has new keys wrapped under this key-encryption key from now on: no key is added that is wrapped under another. Never goes back to a smaller one.
     async fn use_kek(&self, kek: KekId, at: Timestamp) -> Result<(), Error>;
+
+    /// [`Self::use_kek`], and notes what becomes of the request that asked for it.
+    async fn begin_rotation(&self, request: RequestId, kek: KekId, at: Timestamp) -> Result<BegunRotation, Error>;
 
     /// A user's data key.
     async fn user_key(&self, user: UserId) -> Result<Option<WrappedKey>, Error>;
@@ -189,6 +206,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Keys that are wrapped under another key-encryption key than this: at most so many, and none only if there is none.
     async fn not_under(&self, kek: KekId, limit: u32) -> Result<Vec<WrappedKey>, Error>;
+
+    /// How many keys are wrapped under another key-encryption key than this.
+    async fn count_not_under(&self, kek: KekId) -> Result<u64, Error>;
 
     /// Keeps these keys as they are wrapped now, where they are still wrapped under the key-encryption key that stands beside them. Those that are gone stay gone.
     async fn rewrap(&self, keys: &[(WrappedKey, KekId)]) -> Result<(), Error>;

@@ -9,12 +9,12 @@ use std::{fmt, sync::Arc};
 use paymesh_acquirers::{Acquirer, Authorization, Decision, Failure};
 use paymesh_cards::{Brand, Card, CardNumber, card_bytes};
 use paymesh_types::{RequestId, Timestamp, UserId, VaultToken, ZoneName};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use crate::{
     Error, crypto,
     keys::{self, KekId, KeyProvider, Secret},
-    sealing::SealedCard,
+    sealing::{Opening, SealedCard},
     store::{AddedCard, AddedKey, DeletedCard, ErasedUser, KeyName, NewCard, Outcome, Purpose, Store, TokenId, WrappedKey},
 };
 
@@ -41,8 +41,13 @@ pub(crate) struct Inner {
     fingerprints: Secret,
     /// Held by whoever makes a sealing key.
     pub(crate) sealing: Mutex<()>,
+    pub(crate) opening: Opening,
     /// Held by whoever rotates key-encryption keys.
     pub(crate) rotating: Mutex<()>,
+    /// Held by whoever makes the next key-encryption key, which begins a rotation: no two are begun at once.
+    pub(crate) beginning: Mutex<()>,
+    /// Told when a rotation was begun that somebody has to go on with.
+    pub(crate) begun: Notify,
 }
 
 /// What may be shown of a card.
@@ -120,8 +125,8 @@ impl Vault {
             }
         };
         let fingerprints = fingerprint_key(&zone, &*store, &*keys, kek, clock()).await?;
-        let inner = Inner { zone, store, keys, clock, fingerprints, sealing: Mutex::new(()), rotating: Mutex::new(()) };
-        Ok(Self { inner: Arc::new(inner) })
+        let (sealing, opening, rotating, beginning, begun) = Default::default();
+        Ok(Self { inner: Arc::new(Inner { zone, store, keys, clock, fingerprints, sealing, opening, rotating, beginning, begun }) })
     }
 
     /// The zone whose users' cards it keeps.

@@ -4,7 +4,7 @@ use paymesh_contract::{
     fraud::v1::{ExplainRequest, ScoreRequest, ScoredPayment},
     payments::v1::{CreatePaymentRequest, GetPaymentRequest},
     policies,
-    vault::v1::{DescribeTokenRequest, EraseUserRequest},
+    vault::v1::{DescribeTokenRequest, EraseUserRequest, RotateKeysRequest},
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -16,6 +16,7 @@ const GET: &str = "/paymesh.payments.v1.PaymentService/GetPayment";
 const ENROLL: &str = "/paymesh.directory.v1.DirectoryService/EnrollUser";
 const LOOK_UP: &str = "/paymesh.directory.v1.DirectoryService/LookUpUsers";
 const ERASE: &str = "/paymesh.vault.v1.VaultService/EraseUser";
+const ROTATE: &str = "/paymesh.vault.v1.VaultService/RotateKeys";
 const DESCRIBE: &str = "/paymesh.vault.v1.VaultService/DescribeToken";
 const SCORE: &str = "/paymesh.fraud.v1.FraudService/Score";
 const EXPLAIN: &str = "/paymesh.fraud.v1.FraudService/Explain";
@@ -161,7 +162,9 @@ fn a_call_about_cards_goes_to_the_first_vault_of_the_zone() {
     };
     let erase = |user_id| EraseUserRequest { user_id, ..Default::default() }.encode_to_vec();
     let describe = |token: &str| DescribeTokenRequest { vault_token: token.to_owned() }.encode_to_vec();
+    let rotate = |zone: &str| RotateKeysRequest { zone: zone.to_owned(), ..Default::default() }.encode_to_vec();
     let letters = "abcdefghijklmnop".repeat(2);
+    assert_eq!(at(ROTATE, &rotate("eu"), None), Ok("eu_west".to_owned()));
     assert_eq!(at(ERASE, &erase(7), Some("eu")), Ok("eu_west".to_owned()));
     assert_eq!(at(DESCRIBE, &describe(&format!("card_eu_{letters}")), None), Ok("eu_west".to_owned()));
     for (answer, reason, field) in [
@@ -170,6 +173,10 @@ fn a_call_about_cards_goes_to_the_first_vault_of_the_zone() {
         (at(ERASE, &erase(0), None), "INVALID_FIELD", Some("user_id")),
         (at(DESCRIBE, &describe(&format!("card_global_{letters}")), None), "VAULT_NOT_IN_ZONE", None),
         (at(DESCRIBE, &describe(&format!("card_moon_{letters}")), None), "TOKEN_NOT_FOUND", None),
+        (at(ROTATE, &rotate("global"), None), "VAULT_NOT_IN_ZONE", None),
+        (at(ROTATE, &rotate("moon"), None), "ZONE_NOT_FOUND", None),
+        (at(ROTATE, &rotate(""), None), "INVALID_FIELD", Some("zone")),
+        (at(ROTATE, &rotate("EU West"), None), "INVALID_FIELD", Some("zone")),
         (at(DESCRIBE, &describe(""), None), "INVALID_FIELD", Some("vault_token")),
         (at(DESCRIBE, &describe("card_eu_4242424242424242"), None), "INVALID_FIELD", Some("vault_token")),
     ] {

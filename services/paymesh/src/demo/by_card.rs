@@ -89,7 +89,7 @@ pub(super) async fn run(mesh: &Mesh, acquirers: &Acquirers, payments_csv: &str) 
             PAYERS + 1
         );
         // Entered where neither the payers live nor their vault is, if there is such a place.
-        let via = topology.regions().find(|region| region.zone != *zone).map_or(vault, |region| &region.name);
+        let via = topology.entries().find(|region| region.zone != *zone).map_or(vault, |region| &region.name);
         let client = client(mesh, via)?;
         for (number, payer) in of_zone[..PAYERS].iter().enumerate() {
             let too_little = number == 2;

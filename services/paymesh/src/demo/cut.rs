@@ -55,9 +55,13 @@ pub(super) struct Report {
 
 /// Cuts off the first region that leads nothing: all payments can be made without it. None: every region leads something.
 pub(super) async fn run(mesh: &Mesh, nodes: &[Node], payments_csv: &str) -> anyhow::Result<Option<Report>> {
-    let Some(node) = nodes.iter().find(|node| mesh.topology.led_by(&node.region).is_empty()) else { return Ok(None) };
+    let Some(node) =
+        nodes.iter().find(|node| mesh.entries().any(|entry| *entry == node.region) && mesh.topology.led_by(&node.region).is_empty())
+    else {
+        return Ok(None);
+    };
     let region = node.region.clone();
-    let others: Vec<RegionName> = mesh.regions().filter(|other| **other != region).cloned().collect();
+    let others: Vec<RegionName> = mesh.entries().filter(|other| **other != region).cloned().collect();
     let users = users(payments_csv);
     anyhow::ensure!(users.len() >= 2, "the file enrols fewer than two users with an account in EUR");
 

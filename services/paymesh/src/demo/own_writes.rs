@@ -37,7 +37,7 @@ pub(super) struct Report {
 /// Writes through the region that leads a zone, and reads in the first of the zone that leads nothing. None: there is no such region.
 pub(super) async fn run(mesh: &Mesh, payments_csv: &str) -> anyhow::Result<Option<Report>> {
     let topology = &mesh.topology;
-    let Some(reader) = topology.regions().find(|region| topology.led_by(&region.name).is_empty()) else { return Ok(None) };
+    let Some(reader) = topology.entries().find(|region| topology.led_by(&region.name).is_empty()) else { return Ok(None) };
     let leader = topology.shards().into_iter().find(|shard| shard.zone == reader.zone).and_then(|shard| topology.leader(&shard).cloned());
     let Some(leader) = leader else { return Ok(None) };
     let users = users(payments_csv, |country| topology.zone_of_country(country) == Some(&reader.zone));

@@ -31,6 +31,9 @@ pub(super) fn outside(setting: &Setting, topology: &Topology, region: &RegionNam
         true => Acquirers::new(&gateways, credentials, &(Arc::new(super::system_time) as paymesh_vault::Clock)).map_err(unusable)?,
         false => Acquirers::default(),
     };
+    if topology.region(region).is_some_and(|region| region.is_vault_alone()) {
+        return Ok(Outside { payments: None, vault });
+    }
     let mut connectors = BTreeMap::new();
     for gateway in gateways.gateways() {
         let connector = paymesh_acquirers::connector(gateway, credentials, Arc::new(super::system_time)).map_err(unusable)?;

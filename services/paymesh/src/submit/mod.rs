@@ -123,7 +123,7 @@ async fn play(mesh: &Mesh, job: &Job) -> anyhow::Result<(Report, Ending)> {
             Default::default()
         }
     };
-    let regions: Vec<_> = mesh.regions().cloned().collect();
+    let regions: Vec<_> = mesh.entries().cloned().collect();
     let reader = reader.read(start, job.namespace.clone(), regions.clone())?;
     // Before the first line is sent, so that not being able to write the note stops a run that has changed nothing.
     resume.save(start, &before, &booked)?;

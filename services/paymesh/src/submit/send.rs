@@ -58,7 +58,7 @@ struct Answer {
 
 impl Sender {
     pub(crate) fn new(mesh: &Mesh, heads: BTreeMap<ShardRef, u64>) -> Arc<Self> {
-        let channels = mesh.regions().map(|region| (region.clone(), mesh.channel(region))).collect();
+        let channels = mesh.entries().map(|region| (region.clone(), mesh.channel(region))).collect();
         Arc::new(Self { channels, heads, jitter: AtomicU64::new(client::jitter_seed()) })
     }
 

@@ -11,14 +11,15 @@ use paymesh_contract::{
     Fault,
     audit::v1::{ReadAuditRequest, audit_service_client::AuditServiceClient},
     vault::v1::{
-        CardDetails, DeleteTokenRequest, DescribeTokenRequest, EraseUserRequest, GetVaultKeyRequest, TokenDescription, TokenizeRequest,
-        vault_service_client::VaultServiceClient,
+        CardDetails, DeleteTokenRequest, DescribeTokenRequest, EraseUserRequest, GetVaultKeyRequest, RotateKeysRequest, RotationState,
+        TokenDescription, TokenizeRequest, vault_service_client::VaultServiceClient,
     },
 };
 use tonic::transport::Channel;
 use uuid::Uuid;
 
 use crate::{
+    audit,
     remains::{files_below, has, is_in_memory, unpacked_segments},
     support::{TestMesh, four_regions_with_vaults, operator, payment},
 };
@@ -143,6 +144,35 @@ async fn a_card_is_taken_in_by_its_zones_vault_from_anywhere_and_its_number_is_i
         assert!(mesh.data(region).join("vault/vault.sqlite").exists(), "{region}");
     }
     assert!(!mesh.data("us_west").join("vault").exists() && !mesh.data("asia_pacific").join("vault").exists());
+}
+
+/// An operator names the zone, wherever they call. The log says who it was, where the call came in and where it was done.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_rotates_a_zones_keys_while_it_serves() {
+    let mesh = TestMesh::started(&four_regions_with_vaults());
+    mesh.enrol("us_east", 11, "DE", 0).await;
+    let taken = tokenize(&mesh, "us_west", in_clear(11, VISA)).await;
+    let keys = mesh.credentials().unwrap().join("eu_west/vault-keys");
+    assert!(keys.join("kek-1.key").exists());
+    let rotate = RotateKeysRequest { request_id: Uuid::now_v7().to_string(), zone: "eu".to_owned() };
+    let begun = vault(&mesh, "us_west").rotate_keys(rotate.clone()).await.unwrap().into_inner();
+    assert!(begun.begun_by_request && begun.key_number == 2, "{begun:?}");
+    let deadline = Instant::now() + WAIT_MAX;
+    while vault(&mesh, "us_west").rotate_keys(rotate.clone()).await.unwrap().into_inner().state() != RotationState::Over {
+        assert!(Instant::now() < deadline, "{}", mesh.logs("eu_west"));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(keys.join("kek-2.key").exists() && !keys.join("kek-1.key").exists());
+    let request = DescribeTokenRequest { vault_token: taken.vault_token.clone() };
+    assert_eq!(vault(&mesh, "us_west").describe_token(request).await.unwrap().into_inner().description, Some(taken));
+    let id = Uuid::parse_str(&rotate.request_id).unwrap().as_bytes().to_vec();
+    for region in ["us_west", "eu_west"] {
+        let records = audit::read_at(&mesh, region, 1).await.unwrap();
+        let record = records.iter().find(|record| record.request_id == id).unwrap_or_else(|| panic!("{region} has no record"));
+        let principal = record.caller.as_ref().map(|caller| caller.principal.as_str());
+        assert_eq!((record.method.as_str(), principal), ("/paymesh.vault.v1.VaultService/RotateKeys", Some("operator")), "{region}");
+        assert_eq!((record.code, &record.scopes[..]), (0, &["vault.rotate".to_owned()][..]), "{region}");
+    }
 }
 
 /// Where a zone takes sealed cards only, one in clear is refused in words that do not repeat it, from wherever it comes.

@@ -55,7 +55,7 @@ async fn begin_to_follow(channel: Channel, region: &str, hops: Option<&'static s
     Ok(ReplicationServiceClient::new(channel).follow(request).await?.into_inner())
 }
 
-fn say_way<T>(request: &mut Request<T>, hops: Option<&'static str>) {
+pub(crate) fn say_way<T>(request: &mut Request<T>, hops: Option<&'static str>) {
     if let Some(hops) = hops {
         request.metadata_mut().insert("paymesh-hops", hops.parse().unwrap());
         request.metadata_mut().insert("paymesh-entry-region", hops.parse().unwrap());

@@ -35,3 +35,4 @@ mod strangers;
 mod submit;
 mod support;
 mod tokens;
+mod vault_alone;

@@ -192,6 +192,7 @@ fn about_another(policy: &MethodPolicy, bound_to_users: bool) -> Option<Wanted> 
             Denied(if bound_to_users { "NOT_YOUR_USER" } else { "NOT_YOUR_ZONE" })
         }
         (Target::Replica, _) if policy.shard_key.is_some() => Denied(if bound_to_users { "NOT_YOUR_USERS" } else { "NOT_YOUR_ZONE" }),
+        (Target::VaultOfZone, _) => Denied(if bound_to_users { "NOT_YOUR_USERS" } else { "NOT_YOUR_ZONE" }),
         _ => Denied("NOT_YOUR_USER"),
     })
 }

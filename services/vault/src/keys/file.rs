@@ -184,7 +184,7 @@ fn own(directory: &Path, mesh: &str, zone: &ZoneName, is_empty: bool) -> Result<
     }
 }
 
-fn unusable(place: &Path, what: impl Into<String>) -> Error {
+pub(super) fn unusable(place: &Path, what: impl Into<String>) -> Error {
     Error::Unusable { place: place.to_owned(), what: what.into() }
 }
 
@@ -198,7 +198,7 @@ fn file(directory: &Path, id: KekId) -> PathBuf {
     directory.join(format!("kek-{id}.key"))
 }
 
-fn refuse_others(path: &Path) -> Result<(), Error> {
+pub(super) fn refuse_others(path: &Path) -> Result<(), Error> {
     let mode = fs::metadata(path).map_err(|error| unusable(path, format!("cannot be looked at: {error}")))?.permissions().mode();
     if mode & NOT_THE_OWNERS != 0 {
         let what = format!("others than its owner may use it (mode {:03o}): chmod go-rwx", mode & 0o777);

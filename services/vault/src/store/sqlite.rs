@@ -13,12 +13,13 @@ use async_trait::async_trait;
 use paymesh_types::{RequestId, Timestamp, UserId, ZoneName};
 use sqlx::{
     Row as _, Sqlite, SqliteConnection, SqlitePool, Transaction,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
+    query::Query,
+    sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
 
 use super::{
-    AddedCard, AddedKey, CARDS_PER_USER_MAX, DeletedCard, ErasedUser, Error, KeyName, NewCard, Outcome, Purpose, State, Store, StoredCard,
-    TokenId, WrappedKey,
+    AddedCard, AddedKey, BegunRotation, CARDS_PER_USER_MAX, DeletedCard, ErasedUser, Error, KeyName, NewCard, Outcome, Purpose, State,
+    Store, StoredCard, TokenId, WrappedKey,
 };
 use crate::keys::KekId;
 use group::{Group, Write, Wrote};
@@ -37,6 +38,8 @@ const SEALING: i64 = 3;
 const TOKENIZED: i64 = 1;
 const DELETED: i64 = 2;
 const ERASED: i64 = 3;
+/// Of no user (0); `count` is the key-encryption key.
+const ROTATING: i64 = 4;
 
 /// A key's columns, in the order that [`SqliteStore::key`] reads them.
 macro_rules! key_query {
@@ -245,8 +248,12 @@ impl SqliteStore {
 
     /// What became of a request, from its five columns.
     fn outcome_at(&self, row: &SqliteRow, first: usize) -> Result<Outcome, Error> {
+        let kind = self.get(row, first)?;
+        if kind == ROTATING {
+            return Ok(Outcome::Rotating { kek: self.kek(self.get(row, first + 4)?)? });
+        }
         let user = self.user(self.get(row, first + 1)?)?;
-        Ok(match self.get(row, first)? {
+        Ok(match kind {
             TOKENIZED => {
                 let has_body = self.get::<Option<&[u8]>>(row, first + 3)?.is_some();
                 let body = if has_body { Some(self.bytes(row, first + 3)?) } else { None };
@@ -260,6 +267,12 @@ impl SqliteStore {
             _ => return Err(self.damaged("a request has no kind that one can have")),
         })
     }
+}
+
+/// Never back to a smaller one.
+fn use_kek(kek: KekId, at: Timestamp) -> Query<'static, Sqlite, SqliteArguments> {
+    let update = sqlx::query("UPDATE vault SET kek = ?1, kek_since = ?2, erased_at = NULL WHERE kek IS NULL OR kek < ?1");
+    update.bind(i64::from(kek.get())).bind(stored(at.0))
 }
 
 fn stored(number: u64) -> i64 {
@@ -282,9 +295,20 @@ impl Store for SqliteStore {
     }
 
     async fn use_kek(&self, kek: KekId, at: Timestamp) -> Result<(), Error> {
-        let update = sqlx::query("UPDATE vault SET kek = ?1, kek_since = ?2, erased_at = NULL WHERE kek IS NULL OR kek < ?1");
-        let update = update.bind(i64::from(kek.get())).bind(stored(at.0));
-        update.execute(&self.writer).await.map(drop).map_err(|error| self.failed(error))
+        use_kek(kek, at).execute(&self.writer).await.map(drop).map_err(|error| self.failed(error))
+    }
+
+    async fn begin_rotation(&self, request: RequestId, kek: KekId, at: Timestamp) -> Result<BegunRotation, Error> {
+        let mut transaction = self.begin().await?;
+        if let Some(outcome) = self.outcome_in(&mut transaction, request).await? {
+            return Ok(BegunRotation::Replayed(outcome));
+        }
+        use_kek(kek, at).execute(&mut *transaction).await.map_err(|error| self.failed(error))?;
+        let note = sqlx::query("INSERT INTO requests (id, kind, user, count) VALUES (?, ?, 0, ?)");
+        let note = note.bind(&request.as_bytes()[..]).bind(ROTATING).bind(i64::from(kek.get()));
+        note.execute(&mut *transaction).await.map_err(|error| self.failed(error))?;
+        self.commit(transaction).await?;
+        Ok(BegunRotation::Begun)
     }
 
     async fn user_key(&self, user: UserId) -> Result<Option<WrappedKey>, Error> {
@@ -317,6 +341,12 @@ impl Store for SqliteStore {
         // By the connection that writes: a reader might not see what was added last.
         let rows = rows.bind(i64::from(kek.get())).bind(i64::from(limit)).fetch_all(&self.writer).await;
         rows.map_err(|error| self.failed(error))?.iter().map(|row| self.key(row)).collect()
+    }
+
+    async fn count_not_under(&self, kek: KekId) -> Result<u64, Error> {
+        let count = sqlx::query("SELECT (SELECT count(*) FROM keys WHERE kek < ?1) + (SELECT count(*) FROM keys WHERE kek > ?1)");
+        let row = count.bind(i64::from(kek.get())).fetch_one(&self.readers).await.map_err(|error| self.failed(error))?;
+        Ok(self.get::<i64>(&row, 0)?.unsigned_abs())
     }
 
     async fn rewrap(&self, keys: &[(WrappedKey, KekId)]) -> Result<(), Error> {

@@ -12,11 +12,11 @@ use async_trait::async_trait;
 use paymesh_contract::vault::v1::GetVaultKeyResponse;
 use paymesh_types::{RequestId, Timestamp, UserId, VaultToken};
 use paymesh_vault::{
-    Error, Offered, REWRAPPED_AT_ONCE_MAX, SealedCard, Vault,
+    Error, Offered, REWRAPPED_AT_ONCE_MAX, RotationPlan, SealedCard, Standing, Vault,
     keys::{self, FileKeys, KekId, KeyProvider, Secret},
     store::{
-        self, AddedCard, AddedKey, DeletedCard, ErasedUser, KeyName, NewCard, Outcome, SqliteStore, State, Store, StoredCard, TokenId,
-        WrappedKey,
+        self, AddedCard, AddedKey, BegunRotation, DeletedCard, ErasedUser, KeyName, NewCard, Outcome, SqliteStore, State, Store,
+        StoredCard, TokenId, WrappedKey,
     },
 };
 use tokio::sync::Notify;
@@ -91,6 +91,9 @@ impl Store for BreakingStore {
     async fn use_kek(&self, kek: KekId, at: Timestamp) -> Result<(), store::Error> {
         self.1.changing(self.0.use_kek(kek, at), broken_store).await
     }
+    async fn begin_rotation(&self, request: RequestId, kek: KekId, at: Timestamp) -> Result<BegunRotation, store::Error> {
+        self.1.changing(self.0.begin_rotation(request, kek, at), broken_store).await
+    }
     async fn user_key(&self, user: UserId) -> Result<Option<WrappedKey>, store::Error> {
         self.0.user_key(user).await
     }
@@ -105,6 +108,9 @@ impl Store for BreakingStore {
     }
     async fn not_under(&self, kek: KekId, limit: u32) -> Result<Vec<WrappedKey>, store::Error> {
         self.0.not_under(kek, limit).await
+    }
+    async fn count_not_under(&self, kek: KekId) -> Result<u64, store::Error> {
+        self.0.count_not_under(kek).await
     }
     async fn rewrap(&self, keys: &[(WrappedKey, KekId)]) -> Result<(), store::Error> {
         self.1.changing(self.0.rewrap(keys), broken_store).await
@@ -195,6 +201,86 @@ async fn a_rotation_that_is_broken_off_anywhere_is_gone_on_with() {
     }
     // The key, its use, three batches, the end of the one before.
     assert_eq!(steps_of_a_whole_one, Some(6));
+}
+
+/// One that is asked for begins at once, and once; whoever tends the vault brings it to its end.
+#[tokio::test]
+async fn a_rotation_that_is_asked_for_begins_once_and_says_how_far_it_is() {
+    let place = Place::new();
+    let vault = place.open().await;
+    let tokens = [tokenize(&vault, 1, VISA).await.token, tokenize(&vault, 2, AMEX).await.token];
+    let (first, second) = (request(), request());
+    let begun = vault.begin_rotation(first).await.expect("it begins");
+    // Two users' keys and that of fingerprints.
+    assert_eq!((begun.kek.get(), begun.begun, begun.left), (2, true, Some(3)));
+    // The same again, and another: also by whoever comes after this process.
+    let after = place.crashed();
+    for vault in [&vault, &after.open().await] {
+        assert_eq!(vault.begin_rotation(first).await.expect("it has begun"), begun);
+        assert_eq!(vault.begin_rotation(second).await.expect("one is in progress"), Standing { begun: false, ..begun });
+        for token in &tokens {
+            vault.describe(token).await.expect("a card");
+        }
+    }
+    // What tends it hears of it, once.
+    vault.rotation_begun().await;
+    assert!(tokio::time::timeout(Duration::from_millis(20), vault.rotation_begun()).await.is_err());
+    let rotated = vault.tend(RotationPlan::default()).await.expect("it goes on").expect("there is one");
+    assert_eq!((rotated.kek, rotated.rewrapped, rotated.destroyed.len()), (begun.kek, 3, 1));
+    let over = Standing { left: None, ..begun };
+    assert_eq!(vault.begin_rotation(first).await.expect("it is over"), over);
+    // The request that began none has the next.
+    assert_eq!(vault.begin_rotation(second).await.expect("it begins").kek.get(), 3);
+    vault.tend(RotationPlan::default()).await.expect("it goes on");
+    assert_eq!(vault.begin_rotation(first).await.expect("it was over before"), over);
+    assert_eq!(place.file_keys().ids().await.expect("it answers").len(), 1);
+
+    // An id that stands for something else, both ways.
+    let erasing = request();
+    vault.erase(erasing, user(9)).await.expect("erased");
+    for result in [
+        vault.begin_rotation(erasing).await.map(drop),
+        vault.erase(first, user(9)).await.map(drop),
+        vault.delete(first, &tokens[0]).await,
+        vault.tokenize(first, user(1), Offered::Clear(card(VISA, 7, 2031))).await.map(drop),
+    ] {
+        assert!(matches!(result, Err(Error::RequestIdReused { field: "request_id" })), "{result:?}");
+    }
+}
+
+/// Where it breaks off between its two steps, the next key is there: that is a rotation in progress, and the request has begun none.
+#[tokio::test]
+async fn a_rotation_that_breaks_off_as_it_begins_is_one_all_the_same() {
+    let original = Place::new();
+    tokenize(&original.open().await, 1, VISA).await;
+    for (step, done, keys) in [(0, false, 1), (0, true, 2), (1, false, 2), (1, true, 2)] {
+        let (place, id) = (original.crashed(), request());
+        breaking(&place, step, done).await.begin_rotation(id).await.expect_err("broken off");
+        let vault = place.open().await;
+        assert_eq!(place.file_keys().ids().await.expect("it answers").len(), keys, "step {step}, done {done}");
+        let standing = vault.begin_rotation(id).await.expect("it answers");
+        assert_eq!((standing.kek.get(), standing.left.is_some()), (2, true), "step {step}, done {done}");
+        assert!(vault.tend(RotationPlan::default()).await.expect("it goes on").is_some());
+        assert_eq!(place.file_keys().ids().await.expect("it answers"), [standing.kek]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn however_many_ask_for_a_rotation_at_once_one_begins() {
+    let place = Place::new();
+    let vault = place.open().await;
+    tokenize(&vault, 1, VISA).await;
+    let asking = (0..16).map(|_| {
+        let vault = vault.clone();
+        tokio::spawn(async move { vault.begin_rotation(request()).await.expect("it answers") })
+    });
+    let mut began = 0;
+    for asked in asking.collect::<Vec<_>>() {
+        let standing = asked.await.expect("it ran");
+        assert_eq!(standing.kek.get(), 2);
+        began += u32::from(standing.begun);
+    }
+    assert_eq!(began, 1);
 }
 
 /// A broken step is broken again when it is gone on with, one step further each time.

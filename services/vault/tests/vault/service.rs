@@ -10,8 +10,8 @@ use paymesh_contract::{
         directory_service_server::{DirectoryService, DirectoryServiceServer},
     },
     vault::v1::{
-        CardBrand, CardDetails, DeleteTokenRequest, DescribeTokenRequest, EraseUserRequest, GetVaultKeyRequest, TokenizeRequest,
-        vault_service_client::VaultServiceClient,
+        CardBrand, CardDetails, DeleteTokenRequest, DescribeTokenRequest, EraseUserRequest, GetVaultKeyRequest, RotateKeysRequest,
+        RotationState, TokenizeRequest, vault_service_client::VaultServiceClient,
     },
 };
 use paymesh_mesh::{Mesh, MeshChannel, Security};
@@ -126,6 +126,30 @@ async fn an_erased_users_tokens_are_not_found() {
     }
     for vault_token in tokens {
         assert_eq!(refused(client.describe_token(DescribeTokenRequest { vault_token }).await).1, "TOKEN_NOT_FOUND");
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_is_begun_by_zone_and_the_same_request_begins_no_other() {
+    let node = node(true).await;
+    let mut client = node.client.clone();
+    client.tokenize(in_clear(7, VISA)).await.expect("a card");
+    let of = |zone: &str| RotateKeysRequest { request_id: Uuid::now_v7().to_string(), zone: zone.to_owned() };
+    let rotate = of("eu");
+    for _ in 0..2 {
+        let begun = client.rotate_keys(rotate.clone()).await.expect("it begins").into_inner();
+        assert_eq!((begun.key_number, begun.state(), begun.keys_left, begun.begun_by_request), (2, RotationState::InProgress, 2, true));
+    }
+    let other = client.rotate_keys(of("eu")).await.expect("it answers").into_inner();
+    assert_eq!((other.key_number, other.begun_by_request), (2, false));
+    for (request, code, reason, field) in [
+        (of("us"), Code::FailedPrecondition, "VAULT_NOT_IN_ZONE", "zone"),
+        (of("moon"), Code::NotFound, "ZONE_NOT_FOUND", "zone"),
+        (of(""), Code::InvalidArgument, "INVALID_FIELD", "zone"),
+        (of("E U"), Code::InvalidArgument, "INVALID_FIELD", "zone"),
+        (RotateKeysRequest { request_id: String::new(), ..of("eu") }, Code::InvalidArgument, "INVALID_FIELD", "request_id"),
+    ] {
+        assert_eq!(refused(client.rotate_keys(request).await), (code, reason.to_owned(), Some(field.to_owned())));
     }
 }
 
