@@ -189,6 +189,7 @@ impl Network {
                 audit.take(position, entry).expect("an audit accepts what was decided");
                 replayed.apply(position, entry).expect("what was applied once applies again");
             }
+            shard.audit_from(shard.journal.len() / 2);
             let records = shard.state.records();
             assert_eq!(records, replayed.records());
             assert_eq!(audit.position(), Sequence(shard.journal.len() as u64));
@@ -245,6 +246,23 @@ impl Shard {
             }
         }
         assert_eq!((line, payment), (LineId::default(), Sequence(0)), "where {user}'s lines and payments in {currency} begin");
+    }
+
+    /// Checks that an audit that begins with the books as of entry `from` accepts what comes after it.
+    fn audit_from(&self, from: usize) {
+        let mut books = State::new(self.state.shard().clone());
+        for (position, entry) in &self.journal[..from] {
+            books.apply(position, entry).expect("what was applied once applies again");
+        }
+        let records = books.records();
+        let last_at = self.journal[..from].last().map_or(Timestamp(0), |(_, entry)| entry.at);
+        let mut audit = Audit::resume(Sequence(from as u64), last_at, &records);
+        records.wallets.iter().for_each(|(key, wallet)| audit.resume_account(*key, *wallet));
+        records.payments.iter().for_each(|payment| audit.resume_payment(payment));
+        for (position, entry) in &self.journal[from..] {
+            audit.take(position, entry).expect("an audit accepts what was decided, wherever it begins");
+        }
+        assert_eq!(audit.payments(), self.state.records().payments.len() as u64);
     }
 
     /// Checks the row of exempted payments against what became of each payment: those that were asked for since the last one of which a cardholder was
