@@ -45,6 +45,7 @@ async fn one(acquirer: &dyn Acquirer, currency: Currency, next: Next) -> anyhow:
         amount,
         authentication: Authentication::IssuerDecides,
         recurring: false,
+        sets_up: false,
     };
     let charge: Charge = match acquirer.authorize(&card, &authorization, Instant::now() + CALL_MAX).await {
         Ok(Decision::Approved(charge)) => charge,

@@ -16,11 +16,11 @@ use tonic::{Request, Response, Status, Streaming, transport::Server};
 use crate::proto::{
     common::ItemError,
     payments::{
-        CapturePaymentRequest, CapturePaymentResponse, ConfirmPaymentRequest, ConfirmPaymentResponse, CreatePaymentRequest,
-        CreatePaymentResponse, CreatePaymentsRequest, CreatePaymentsResponse, GetPaymentRequest, GetPaymentResponse,
-        GetRequestOutcomeRequest, GetRequestOutcomeResponse, ListPaymentsRequest, ListPaymentsResponse, PaymentOutcome, PaymentReceipt,
-        RefundPaymentRequest, RefundPaymentResponse, StreamPaymentsRequest, StreamPaymentsResponse, VoidPaymentRequest,
-        VoidPaymentResponse,
+        CancelMandateRequest, CancelMandateResponse, CapturePaymentRequest, CapturePaymentResponse, ConfirmPaymentRequest,
+        ConfirmPaymentResponse, CreatePaymentRequest, CreatePaymentResponse, CreatePaymentsRequest, CreatePaymentsResponse,
+        GetPaymentRequest, GetPaymentResponse, GetRequestOutcomeRequest, GetRequestOutcomeResponse, ListPaymentsRequest,
+        ListPaymentsResponse, PaymentOutcome, PaymentReceipt, RefundPaymentRequest, RefundPaymentResponse, StreamPaymentsRequest,
+        StreamPaymentsResponse, VoidPaymentRequest, VoidPaymentResponse,
         payment_outcome::Outcome,
         payment_service_server::{PaymentService, PaymentServiceServer},
     },
@@ -121,6 +121,10 @@ impl<B: Books> PaymentService for Peer<B> {
     }
 
     async fn void_payment(&self, _: Request<VoidPaymentRequest>) -> Result<Response<VoidPaymentResponse>, Status> {
+        not_served()
+    }
+
+    async fn cancel_mandate(&self, _: Request<CancelMandateRequest>) -> Result<Response<CancelMandateResponse>, Status> {
         not_served()
     }
 

@@ -88,6 +88,7 @@ impl Case<'_> {
             amount,
             authentication: Authentication::IssuerDecides,
             recurring: false,
+            sets_up: false,
         }
     }
 

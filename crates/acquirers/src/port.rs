@@ -54,6 +54,8 @@ pub struct Authorization {
     pub authentication: Authentication,
     /// Whether the cardholder agreed to it earlier and is not there (a merchant-initiated transaction, such as a subscription's).
     pub recurring: bool,
+    /// Whether the cardholder, who is there, agrees to later ones that are [`recurring`](Self::recurring).
+    pub sets_up: bool,
 }
 
 /// What is known of the cardholder: strong customer authentication (Directive (EU) 2015/2366, article 97).

@@ -34,6 +34,7 @@ struct Authorize<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     answer: Option<&'a str>,
     recurring: bool,
+    sets_up: bool,
 }
 
 #[derive(Serialize)]
@@ -183,6 +184,7 @@ impl Acquirer for Simulator {
             exemption,
             answer,
             recurring: authorization.recurring,
+            sets_up: authorization.sets_up,
         };
         let Answered { charge, challenge, declined } = self.ask("/charges", &request, deadline).await?;
         let charge = charge.read(&authorization.reference, authorization.amount)?;

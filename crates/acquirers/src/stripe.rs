@@ -228,6 +228,10 @@ impl Stripe {
         } else if let Some(url) = &self.return_url {
             form.add("return_url", url);
         }
+        // So that the issuer knows what is authenticated; what comes later is then off session.
+        if asked.sets_up {
+            form.add("setup_future_usage", "off_session");
+        }
         if asked.authentication == Authentication::Challenge {
             form.add("payment_method_options[card][request_three_d_secure]", "challenge");
         }

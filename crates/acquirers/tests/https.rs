@@ -85,6 +85,7 @@ async fn nothing_leaves_before_the_other_end_is_believed() {
         amount: Money::new(1_000, Currency::from_code("EUR").expect("EUR")).expect("an amount"),
         authentication: Authentication::IssuerDecides,
         recurring: false,
+        sets_up: false,
     };
     for (authority, class, reached) in
         [(other, Class::Unreachable, false), ("no PEM".to_owned(), Class::Unreachable, false), (authority, Class::Configuration, true)]

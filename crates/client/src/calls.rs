@@ -4,9 +4,10 @@ use paymesh_contract::{
     common::v1::{Position, ReadLevel, ReadOptions},
     directory::v1::{EnrollUserRequest, EnrollUserResponse, directory_service_client::DirectoryServiceClient},
     payments::v1::{
-        CapturePaymentRequest, CapturePaymentResponse, CreatePaymentRequest, CreatePaymentResponse, GetPaymentRequest, GetPaymentResponse,
-        GetRequestOutcomeRequest, GetRequestOutcomeResponse, ListPaymentsRequest, ListPaymentsResponse, RefundPaymentRequest,
-        RefundPaymentResponse, VoidPaymentRequest, VoidPaymentResponse, payment_service_client::PaymentServiceClient,
+        CancelMandateRequest, CancelMandateResponse, CapturePaymentRequest, CapturePaymentResponse, CreatePaymentRequest,
+        CreatePaymentResponse, GetPaymentRequest, GetPaymentResponse, GetRequestOutcomeRequest, GetRequestOutcomeResponse,
+        ListPaymentsRequest, ListPaymentsResponse, RefundPaymentRequest, RefundPaymentResponse, VoidPaymentRequest, VoidPaymentResponse,
+        payment_service_client::PaymentServiceClient,
     },
     vault::v1::{
         DeleteTokenRequest, DeleteTokenResponse, DescribeTokenRequest, DescribeTokenResponse, EraseUserRequest, EraseUserResponse,
@@ -121,6 +122,7 @@ calls! {
         create_payment(CreatePaymentRequest) -> CreatePaymentResponse [request_id],
         capture_payment(CapturePaymentRequest) -> CapturePaymentResponse [request_id],
         void_payment(VoidPaymentRequest) -> VoidPaymentResponse [request_id],
+        cancel_mandate(CancelMandateRequest) -> CancelMandateResponse [request_id],
         refund_payment(RefundPaymentRequest) -> RefundPaymentResponse [request_id],
         get_payment(GetPaymentRequest) -> GetPaymentResponse [read],
         list_payments(ListPaymentsRequest) -> ListPaymentsResponse [read],

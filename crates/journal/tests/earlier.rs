@@ -2,13 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+use paymesh_contract::events::v1 as pb;
 use paymesh_journal::{
-    Projection,
+    Projection, StoredEntry, codec,
     conformance::{identity, shard, stream::Stream},
     sqlite,
 };
 use paymesh_ledger::{Body, Entry, Exempted, Wallet};
 use paymesh_types::{Cursor, Epoch, HistoryMark, Position, Sequence, ShardRef, Timestamp};
+use prost::Message as _;
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
 
 /// Cursors had no marks.
@@ -82,4 +84,29 @@ async fn tables_without_exempted_payments_begin_with_none() {
         assert_eq!(found, Wallet { exempted: Exempted::default(), ..wallet }, "{user} in {currency}");
     }
     store.tables.close().await;
+}
+
+/// Charges had no mandates, and no exemption that was turned down.
+#[test]
+fn charges_without_mandates_are_read_and_written_as_they_were() {
+    let mut read = 0;
+    for (position, entry) in Stream::with(5, 800).committed() {
+        let (open, mut sealed) = (codec::open(entry, position.sequence), codec::sealed(entry, position.sequence));
+        let without = |charge: pb::Charge| pb::Charge { mandate: None, under: None, turned_down: None, ..charge };
+        let (charge, before) = (sealed.charge.take().map(without), sealed.charge_before.take().map(without));
+        let steps = [pb::CardStep::ExemptionRefused, pb::CardStep::MandateCancelled];
+        let newer = |body: &pb::entry_open::Body| match body {
+            pb::entry_open::Body::CardStepped(stepped) => steps.contains(&stepped.step()),
+            _ => false,
+        };
+        if charge.is_none() || open.body.as_ref().is_some_and(newer) {
+            continue;
+        }
+        let earlier = pb::EntrySealed { charge, charge_before: before, ..sealed };
+        let (open, sealed) = (open.encode_to_vec(), earlier.encode_to_vec());
+        let found = codec::decode(StoredEntry { open: &open, sealed: &sealed }, position.sequence, &shard()).expect("it is read");
+        assert_eq!(codec::sealed(&found, position.sequence), earlier);
+        read += 1;
+    }
+    assert!(read > 100, "{read} entries about cards");
 }

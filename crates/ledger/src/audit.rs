@@ -6,7 +6,10 @@ use paymesh_types::{Currency, Cursor, Position, Sequence, ShardRef, Timestamp, U
 use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
 
-use crate::{Account, Authentication, Body, CardStep, Effect, Entry, Exempted, Exemption, NewCharge, Payment, Phase, Records, Wallet};
+use crate::{
+    Account, Authentication, Body, CardStep, Effect, Entry, Exempted, Exemption, Mandate, MandateState, NewCharge, NewPayment, Payment,
+    Phase, Records, Wallet, mandate,
+};
 
 /// Something that does not add up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,11 +45,13 @@ impl Sums {
 
 /// Adds up a journal from its first entry, trusting none of the totals that the entries state.
 ///
-/// Memory: about 90 bytes for each account, none for each payment: what entries say of a payment's earlier states is not
-/// compared here.
+/// Memory: about 90 bytes for each account, some 600 for each payment that sets up a mandate, none for each other payment: what entries say of a payment's
+/// earlier states is not compared here.
 #[derive(Debug, Default)]
 pub struct Audit {
     wallets: FxHashMap<(UserId, Currency), Wallet>,
+    /// Payments that set up mandates, as they stand.
+    mandates: FxHashMap<Sequence, Payment>,
     system: BTreeMap<(Account, Currency), i64>,
     inbox: BTreeMap<ShardRef, Cursor>,
     delivered: BTreeMap<ShardRef, Sequence>,
@@ -82,9 +87,12 @@ impl Audit {
         self.users += 1;
     }
 
-    /// Counts a payment that was made already.
-    pub fn resume_payment(&mut self) {
+    /// Counts a payment that was made already, as it stands.
+    pub fn resume_payment(&mut self, payment: &Payment) {
         self.payments += 1;
+        if payment.mandate().is_some() {
+            self.mandates.insert(payment.sequence, payment.clone());
+        }
     }
 
     /// Takes the next entry.
@@ -160,6 +168,7 @@ impl Audit {
         if let Some((payer, currency)) = entry.authenticated_payer() {
             self.wallet_mut(payer, currency).map_err(problem)?.exempted = Exempted::default();
         }
+        self.check_mandates(position, entry).map_err(problem)?;
         if let Some(payment) = entry.payment(position) {
             let within = payment.captured <= payment.amount && 0 <= payment.refunded && payment.refunded <= payment.captured;
             let moved = payment.phase == Phase::Captured || payment.phase == Phase::Returned || payment.captured == 0;
@@ -174,6 +183,9 @@ impl Audit {
                     "payment {}: {} asked for, {} captured, {} refunded",
                     payment.sequence, payment.amount, payment.captured, payment.refunded
                 )));
+            }
+            if payment.mandate().is_some() {
+                self.mandates.insert(payment.sequence, payment);
             }
         }
         let movements = movements(entry);
@@ -226,6 +238,64 @@ impl Audit {
             }
         }
         Ok(())
+    }
+
+    /// Checks a payment that is made under a mandate against it, and what an entry says of how a mandate and an exemption went on.
+    fn check_mandates(&self, position: &Position, entry: &Entry) -> Result<(), String> {
+        match &entry.body {
+            Body::PaymentCreated(new) => self.check_exemption(position, new),
+            Body::Card { step, payment, before } => {
+                let (Some(before), Some(after)) = (before.card.as_deref(), payment.card.as_deref()) else { return Ok(()) };
+                let mandate = match step {
+                    CardStep::Authorized => before.mandate_once_authorized(),
+                    CardStep::MandateCancelled => before.mandate.map(|mandate| Mandate { state: MandateState::Cancelled, ..mandate }),
+                    _ => before.mandate,
+                };
+                let known = self.mandates.get(&payment.sequence).and_then(|payment| payment.card.as_deref()?.mandate);
+                if before.mandate != known || after.mandate != mandate || after.under != before.under {
+                    let (before, after) = (before.mandate, after.mandate);
+                    return Err(format!("the mandate of payment {} is {known:?}; {before:?} comes to {after:?}", payment.sequence));
+                }
+                let authentication = match step {
+                    CardStep::ExemptionRefused => (Authentication::Required, Some(before.authentication)),
+                    _ => (before.authentication, before.turned_down),
+                };
+                if (after.authentication, after.turned_down) != authentication {
+                    return Err(format!(
+                        "payment {} is authenticated as {:?}, and not {authentication:?}",
+                        payment.sequence, after.authentication
+                    ));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that a new payment is exempt as its mandate says, and not otherwise.
+    fn check_exemption(&self, position: &Position, new: &NewPayment) -> Result<(), String> {
+        let Some(card) = &new.card else { return Ok(()) };
+        let by_mandate = match &card.under {
+            None => None,
+            Some(under) => {
+                let set_up = self.mandates.get(&under.mandate.sequence()).filter(|set_up| set_up.id(&position.shard) == under.mandate);
+                let set_up = set_up.ok_or_else(|| format!("is made under mandate {}, which there is not", under.mandate))?;
+                let (payer, payee, money) = (new.payer, new.payee, new.money);
+                let terms = mandate::Terms { payer, payee, payee_shard: new.payee_shard.as_ref(), money, token: &card.token };
+                let kind = mandate::check(set_up, &terms)
+                    .map_err(|rejection| format!("is made under mandate {}, and is not as that one has it: {rejection}", under.mandate))?;
+                Some(kind).filter(|kind| *kind == under.kind)
+            }
+        };
+        let fits = match (card.authentication, &card.under) {
+            (Authentication::NotRequired, under) => under.is_none() || by_mandate.is_some(),
+            (Authentication::Exempt(Exemption::Recurring | Exemption::TrustedPayee), None) => false,
+            (Authentication::Exempt(exemption), Some(_)) => by_mandate.is_some_and(|kind| kind.exemption() == exemption),
+            // What sets a mandate up is authenticated.
+            (Authentication::Exempt(_), None) => card.mandate.is_none(),
+            (Authentication::Required, under) => under.is_none(),
+        };
+        if fits { Ok(()) } else { Err(format!("is authenticated as {:?}, under {:?}", card.authentication, card.under)) }
     }
 
     fn open(&mut self, user: UserId, currency: Currency) -> Result<(), String> {
@@ -417,6 +487,8 @@ fn by_card(step: CardStep, payment: &Payment) -> SmallVec<[Movement; 2]> {
         | CardStep::Challenged
         | CardStep::Authorized
         | CardStep::Declined
+        | CardStep::ExemptionRefused
+        | CardStep::MandateCancelled
         | CardStep::CaptureAsked { .. }
         | CardStep::CaptureRefused
         | CardStep::VoidAsked

@@ -6,7 +6,7 @@
 use paymesh_types::{ChargeId, GatewayName, Score, Timestamp, VaultToken};
 use smallvec::SmallVec;
 
-use crate::Authentication;
+use crate::{Authentication, Mandate, MandateState, MandateUse, NewCharge};
 
 /// Refunds of one payment by card at most.
 pub const REFUNDS_MAX: u32 = 100;
@@ -40,6 +40,12 @@ pub struct Charge {
     pub risk: Option<Risk>,
     /// Whether the cardholder has to authenticate it.
     pub authentication: Authentication,
+    /// What that was before the issuer turned it down and the acquirer was asked again, with a challenge.
+    pub turned_down: Option<Authentication>,
+    /// The mandate that it sets up.
+    pub mandate: Option<Mandate>,
+    /// The mandate that it is made under.
+    pub under: Option<MandateUse>,
 }
 
 /// What fraud detection said of a payment before anything was done for it.
@@ -142,6 +148,8 @@ pub enum Outcome {
         /// Why.
         reason: crate::Reason,
     },
+    /// It did not do it, because the issuer wants the cardholder authenticated first.
+    AuthenticationWanted,
     /// It did nothing, for certain, and the next is asked.
     Left {
         /// The next.
@@ -164,6 +172,10 @@ pub enum CardStep {
     Authorized,
     /// It did not take place.
     Declined,
+    /// The issuer turns the exemption down: the acquirer is asked again, with a challenge.
+    ExemptionRefused,
+    /// The payer ends the mandate that it has set up.
+    MandateCancelled,
     /// A caller wants held money taken.
     CaptureAsked {
         /// What the caller asked for, in minor units.
@@ -204,10 +216,10 @@ pub enum CardStep {
 
 impl Charge {
     /// A charge that is about to be asked for.
-    pub(crate) fn new(token: VaultToken, gateway: GatewayName, hold_s: u32, risk: Option<Risk>, authentication: Authentication) -> Self {
+    pub(crate) fn new(new: &NewCharge, hold_s: u32) -> Self {
         Self {
-            token,
-            gateway,
+            token: new.token.clone(),
+            gateway: new.gateway.clone(),
             id: None,
             hold_s,
             challenge: None,
@@ -215,9 +227,34 @@ impl Charge {
             next_operation: 1,
             refunds: 0,
             left: SmallVec::new(),
-            risk,
-            authentication,
+            risk: new.risk.clone(),
+            authentication: new.authentication,
+            turned_down: None,
+            mandate: new.mandate.map(|kind| Mandate { kind, state: MandateState::Pending }),
+            under: new.under.clone(),
         }
+    }
+
+    /// By which article [`Self::authentication`] is so; `None` where nothing is owed, also where the issuer wants it all the same.
+    pub fn article(&self) -> Option<&'static str> {
+        match self.turned_down {
+            Some(Authentication::NotRequired) => None,
+            _ => self.authentication.article(),
+        }
+    }
+
+    /// Whether the cardholder has authenticated it with the challenge that it waits for, or does not have to.
+    pub(crate) fn is_authenticated(&self) -> bool {
+        self.challenge.is_some() || self.authentication == Authentication::NotRequired
+    }
+
+    /// What becomes of its mandate once it is authorized.
+    pub(crate) fn mandate_once_authorized(&self) -> Option<Mandate> {
+        let active = self.is_authenticated();
+        self.mandate.map(|mandate| match mandate.state {
+            MandateState::Pending if active => Mandate { state: MandateState::Active, ..mandate },
+            _ => mandate,
+        })
     }
 
     /// The operation of this number, while it is in progress.

@@ -5,7 +5,7 @@ use paymesh_types::{
 };
 use smallvec::SmallVec;
 
-use crate::{Credit, Outcome, Reason, Risk};
+use crate::{Agreement, Credit, Outcome, Reason, Risk};
 
 /// A command and the caller's name for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +90,11 @@ pub enum Command {
         /// Minor units, more than zero.
         amount: Option<i64>,
     },
+    /// End the mandate that a payment has set up.
+    CancelMandate {
+        /// The payment.
+        payment: PaymentId,
+    },
     /// Release held money.
     VoidPayment {
         /// The payment.
@@ -159,6 +164,8 @@ pub struct ByCard {
     pub risk: Option<Risk>,
     /// Whether the payer's zone is under PSD2: their authentication is then owed, unless the payment is exempt.
     pub psd2: bool,
+    /// The mandate that it sets up or is made under.
+    pub agreement: Option<Agreement>,
 }
 
 /// What an entry of one shard says to another.

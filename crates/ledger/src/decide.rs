@@ -3,12 +3,12 @@
 mod card;
 mod receive;
 
-use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Epoch, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
+use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Epoch, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use smallvec::{SmallVec, smallvec};
 
 use crate::{
-    Account, Body, Command, CreatePayment, Entry, Exempted, LineId, NewPayment, OperationKind, Payment, Phase, Posting, Reason, Request,
-    State, Wallet,
+    Account, Agreement, Body, Command, CreatePayment, Entry, Exempted, LineId, NewPayment, OperationKind, Payment, Phase, Posting, Reason,
+    Request, State, Wallet,
 };
 
 /// How long a hold lasts at most, in seconds: 31 days, the longest that card schemes let an authorization stand.
@@ -121,6 +121,24 @@ pub enum Rejection {
     NoActionRequired {
         /// Where it stands.
         phase: Phase,
+    },
+    /// The payment sets up no mandate, or is another payer's, or there is none of this id.
+    #[error("the payer has no mandate of this id")]
+    MandateNotFound,
+    /// The mandate's cardholder was not authenticated, or not yet.
+    #[error("the mandate's cardholder was not authenticated, or its payment is not authorized yet")]
+    MandateNotAuthenticated,
+    /// The mandate was ended by its payer.
+    #[error("the mandate is cancelled")]
+    MandateCancelled,
+    /// The payment that set the mandate up did not take place.
+    #[error("the payment that set the mandate up did not take place")]
+    MandateEnded,
+    /// The payment is not as its mandate has it.
+    #[error("the mandate is for another {field}")]
+    MandateDiffers {
+        /// The field that differs, as the contract names it.
+        field: &'static str,
     },
     /// The acquirer is being asked for something else of the payment.
     #[error("the payment's acquirer is being asked for something else")]
@@ -238,13 +256,16 @@ pub fn differing_field(entry: &Entry, request: &Request) -> Option<&'static str>
             ("hold_duration", new.hold_s == create.hold_s),
             ("reference", entry.reference == create.reference),
             ("card", new.card.as_ref().map(|card| &card.token) == create.card.as_ref().map(|card| &card.token)),
+            ("card.mandate", new.card.as_ref().and_then(|card| card.mandate) == agreement(create).and_then(Agreement::sets_up)),
+            ("card.mandate_id", mandate_of(new) == agreement(create).and_then(Agreement::under)),
         ]),
         (
             Body::Card { step, payment, .. },
             command @ (Command::CapturePayment { payment: p, .. }
             | Command::VoidPayment { payment: p }
             | Command::RefundPayment { payment: p, .. }
-            | Command::ConfirmPayment { payment: p }),
+            | Command::ConfirmPayment { payment: p }
+            | Command::CancelMandate { payment: p }),
         ) => match card::asked_for(*step, command) {
             None => Some("request"),
             Some(asked) => {
@@ -274,6 +295,16 @@ pub fn differing_field(entry: &Entry, request: &Request) -> Option<&'static str>
         ]),
         _ => Some("request"),
     }
+}
+
+/// What a payment to be made has to do with mandates.
+fn agreement(create: &CreatePayment) -> Option<&Agreement> {
+    create.card.as_ref()?.agreement.as_ref()
+}
+
+/// The mandate that a new payment is made under.
+fn mandate_of(new: &NewPayment) -> Option<&PaymentId> {
+    Some(&new.card.as_ref()?.under.as_ref()?.mandate)
 }
 
 type Outcome = Result<(Body, SmallVec<[Posting; 2]>, String), Rejection>;
@@ -348,6 +379,7 @@ impl Decider<'_> {
             Command::Settle { payment, operation, outcome } => {
                 self.settle(self.payment(payment.epoch(), payment.sequence())?, *operation, outcome)
             }
+            Command::CancelMandate { payment } => self.cancel_mandate(self.payment(payment.epoch(), payment.sequence())?),
             Command::VoidPayment { payment } => {
                 let payment = self.payment(payment.epoch(), payment.sequence())?;
                 if payment.card.is_some() {

@@ -6,7 +6,7 @@ use paymesh_types::{
 };
 use smallvec::SmallVec;
 
-use crate::{Authentication, CardStep, Charge, Exempted, Message, Payment, Risk, sca};
+use crate::{Authentication, CardStep, Charge, Exempted, MandateKind, MandateUse, Message, Payment, Risk, sca};
 
 /// A fact in a shard's journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,6 +170,10 @@ pub struct NewCharge {
     pub risk: Option<Risk>,
     /// Whether the cardholder has to authenticate it.
     pub authentication: Authentication,
+    /// The mandate that it sets up.
+    pub mandate: Option<MandateKind>,
+    /// The mandate that it is made under.
+    pub under: Option<MandateUse>,
 }
 
 /// What an entry of another shard led to here.
@@ -480,6 +484,8 @@ impl Entry {
                 CardStep::Challenged => "payment_challenged",
                 CardStep::Authorized => "payment_authorized",
                 CardStep::Declined => "payment_declined",
+                CardStep::ExemptionRefused => "exemption_refused",
+                CardStep::MandateCancelled => "mandate_cancelled",
                 CardStep::CaptureAsked { .. } => "capture_asked",
                 CardStep::Captured => "payment_captured",
                 CardStep::CaptureReturned => "capture_returned",

@@ -1,7 +1,8 @@
 //! Strong customer authentication: whether a payment by card has to be authenticated by its cardholder, and what is counted for that.
 //!
 //! The duty is Article 97 of Directive (EU) 2015/2366 (PSD2); what is exempt from it is in Commission Delegated Regulation (EU) 2018/389 (the RTS). Of its
-//! exemptions only that of low values, Article 16, is applied here. The regulation lets a payment service provider choose between the bound on the count and the bound on
+//! exemptions those of trusted beneficiaries (Article 13) and recurring payments (Article 14), see [`crate::mandate`], and of low values (Article 16) are applied
+//! here. Of Article 16 the regulation lets a payment service provider choose between the bound on the count and the bound on
 //! the sum, and counts what went before; here both have to hold, with the payment itself in them.
 
 use paymesh_types::{Currency, Money};
@@ -30,6 +31,10 @@ pub enum Authentication {
 pub enum Exemption {
     /// A low value.
     LowValue,
+    /// One of a series of the same amount to the same payee.
+    Recurring,
+    /// To a payee on the payer's list of trusted beneficiaries.
+    TrustedPayee,
 }
 
 impl Authentication {
@@ -46,6 +51,8 @@ impl Authentication {
     pub fn article(self) -> Option<&'static str> {
         match self {
             Self::NotRequired => None,
+            Self::Exempt(Exemption::TrustedPayee) => Some("RTS Article 13"),
+            Self::Exempt(Exemption::Recurring) => Some("RTS Article 14"),
             Self::Exempt(Exemption::LowValue) => Some("RTS Article 16"),
             Self::Required => Some("PSD2 Article 97"),
         }

@@ -78,7 +78,7 @@ impl Payment {
             (None, None, _) => (Phase::Authorized, 0),
         };
         let card = new.card.as_ref().map(|card| {
-            let mut charge = Charge::new(card.token.clone(), card.gateway.clone(), new.hold_s, card.risk.clone(), card.authentication);
+            let mut charge = Charge::new(card, new.hold_s);
             if new.declined.is_none() {
                 charge.ask(OperationKind::Authorize, new.money.minor(), at);
             }
@@ -269,11 +269,16 @@ impl State {
                 if create.payee_shard.is_none() {
                     self.need_wallet(create.payee, create.money.currency(), missing);
                 }
+                let mandate = create.card.as_ref().and_then(|card| card.agreement.as_ref()?.under());
+                if let Some(mandate) = mandate.filter(|mandate| *mandate.shard() == self.shard) {
+                    self.need_payment(mandate.sequence(), missing);
+                }
             }
             Command::CapturePayment { payment, .. }
             | Command::VoidPayment { payment }
             | Command::RefundPayment { payment, .. }
             | Command::ConfirmPayment { payment }
+            | Command::CancelMandate { payment }
             | Command::Settle { payment, .. } => {
                 self.need_payment(payment.sequence(), missing);
             }

@@ -26,11 +26,12 @@ enum Event {
     Challenge,
     Declines,
     Left,
+    Wants,
     /// Brings states about, and has no column.
     PayeeCloses,
 }
 
-const EVENTS: [(Event, &str); 9] = [
+const EVENTS: [(Event, &str); 10] = [
     (Event::Confirm, "ConfirmPayment"),
     (Event::Capture, "CapturePayment"),
     (Event::Void, "VoidPayment"),
@@ -40,11 +41,13 @@ const EVENTS: [(Event, &str); 9] = [
     (Event::Challenge, "acquirer: challenge"),
     (Event::Declines, "acquirer: declines"),
     (Event::Left, "acquirer: did nothing"),
+    (Event::Wants, "acquirer: wants authentication"),
 ];
 
 /// What brings each state about, for a payment that is captured at once and for one that is held.
-const STATES: [(bool, &[Event]); 17] = [
+const STATES: [(bool, &[Event]); 18] = [
     (false, &[]),
+    (false, &[Event::Wants]),
     (false, &[Event::Challenge]),
     (false, &[Event::Challenge, Event::Void]),
     (true, &[Event::Done]),
@@ -85,7 +88,7 @@ impl Play {
             play.submit(enrol).expect("users are enrolled");
         }
         let token = VaultToken::new("eu".parse().expect("a zone"), [7; 16]);
-        let card = ByCard { token, gateway: "a".parse().expect("a gateway"), declined: None, risk: None, psd2: true };
+        let card = ByCard { token, gateway: "a".parse().expect("a gateway"), declined: None, risk: None, psd2: true, agreement: None };
         let create = CreatePayment {
             payer: user(1),
             payee: user(2),
@@ -149,6 +152,7 @@ impl Play {
             Event::Done => settle(self, Outcome::Done { id: id() }),
             Event::Challenge => settle(self, Outcome::Challenged { id: id(), challenge: Challenge { id: "1".to_owned(), url: None } }),
             Event::Declines => settle(self, Outcome::Declined { reason: Reason::CardDeclined }),
+            Event::Wants => settle(self, Outcome::AuthenticationWanted),
             Event::Left => settle(self, Outcome::Left { to: "b".parse().expect("a gateway"), why: LeftBecause::Unreachable }),
         };
         self.submit(command)
@@ -171,6 +175,7 @@ impl Play {
         // Nobody captures it: that is asked for by itself.
         let status = if payment.phase == Phase::Authorized && charge.hold_s == 0 { "AUTHORIZED at once" } else { status };
         let asked = charge.operations.first().map(|operation| match operation.kind {
+            OperationKind::Authorize if charge.turned_down.is_some() => "AUTHORIZE again",
             OperationKind::Authorize => "AUTHORIZE",
             OperationKind::Capture => "CAPTURE",
             OperationKind::Void => "VOID",

@@ -8,10 +8,10 @@ mod network;
 #[path = "support/run.rs"]
 mod run;
 
-use paymesh_ledger::{Account, Audit, Authentication, Body, CardStep, Entry, Exempted, State};
-use paymesh_types::{AMOUNT_MINOR_MAX, Money, Position, Sequence, Timestamp};
+use paymesh_ledger::{Account, Audit, Authentication, Body, CardStep, Entry, Exempted, MandateKind, MandateState, NewCharge, State};
+use paymesh_types::{AMOUNT_MINOR_MAX, Money, Position, Sequence, Timestamp, VaultToken};
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
-use run::{Act, CURRENCIES, FIRST_DEPOSIT, Run, SHARDS, Step, USERS, Word, user};
+use run::{Act, CURRENCIES, FIRST_DEPOSIT, Odd, Run, SHARDS, Step, USERS, Word, user};
 
 /// Which of those that there are by then, counted from the newest; mostly a new one.
 fn picks() -> impl Strategy<Value = usize> {
@@ -44,29 +44,53 @@ fn holds() -> impl Strategy<Value = u32> {
 }
 
 fn words() -> impl Strategy<Value = Word> {
-    prop_oneof![6 => Just(Word::Done), 1 => Just(Word::Challenged), 1 => Just(Word::Declined), 1 => Just(Word::Left)]
+    prop_oneof![
+        12 => Just(Word::Done),
+        3 => Just(Word::Challenged),
+        2 => Just(Word::Declined),
+        2 => Just(Word::Left),
+        1 => Just(Word::Wanted),
+    ]
+}
+
+fn mandates() -> impl Strategy<Value = Option<MandateKind>> {
+    prop_oneof![6 => Just(None), 1 => Just(Some(MandateKind::Recurring)), 1 => Just(Some(MandateKind::TrustedPayee))]
+}
+
+/// Payments that name an earlier one's mandate, and what ends one.
+fn under<S: Strategy<Value = usize>>(which: impl Fn() -> S) -> impl Strategy<Value = Act> {
+    let odd = prop_oneof![Just(Odd::Payee), Just(Odd::Amount), Just(Odd::Card), Just(Odd::Term)];
+    let pays = (which(), prop::bool::weighted(0.8), prop_oneof![3 => Just(None), 1 => odd.prop_map(Some)])
+        .prop_map(|(payment, psd2, odd)| Act::Under { payment, psd2, odd });
+    prop_oneof![6 => pays, 1 => which().prop_map(|payment| Act::CancelMandate { payment })]
 }
 
 /// Payments by card: mostly small, some about as large as a low value may be.
 fn charges() -> impl Strategy<Value = Act> {
     let amounts = prop_oneof![3 => amounts(), 1 => 1_000..=3_100_i64];
     let odds = (prop::bool::weighted(0.1), prop::bool::weighted(0.8));
-    (users(), 1..USERS, currencies(), amounts, holds(), odds).prop_map(|(payer, apart, currency, amount, hold_s, (declined, psd2))| {
-        let payee = (payer - 1 + apart) % USERS + 1;
-        Act::Charge { payer, payee, currency, amount, hold_s, declined, psd2 }
-    })
+    let beside = (odds, mandates());
+    (users(), 1..USERS, currencies(), amounts, holds(), beside).prop_map(
+        |(payer, apart, currency, amount, hold_s, ((declined, psd2), mandate))| {
+            let payee = (payer - 1 + apart) % USERS + 1;
+            Act::Charge { payer, payee, currency, amount, hold_s, declined, psd2, mandate }
+        },
+    )
 }
 
 /// What one payer does by card, and what the acquirer makes of it.
 fn authenticating_steps() -> impl Strategy<Value = Step> {
-    let words = prop_oneof![4 => Just(Word::Done), 3 => Just(Word::Challenged), 1 => Just(Word::Declined)];
+    let words = prop_oneof![5 => Just(Word::Done), 4 => Just(Word::Challenged), 1 => Just(Word::Declined), 1 => Just(Word::Wanted)];
     let amounts = prop_oneof![2 => 1..=2_000_i64, 1 => 2_900..=3_100_i64];
-    let charge = (amounts, prop_oneof![8 => Just(0_usize), 1 => Just(1)], prop::bool::weighted(0.9))
-        .prop_map(|(amount, currency, psd2)| Act::Charge { payer: 1, payee: 2, currency, amount, hold_s: 0, declined: false, psd2 });
+    let beside = (prop::bool::weighted(0.9), mandates());
+    let charge = (amounts, prop_oneof![8 => Just(0_usize), 1 => Just(1)], beside).prop_map(|(amount, currency, (psd2, mandate))| {
+        Act::Charge { payer: 1, payee: 2, currency, amount, hold_s: 0, declined: false, psd2, mandate }
+    });
     prop_oneof![
         6 => charge.prop_map(|act| Step::Submit { act, reused: None }),
         8 => (0..3_usize, words).prop_map(|(payment, word)| Step::Submit { act: Act::Settle { payment, operation: 0, word }, reused: None }),
         4 => (0..3_usize).prop_map(|payment| Step::Submit { act: Act::Confirm { payment }, reused: None }),
+        4 => under(|| 0..12_usize).prop_map(|act| Step::Submit { act, reused: None }),
         1 => amounts_or_all().prop_map(|amount| Step::Submit { act: Act::Deposit { user: 1, currency: 0, amount }, reused: None }),
         1 => (200..=1_000_u64).prop_map(Step::Wait),
         1 => (0..3_usize).prop_map(|payment| Step::Submit { act: Act::Expire { payment }, reused: None }),
@@ -88,6 +112,7 @@ fn acts() -> impl Strategy<Value = Act> {
             Act::Pay { payer, payee, currency, amount, hold_s }
         }),
         8 => charges(),
+        4 => under(picks),
         20 => (picks(), 0..8_usize, words()).prop_map(|(payment, operation, word)| Act::Settle { payment, operation, word }),
         3 => picks().prop_map(|payment| Act::Confirm { payment }),
         6 => (picks(), asked()).prop_map(|(payment, amount)| Act::Capture { payment, amount }),
@@ -148,6 +173,7 @@ enum Falsification {
     SaidOfHold,
     SaidOfRefund,
     SaidOfAuthentication,
+    SaidOfMandate,
     Exempted,
     Source,
     Older,
@@ -156,7 +182,7 @@ enum Falsification {
     Swapped,
 }
 
-const FALSIFICATIONS: [Falsification; 17] = [
+const FALSIFICATIONS: [Falsification; 18] = [
     Falsification::Amount,
     Falsification::AmountOfBoth,
     Falsification::AmountAndBalanceOfBoth,
@@ -168,6 +194,7 @@ const FALSIFICATIONS: [Falsification; 17] = [
     Falsification::SaidOfHold,
     Falsification::SaidOfRefund,
     Falsification::SaidOfAuthentication,
+    Falsification::SaidOfMandate,
     Falsification::Exempted,
     Falsification::Source,
     Falsification::Older,
@@ -230,11 +257,38 @@ fn falsify(journal: &mut Vec<(Position, Entry)>, falsification: Falsification, a
         },
         (Falsification::SaidOfAuthentication, _) => match &mut entry.body {
             Body::PaymentCreated(new) => match new.card.as_mut().map(|card| &mut card.authentication) {
+                // By a mandate too: it is then exempt by none.
                 Some(authentication @ Authentication::Exempt(_)) => *authentication = Authentication::Required,
                 _ => return false,
             },
             Body::Card { step: CardStep::Authorized, before, .. } if !postings.is_empty() => {
                 before.card.as_mut().expect("it is by card").challenge = None;
+            }
+            _ => return false,
+        },
+        (Falsification::SaidOfMandate, _) => match &mut entry.body {
+            Body::PaymentCreated(new) => match new.card.as_mut() {
+                Some(card) if card.under.is_some() && by % 4 == 0 => card.token = VaultToken::new(card.token.zone().clone(), [9; 16]),
+                Some(card) if card.under.is_some() && by % 4 == 1 => new.payee = user(USERS + 1),
+                Some(card) if card.under.is_some() && by % 4 == 2 => card.under = None,
+                Some(NewCharge { under: Some(under), .. }) => {
+                    under.kind = match under.kind {
+                        MandateKind::Recurring => MandateKind::TrustedPayee,
+                        MandateKind::TrustedPayee => MandateKind::Recurring,
+                    };
+                }
+                _ => return false,
+            },
+            Body::Card { step: CardStep::Authorized | CardStep::MandateCancelled, payment, .. } => {
+                match payment.card.as_mut().and_then(|charge| charge.mandate.as_mut()) {
+                    Some(mandate) => {
+                        mandate.state = match mandate.state {
+                            MandateState::Active => MandateState::Pending,
+                            MandateState::Pending | MandateState::Cancelled => MandateState::Active,
+                        };
+                    }
+                    None => return false,
+                }
             }
             _ => return false,
         },

@@ -466,3 +466,289 @@ fn a_payee_of_another_shard_makes_no_difference_to_what_is_exempt() {
         ",
     );
 }
+
+#[test]
+fn a_series_is_authenticated_once_and_exempt_from_then_on() {
+    check(
+        "
+        enrol ann DE EUR            | enrolled
+        enrol bob DE EUR            | enrolled
+        # However small, what sets a mandate up is never exempt, and does not count.
+        card m1 ann bob 9.00 EUR psd2=yes mandate=recurring | asks a, required by PSD2 Article 97
+        ann EUR                     | 0.00
+        m1                          | pending 0.00 of 9.00 at a 1:authorize 9.00 RECURRING PENDING
+        card p1 ann bob 9.00 EUR psd2=yes under=m1 | ! MandateNotAuthenticated
+        acquirer m1 1 challenge     | payment challenged
+        card p1 ann bob 9.00 EUR psd2=yes under=m1 | ! MandateNotAuthenticated
+        confirm m1                  | payment confirmed
+        card p1 ann bob 9.00 EUR psd2=yes under=m1 | ! MandateNotAuthenticated
+        acquirer m1 2 done          | payment authorized
+        m1                          | authorized 0.00 of 9.00 at a 3:capture 9.00 RECURRING ACTIVE
+        card p1 ann bob 9.00 EUR psd2=yes under=m1 | asks a, exempt by RTS Article 14
+        acquirer m1 3 done          | payment captured
+        lead 0
+        =p2 card p2 ann bob 9.00 EUR psd2=yes under=m1 | asks a, exempt by RTS Article 14
+        =p2 card p2 ann bob 9.00 EUR psd2=yes under=m1 | recorded: asks a, exempt by RTS Article 14
+        =p2 card p2 ann bob 9.00 EUR psd2=yes | recorded, with another card.mandate_id
+        =p2 card p2 ann bob 9.00 EUR psd2=yes under=p1 | recorded, with another card.mandate_id
+        =p2 card p2 ann bob 9.00 EUR psd2=yes mandate=recurring | recorded, with another card.mandate
+        # However many there are: none of them counts as a low value, and none begins a new row.
+        card q1 ann bob 1.00 EUR psd2=yes | asks a, exempt by RTS Article 16
+        card p3 ann bob 9.00 EUR psd2=yes under=m1 hold=60 | asks a, exempt by RTS Article 14
+        acquirer p3 1 done          | payment authorized
+        card p4 ann bob 9.00 EUR psd2=yes under=m1 | asks a, exempt by RTS Article 14
+        card p5 ann bob 9.00 EUR psd2=yes under=m1 | asks a, exempt by RTS Article 14
+        card p6 ann bob 9.00 EUR psd2=yes under=m1 | asks a, exempt by RTS Article 14
+        ann EUR                     | 0.00 exempted 1 of 1.00
+        # One whose cardholder the issuer challenged all the same was authenticated.
+        acquirer p4 1 challenge     | payment challenged
+        confirm p4                  | payment confirmed
+        acquirer p4 2 done          | payment authorized
+        ann EUR                     | 0.00
+        # One that nobody is asked for is under it too; one that does not fit is not made, and not declined either.
+        card p7 ann bob 9.00 EUR psd2=yes under=m1 declined=FRAUD | declined FRAUD_DETECTED
+        card p8 ann bob 9.01 EUR psd2=yes under=m1 declined=FRAUD | ! MandateDiffers amount.minor_units
+        ",
+    );
+}
+
+#[test]
+fn what_a_mandate_does_not_cover_is_no_payment() {
+    check(
+        "
+        enrol ann DE EUR,JPY        | enrolled
+        enrol bob DE EUR,JPY        | enrolled
+        enrol cid DE EUR            | enrolled
+        enrol dan@1 US EUR          | enrolled
+        card m1 ann bob 50.00 EUR psd2=yes mandate=recurring | asks a, required by PSD2 Article 97
+        acquirer m1 1 challenge     | payment challenged
+        confirm m1                  | payment confirmed
+        acquirer m1 2 done          | payment authorized
+        card m2 ann bob 50.00 EUR psd2=yes mandate=trusted | asks a, required by PSD2 Article 97
+        acquirer m2 1 challenge     | payment challenged
+        confirm m2                  | payment confirmed
+        acquirer m2 2 done          | payment authorized
+        card p1 ann bob 50.00 EUR psd2=yes | asks a, required by PSD2 Article 97
+        # The same amount, payee, currency and card.
+        card q ann bob 50.01 EUR psd2=yes under=m1 | ! MandateDiffers amount.minor_units
+        card q ann bob 49.99 EUR psd2=yes under=m1 | ! MandateDiffers amount.minor_units
+        card q ann bob 5000 JPY psd2=yes under=m1 | ! MandateDiffers amount.currency_code
+        card q ann cid 50.00 EUR psd2=yes under=m1 | ! MandateDiffers payee_id
+        card q ann dan@1 50.00 EUR psd2=yes under=m1 | ! MandateDiffers payee_id
+        card q ann bob 50.00 EUR psd2=yes under=m1 token=8 | ! MandateDiffers card.vault_token
+        # A payee who is trusted is so for any amount.
+        card p2 ann bob 5000.00 EUR psd2=yes under=m2 | asks a, exempt by RTS Article 13
+        card q ann bob 5000 JPY psd2=yes under=m2 | ! MandateDiffers amount.currency_code
+        card q ann cid 1.00 EUR psd2=yes under=m2 | ! MandateDiffers payee_id
+        card q ann bob 1.00 EUR psd2=yes under=m2 token=8 | ! MandateDiffers card.vault_token
+        # Of nobody else, and nothing else's.
+        card q bob ann 50.00 EUR psd2=yes under=m1 | ! MandateNotFound
+        card q cid bob 50.00 EUR psd2=yes under=m2 | ! MandateNotFound
+        card q ann bob 50.00 EUR psd2=yes under=p1 | ! MandateNotFound
+        card q ann bob 50.00 EUR psd2=yes under=m1^2 | ! MandateNotFound
+        card q ann bob 50.00 EUR psd2=yes under=nothing | ! MandateNotFound
+        cancel p1                   | ! MandateNotFound
+        cancel nothing              | ! PaymentNotFound
+        # Of another shard, where a payment of this number may be anything.
+        card d1 dan@1 bob 50.00 EUR | asks a
+        card q ann bob 50.00 EUR psd2=yes under=d1 | ! MandateNotFound
+        ann EUR                     | 0.00
+        bob EUR                     | 0.00
+        ",
+    );
+}
+
+#[test]
+fn a_mandate_ends_with_its_payment_or_when_its_payer_says_so() {
+    check(
+        "
+        enrol ann DE EUR            | enrolled
+        enrol bob DE EUR            | enrolled
+        # It is declined, or its cardholder is not authenticated.
+        card m1 ann bob 50.00 EUR psd2=yes mandate=recurring | asks a, required by PSD2 Article 97
+        acquirer m1 1 declines      | payment declined
+        m1                          | declined 0.00 of 50.00 at a CARD_DECLINED RECURRING ENDED
+        card q ann bob 50.00 EUR psd2=yes under=m1 | ! MandateEnded
+        cancel m1                   | ! MandateEnded
+        card m2 ann bob 50.00 EUR psd2=yes mandate=trusted | asks a, required by PSD2 Article 97
+        acquirer m2 1 done          | payment authorized
+        m2                          | authorized 0.00 of 50.00 at a 2:capture 50.00 TRUSTED_PAYEE NOT_AUTHENTICATED
+        card q ann bob 50.00 EUR psd2=yes under=m2 | ! MandateNotAuthenticated
+        card m3 ann bob 50.00 EUR psd2=yes mandate=trusted | asks a, required by PSD2 Article 97
+        acquirer m3 1 challenge     | payment challenged
+        wait 900
+        expire m3                   | expiry asked
+        acquirer m3 2 done          | payment expired
+        card q ann bob 50.00 EUR psd2=yes under=m3 | ! MandateEnded
+        # Nobody is asked: it was never there.
+        card m4 ann bob 50.00 EUR psd2=yes mandate=trusted declined=FRAUD | declined FRAUD_DETECTED
+        card q ann bob 50.00 EUR psd2=yes under=m4 | ! MandateEnded
+        # It is voided, also while that is asked for; or its time runs out.
+        card m5 ann bob 50.00 EUR psd2=yes mandate=trusted hold=60 | asks a, required by PSD2 Article 97
+        acquirer m5 1 challenge     | payment challenged
+        confirm m5                  | payment confirmed
+        acquirer m5 2 done          | payment authorized
+        card p5 ann bob 50.00 EUR psd2=yes under=m5 | asks a, exempt by RTS Article 13
+        void m5                     | void asked
+        card q ann bob 50.00 EUR psd2=yes under=m5 | ! MandateEnded
+        acquirer m5 3 done          | payment voided
+        card q ann bob 50.00 EUR psd2=yes under=m5 | ! MandateEnded
+        card m6 ann bob 50.00 EUR psd2=yes mandate=trusted hold=60 | asks a, required by PSD2 Article 97
+        acquirer m6 1 challenge     | payment challenged
+        confirm m6                  | payment confirmed
+        acquirer m6 2 done          | payment authorized
+        wait 60
+        expire m6                   | expiry asked
+        card q ann bob 50.00 EUR psd2=yes under=m6 | ! MandateEnded
+        acquirer m6 3 done          | payment expired
+        # A refund is another payment: the series was authenticated, and goes on.
+        card m7 ann bob 50.00 EUR psd2=yes mandate=recurring | asks a, required by PSD2 Article 97
+        acquirer m7 1 challenge     | payment challenged
+        confirm m7                  | payment confirmed
+        acquirer m7 2 done          | payment authorized
+        acquirer m7 3 done          | payment captured
+        refund m7                   | refund asked
+        acquirer m7 4 done          | refund completed
+        m7                          | captured 50.00 of 50.00 refunded 50.00 at a RECURRING ACTIVE
+        card p7 ann bob 50.00 EUR psd2=yes under=m7 | asks a, exempt by RTS Article 14
+        # Its payer ends it, also before it began and while something else is asked for. What was asked for before goes on.
+        =c7 cancel m7               | mandate cancelled
+        =c7 cancel m7               | recorded: mandate cancelled
+        =c7 cancel p5               | recorded, with another payment_id
+        =c7 void m7                 | recorded, with another request
+        cancel m7                   | ! MandateCancelled
+        m7                          | captured 50.00 of 50.00 refunded 50.00 at a RECURRING CANCELLED
+        card q ann bob 50.00 EUR psd2=yes under=m7 | ! MandateCancelled
+        acquirer p7 1 done          | payment authorized
+        card m8 ann bob 50.00 EUR psd2=yes mandate=recurring | asks a, required by PSD2 Article 97
+        acquirer m8 1 challenge     | payment challenged
+        confirm m8                  | payment confirmed
+        cancel m8                   | mandate cancelled
+        acquirer m8 2 done          | payment authorized
+        m8                          | authorized 0.00 of 50.00 at a 3:capture 50.00 RECURRING CANCELLED
+        card q ann bob 50.00 EUR psd2=yes under=m8 | ! MandateCancelled
+        # The payee cannot be credited: it is let go of, or goes back.
+        card m9 ann bob 50.00 EUR psd2=yes mandate=trusted | asks a, required by PSD2 Article 97
+        acquirer m9 1 challenge     | payment challenged
+        confirm m9                  | payment confirmed
+        acquirer m9 2 done          | payment authorized
+        close bob EUR               | closed
+        acquirer m9 3 done          | capture returned
+        m9                          | returned 50.00 of 50.00 at a 4:refund 50.00 PAYEE_ACCOUNT_CLOSED TRUSTED_PAYEE ENDED
+        card q ann bob 50.00 EUR psd2=yes under=m9 | ! MandateEnded
+        ",
+    );
+}
+
+#[test]
+fn where_nothing_is_owed_a_mandate_stands_once_it_is_authorized() {
+    check(
+        "
+        enrol ann US EUR            | enrolled
+        enrol bob@1 US EUR          | enrolled
+        card m1 ann bob@1 9.00 EUR mandate=recurring | asks a
+        acquirer m1 1 done          | payment authorized
+        m1                          | authorized 0.00 of 9.00 at a 2:capture 9.00 RECURRING ACTIVE
+        card p1 ann bob@1 9.00 EUR under=m1 | asks a
+        # The payee's shard sends the money back: the series has no payee.
+        acquirer m1 2 done          | payment captured
+        close bob@1 EUR             | closed
+        card p2 ann bob@1 9.00 EUR under=m1 | asks a
+        carry 0 1                   | bounced 9.00 EUR PAYEE_ACCOUNT_CLOSED
+        carry 1 0                   | returned 9.00
+        m1                          | returned 9.00 of 9.00 at a 3:refund 9.00 PAYEE_ACCOUNT_CLOSED RECURRING ENDED
+        card q ann bob@1 9.00 EUR under=m1 | ! MandateEnded
+        ",
+    );
+}
+
+#[test]
+fn an_exemption_that_the_issuer_declines_is_asked_for_again_once_with_a_challenge() {
+    check(
+        "
+        enrol ann DE EUR            | enrolled
+        enrol bob DE EUR            | enrolled
+        card p1 ann bob 5.00 EUR psd2=yes | asks a, exempt by RTS Article 16
+        acquirer p1 1 wants         | exemption refused
+        p1                          | pending 0.00 of 5.00 at a 2:authorize 5.00 PSD2 Article 97 after RTS Article 16
+        acquirer p1 1 wants         | ! NothingNew
+        # It was exempt when the issuer was asked: it counts until somebody is authenticated.
+        ann EUR                     | 0.00 exempted 1 of 5.00
+        lead 0
+        acquirer p1 2 challenge     | payment challenged
+        confirm p1                  | payment confirmed
+        acquirer p1 3 done          | payment authorized
+        ann EUR                     | 0.00
+        acquirer p1 4 done          | payment captured
+        p1                          | captured 5.00 of 5.00 at a PSD2 Article 97 after RTS Article 16
+        # Once: then it is declined, and so is one that was challenged from the start, or whose issuer challenged.
+        card p2 ann bob 5.00 EUR psd2=yes | asks a, exempt by RTS Article 16
+        acquirer p2 1 wants         | exemption refused
+        acquirer p2 2 wants         | payment declined
+        p2                          | declined 0.00 of 5.00 at a AUTHENTICATION_FAILED PSD2 Article 97 after RTS Article 16
+        card p3 ann bob 50.00 EUR psd2=yes | asks a, required by PSD2 Article 97
+        acquirer p3 1 wants         | payment declined
+        p3                          | declined 0.00 of 50.00 at a AUTHENTICATION_FAILED
+        card p4 ann bob 5.00 EUR psd2=yes | asks a, exempt by RTS Article 16
+        acquirer p4 1 challenge     | payment challenged
+        confirm p4                  | payment confirmed
+        acquirer p4 2 wants         | payment declined
+        # Where nothing is owed, the issuer may want it all the same, by no article.
+        card p5 ann bob 5.00 EUR    | asks a
+        acquirer p5 1 wants         | exemption refused
+        p5                          | pending 0.00 of 5.00 at a 2:authorize 5.00 required after NOT_REQUIRED
+        acquirer p5 2 declines      | payment declined
+        # The next gateway is asked with a challenge as well.
+        card p6 ann bob 5.00 EUR psd2=yes | asks a, exempt by RTS Article 16
+        acquirer p6 1 wants         | exemption refused
+        acquirer p6 2 left          | gateway left
+        p6                          | pending 0.00 of 5.00 at b 2:authorize 5.00 PSD2 Article 97 after RTS Article 16
+        acquirer p6 2 done          | payment authorized
+        # Nothing but an authorization wants a cardholder.
+        acquirer p6 3 wants         | ! Implausible an acquirer's word that does not answer what it was asked for
+        ",
+    );
+}
+
+#[test]
+fn a_trusted_payees_payer_is_there_to_be_challenged_and_that_of_a_series_is_not() {
+    check(
+        "
+        enrol ann DE EUR            | enrolled
+        enrol bob DE EUR            | enrolled
+        card m1 ann bob 50.00 EUR psd2=yes mandate=trusted | asks a, required by PSD2 Article 97
+        acquirer m1 1 challenge     | payment challenged
+        confirm m1                  | payment confirmed
+        acquirer m1 2 done          | payment authorized
+        card m2 ann bob 50.00 EUR psd2=yes mandate=recurring | asks a, required by PSD2 Article 97
+        acquirer m2 1 challenge     | payment challenged
+        confirm m2                  | payment confirmed
+        acquirer m2 2 done          | payment authorized
+        card p1 ann bob 50.00 EUR psd2=yes under=m1 | asks a, exempt by RTS Article 13
+        acquirer p1 1 wants         | exemption refused
+        p1                          | pending 0.00 of 50.00 at a 2:authorize 50.00 PSD2 Article 97 after RTS Article 13
+        acquirer p1 2 challenge     | payment challenged
+        confirm p1                  | payment confirmed
+        acquirer p1 3 done          | payment authorized
+        card p2 ann bob 50.00 EUR psd2=yes under=m2 | asks a, exempt by RTS Article 14
+        acquirer p2 1 wants         | payment declined
+        p2                          | declined 0.00 of 50.00 at a AUTHENTICATION_FAILED
+        card p3 ann bob 50.00 EUR under=m2 | asks a
+        acquirer p3 1 wants         | payment declined
+        # Neither ends the mandate.
+        card p4 ann bob 50.00 EUR psd2=yes under=m1 | asks a, exempt by RTS Article 13
+        card p5 ann bob 50.00 EUR psd2=yes under=m2 | asks a, exempt by RTS Article 14
+        # What sets one up where nothing is owed, and is then challenged at its issuer's wish.
+        card m3 ann bob 5.00 EUR mandate=recurring | asks a
+        acquirer m3 1 wants         | exemption refused
+        acquirer m3 2 done          | payment authorized
+        m3                          | authorized 0.00 of 5.00 at a 3:capture 5.00 required after NOT_REQUIRED RECURRING NOT_AUTHENTICATED
+        card m4 ann bob 5.00 EUR mandate=recurring | asks a
+        acquirer m4 1 wants         | exemption refused
+        acquirer m4 2 challenge     | payment challenged
+        confirm m4                  | payment confirmed
+        acquirer m4 3 done          | payment authorized
+        m4                          | authorized 0.00 of 5.00 at a 4:capture 5.00 required after NOT_REQUIRED RECURRING ACTIVE
+        ",
+    );
+}

@@ -217,7 +217,7 @@ impl<'a> Reader<'a> {
         match row {
             Row::Wallet(key, wallet) => self.audit.resume_account(*key, *wallet),
             Row::User(..) => self.audit.resume_user(),
-            Row::Payment(_) => self.audit.resume_payment(),
+            Row::Payment(row) => self.audit.resume_payment(&row.payment),
             Row::Claim(..) | Row::Line(_) | Row::Request(..) => {}
         }
     }

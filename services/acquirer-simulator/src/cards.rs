@@ -28,6 +28,8 @@ pub enum Behavior {
         /// With which code it is declined after the challenge; approved where there is none.
         then: Option<&'static str>,
     },
+    /// It is declined for want of authentication, exempt or not, unless the cardholder is to be challenged; approved after the challenge.
+    AuthenticationRequired,
     /// It is done, and the answer never comes.
     AnswerLost,
     /// It is done, and the connection is closed instead of an answer.
@@ -81,6 +83,11 @@ pub const TEST_CARDS: &[TestCard] = &[
     card("4000009999000071", Behavior::WrongAmount, "done, and an answer with another amount"),
     card("4000009999000089", Behavior::Hangup, "done, and the connection is closed"),
     card("4000009999000097", Behavior::Overloaded, "429, nothing done"),
+    card(
+        "4000009999000105",
+        Behavior::AuthenticationRequired,
+        "declined: authentication required; approved after a challenge, if one is asked for",
+    ),
 ];
 
 impl Behavior {

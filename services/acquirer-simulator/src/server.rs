@@ -95,6 +95,8 @@ struct Authorize {
     #[serde(default)]
     answer: Option<String>,
     recurring: bool,
+    #[serde(default, rename = "sets_up")]
+    _sets_up: bool,
 }
 
 #[derive(Deserialize)]
@@ -293,6 +295,9 @@ impl Authorize {
             Behavior::Challenge { unless_recurring: true, .. } if self.recurring => Verdict::Approve,
             Behavior::Challenge { .. } if self.recurring => Verdict::Decline("authentication_required"),
             Behavior::Challenge { then, .. } => Verdict::Challenge { then },
+            Behavior::AuthenticationRequired if self.recurring || self.authentication != Authentication::Challenge => {
+                Verdict::Decline("authentication_required")
+            }
             _ if self.authentication == Authentication::Challenge => Verdict::Challenge { then: None },
             _ => Verdict::Approve,
         };

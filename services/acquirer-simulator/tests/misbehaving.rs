@@ -9,7 +9,7 @@ use std::time::{Duration, Instant as StdInstant};
 use common::{Simulated, acquirer, authorization, card, euros, now};
 use paymesh_acquirer_simulator::{Error, Settings, serve};
 use paymesh_acquirers::{
-    Authentication, Authorization, Capture, Certainty, ChargeState, Class, Decision, DeclineReason, Settlement, Sought,
+    Authentication, Authorization, Capture, Certainty, ChargeState, Class, Decision, DeclineReason, Exemption, Settlement, Sought,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -91,6 +91,29 @@ async fn declines_have_their_reasons() {
             other => panic!("{number}: {other:?}"),
         }
     }
+    // No exemption is good enough for this one, nor that nobody says anything; a challenge is, under another reference.
+    let soft = card("4000009999000105");
+    for (index, (authentication, recurring)) in [
+        (Authentication::IssuerDecides, false),
+        (Authentication::Exempt(Exemption::LowValue), false),
+        (Authentication::Exempt(Exemption::Recurring), true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let asked = Authorization { authentication, recurring, ..authorization(&format!("soft.{index}"), 1_000) };
+        match simulator.acquirer.authorize(&soft, &asked, later()).await {
+            Ok(Decision::Declined(decline)) => assert_eq!(decline.reason, DeclineReason::AuthenticationRequired),
+            other => panic!("{other:?}"),
+        }
+        // What was decided under a reference stays so.
+        let again = Authorization { authentication: Authentication::Challenge, recurring: false, ..asked };
+        assert!(matches!(simulator.acquirer.authorize(&soft, &again, later()).await, Ok(Decision::Declined(_))));
+    }
+    let asked = Authorization { authentication: Authentication::Challenge, ..authorization("soft.challenged", 1_000) };
+    assert!(matches!(simulator.acquirer.authorize(&soft, &asked, later()).await, Ok(Decision::ActionRequired { .. })));
+    let answered = Authorization { authentication: Authentication::Answered { answer: Some("123456".to_owned()) }, ..asked };
+    assert!(matches!(simulator.acquirer.authorize(&soft, &answered, later()).await, Ok(Decision::Approved(_))));
     // The right answer, and then the issuer says no.
     let asked = authorization("challenged.declined", 1_000);
     assert!(matches!(simulator.acquirer.authorize(&card("4000008260003178"), &asked, later()).await, Ok(Decision::ActionRequired { .. })));

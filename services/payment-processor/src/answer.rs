@@ -13,7 +13,8 @@ use paymesh_contract::{
 };
 use paymesh_journal::{Line, LineKind};
 use paymesh_ledger::{
-    Account, Body, CardStep, Charge, Entry, Left, LeftBecause, NewPayment, Operation, OperationKind, Payment, Phase, Reason, Wallet,
+    Account, Authentication, Body, CardStep, Charge, Entry, Left, LeftBecause, MandateKind, MandateStanding, NewPayment, Operation,
+    OperationKind, Payment, Phase, Reason, Wallet,
 };
 use paymesh_shard::{Answer, PaymentView};
 use paymesh_types::{Currency, PaymentId, Position, Score, Sequence, ShardRef, UserId};
@@ -62,7 +63,7 @@ fn message(payment: &Payment, shard: &ShardRef, in_transit: bool, reference: Str
         created_at: Some(timestamp(payment.created_at)),
         expires_at: payment.expires_at.map(timestamp),
         reference,
-        card: payment.card.as_deref().map(charge),
+        card: payment.card.as_deref().map(|card| charge(card, payment.mandate())),
     }
 }
 
@@ -80,7 +81,7 @@ pub(crate) fn for_caller(mut payment: payments::Payment, caller: &Caller) -> pay
     payment
 }
 
-fn charge(charge: &Charge) -> payments::CardCharge {
+fn charge(charge: &Charge, mandate: Option<(MandateKind, MandateStanding)>) -> payments::CardCharge {
     let challenge = charge.challenge.as_ref();
     let operation = |operation: &Operation| payments::CardOperation {
         kind: match operation.kind {
@@ -116,7 +117,19 @@ fn charge(charge: &Charge) -> payments::CardCharge {
         review: charge.risk.as_ref().is_some_and(|risk| risk.review),
         risk_rules_version: charge.risk.as_ref().map(|risk| risk.rules.clone()).unwrap_or_default(),
         authentication: charge.authentication.as_str().to_owned(),
-        authentication_article: charge.authentication.article().unwrap_or_default().to_owned(),
+        authentication_article: charge.article().unwrap_or_default().to_owned(),
+        authentication_turned_down: charge.turned_down.map(Authentication::as_str).unwrap_or_default().to_owned(),
+        authentication_turned_down_article: charge.turned_down.and_then(Authentication::article).unwrap_or_default().to_owned(),
+        mandate: mandate.map_or(payments::MandateKind::Unspecified, |(kind, _)| mandate_kind(kind)).into(),
+        mandate_state: mandate.map(|(_, standing)| standing.as_str()).unwrap_or_default().to_owned(),
+        mandate_id: charge.under.as_ref().map(|under| under.mandate.to_string()).unwrap_or_default(),
+    }
+}
+
+fn mandate_kind(kind: MandateKind) -> payments::MandateKind {
+    match kind {
+        MandateKind::Recurring => payments::MandateKind::Recurring,
+        MandateKind::TrustedPayee => payments::MandateKind::TrustedPayee,
     }
 }
 

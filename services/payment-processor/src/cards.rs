@@ -223,7 +223,7 @@ impl Cards {
             rules: verdict.rules_version.unwrap_or_default(),
         });
         let psd2 = homes.topology().is_under_psd2(zone);
-        Ok((ByCard { token: card.token.clone(), gateway, declined, risk, psd2 }, fall_back))
+        Ok((ByCard { token: card.token.clone(), gateway, declined, risk, psd2, agreement: card.agreement.clone() }, fall_back))
     }
 
     /// Has something about a payment by card decided, and waits for what the acquirer makes of it.
@@ -282,7 +282,7 @@ fn as_recorded(card: &Card, recorded: &Answer) -> ByCard {
         // The ledger says in which field the two differ.
         _ => "none".parse().expect("a gateway's name"),
     };
-    ByCard { token: card.token.clone(), gateway, declined: None, risk: None, psd2: false }
+    ByCard { token: card.token.clone(), gateway, declined: None, risk: None, psd2: false, agreement: card.agreement.clone() }
 }
 
 /// Until when a caller waits, by its deadline.

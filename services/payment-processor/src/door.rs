@@ -6,9 +6,9 @@ use paymesh_contract::{
     Fault,
     common::v1 as common,
     directory::v1::EnrollUserRequest,
-    payments::v1::{ByCard, CaptureMode, CreatePaymentRequest},
+    payments::v1::{ByCard, CaptureMode, CreatePaymentRequest, MandateKind},
 };
-use paymesh_ledger::{Command, CreatePayment, HOLD_SECONDS_MAX, Request};
+use paymesh_ledger::{Agreement, Command, CreatePayment, HOLD_SECONDS_MAX, Request};
 use paymesh_types::{Country, Currency, Invalid, Money, PaymentId, RequestId, ShardRef, UserId, VaultToken};
 use smallvec::SmallVec;
 
@@ -88,6 +88,8 @@ pub(crate) struct Card {
     pub(crate) token: VaultToken,
     /// The caller's own word for the payer's device; personal, and for fraud detection only.
     pub(crate) device: Device,
+    /// What the payment has to do with mandates.
+    pub(crate) agreement: Option<Agreement>,
 }
 
 /// It does not print.
@@ -143,7 +145,26 @@ fn card(card: &ByCard) -> Result<Card, Fault> {
     if card.device.len() > DEVICE_BYTES_MAX {
         return Err(Fault::invalid_field("card.device", format!("has {DEVICE_BYTES_MAX} bytes at most, not {}", card.device.len())));
     }
-    Ok(Card { token, device: Device(card.device.clone()) })
+    Ok(Card { token, device: Device(card.device.clone()), agreement: agreement(card)? })
+}
+
+fn agreement(card: &ByCard) -> Result<Option<Agreement>, Fault> {
+    let kind = MandateKind::try_from(card.mandate)
+        .map_err(|_| Fault::invalid_field("card.mandate", format!("there is no mandate of kind {}", card.mandate)))?;
+    let set_up = match kind {
+        MandateKind::Unspecified => None,
+        MandateKind::Recurring => Some(paymesh_ledger::MandateKind::Recurring),
+        MandateKind::TrustedPayee => Some(paymesh_ledger::MandateKind::TrustedPayee),
+    };
+    match (set_up, card.mandate_id.as_str()) {
+        (None, "") => Ok(None),
+        (Some(kind), "") => Ok(Some(Agreement::SetUp(kind))),
+        (None, mandate) => {
+            let mandate = mandate.parse().map_err(|error: Invalid| Fault::invalid_field("card.mandate_id", error.to_string()))?;
+            Ok(Some(Agreement::Under(mandate)))
+        }
+        (Some(_), _) => Err(Fault::invalid_field("card.mandate_id", "a payment under a mandate sets up no other")),
+    }
 }
 
 /// How long the payment is held: 0 takes the money at once.

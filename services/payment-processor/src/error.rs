@@ -40,6 +40,11 @@ pub(crate) fn rejected(rejection: Rejection) -> Fault {
         Rejection::NotAuthorized { .. } | Rejection::HoldExpired => (Code::FailedPrecondition, "PAYMENT_NOT_AUTHORIZED"),
         Rejection::NoActionRequired { .. } => (Code::FailedPrecondition, "NO_ACTION_REQUIRED"),
         Rejection::OperationInProgress => (Code::Aborted, "OPERATION_IN_PROGRESS"),
+        Rejection::MandateNotFound => (Code::NotFound, "MANDATE_NOT_FOUND"),
+        Rejection::MandateNotAuthenticated => (Code::FailedPrecondition, "MANDATE_NOT_AUTHENTICATED"),
+        Rejection::MandateCancelled => (Code::FailedPrecondition, "MANDATE_CANCELLED"),
+        Rejection::MandateEnded => (Code::FailedPrecondition, "MANDATE_ENDED"),
+        Rejection::MandateDiffers { .. } => (Code::InvalidArgument, "MANDATE_DIFFERS"),
         Rejection::TooManyRefunds => (Code::ResourceExhausted, "TOO_MANY_REFUNDS"),
         Rejection::NotRefundable { .. } => (Code::FailedPrecondition, "PAYMENT_NOT_REFUNDABLE"),
         Rejection::ExceedsAuthorization { .. } => (Code::OutOfRange, "AMOUNT_EXCEEDS_AUTHORIZATION"),
@@ -53,7 +58,7 @@ pub(crate) fn rejected(rejection: Rejection) -> Fault {
     };
     let fault = Fault::new(code, reason, message);
     match rejection {
-        Rejection::RequestIdReused { field } => fault.with_field(field),
+        Rejection::RequestIdReused { field } | Rejection::MandateDiffers { field } => fault.with_field(field),
         // The ledger misses a user only where an account is opened; elsewhere it is the account that is not there.
         Rejection::UserNotFound { .. } => fault.with_field("user_id"),
         Rejection::OperationInProgress => fault.with_retry(Duration::from_millis(OPERATION_RETRY_AFTER_MS)),

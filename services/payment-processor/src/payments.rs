@@ -7,11 +7,11 @@ use paymesh_access::Caller;
 use paymesh_contract::{
     Fault,
     payments::v1::{
-        self as payments, CapturePaymentRequest, CapturePaymentResponse, ConfirmPaymentRequest, ConfirmPaymentResponse,
-        CreatePaymentRequest, CreatePaymentResponse, CreatePaymentsRequest, CreatePaymentsResponse, GetPaymentRequest, GetPaymentResponse,
-        GetRequestOutcomeRequest, GetRequestOutcomeResponse, ListPaymentsRequest, ListPaymentsResponse, RefundPaymentRequest,
-        RefundPaymentResponse, RefundStatus, StreamPaymentsRequest, StreamPaymentsResponse, VoidPaymentRequest, VoidPaymentResponse,
-        payment_service_server::PaymentService,
+        self as payments, CancelMandateRequest, CancelMandateResponse, CapturePaymentRequest, CapturePaymentResponse,
+        ConfirmPaymentRequest, ConfirmPaymentResponse, CreatePaymentRequest, CreatePaymentResponse, CreatePaymentsRequest,
+        CreatePaymentsResponse, GetPaymentRequest, GetPaymentResponse, GetRequestOutcomeRequest, GetRequestOutcomeResponse,
+        ListPaymentsRequest, ListPaymentsResponse, RefundPaymentRequest, RefundPaymentResponse, RefundStatus, StreamPaymentsRequest,
+        StreamPaymentsResponse, VoidPaymentRequest, VoidPaymentResponse, payment_service_server::PaymentService,
     },
     timestamp,
 };
@@ -66,6 +66,7 @@ impl Payments {
         let change = match command {
             Command::RefundPayment { .. } => Change::Refund,
             Command::ConfirmPayment { .. } => Change::Confirm,
+            Command::CancelMandate { .. } => Change::Mandate,
             _ => Change::Hold,
         };
         whose::may_change(&asked.caller, shard, payment, change).await?;
@@ -138,6 +139,14 @@ impl PaymentService for Payments {
         let changed = self.change(&asked, &payment, id, Command::VoidPayment { payment: payment.clone() }).await?;
         let (payment, position) = changed.answer_to(&asked.caller);
         Ok(Response::new(VoidPaymentResponse { payment, position }))
+    }
+
+    async fn cancel_mandate(&self, request: Request<CancelMandateRequest>) -> Result<Response<CancelMandateResponse>, Status> {
+        let (asked, request) = (Asked::of(&request), request.into_inner());
+        let (id, payment) = (door::request_id(&request.request_id)?, door::payment_id(&request.payment_id)?);
+        let changed = self.change(&asked, &payment, id, Command::CancelMandate { payment: payment.clone() }).await?;
+        let (payment, position) = changed.answer_to(&asked.caller);
+        Ok(Response::new(CancelMandateResponse { payment, position }))
     }
 
     async fn refund_payment(&self, request: Request<RefundPaymentRequest>) -> Result<Response<RefundPaymentResponse>, Status> {

@@ -38,12 +38,14 @@ pub(crate) enum Change {
     Hold,
     /// Refund it: that is the payee's money.
     Refund,
+    /// End the mandate that it has set up: that is its payer's, who gave it.
+    Mandate,
     /// Go on with it once its cardholder has done what was asked: for either of its ends, who both want it.
     Confirm,
 }
 
-/// Whether a caller may change a payment that is led here: it acts for the payee. A payer who could would take back what was paid, or let go of
-/// what was held for another. A payment's ends never change, so what was seen before holds.
+/// Whether a caller may change a payment that is led here: it acts for the payee, but for mandates. A payer who could would take back what was paid, or let
+/// go of what was held for another; a payee who could end a mandate would undo what the payer agreed to. A payment's ends never change, so what was seen before holds.
 ///
 /// # Errors
 /// `NOT_YOUR_USER`; `SHARD_NOT_SERVING`, where it cannot be seen.
@@ -61,6 +63,7 @@ pub(crate) async fn may_change(caller: &Caller, shard: &Shard, payment: &Payment
     let verdict = match change {
         Change::Hold => caller.acts_for_id(of.payee),
         Change::Refund => caller.acts_for(of.payee, Some(lives)),
+        Change::Mandate => caller.acts_for_id(of.payer),
         Change::Confirm => caller.acts_for_either(of.payer, of.payee),
     };
     verdict.map_err(Fault::from)

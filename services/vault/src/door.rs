@@ -50,6 +50,7 @@ pub(crate) fn authorization(request: &proto::AuthorizeRequest) -> Result<Authori
         amount: Money::try_from(amount).map_err(|fault| fault.under("amount"))?,
         authentication: authentication(request)?,
         recurring: request.recurring,
+        sets_up: request.sets_up,
     })
 }
 

@@ -20,7 +20,8 @@ use std::{
 
 use async_trait::async_trait;
 use paymesh_acquirers::{
-    Acquirer, Authentication, Authorization, Capture, Certainty, Challenge, ChargeState, Class, Decision, Refund, Settlement, Sought,
+    Acquirer, Authentication, Authorization, Capture, Certainty, Challenge, ChargeState, Class, Decision, Exemption, Refund, Settlement,
+    Sought,
     conformance::{self, Kind, Subject},
     connector,
 };
@@ -82,6 +83,7 @@ impl Stripe {
             amount: euros(1_000),
             authentication: Authentication::IssuerDecides,
             recurring: false,
+            sets_up: false,
         }
     }
 }
@@ -237,5 +239,25 @@ async fn a_refund_that_waits_is_not_done_yet() {
     match stripe.acquirer.refund(&refund, deadline()).await {
         Ok(Settlement::Done(charge)) => assert_eq!((charge.captured_minor, charge.refunded_minor), (1_000, 300)),
         other => panic!("{other:?}"),
+    }
+}
+
+/// As Stripe documents them; localstripe knows neither.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_of_a_series_says_that_there_will_be_others_and_those_that_nobody_is_there() {
+    let Some(stripe) = Stripe::start("series").await else { return };
+    let challenge = Authentication::Challenge;
+    let first = Authorization { sets_up: true, authentication: challenge, ..stripe.authorization("first") };
+    let later =
+        Authorization { recurring: true, authentication: Authentication::Exempt(Exemption::Recurring), ..stripe.authorization("later") };
+    let other = stripe.authorization("other");
+    let wanted = [(&first, true, false), (&later, false, true), (&other, false, false)];
+    for (asked, sets_up, off_session) in wanted {
+        let decision = stripe.acquirer.authorize(&stripe.card(Kind::Approved), asked, deadline()).await;
+        assert!(matches!(decision, Ok(Decision::Approved(_))), "{decision:?}");
+        let said = stripe.proxy.last_confirmed();
+        assert_eq!(said.contains("setup_future_usage=off_session"), sets_up, "{said}");
+        assert_eq!(said.contains("&off_session=true"), off_session, "{said}");
+        assert_eq!(said.contains("return_url="), !off_session, "{said}");
     }
 }

@@ -1,7 +1,7 @@
 //! Before localstripe: what Stripe documents and localstripe leaves out, and answers that do not arrive.
 //!
 //! Stripe's words (docs.stripe.com/api): a request under an idempotency key that was used is answered as before, with `idempotent-replayed: true`, and is an
-//! error of type `idempotency_error` where its parameters differ; a confirmation takes `payment_method`, `off_session` and `return_url`; a capture takes metadata;
+//! error of type `idempotency_error` where its parameters differ; a confirmation takes `payment_method`, `off_session`, `setup_future_usage` and `return_url`; a capture takes metadata;
 //! a card needs no verification code; what the state of an intent does not allow has the code `payment_intent_unexpected_state`; lists are filtered by `created`.
 
 use std::{
@@ -57,13 +57,20 @@ struct Shared {
     keys: Mutex<HashMap<String, (String, u16, String)>>,
     fault: Mutex<Option<(String, Fault)>>,
     numbers_elsewhere: AtomicUsize,
+    confirmed: Mutex<String>,
 }
 
 impl Proxy {
     pub(crate) async fn start(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let shared = Arc::new(Shared { port, keys: Mutex::default(), fault: Mutex::default(), numbers_elsewhere: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared {
+            port,
+            keys: Mutex::default(),
+            fault: Mutex::default(),
+            numbers_elsewhere: AtomicUsize::new(0),
+            confirmed: Mutex::default(),
+        });
         let router = Router::new().fallback(pass).with_state(Arc::clone(&shared));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { url, shared }
@@ -81,6 +88,11 @@ impl Proxy {
 
     pub(crate) fn numbers_outside_of_payment_methods(&self) -> usize {
         self.shared.numbers_elsewhere.load(Ordering::Relaxed)
+    }
+
+    /// What the last confirmation said.
+    pub(crate) fn last_confirmed(&self) -> String {
+        self.shared.confirmed.lock().expect("a lock").clone()
     }
 
     pub(crate) async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
@@ -149,10 +161,13 @@ impl Shared {
         let (mut known, mut metadata) = (Vec::new(), Vec::new());
         let mut payment_method = None;
         let (confirm, capture) = (path.ends_with("/confirm"), path.ends_with("/capture"));
+        if confirm {
+            body.clone_into(&mut self.confirmed.lock().expect("a lock"));
+        }
         for part in body.split('&').filter(|part| !part.is_empty()) {
             match part.split_once('=') {
                 Some(("payment_method", method)) if confirm => payment_method = Some(method.to_owned()),
-                Some(("off_session" | "return_url", _)) => {}
+                Some(("off_session" | "return_url" | "setup_future_usage", _)) => {}
                 Some((name, _)) if name.starts_with("payment_method_options") => {}
                 Some((name, _)) if capture && name.starts_with("metadata") => metadata.push(part),
                 _ => known.push(part),

@@ -2,8 +2,8 @@
 
 use paymesh_contract::events::v1 as pb;
 use paymesh_ledger::{
-    Authentication, CardStep, Challenge, Charge, Exemption, GATEWAYS_ASKED_MAX, Left, LeftBecause, NewCharge, NewPayment, Operation,
-    OperationKind, Payment, REFUNDS_MAX, Risk,
+    Authentication, CardStep, Challenge, Charge, Exemption, GATEWAYS_ASKED_MAX, Left, LeftBecause, Mandate, MandateKind, MandateState,
+    MandateUse, NewCharge, NewPayment, Operation, OperationKind, Payment, REFUNDS_MAX, Risk,
 };
 use paymesh_types::{ChargeId, GatewayName, Score};
 
@@ -27,13 +27,60 @@ pub(crate) fn charge(charge: &Charge) -> pb::Charge {
         left: charge.left.iter().map(|left| pb::GatewayLeft { gateway: left.gateway.to_string(), why: because(left.why) as i32 }).collect(),
         risk: charge.risk.as_ref().map(risk),
         authentication: authentication(charge.authentication) as i32,
+        mandate: charge.mandate.map(mandate),
+        under: charge.under.as_ref().map(under),
+        turned_down: charge.turned_down.map(|before| authentication(before) as i32),
     }
+}
+
+fn mandate(Mandate { kind, state }: Mandate) -> pb::Mandate {
+    let state = match state {
+        MandateState::Pending => pb::MandateState::Pending,
+        MandateState::Active => pb::MandateState::Active,
+        MandateState::Cancelled => pb::MandateState::Cancelled,
+    };
+    pb::Mandate { kind: mandate_kind(kind) as i32, state: state as i32 }
+}
+
+fn under(under: &MandateUse) -> pb::MandateUse {
+    pb::MandateUse { mandate_id: under.mandate.to_string(), kind: mandate_kind(under.kind) as i32 }
+}
+
+fn mandate_kind(kind: MandateKind) -> pb::MandateKind {
+    match kind {
+        MandateKind::Recurring => pb::MandateKind::Recurring,
+        MandateKind::TrustedPayee => pb::MandateKind::TrustedPayee,
+    }
+}
+
+fn from_mandate(message: &pb::Mandate) -> Result<Mandate, DecodeError> {
+    let state = match message.state() {
+        pb::MandateState::Pending => MandateState::Pending,
+        pb::MandateState::Active => MandateState::Active,
+        pb::MandateState::Cancelled => MandateState::Cancelled,
+        pb::MandateState::Unspecified => return Err(DecodeError::Missing("a mandate without a state")),
+    };
+    Ok(Mandate { kind: from_mandate_kind(message.kind())?, state })
+}
+
+fn from_under(message: &pb::MandateUse) -> Result<MandateUse, DecodeError> {
+    Ok(MandateUse { mandate: message.mandate_id.parse()?, kind: from_mandate_kind(message.kind())? })
+}
+
+fn from_mandate_kind(kind: pb::MandateKind) -> Result<MandateKind, DecodeError> {
+    Ok(match kind {
+        pb::MandateKind::Recurring => MandateKind::Recurring,
+        pb::MandateKind::TrustedPayee => MandateKind::TrustedPayee,
+        pb::MandateKind::Unspecified => return Err(DecodeError::Missing("a mandate of no kind")),
+    })
 }
 
 fn authentication(authentication: Authentication) -> pb::Authentication {
     match authentication {
         Authentication::NotRequired => pb::Authentication::Unspecified,
         Authentication::Exempt(Exemption::LowValue) => pb::Authentication::ExemptLowValue,
+        Authentication::Exempt(Exemption::Recurring) => pb::Authentication::ExemptRecurring,
+        Authentication::Exempt(Exemption::TrustedPayee) => pb::Authentication::ExemptTrustedPayee,
         Authentication::Required => pb::Authentication::Required,
     }
 }
@@ -42,6 +89,8 @@ fn from_authentication(number: i32) -> Result<Authentication, DecodeError> {
     Ok(match pb::Authentication::try_from(number).map_err(|_| DecodeError::Missing("an unknown authentication"))? {
         pb::Authentication::Unspecified => Authentication::NotRequired,
         pb::Authentication::ExemptLowValue => Authentication::Exempt(Exemption::LowValue),
+        pb::Authentication::ExemptRecurring => Authentication::Exempt(Exemption::Recurring),
+        pb::Authentication::ExemptTrustedPayee => Authentication::Exempt(Exemption::TrustedPayee),
         pb::Authentication::Required => Authentication::Required,
     })
 }
@@ -66,6 +115,8 @@ pub(super) fn beginning(new: &NewPayment) -> Option<pb::Charge> {
         gateway: card.gateway.to_string(),
         risk: card.risk.as_ref().map(risk),
         authentication: authentication(card.authentication) as i32,
+        mandate: card.mandate.map(|kind| mandate(Mandate { kind, state: MandateState::Pending })),
+        under: card.under.as_ref().map(under),
         ..pb::Charge::default()
     })
 }
@@ -107,6 +158,8 @@ pub(super) fn step(step: CardStep) -> (pb::CardStep, u64, u64) {
         CardStep::Challenged => (pb::CardStep::Challenged, 0, 0),
         CardStep::Authorized => (pb::CardStep::Authorized, 0, 0),
         CardStep::Declined => (pb::CardStep::Declined, 0, 0),
+        CardStep::ExemptionRefused => (pb::CardStep::ExemptionRefused, 0, 0),
+        CardStep::MandateCancelled => (pb::CardStep::MandateCancelled, 0, 0),
         CardStep::CaptureAsked { asked: wanted } => (pb::CardStep::CaptureAsked, 0, asked(wanted)),
         CardStep::Captured => (pb::CardStep::Captured, 0, 0),
         CardStep::CaptureReturned => (pb::CardStep::CaptureReturned, 0, 0),
@@ -131,6 +184,8 @@ pub(super) fn from_step(message: &pb::CardStepped) -> Result<CardStep, DecodeErr
         pb::CardStep::Challenged => CardStep::Challenged,
         pb::CardStep::Authorized => CardStep::Authorized,
         pb::CardStep::Declined => CardStep::Declined,
+        pb::CardStep::ExemptionRefused => CardStep::ExemptionRefused,
+        pb::CardStep::MandateCancelled => CardStep::MandateCancelled,
         pb::CardStep::CaptureAsked => CardStep::CaptureAsked { asked: wanted()? },
         pb::CardStep::Captured => CardStep::Captured,
         pb::CardStep::CaptureReturned => CardStep::CaptureReturned,
@@ -151,7 +206,14 @@ pub(super) fn from_beginning(message: Option<&pb::Charge>) -> Result<NewCharge, 
     let message = message.ok_or(DecodeError::Missing("a payment by card without a charge"))?;
     let risk = message.risk.as_ref().map(from_risk).transpose()?;
     let authentication = from_authentication(message.authentication)?;
-    Ok(NewCharge { token: message.vault_token.parse()?, gateway: message.gateway.parse()?, risk, authentication })
+    Ok(NewCharge {
+        token: message.vault_token.parse()?,
+        gateway: message.gateway.parse()?,
+        risk,
+        authentication,
+        mandate: message.mandate.as_ref().map(|mandate| from_mandate_kind(mandate.kind())).transpose()?,
+        under: message.under.as_ref().map(from_under).transpose()?,
+    })
 }
 
 /// The payment with its charge, where the message has one: the open part of an entry alone has none.
@@ -185,6 +247,9 @@ pub(crate) fn from_charge(message: &pb::Charge) -> Result<Charge, DecodeError> {
             .collect::<Result<_, DecodeError>>()?,
         risk: message.risk.as_ref().map(from_risk).transpose()?,
         authentication: from_authentication(message.authentication)?,
+        turned_down: message.turned_down.map(from_authentication).transpose()?,
+        mandate: message.mandate.as_ref().map(from_mandate).transpose()?,
+        under: message.under.as_ref().map(from_under).transpose()?,
     })
 }
 

@@ -188,6 +188,8 @@ fn check_variety(stream: &Stream) {
         "payment_challenged",
         "payment_authorized",
         "payment_declined",
+        "exemption_refused",
+        "mandate_cancelled",
         "capture_asked",
         "capture_refused",
         "void_asked",
@@ -215,11 +217,10 @@ fn check_variety(stream: &Stream) {
     assert!(stream.committed().iter().any(|(_, entry)| entry.authenticated_payer().is_some()), "some are authenticated");
     let authentication =
         |wanted| stream.records().payments.iter().any(|payment| payment.card.as_ref().is_some_and(|card| card.authentication == wanted));
-    assert!(
-        [Authentication::NotRequired, Authentication::Exempt(Exemption::LowValue), Authentication::Required]
-            .into_iter()
-            .all(authentication)
-    );
+    let exempt = [Exemption::LowValue, Exemption::Recurring, Exemption::TrustedPayee].map(Authentication::Exempt);
+    assert!([Authentication::NotRequired, Authentication::Required].into_iter().chain(exempt).all(authentication));
+    let standings: std::collections::BTreeSet<_> = stream.records().payments.iter().filter_map(Payment::mandate).collect();
+    assert!(standings.len() >= 8, "mandates of both kinds, in all states but one or two: {standings:?}");
     assert!(stream.records().payments.iter().any(|payment| payment.refunded > 0 && payment.refunded < payment.captured));
     assert!(stream.committed().iter().any(|(_, entry)| entry.reference.contains('\0')));
 }

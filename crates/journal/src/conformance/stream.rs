@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use paymesh_ledger::{
-    Body, ByCard, Challenge, Command, Context, CreatePayment, Credit, Decision, LeftBecause, Message, Missing, Outcome, Payment, Phase,
-    Reason, Records, Request, Risk, State, decide,
+    Agreement, Body, ByCard, Challenge, Command, Context, CreatePayment, Credit, Decision, LeftBecause, MandateKind, MandateStanding,
+    Message, Missing, Outcome, Payment, Phase, Reason, Records, Request, Risk, State, decide,
 };
 use paymesh_types::{
     Currency, Cursor, Epoch, GatewayName, HistoryMark, Money, PaymentId, Position, RequestId, Score, Sequence, ShardRef, Timestamp, UserId,
@@ -253,6 +253,11 @@ impl Stream {
     }
 
     fn payment(&mut self) -> Command {
+        if self.dice.happens(150)
+            && let Some(command) = self.under_a_mandate()
+        {
+            return command;
+        }
         let payer = self.any_user();
         let abroad = self.dice.happens(400);
         let peer = usize::try_from(self.dice.below(2)).unwrap_or(0);
@@ -281,7 +286,37 @@ impl Stream {
             .filter(|_| self.dice.happens(800));
         let risk = Risk { score, review: self.dice.happens(200), rules: "2026-11-27.1-0123456789abcdef".to_owned() };
         let declined = self.dice.happens(50).then_some(Reason::FraudDetected);
-        ByCard { token, gateway: gateway(0), declined, risk: self.dice.happens(700).then_some(risk), psd2: !any.is_multiple_of(4) }
+        let agreement = match self.dice.below(6) {
+            0 => Some(Agreement::SetUp(MandateKind::Recurring)),
+            1 => Some(Agreement::SetUp(MandateKind::TrustedPayee)),
+            _ => None,
+        };
+        ByCard {
+            token,
+            gateway: gateway(0),
+            declined,
+            risk: self.dice.happens(700).then_some(risk),
+            psd2: !any.is_multiple_of(4),
+            agreement,
+        }
+    }
+
+    /// One more payment by the mandate of an earlier one, if one stands.
+    fn under_a_mandate(&mut self) -> Option<Command> {
+        let stands = |payment: &&Payment| payment.mandate().is_some_and(|(_, standing)| standing == MandateStanding::Active);
+        let standing: Vec<&Payment> = self.by_card.values().rev().filter(stands).take(12).collect();
+        let known = (*self.dice.pick(&standing)?).clone();
+        let agreement = Some(Agreement::Under(known.id(&shard())));
+        let card = ByCard { token: known.card.as_ref()?.token.clone(), agreement, declined: None, ..self.card() };
+        Some(Command::CreatePayment(CreatePayment {
+            payer: known.payer,
+            payee: known.payee,
+            payee_shard: known.payee_shard.clone(),
+            money: Money::new(known.amount, known.currency)?,
+            hold_s: 0,
+            reference: self.any_reference(),
+            card: Some(card),
+        }))
     }
 
     /// Something about one of the last payments by card; mostly what an acquirer made of what it is being asked for.
@@ -296,6 +331,7 @@ impl Stream {
                 0..4 if known.phase == Phase::Captured => Command::RefundPayment { payment, amount: self.any_amount() },
                 0 | 1 => Command::CapturePayment { payment, amount: self.any_amount() },
                 2 => Command::VoidPayment { payment },
+                3 if self.dice.happens(300) => Command::CancelMandate { payment },
                 3 => Command::ExpirePayment { payment: payment.sequence() },
                 _ => Command::Settle { payment, operation: 1, outcome: self.outcome() },
             });
@@ -312,6 +348,7 @@ impl Stream {
             }
             1 | 2 => Outcome::Declined { reason: Reason::CardInsufficientFunds },
             3 => Outcome::Left { to: gateway(1), why: LeftBecause::Overloaded },
+            4 => Outcome::AuthenticationWanted,
             _ => Outcome::Done { id: id() },
         }
     }

@@ -3,14 +3,14 @@
 //! What a caller asks for goes into the books first, as an operation in progress; the outcome is an entry of its own. No outcome of an operation that is in
 //! progress is rejected for what users did meanwhile: money that an acquirer took has somewhere to go.
 
-use paymesh_types::{ChargeId, GatewayName};
+use paymesh_types::{ChargeId, GatewayName, PaymentId, Timestamp};
 use smallvec::{SmallVec, smallvec};
 
 use super::{Bound, Decider, Rejection, credit, debit, unmoved};
 use crate::{
-    Account, Authentication, Body, ByCard, CHALLENGE_SECONDS, CardStep, Challenge, Charge, Command, CreatePayment, Exempted, Exemption,
-    GATEWAYS_ASKED_MAX, Left, LeftBecause, NewCharge, NewPayment, Operation, OperationKind, Outcome, Payment, Phase, Posting, REFUNDS_MAX,
-    Reason, sca,
+    Account, Agreement, Authentication, Body, ByCard, CHALLENGE_SECONDS, CardStep, Challenge, Charge, Command, CreatePayment, Exempted,
+    Exemption, GATEWAYS_ASKED_MAX, Left, LeftBecause, Mandate, MandateKind, MandateStanding, MandateState, MandateUse, NewCharge,
+    NewPayment, Operation, OperationKind, Outcome, Payment, Phase, Posting, REFUNDS_MAX, Reason, mandate, sca,
 };
 
 /// A payment that goes from one state to the next.
@@ -47,12 +47,15 @@ impl Decider<'_> {
                 Some(_) => None,
             })
         };
+        let under = card.agreement.as_ref().and_then(Agreement::under).map(|id| self.mandate_for(create, card, id)).transpose()?;
+        let sets_up = card.agreement.as_ref().and_then(Agreement::sets_up);
         // An exemption counts from here on, whatever the acquirer makes of the payment: however many are asked for at once, no more are exempt than may be.
         let (authentication, exempted) = match (declined, card.psd2) {
             (Some(_), _) | (None, false) => (Authentication::NotRequired, wallet.exempted),
-            (None, true) => match wallet.exempted.with(create.money) {
-                Some(exempted) => (Authentication::Exempt(Exemption::LowValue), exempted),
-                None => (Authentication::Required, wallet.exempted),
+            (None, true) => match (&under, sets_up, wallet.exempted.with(create.money)) {
+                (Some(under), ..) => (Authentication::Exempt(under.kind.exemption()), wallet.exempted),
+                (None, None, Some(exempted)) => (Authentication::Exempt(Exemption::LowValue), exempted),
+                (None, ..) => (Authentication::Required, wallet.exempted),
             },
         };
         let body = Body::PaymentCreated(NewPayment {
@@ -63,10 +66,44 @@ impl Decider<'_> {
             hold_s: create.hold_s,
             declined,
             previous: wallet.last_payment,
-            card: Some(NewCharge { token: card.token.clone(), gateway: card.gateway.clone(), risk: card.risk.clone(), authentication }),
+            card: Some(NewCharge {
+                token: card.token.clone(),
+                gateway: card.gateway.clone(),
+                risk: card.risk.clone(),
+                authentication,
+                mandate: sets_up,
+                under,
+            }),
         });
         let posting = Posting { exempted_after: exempted, ..unmoved(create.payer, currency, wallet) };
         Ok((body, smallvec![posting], create.reference.clone()))
+    }
+
+    /// The mandate that a payment is to be made under.
+    ///
+    /// # Errors
+    /// It does not stand, or the payment is not as it has it: nothing else is done for it then.
+    fn mandate_for(&self, create: &CreatePayment, card: &ByCard, id: &PaymentId) -> Result<MandateUse, Rejection> {
+        if id.shard() != self.state.shard() {
+            return Err(Rejection::MandateNotFound);
+        }
+        let set_up = self.payment(id.epoch(), id.sequence()).map_err(|_| Rejection::MandateNotFound)?;
+        let CreatePayment { payer, payee, money, .. } = *create;
+        let terms = mandate::Terms { payer, payee, payee_shard: create.payee_shard.as_ref(), money, token: &card.token };
+        Ok(MandateUse { mandate: id.clone(), kind: mandate::check(set_up, &terms)? })
+    }
+
+    pub(super) fn cancel_mandate(&self, payment: &Payment) -> super::Outcome {
+        let mut change = Change::of(payment);
+        match payment.mandate().map(|(_, standing)| standing) {
+            None => return Err(Rejection::MandateNotFound),
+            Some(MandateStanding::Cancelled) => return Err(Rejection::MandateCancelled),
+            Some(MandateStanding::Ended) => return Err(Rejection::MandateEnded),
+            Some(MandateStanding::Pending | MandateStanding::NotAuthenticated | MandateStanding::Active) => {}
+        }
+        let charge = change.charge();
+        charge.mandate = charge.mandate.map(|mandate| Mandate { state: MandateState::Cancelled, ..mandate });
+        change.comes_to(CardStep::MandateCancelled)
     }
 
     pub(super) fn confirm(&self, payment: &Payment) -> super::Outcome {
@@ -151,6 +188,7 @@ impl Decider<'_> {
             (OperationKind::Authorize, Outcome::Done { id }) => self.authorized_by_card(change, id),
             (OperationKind::Authorize, Outcome::Challenged { id, challenge }) => self.challenged(change, id, challenge),
             (OperationKind::Authorize, Outcome::Declined { reason }) => declined(change, *reason),
+            (OperationKind::Authorize, Outcome::AuthenticationWanted) => exemption_refused(change, &operation, self.context.now),
             (OperationKind::Authorize, Outcome::Left { to, why }) => left(change, operation, to, *why),
             (OperationKind::Capture, Outcome::Done { id }) => self.captured(change, &operation, id),
             (OperationKind::Capture, Outcome::Declined { .. }) => self.capture_refused(change),
@@ -184,7 +222,7 @@ impl Decider<'_> {
             (OperationKind::Void | OperationKind::Expire, Outcome::Declined { .. }) => {
                 Err(Rejection::Implausible { what: "an acquirer that does not let go of what it holds" })
             }
-            (_, Outcome::Challenged { .. } | Outcome::Left { .. }) => {
+            (_, Outcome::Challenged { .. } | Outcome::Left { .. } | Outcome::AuthenticationWanted) => {
                 Err(Rejection::Implausible { what: "an acquirer's word that does not answer what it was asked for" })
             }
         }
@@ -201,6 +239,7 @@ impl Decider<'_> {
         };
         let (amount, charge) = (payment.amount, payment.card.as_deref_mut().expect("it is by card"));
         charge.id = Some(id.clone());
+        charge.mandate = charge.mandate_once_authorized();
         let answered = charge.challenge.take().is_some();
         // As of `Entry::authenticated_payer`.
         if answered && charge.authentication != Authentication::NotRequired && sca::counts(payment.currency) {
@@ -283,6 +322,19 @@ fn declined(mut change: Change<'_>, reason: Reason) -> super::Outcome {
     change.comes_to(CardStep::Declined)
 }
 
+/// Asked for again at the same gateway, once and with a challenge, as another operation: acquirers do not decide twice under one reference.
+fn exemption_refused(mut change: Change<'_>, operation: &Operation, now: Timestamp) -> super::Outcome {
+    let charge = change.charge();
+    // Nobody is there to be challenged, or somebody was: there is nothing else to ask for.
+    let unattended = charge.under.as_ref().is_some_and(|under| under.kind == MandateKind::Recurring);
+    if charge.authentication == Authentication::Required || charge.id.is_some() || unattended {
+        return declined(change, Reason::AuthenticationFailed);
+    }
+    charge.turned_down = Some(std::mem::replace(&mut charge.authentication, Authentication::Required));
+    charge.ask(OperationKind::Authorize, operation.amount, now);
+    change.comes_to(CardStep::ExemptionRefused)
+}
+
 fn left(mut change: Change<'_>, operation: Operation, to: &GatewayName, why: LeftBecause) -> super::Outcome {
     let charge = change.charge();
     if charge.left.len() + 1 >= GATEWAYS_ASKED_MAX {
@@ -309,7 +361,9 @@ fn idle(payment: &Payment) -> Result<(), Rejection> {
 /// What the request that led to a step asked for, where `command` is of its kind: the amount, or none.
 pub(super) fn asked_for(step: CardStep, command: &Command) -> Option<Option<i64>> {
     match (step, command) {
-        (CardStep::Confirmed, Command::ConfirmPayment { .. }) | (CardStep::VoidAsked, Command::VoidPayment { .. }) => Some(None),
+        (CardStep::Confirmed, Command::ConfirmPayment { .. })
+        | (CardStep::VoidAsked, Command::VoidPayment { .. })
+        | (CardStep::MandateCancelled, Command::CancelMandate { .. }) => Some(None),
         (CardStep::CaptureAsked { asked }, Command::CapturePayment { .. })
         | (CardStep::RefundAsked { asked, .. }, Command::RefundPayment { .. }) => Some(asked),
         _ => None,

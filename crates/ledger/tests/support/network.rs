@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use paymesh_ledger::{
-    Account, Audit, Authentication, Body, CardStep, Command, Context, Decision, EXEMPTED_MINOR_MAX, EXEMPTED_PAYMENTS_MAX, Entry,
-    LOW_VALUE_MINOR_MAX, LineId, Message, Missing, OperationKind, Phase, Records, Rejection, Request, State, Wallet, decide,
+    Account, Audit, Authentication, Body, CardStep, Charge, Command, Context, Decision, EXEMPTED_MINOR_MAX, EXEMPTED_PAYMENTS_MAX, Entry,
+    Exemption, LOW_VALUE_MINOR_MAX, LineId, MandateKind, MandateStanding, Message, Missing, NewPayment, OperationKind, Payment, Phase,
+    Records, Rejection, Request, State, Wallet, decide,
 };
 use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Cursor, Epoch, HistoryMark, Position, Sequence, ShardRef, Timestamp, UserId};
 
@@ -188,6 +189,7 @@ impl Network {
                 audit.take(position, entry).expect("an audit accepts what was decided");
                 replayed.apply(position, entry).expect("what was applied once applies again");
             }
+            shard.audit_from(shard.journal.len() / 2);
             let records = shard.state.records();
             assert_eq!(records, replayed.records());
             assert_eq!(audit.position(), Sequence(shard.journal.len() as u64));
@@ -198,6 +200,7 @@ impl Network {
                 assert_eq!(audit.wallet(*user, *currency), Some(wallet), "{user} in {currency}");
                 shard.recount(*user, *currency, wallet);
             }
+            shard.recount_mandates(&records.payments);
             let system: Vec<_> = audit.system().map(|(account, currency, balance)| ((account.clone(), currency), balance)).collect();
             assert_eq!(system, records.system);
             let inbox: Vec<_> = audit.inbox().map(|(shard, cursor)| (shard.clone(), cursor)).collect();
@@ -245,6 +248,23 @@ impl Shard {
         assert_eq!((line, payment), (LineId::default(), Sequence(0)), "where {user}'s lines and payments in {currency} begin");
     }
 
+    /// Checks that an audit that begins with the books as of entry `from` accepts what comes after it.
+    fn audit_from(&self, from: usize) {
+        let mut books = State::new(self.state.shard().clone());
+        for (position, entry) in &self.journal[..from] {
+            books.apply(position, entry).expect("what was applied once applies again");
+        }
+        let records = books.records();
+        let last_at = self.journal[..from].last().map_or(Timestamp(0), |(_, entry)| entry.at);
+        let mut audit = Audit::resume(Sequence(from as u64), last_at, &records);
+        records.wallets.iter().for_each(|(key, wallet)| audit.resume_account(*key, *wallet));
+        records.payments.iter().for_each(|payment| audit.resume_payment(payment));
+        for (position, entry) in &self.journal[from..] {
+            audit.take(position, entry).expect("an audit accepts what was decided, wherever it begins");
+        }
+        assert_eq!(audit.payments(), self.state.records().payments.len() as u64);
+    }
+
     /// Checks the row of exempted payments against what became of each payment: those that were asked for since the last one of which a cardholder was
     /// challenged and the acquirer then authorized.
     fn recount(&self, user: UserId, currency: Currency, wallet: &Wallet) {
@@ -252,7 +272,7 @@ impl Shard {
         for (_, entry) in &self.journal {
             match &entry.body {
                 Body::PaymentCreated(new) if (new.payer, new.money.currency()) == (user, currency) => {
-                    if let Some(Authentication::Exempt(_)) = new.card.as_ref().map(|card| card.authentication) {
+                    if let Some(Authentication::Exempt(Exemption::LowValue)) = new.card.as_ref().map(|card| card.authentication) {
                         (payments, minor) = (payments + 1, minor + new.money.minor());
                         assert!(currency.code() == "EUR" && new.money.minor() <= LOW_VALUE_MINOR_MAX, "{new:?} is exempt");
                     }
@@ -268,6 +288,76 @@ impl Shard {
             assert!(payments <= EXEMPTED_PAYMENTS_MAX && minor <= EXEMPTED_MINOR_MAX, "{payments} of {minor} in a row at {entry:?}");
         }
         assert_eq!((wallet.exempted.payments, wallet.exempted.minor), (payments, minor), "{user}'s exempted payments in {currency}");
+    }
+
+    /// Checks each payment that is exempt by a mandate against what had become of that mandate by then, and how mandates stand in the end.
+    fn recount_mandates(&self, payments: &[Payment]) {
+        #[derive(Debug, Default)]
+        struct Known {
+            authenticated: bool,
+            cancelled: bool,
+            over: bool,
+        }
+        let mut known = BTreeMap::<Sequence, Known>::new();
+        let made = |sequence: Sequence| match &self.journal[sequence.0 as usize - 1].1.body {
+            Body::PaymentCreated(new) => new,
+            other => panic!("a mandate is named by {other:?}"),
+        };
+        for (position, entry) in &self.journal {
+            if let Body::PaymentCreated(new) = &entry.body
+                && let Some(card) = &new.card
+            {
+                if card.mandate.is_some() {
+                    assert!(
+                        !matches!(card.authentication, Authentication::Exempt(_)),
+                        "what sets a mandate up is authenticated: {entry:?}"
+                    );
+                    known.insert(position.sequence, Known::default());
+                }
+                let exempt = match &card.under {
+                    None => None,
+                    Some(under) => {
+                        let sequence = under.mandate.sequence();
+                        let (mandate, set_up) = (&known[&sequence], made(sequence));
+                        let stands = mandate.authenticated && !mandate.cancelled && !mandate.over;
+                        assert!(stands, "{mandate:?} at {entry:?}");
+                        let ends = |of: &NewPayment| (of.payer, of.payee, of.payee_shard.clone(), of.money.currency());
+                        assert_eq!(ends(set_up), ends(new));
+                        let charge = set_up.card.as_ref().expect("a mandate is by card");
+                        assert_eq!((charge.mandate, &charge.token), (Some(under.kind), &card.token));
+                        assert!(under.kind != MandateKind::Recurring || set_up.money == new.money, "{entry:?}");
+                        Some(under.kind)
+                    }
+                };
+                let by_mandate = match card.authentication {
+                    Authentication::Exempt(Exemption::Recurring) => Some(MandateKind::Recurring),
+                    Authentication::Exempt(Exemption::TrustedPayee) => Some(MandateKind::TrustedPayee),
+                    Authentication::NotRequired => exempt,
+                    _ => None,
+                };
+                assert_eq!(by_mandate, exempt, "{entry:?}");
+            }
+            if let Body::Card { step: CardStep::Authorized, before, .. } = &entry.body
+                && let Some(mandate) = known.get_mut(&before.sequence)
+            {
+                let charge = before.card.as_ref().expect("it is by card");
+                mandate.authenticated = charge.challenge.is_some() || charge.authentication == Authentication::NotRequired;
+            }
+            if let Some(payment) = entry.payment(position)
+                && let Some(mandate) = known.get_mut(&payment.sequence)
+            {
+                mandate.cancelled |= matches!(entry.body, Body::Card { step: CardStep::MandateCancelled, .. });
+                let let_go = matches!(entry.body, Body::Card { step: CardStep::VoidAsked | CardStep::ExpiryAsked, .. });
+                mandate.over |= let_go || matches!(payment.phase, Phase::Declined | Phase::Voided | Phase::Expired | Phase::Returned);
+                // What is captured at once and not taken, or cannot be credited, is voided by itself.
+                let voided = |charge: &Charge| charge.operations.iter().any(|operation| operation.kind == OperationKind::Void);
+                mandate.over |= payment.card.as_deref().is_some_and(voided);
+            }
+        }
+        let stands = |payment: &Payment| payment.mandate().is_some_and(|(_, standing)| standing == MandateStanding::Active);
+        let active: Vec<_> = payments.iter().filter(|payment| stands(payment)).map(|payment| payment.sequence).collect();
+        let expected = known.iter().filter(|(_, mandate)| mandate.authenticated && !mandate.cancelled && !mandate.over);
+        assert_eq!(active, expected.map(|(sequence, _)| *sequence).collect::<Vec<_>>(), "mandates that stand");
     }
 
     /// Checks what must hold in each shard after each command.

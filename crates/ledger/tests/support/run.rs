@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use paymesh_ledger::{
-    Body, ByCard, CardStep, Challenge, Command, CreatePayment, Decision, Effect, Entry, LeftBecause, Missing, Outcome, Phase, Reason,
-    Records, Rejection, Request, State, decide, differing_field,
+    Agreement, Body, ByCard, CardStep, Challenge, Command, CreatePayment, Decision, Effect, Entry, LeftBecause, MandateKind, Missing,
+    Outcome, Phase, Reason, Records, Rejection, Request, State, decide, differing_field,
 };
 use paymesh_types::{
     AMOUNT_MINOR_MAX, Currency, Epoch, GatewayName, Money, PaymentId, Position, RequestId, Sequence, ShardRef, UserId, VaultToken,
@@ -89,6 +89,16 @@ pub(crate) enum Act {
         hold_s: u32,
         declined: bool,
         psd2: bool,
+        mandate: Option<MandateKind>,
+    },
+    /// By card, as an earlier payment was, and under its mandate, if it has one; `odd` is what differs.
+    Under {
+        payment: usize,
+        psd2: bool,
+        odd: Option<Odd>,
+    },
+    CancelMandate {
+        payment: usize,
     },
     Confirm {
         payment: usize,
@@ -116,11 +126,21 @@ pub(crate) enum Act {
     },
 }
 
+/// In what a payment is not as the mandate has it that it names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Odd {
+    Payee,
+    Amount,
+    Card,
+    Term,
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Word {
     Done,
     Challenged,
     Declined,
+    Wanted,
     Left,
 }
 
@@ -134,6 +154,7 @@ impl Word {
                 challenge: Challenge { id: "7".to_owned(), url: Some("http://acquirer/challenges/1".to_owned()) },
             },
             Self::Declined => Outcome::Declined { reason: Reason::CardDeclined },
+            Self::Wanted => Outcome::AuthenticationWanted,
             Self::Left => Outcome::Left { to: gateway(1), why: LeftBecause::Unreachable },
         }
     }
@@ -320,15 +341,40 @@ impl Run {
                 let (payer, payee, money) = (user(*payer), user(*payee), money(*amount, *currency));
                 (at, Command::CreatePayment(CreatePayment { payer, payee, payee_shard, money, hold_s: *hold_s, reference, card: None }))
             }
-            Act::Charge { payer, payee, currency, amount, hold_s, declined, psd2 } => {
+            Act::Charge { payer, payee, currency, amount, hold_s, declined, psd2, mandate } => {
                 let (at, to) = (home(*payer), home(*payee));
                 let payee_shard = (at != to).then(|| self.network.shards[to].state.shard().clone());
                 let token = VaultToken::new(SHARDS[at].0.parse().expect("a zone"), [7; 16]);
                 let declined = declined.then_some(Reason::FraudDetected);
-                let card = ByCard { token, gateway: gateway(0), declined, risk: None, psd2: *psd2 };
+                let card =
+                    ByCard { token, gateway: gateway(0), declined, risk: None, psd2: *psd2, agreement: mandate.map(Agreement::SetUp) };
                 let (payer, payee, money) = (user(*payer), user(*payee), money(*amount, *currency));
                 let create = CreatePayment { payer, payee, payee_shard, money, hold_s: *hold_s, reference, card: Some(card) };
                 (at, Command::CreatePayment(create))
+            }
+            Act::Under { payment: which, psd2, odd } => {
+                let (at, mandate) = payment(which)?;
+                let known =
+                    self.network.shards[at].state.records().payments.into_iter().find(|each| each.sequence == mandate.sequence())?;
+                let payee = match odd {
+                    Some(Odd::Payee) => (1..=USERS).find(|of| home(*of) == at && user(*of) != known.payer).map(user)?,
+                    _ => known.payee,
+                };
+                let payee_shard = if payee == known.payee { known.payee_shard.clone() } else { None };
+                let amount = if matches!(odd, Some(Odd::Amount)) { known.amount / 2 + 1 } else { known.amount };
+                let position = mandate.position().clone();
+                let epoch = Epoch(position.epoch.0 + u64::from(matches!(odd, Some(Odd::Term))));
+                let token =
+                    VaultToken::new(SHARDS[at].0.parse().expect("a zone"), [if matches!(odd, Some(Odd::Card)) { 8 } else { 7 }; 16]);
+                let agreement = Some(Agreement::Under(PaymentId::from(Position { epoch, ..position })));
+                let card = ByCard { token, gateway: gateway(0), declined: None, risk: None, psd2: *psd2, agreement };
+                let money = Money::new(amount, known.currency).expect("as it was, or less");
+                let create = CreatePayment { payer: known.payer, payee, payee_shard, money, hold_s: 0, reference, card: Some(card) };
+                (at, Command::CreatePayment(create))
+            }
+            Act::CancelMandate { payment: which } => {
+                let (at, payment) = payment(which)?;
+                (at, Command::CancelMandate { payment })
             }
             Act::Confirm { payment: which } => {
                 let (at, payment) = payment(which)?;

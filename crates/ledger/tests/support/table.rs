@@ -9,7 +9,9 @@
 //! deposit ann 1.00 EUR [ref=rent]        withdraw ann 1.00 EUR [ref=rent]
 //! pay p1 ann bob 1.00 EUR [hold=60] [ref=rent]
 //! card p1 ann bob 1.00 EUR [hold=60] [token=8] [declined=FRAUD] [psd2=yes]    (by card, gateway a first; declined before anybody is asked)
-//! acquirer p1 1 done | challenge | declines | left        (what the acquirer made of operation 1)
+//!     [mandate=recurring | trusted] [under=p1]           (it sets a mandate up, or is made under that of p1)
+//! cancel p1                                              (the mandate)
+//! acquirer p1 1 done | challenge | declines | wants | left        (what the acquirer made of operation 1; it wants authentication)
 //! confirm p1          capture p1 [1.00]   void p1            refund p1 [1.00]        expire p1         (p1^2: the same number, term 2)
 //! carry 0 1           (shard 1 reads one thing in shard 0's journal)
 //! carry again 0 1     (and what it read last once more)
@@ -25,8 +27,8 @@
 use std::collections::BTreeMap;
 
 use paymesh_ledger::{
-    Account, Authentication, Body, ByCard, Challenge, Command, CreatePayment, Credit, Decision, Effect, Entry, LeftBecause, Message,
-    NewPayment, Outcome, Payment, Phase, Reason, Rejection, Request, differing_field,
+    Account, Agreement, Authentication, Body, ByCard, Challenge, Command, CreatePayment, Credit, Decision, Effect, Entry, LeftBecause,
+    MandateKind, Message, NewPayment, Outcome, Payment, Phase, Reason, Rejection, Request, differing_field,
 };
 use paymesh_types::{Currency, Epoch, Money, PaymentId, Position, RequestId, Sequence, ShardRef, UserId, VaultToken};
 
@@ -120,6 +122,7 @@ impl Play {
                         challenge: Challenge { id: "7".to_owned(), url: Some("http://acquirer/challenges/1".to_owned()) },
                     },
                     "declines" => Outcome::Declined { reason: Reason::CardDeclined },
+                    "wants" => Outcome::AuthenticationWanted,
                     "left" => Outcome::Left { to: "b".parse().expect("a gateway's name"), why: LeftBecause::Unreachable },
                     _ => panic!("no such word: {word}"),
                 };
@@ -170,12 +173,23 @@ impl Play {
                 let payee_shard = (at != to).then(|| self.network.shards[to].state.shard().clone());
                 let (payer, payee) = (self.user(payer), self.user(payee));
                 let hold_s = option("hold").map_or(0, number);
+                let agreement = match (option("mandate"), option("under")) {
+                    (None, None) => None,
+                    (Some("recurring"), None) => Some(Agreement::SetUp(MandateKind::Recurring)),
+                    (Some("trusted"), None) => Some(Agreement::SetUp(MandateKind::TrustedPayee)),
+                    (None, Some(name)) => match self.of(name, |payment, _| Command::CancelMandate { payment }).1 {
+                        Command::CancelMandate { payment } => Some(Agreement::Under(payment)),
+                        _ => unreachable!("as it was made"),
+                    },
+                    other => panic!("no such agreement: {other:?}"),
+                };
                 let card = (how == "card").then(|| ByCard {
                     token: VaultToken::new("eu".parse().expect("a zone"), [option("token").map_or(7, number); 16]),
                     gateway: "a".parse().expect("a gateway's name"),
                     declined: option("declined").map(|_| Reason::FraudDetected),
                     risk: None,
                     psd2: option("psd2").is_some(),
+                    agreement,
                 });
                 let create = CreatePayment { payer, payee, payee_shard, money: money(amount, code), hold_s, reference, card };
                 (at, Command::CreatePayment(create))
@@ -185,6 +199,7 @@ impl Play {
             ["capture", name, amount] => {
                 self.of(name, |payment, currency| Command::CapturePayment { payment, amount: Some(minor(amount, currency)) })
             }
+            ["cancel", name] => self.of(name, |payment, _| Command::CancelMandate { payment }),
             ["void", name] => self.of(name, |payment, _| Command::VoidPayment { payment }),
             ["refund", name] => self.of(name, |payment, _| Command::RefundPayment { payment, amount: None }),
             ["refund", name, amount] => {
@@ -280,6 +295,13 @@ impl Play {
             });
         }
         payment.reason.iter().for_each(|reason| text += &format!(" {}", reason.as_str()));
+        if let Some(charge) = payment.card.as_deref().filter(|charge| charge.turned_down.is_some()) {
+            let said = |owed: Authentication| owed.article().unwrap_or(owed.as_str());
+            text += &format!(" {} after {}", charge.article().unwrap_or("required"), charge.turned_down.map_or("", said));
+        }
+        if let Some((kind, standing)) = payment.mandate() {
+            text += &format!(" {} {}", kind.as_str(), standing.as_str());
+        }
         text
     }
 
@@ -352,6 +374,11 @@ impl Play {
             Rejection::NotAuthorized { phase: at } => format!("NotAuthorized {}", phase(*at)),
             Rejection::NoActionRequired { phase: at } => format!("NoActionRequired {}", phase(*at)),
             Rejection::OperationInProgress => "OperationInProgress".to_owned(),
+            Rejection::MandateNotFound => "MandateNotFound".to_owned(),
+            Rejection::MandateNotAuthenticated => "MandateNotAuthenticated".to_owned(),
+            Rejection::MandateCancelled => "MandateCancelled".to_owned(),
+            Rejection::MandateEnded => "MandateEnded".to_owned(),
+            Rejection::MandateDiffers { field } => format!("MandateDiffers {field}"),
             Rejection::TooManyRefunds => "TooManyRefunds".to_owned(),
             Rejection::HoldExpired => "HoldExpired".to_owned(),
             Rejection::NotRefundable { why } => format!("NotRefundable {why}"),

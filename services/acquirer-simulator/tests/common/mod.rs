@@ -80,5 +80,6 @@ pub(crate) fn authorization(reference: &str, minor: i64) -> Authorization {
         amount: euros(minor),
         authentication: Authentication::IssuerDecides,
         recurring: false,
+        sets_up: false,
     }
 }

@@ -49,7 +49,7 @@ const IN_PROGRESS: &str = "paymesh_card_operations_in_progress";
 const OLDEST: &str = "paymesh_card_operation_age_seconds";
 const KINDS: [OperationKind; 5] =
     [OperationKind::Authorize, OperationKind::Capture, OperationKind::Void, OperationKind::Expire, OperationKind::Refund];
-const OUTCOMES: [&str; 5] = ["done", "challenged", "declined", "left", "unsettled"];
+const OUTCOMES: [&str; 6] = ["done", "challenged", "declined", "authentication_wanted", "left", "unsettled"];
 
 /// Says what the metrics of operations are, once for each process.
 pub(crate) fn describe_metrics() {
@@ -377,6 +377,7 @@ fn outcome_word(outcome: &paymesh_ledger::Outcome) -> &'static str {
         paymesh_ledger::Outcome::Done { .. } => "done",
         paymesh_ledger::Outcome::Challenged { .. } => "challenged",
         paymesh_ledger::Outcome::Declined { .. } => "declined",
+        paymesh_ledger::Outcome::AuthenticationWanted => "authentication_wanted",
         paymesh_ledger::Outcome::Left { .. } => "left",
     }
 }

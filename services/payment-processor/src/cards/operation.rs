@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use paymesh_acquirers::{
-    Attempt, Authentication, Authorization, Capture, ChargeState, Class, Decision, DeclineReason, Failure, Refund, Settlement, Sought, Void,
+    Attempt, Authentication, Authorization, Capture, ChargeState, Class, Decision, Decline, DeclineReason, Failure, Refund, Settlement,
+    Sought, Void,
 };
 use paymesh_ledger::{Charge, Operation, OperationKind, Outcome, Payment, Reason};
 use paymesh_types::{GatewayName, Money, PaymentId, Timestamp};
@@ -89,12 +90,12 @@ impl Job {
 
     async fn authorize(&self, outside: &Outside, now: Timestamp, deadline: Instant) -> Result<Outcome, Unsettled> {
         if self.doubt
-            && let Some(outcome) = self.look_up(outside, deadline).await?
+            && let Some(outcome) = self.look_up(outside, now, deadline).await?
         {
             return Ok(outcome);
         }
         if self.is_over(now) {
-            return self.give_up(outside, deadline).await;
+            return self.give_up(outside, now, deadline).await;
         }
         let charge = self.charge();
         let challenged = charge.id.is_some();
@@ -107,15 +108,16 @@ impl Job {
             } else {
                 words::authentication(charge.authentication)
             },
-            recurring: false,
+            recurring: words::is_recurring(charge),
+            sets_up: words::sets_up_recurring(charge),
         };
         let card = CardOf { user: self.payment.payer, token: charge.token.clone() };
         match outside.authorize(&charge.gateway, &card, &authorization, self.attempt, deadline).await {
             Ok(Authorized::NoCard) if !self.doubt && !challenged => Ok(Outcome::Declined { reason: Reason::CardNotFound }),
             // The card was there when it was asked for first, and the acquirer may hold the amount since, or since the cardholder passed the challenge.
-            Ok(Authorized::NoCard) => self.give_up(outside, deadline).await,
+            Ok(Authorized::NoCard) => self.give_up(outside, now, deadline).await,
             Ok(Authorized::Decision(Decision::Approved(approved))) => self.done(&approved),
-            Ok(Authorized::Decision(Decision::Declined(decline))) => Ok(words::declined(decline.reason)),
+            Ok(Authorized::Decision(Decision::Declined(decline))) => Ok(self.declined(&decline, now)),
             Ok(Authorized::Decision(Decision::ActionRequired { charge, challenge })) => {
                 match (words::charge_id(&charge), words::challenge(challenge)) {
                     (Some(id), Some(challenge)) => Ok(Outcome::Challenged { id, challenge }),
@@ -144,22 +146,30 @@ impl Job {
         }
     }
 
+    /// An authorization that is declined. One that is heard of too late is not asked for again: nobody waits for it any more.
+    fn declined(&self, decline: &Decline, now: Timestamp) -> Outcome {
+        match words::declined(decline.reason) {
+            Outcome::AuthenticationWanted if self.is_over(now) => Outcome::Declined { reason: Reason::AuthenticationFailed },
+            outcome => outcome,
+        }
+    }
+
     /// What the acquirer has of the charge, where that is decided.
-    async fn look_up(&self, outside: &Outside, deadline: Instant) -> Result<Option<Outcome>, Unsettled> {
+    async fn look_up(&self, outside: &Outside, now: Timestamp, deadline: Instant) -> Result<Option<Outcome>, Unsettled> {
         let found =
             outside.look_up(&self.charge().gateway, &self.sought(), self.attempt, deadline).await.map_err(|why| self.unsettled(why))?;
         let Some(found) = found.filter(|found| found.state.is_decided()) else { return Ok(None) };
         match found.state {
             ChargeState::Authorized | ChargeState::Captured => self.done(&found).map(Some),
             _ => Ok(Some(match found.decline {
-                Some(decline) => words::declined(decline.reason),
+                Some(decline) => self.declined(&decline, now),
                 None => Outcome::Declined { reason: Reason::GatewayUnavailable },
             })),
         }
     }
 
     /// Sees to it that nothing is held, and that nothing will be.
-    async fn give_up(&self, outside: &Outside, deadline: Instant) -> Result<Outcome, Unsettled> {
+    async fn give_up(&self, outside: &Outside, now: Timestamp, deadline: Instant) -> Result<Outcome, Unsettled> {
         let declined = Outcome::Declined { reason: Reason::GatewayUnavailable };
         if !self.doubt && self.charge().id.is_none() {
             return Ok(declined);
@@ -167,7 +177,7 @@ impl Job {
         let void = Void { charge: self.sought(), reference: words::giving_up(self.named(), self.charge()) };
         match outside.void(&self.charge().gateway, &void, self.attempt, deadline).await.map_err(|why| self.unsettled(why))? {
             Settlement::Done(_) => Ok(declined),
-            Settlement::Declined(decline) => match self.look_up(outside, deadline).await? {
+            Settlement::Declined(decline) => match self.look_up(outside, now, deadline).await? {
                 Some(outcome) => Ok(outcome),
                 None => Err(self.unsettled(refused("to let go of an authorization", decline.reason))),
             },

@@ -87,7 +87,7 @@ impl Vaults {
         authorization: &Authorization,
         deadline: Instant,
     ) -> Result<Authorized, Failure> {
-        let Authorization { reference, begun_at, amount, authentication, recurring } = authorization;
+        let Authorization { reference, begun_at, amount, authentication, recurring, sets_up } = authorization;
         let (known, challenge_answer, exemption) = authentication_of(authentication);
         let mut request = tonic::Request::new(AuthorizeRequest {
             vault_token: card.token.to_string(),
@@ -100,6 +100,7 @@ impl Vaults {
             challenge_answer,
             exemption: exemption.into(),
             recurring: *recurring,
+            sets_up: *sets_up,
         });
         request.set_timeout(deadline.saturating_duration_since(Instant::now()));
         match VaultServiceClient::new(self.mesh.channel()).authorize(request).await {

@@ -1,7 +1,9 @@
 //! What acquirers say, in the ledger's words, and what they are told, in theirs.
 
 use paymesh_acquirers::{Class, DeclineReason, Failure, Reference};
-use paymesh_ledger::{Authentication, Challenge, Charge, Exemption, LeftBecause, Operation, OperationKind, Outcome, Reason};
+use paymesh_ledger::{
+    Authentication, Challenge, Charge, Exemption, LeftBecause, MandateKind, MandateState, Operation, OperationKind, Outcome, Reason,
+};
 use paymesh_types::{ChargeId, PaymentId, Timestamp};
 
 /// What names a payment outside of the mesh.
@@ -11,8 +13,8 @@ pub(super) struct Named<'a> {
     pub(super) made: Timestamp,
 }
 
-/// Our name for an operation of a payment: its id, when it was made (a mesh that begins anew gives the same ids again), what is done and a number. An authorization keeps its name while its cardholder is waited for, and has another at each gateway; the others have
-/// a number.
+/// Our name for an operation of a payment: its id, when it was made (a mesh that begins anew gives the same ids again), what is done and a number. An authorization keeps its name while its cardholder is waited for, and has another at each gateway and once its exemption
+/// was turned down; the others have a number.
 pub(super) fn reference(payment: Named<'_>, charge: &Charge, operation: &Operation) -> Reference {
     let number = operation.number;
     match operation.kind {
@@ -25,12 +27,17 @@ pub(super) fn reference(payment: Named<'_>, charge: &Charge, operation: &Operati
 
 /// Our name for the authorization of a charge.
 pub(super) fn authorization(payment: Named<'_>, charge: &Charge) -> Reference {
-    named(payment, "authorize", u32::try_from(charge.left.len()).unwrap_or(u32::MAX))
+    named(payment, "authorize", tried(charge))
 }
 
 /// Our name for letting go of an authorization of which nobody knows what became of it.
 pub(super) fn giving_up(payment: Named<'_>, charge: &Charge) -> Reference {
-    named(payment, "give-up", u32::try_from(charge.left.len()).unwrap_or(u32::MAX))
+    named(payment, "give-up", tried(charge))
+}
+
+/// Authorizations of the payment that came to nothing before this one: at gateways that did nothing, and without the authentication that the issuer wants.
+fn tried(charge: &Charge) -> u32 {
+    u32::try_from(charge.left.len() + usize::from(charge.turned_down.is_some())).unwrap_or(u32::MAX)
 }
 
 fn named(Named { id, made }: Named<'_>, what: &str, number: u32) -> Reference {
@@ -55,18 +62,33 @@ pub(super) fn challenge(challenge: paymesh_acquirers::Challenge) -> Option<Chall
 pub(super) fn authentication(authentication: Authentication) -> paymesh_acquirers::Authentication {
     match authentication {
         Authentication::NotRequired => paymesh_acquirers::Authentication::IssuerDecides,
-        Authentication::Exempt(Exemption::LowValue) => paymesh_acquirers::Authentication::Exempt(paymesh_acquirers::Exemption::LowValue),
+        Authentication::Exempt(exemption) => paymesh_acquirers::Authentication::Exempt(match exemption {
+            Exemption::LowValue => paymesh_acquirers::Exemption::LowValue,
+            Exemption::Recurring => paymesh_acquirers::Exemption::Recurring,
+            Exemption::TrustedPayee => paymesh_acquirers::Exemption::TrustedBeneficiary,
+        }),
         Authentication::Required => paymesh_acquirers::Authentication::Challenge,
     }
 }
 
-/// An authorization that is declined. What may not be told to whoever shows the card is no more than a decline.
+/// Whether the cardholder agreed earlier and is not there.
+pub(super) fn is_recurring(charge: &Charge) -> bool {
+    charge.under.as_ref().is_some_and(|under| under.kind == MandateKind::Recurring)
+}
+
+/// Whether the cardholder agrees to later ones without them. A trusted payee's payer is there each time.
+pub(super) fn sets_up_recurring(charge: &Charge) -> bool {
+    charge.mandate.is_some_and(|mandate| mandate.kind == MandateKind::Recurring && mandate.state == MandateState::Pending)
+}
+
+/// An authorization that is declined. One that its issuer wants authenticated is the ledger's to ask for again. What may not be told to whoever shows the card is no more than a decline.
 pub(super) fn declined(reason: DeclineReason) -> Outcome {
     let reason = match reason {
         DeclineReason::InsufficientFunds | DeclineReason::LimitExceeded => Reason::CardInsufficientFunds,
         DeclineReason::ExpiredCard => Reason::CardExpired,
         DeclineReason::InvalidCard => Reason::CardInvalid,
-        DeclineReason::AuthenticationRequired | DeclineReason::AuthenticationFailed => Reason::AuthenticationFailed,
+        DeclineReason::AuthenticationRequired => return Outcome::AuthenticationWanted,
+        DeclineReason::AuthenticationFailed => Reason::AuthenticationFailed,
         DeclineReason::IssuerUnavailable => Reason::GatewayUnavailable,
         DeclineReason::DoNotHonor
         | DeclineReason::LostOrStolen

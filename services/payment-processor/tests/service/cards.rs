@@ -53,8 +53,14 @@ const TOKEN: &str = "card_eu_abcdefghijklmnopabcdefghijklmnop";
 
 /// What an acquirer does with one authorization.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Does {
+pub(crate) enum Does {
     Approves,
+    /// It asks the cardholder for something first.
+    Challenges,
+    /// It declines, because the issuer wants the cardholder authenticated.
+    Wants,
+    /// The same, and says nothing.
+    SilentlyWants,
     /// Nothing, for certain.
     Nothing,
     /// It says nothing, and did it.
@@ -64,46 +70,41 @@ enum Does {
 }
 
 /// What both acquirers do and did. What is not in the script is approved.
-#[derive(Debug)]
-struct Script {
+#[derive(Debug, Default)]
+pub(crate) struct Script {
     authorizations: BTreeMap<String, VecDeque<Does>>,
     /// Whether voids are refused, because it has let go by itself.
     let_go: bool,
     asked: Vec<String>,
+    /// What the vault was asked for.
+    pub(crate) authorized: Vec<AuthorizeRequest>,
+    /// Whether look-ups come to nothing.
+    pub(crate) blind: bool,
     /// Whether the vault has the card no more.
     deleted: bool,
     held: BTreeMap<String, ChargeState>,
-    /// How long the vault's call takes, by the amount.
-    takes: fn(i64) -> Duration,
+    /// How long the vault's call takes, by the amount; `None`: no time.
+    takes: Option<fn(i64) -> Duration>,
     /// Calls of the vault that are under way, and how many there were at once.
     under_way: (usize, usize),
     /// The amounts of the vault's calls, in the order in which they ended.
     ended: Vec<i64>,
 }
 
-type Shared = Arc<Mutex<Script>>;
-
-impl Default for Script {
-    fn default() -> Self {
-        Self {
-            authorizations: BTreeMap::new(),
-            let_go: false,
-            asked: Vec::new(),
-            deleted: false,
-            held: BTreeMap::new(),
-            takes: |_| Duration::ZERO,
-            under_way: (0, 0),
-            ended: Vec::new(),
-        }
-    }
-}
+pub(crate) type Shared = Arc<Mutex<Script>>;
 
 impl Script {
     fn authorize(&mut self, gateway: &str, reference: &str) -> Does {
         self.asked.push(format!("{gateway} {reference}"));
         let does = self.authorizations.get_mut(gateway).and_then(VecDeque::pop_front).unwrap_or(Does::Approves);
-        if matches!(does, Does::Approves | Does::SilentlyApproves) {
-            self.held.insert(reference.to_owned(), ChargeState::Authorized);
+        let state = match does {
+            Does::Approves | Does::SilentlyApproves => Some(ChargeState::Authorized),
+            Does::Challenges => Some(ChargeState::ActionRequired),
+            Does::Wants | Does::SilentlyWants => Some(ChargeState::Declined),
+            Does::Nothing | Does::Silence => None,
+        };
+        if let Some(state) = state {
+            self.held.insert(reference.to_owned(), state);
         }
         does
     }
@@ -130,7 +131,7 @@ impl VaultService for Vault {
             let mut script = self.0.lock().expect("no test panics with it");
             let (now, most) = script.under_way;
             script.under_way = (now + 1, most.max(now + 1));
-            (script.takes)(minor)
+            script.takes.map_or(Duration::ZERO, |takes| takes(minor))
         };
         tokio::time::sleep(takes).await;
         {
@@ -138,16 +139,26 @@ impl VaultService for Vault {
             script.under_way.0 -= 1;
             script.ended.push(minor);
         }
-        let does = self.0.lock().expect("no test panics with it").authorize(&request.gateway, &request.reference);
+        let does = {
+            let mut script = self.0.lock().expect("no test panics with it");
+            script.authorized.push(request.clone());
+            script.authorize(&request.gateway, &request.reference)
+        };
         let (outcome, failure_class) = match does {
             Does::Approves => (AuthorizationOutcome::Approved, ""),
             Does::Nothing => (AuthorizationOutcome::NotDone, "unreachable"),
-            Does::SilentlyApproves | Does::Silence => (AuthorizationOutcome::Unknown, "timeout"),
+            Does::Challenges => (AuthorizationOutcome::ActionRequired, ""),
+            Does::Wants => (AuthorizationOutcome::Declined, ""),
+            Does::SilentlyApproves | Does::SilentlyWants | Does::Silence => (AuthorizationOutcome::Unknown, "timeout"),
         };
-        let charge_id = if does == Does::Approves { "ch_1".to_owned() } else { String::new() };
+        let charge_id = if matches!(does, Does::Approves | Does::Challenges) { "ch_1".to_owned() } else { String::new() };
+        let challenge_id = if does == Does::Challenges { "challenge_1".to_owned() } else { String::new() };
+        let decline_reason = if does == Does::Wants { "AUTHENTICATION_REQUIRED".to_owned() } else { String::new() };
         let response = AuthorizeResponse {
             outcome: outcome.into(),
             charge_id,
+            challenge_id,
+            decline_reason,
             failure_class: failure_class.to_owned(),
             ..AuthorizeResponse::default()
         };
@@ -185,7 +196,8 @@ impl Scripted {
             amount: sought.amount,
             captured_minor: 0,
             refunded_minor: 0,
-            decline: None,
+            decline: (state == ChargeState::Declined)
+                .then(|| Decline::new(DeclineReason::AuthenticationRequired, "authentication_required")),
         }
     }
 }
@@ -220,6 +232,9 @@ impl Acquirer for Scripted {
     async fn look_up(&self, sought: &Sought, _: Instant) -> Result<Option<Charge>, Failure> {
         let mut script = self.script.lock().expect("no test panics with it");
         script.asked.push(format!("{} look-up", self.gateway));
+        if script.blind {
+            return Err(Failure::unknown(Class::Timeout, "nobody can be asked"));
+        }
         let found = script.held.get(sought.reference.as_str()).copied();
         Ok(found.map(|state| self.charge(&sought.reference, sought, state)))
     }
@@ -227,7 +242,16 @@ impl Acquirer for Scripted {
 
 /// A node with two gateways, user 1 with a card, and user 2.
 async fn started(authorizations: &[(&str, &[Does])]) -> (Node, Shared) {
-    let topology = Arc::new(Topology::parse("test", TOPOLOGY).unwrap_or_else(|errors| panic!("{errors}")));
+    started_with(TOPOLOGY, authorizations).await
+}
+
+/// The same, in a zone under PSD2.
+pub(crate) async fn started_under_psd2(authorizations: &[(&str, &[Does])]) -> (Node, Shared) {
+    started_with(&TOPOLOGY.replace("database: primary_master", "database: primary_master, compliance: [PSD2]"), authorizations).await
+}
+
+async fn started_with(topology: &str, authorizations: &[(&str, &[Does])]) -> (Node, Shared) {
+    let topology = Arc::new(Topology::parse("test", topology).unwrap_or_else(|errors| panic!("{errors}")));
     let gateways = Gateways::parse("gateways.yaml", GATEWAYS, &topology).unwrap_or_else(|errors| panic!("{errors}"));
     let node = Node::of(topology, "eu_west", Options::default()).await;
     let script = Script {
@@ -249,18 +273,18 @@ async fn started(authorizations: &[(&str, &[Does])]) -> (Node, Shared) {
     (node, script)
 }
 
-fn by_card(cents: i64) -> CreatePaymentRequest {
-    CreatePaymentRequest { card: Some(ByCard { vault_token: TOKEN.to_owned(), device: String::new() }), ..pay(1, 2, cents) }
+pub(crate) fn by_card(cents: i64) -> CreatePaymentRequest {
+    CreatePaymentRequest { card: Some(ByCard { vault_token: TOKEN.to_owned(), ..ByCard::default() }), ..pay(1, 2, cents) }
 }
 
-async fn create(node: &Node, request: CreatePaymentRequest, patience: Duration) -> Payment {
+pub(crate) async fn create(node: &Node, request: CreatePaymentRequest, patience: Duration) -> Payment {
     let mut request = Request::new(request);
     request.set_timeout(patience);
     node.payments().create_payment(request).await.expect("a payment").into_inner().payment.expect("a payment")
 }
 
 /// What was asked of acquirers, look-ups apart, with the payment's id left out.
-fn asked(script: &Shared, payment: &Payment) -> Vec<String> {
+pub(crate) fn asked(script: &Shared, payment: &Payment) -> Vec<String> {
     let script = script.lock().expect("no test panics with it");
     let asked = script.asked.iter().filter(|asked| !asked.ends_with("look-up"));
     let made = payment.created_at.as_ref().expect("it was made");
@@ -357,7 +381,8 @@ async fn a_hold_that_the_acquirer_has_let_go_of_by_itself_is_voided_all_the_same
 async fn a_batch_has_as_many_in_flight_as_configured_and_one_that_is_slow_keeps_no_other() {
     const SLOW: i64 = 100;
     let (node, script) = started(&[]).await;
-    script.lock().expect("no test panics with it").takes = |minor| Duration::from_millis(if minor == SLOW { 3_000 } else { 50 });
+    script.lock().expect("no test panics with it").takes =
+        Some(|minor| Duration::from_millis(if minor == SLOW { 3_000 } else { 50 }));
     // Item 5 is by another user's card.
     let mut items: Vec<_> = (0..13).map(|index| by_card(SLOW + index)).collect();
     items[5].payer_id = 2;

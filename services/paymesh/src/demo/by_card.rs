@@ -167,7 +167,7 @@ async fn pay(client: &Client, payer_id: u64, payee_id: u64, token: &str, held: b
         payee_id,
         amount: Some(Money { minor_units: AMOUNT, currency_code: CURRENCY.to_owned() }),
         capture_mode: capture_mode.into(),
-        card: Some(ByCard { vault_token: token.to_owned(), device: format!("demo-{payer_id}") }),
+        card: Some(ByCard { vault_token: token.to_owned(), device: format!("demo-{payer_id}"), ..ByCard::default() }),
         ..CreatePaymentRequest::default()
     };
     let made = client.call(&session, request).await.context("a payment by card")?.payment.context("the answer has no payment")?;

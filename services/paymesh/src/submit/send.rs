@@ -138,7 +138,7 @@ impl Sender {
                     capture_mode: CaptureMode::Automatic.into(),
                     hold_duration: None,
                     reference,
-                    card: card.as_ref().map(|token| ByCard { vault_token: token.to_string(), device: String::new() }),
+                    card: card.as_ref().map(|token| ByCard { vault_token: token.to_string(), ..ByCard::default() }),
                 };
                 let mut client = PaymentServiceClient::new(channel);
                 let answer = client::call(TRY_DEADLINE, message, async |request| client.create_payment(request).await).await?;

@@ -102,6 +102,7 @@ async fn call(acquirer: Arc<dyn Acquirer>, caller: usize, round: usize) -> BTree
             amount,
             authentication: Authentication::IssuerDecides,
             recurring: false,
+            sets_up: false,
         };
         let deadline = || Instant::now() + Duration::from_secs(5);
         match acquirer.authorize(&card, &asked, deadline()).await {

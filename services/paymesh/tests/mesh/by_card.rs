@@ -10,9 +10,9 @@ use paymesh_contract::{
     Fault,
     audit::v1::{ReadAuditRequest, audit_service_client::AuditServiceClient},
     payments::v1::{
-        ByCard, CaptureMode, CapturePaymentRequest, ConfirmPaymentRequest, CreatePaymentRequest, CreatePaymentsRequest, GetPaymentRequest,
-        ListPaymentsRequest, Payment, PaymentStatus, RefundPaymentRequest, RefundStatus, VoidPaymentRequest, payment_outcome::Outcome,
-        payment_service_client::PaymentServiceClient,
+        ByCard, CancelMandateRequest, CaptureMode, CapturePaymentRequest, ConfirmPaymentRequest, CreatePaymentRequest,
+        CreatePaymentsRequest, GetPaymentRequest, ListPaymentsRequest, MandateKind, Payment, PaymentStatus, RefundPaymentRequest,
+        RefundStatus, VoidPaymentRequest, payment_outcome::Outcome, payment_service_client::PaymentServiceClient,
     },
     vault::v1::{CardDetails, TokenizeRequest, vault_service_client::VaultServiceClient},
 };
@@ -56,7 +56,7 @@ async fn token(mesh: &TestMesh, user_id: u64, number: &str) -> String {
 }
 
 fn by_card(token: &str, payer: u64, payee: u64, minor: i64) -> CreatePaymentRequest {
-    CreatePaymentRequest { card: Some(ByCard { vault_token: token.to_owned(), device: String::new() }), ..payment(payer, payee, minor) }
+    CreatePaymentRequest { card: Some(ByCard { vault_token: token.to_owned(), ..ByCard::default() }), ..payment(payer, payee, minor) }
 }
 
 fn held(token: &str, payer: u64, payee: u64, minor: i64) -> CreatePaymentRequest {
@@ -317,6 +317,113 @@ async fn five_small_payments_of_a_european_are_exempt_and_the_sixth_is_challenge
         let (_, authentication, article) = how(&settled(&mesh, "us_west", &made.payment_id).await);
         assert_eq!((authentication.as_str(), article.as_str()), ("NOT_REQUIRED", ""));
         assert_ne!(made.status(), PaymentStatus::RequiresAction, "{made:?}");
+    }
+    mesh.assert_books();
+}
+
+async fn confirm(mesh: &TestMesh, via: &str, waiting: &Payment) -> Payment {
+    let confirm = ConfirmPaymentRequest { request_id: request_id(), payment_id: waiting.payment_id.clone() };
+    mesh.payments(via).confirm_payment(confirm).await.unwrap().into_inner().payment.unwrap()
+}
+
+/// An issuer that declines what is exempt because it wants the cardholder has them challenged, whenever the home is killed: while the acquirer is asked the first time,
+/// the second time, and in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exemption_that_is_declined_is_challenged_once_whatever_is_killed_in_between() {
+    let (mut mesh, mut acquirers) = started_with(&four_regions_with_vaults()).await;
+    acquirers.restart("a", &["--latency-ms", "400"]);
+    let via = "asia_pacific";
+    let soft = token(&mesh, 11, "4000009999000105").await;
+    let mut paid = 0;
+    for wait_ms in [150, 450, 600, 850] {
+        let request = by_card(&soft, 11, 13, 500);
+        let (mut client, asked) = (mesh.payments(via), request.clone());
+        let asking = tokio::spawn(async move { client.create_payment(asked).await.map(drop) });
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        mesh.kill("eu_west");
+        mesh.start("eu_west");
+        // Whatever that one heard, the same request again is told how it stands.
+        let _ = asking.await.unwrap();
+        let made = pay(&mesh, via, request).await;
+        let waiting = settled(&mesh, via, &made.payment_id).await;
+        let card = waiting.card.clone().unwrap();
+        assert_eq!(waiting.status(), PaymentStatus::RequiresAction, "killed after {wait_ms} ms: {waiting:?}");
+        let how = (card.authentication_article.as_str(), card.authentication_turned_down_article.as_str());
+        assert_eq!(how, ("PSD2 Article 97", "RTS Article 16"), "{waiting:?}");
+        acquirers.answer(&card.challenge_url, "123456");
+        confirm(&mesh, via, &waiting).await;
+        let seen = settled(&mesh, via, &made.payment_id).await;
+        paid += 500;
+        assert_eq!((seen.status(), seen.captured_minor_units), (PaymentStatus::Completed, 500), "killed after {wait_ms} ms: {seen:?}");
+        let mut states: Vec<_> = acquirers.charges().remove(&made.payment_id).unwrap().into_iter().map(|charge| charge.state).collect();
+        states.sort_unstable();
+        assert_eq!(states, ["captured", "declined"], "killed after {wait_ms} ms");
+    }
+    assert_eq!(mesh.balance("eu_west", 13).await, paid);
+    // Its payer was authenticated each time: the row is as new.
+    let visa = token(&mesh, 11, VISA).await;
+    for _ in 0..5 {
+        assert_eq!(pay(&mesh, via, by_card(&visa, 11, 13, 100)).await.card.unwrap().authentication, "EXEMPT");
+    }
+    mesh.assert_books();
+}
+
+/// A series and a payee who is trusted are authenticated once, by their payer, who alone ends them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mandate_outlives_its_home_and_is_its_payers_to_end() {
+    let (mut mesh, acquirers) = started_with(&four_regions_with_vaults()).await;
+    let via = "asia_pacific";
+    let visa = token(&mesh, 11, VISA).await;
+    let with = |minor, mandate: MandateKind, mandate_id: &str| {
+        let card = ByCard { vault_token: visa.clone(), mandate: mandate.into(), mandate_id: mandate_id.to_owned(), ..ByCard::default() };
+        // A payee of another zone, and of the payer's own.
+        let payee = if minor == 5_000 { 12 } else { 13 };
+        CreatePaymentRequest { card: Some(card), ..payment(11, payee, minor) }
+    };
+    let issuer = Issuer::of(&mesh);
+    let mut as_app = PaymentServiceClient::new(callers::unknown(&mesh, via));
+    for (kind, minor, article) in [(MandateKind::Recurring, 5_000, "RTS Article 14"), (MandateKind::TrustedPayee, 7_000, "RTS Article 13")]
+    {
+        let waiting = pay(&mesh, via, with(minor, kind, "")).await;
+        assert_eq!(waiting.status(), PaymentStatus::RequiresAction, "{waiting:?}");
+        let id = waiting.payment_id.clone();
+        let under = |minor| with(minor, MandateKind::Unspecified, &id);
+        let early = mesh.payments(via).create_payment(under(minor)).await.unwrap_err();
+        assert_eq!(reason(&early), "MANDATE_NOT_AUTHENTICATED");
+        acquirers.answer(&waiting.card.as_ref().unwrap().challenge_url, "123456");
+        confirm(&mesh, via, &waiting).await;
+        let mandate = settled(&mesh, via, &id).await;
+        assert_eq!((mandate.status(), mandate.card.unwrap().mandate_state.as_str()), (PaymentStatus::Completed, "ACTIVE"));
+
+        for round in 0..2 {
+            let made = pay(&mesh, "us_west", under(minor)).await;
+            let seen = settled(&mesh, via, &made.payment_id).await;
+            let card = seen.card.clone().unwrap();
+            assert_eq!((seen.status(), card.authentication_article.as_str()), (PaymentStatus::Completed, article), "{seen:?}");
+            assert_eq!(card.mandate_id, id);
+            if round == 0 {
+                mesh.kill("eu_west");
+                mesh.start("eu_west");
+            }
+        }
+        let odd = mesh.payments(via).create_payment(CreatePaymentRequest { payee_id: 10, ..under(minor) }).await.unwrap_err();
+        let fault = Fault::from_status(&odd);
+        assert_eq!((fault.reason.as_ref(), fault.field.as_deref()), ("MANDATE_DIFFERS", Some("payee_id")));
+
+        let cancel = || CancelMandateRequest { request_id: request_id(), payment_id: id.clone() };
+        for (user, may) in [("12", false), ("13", false), ("10", false), ("11", true)] {
+            let caller = issuer.token(json!({"client_id": "app", "sub": user}));
+            let cancelled = as_app.cancel_mandate(callers::by(&caller, cancel())).await;
+            match cancelled {
+                Ok(cancelled) => {
+                    let state = cancelled.into_inner().payment.unwrap().card.unwrap().mandate_state;
+                    assert_eq!((may, state.as_str()), (true, "CANCELLED"), "user {user}");
+                }
+                Err(status) => assert_eq!((may, reason(&status).as_str()), (false, "NOT_YOUR_USER"), "user {user}: {status:?}"),
+            }
+        }
+        let late = mesh.payments(via).create_payment(under(minor)).await.unwrap_err();
+        assert_eq!(reason(&late), "MANDATE_CANCELLED");
     }
     mesh.assert_books();
 }
