@@ -6,7 +6,8 @@ use paymesh_contract::{
     payments::v1::{
         CapturePaymentRequest, CapturePaymentResponse, CreatePaymentRequest, CreatePaymentResponse, GetPaymentRequest, GetPaymentResponse,
         GetRequestOutcomeRequest, GetRequestOutcomeResponse, ListPaymentsRequest, ListPaymentsResponse, RefundPaymentRequest,
-        RefundPaymentResponse, VoidPaymentRequest, VoidPaymentResponse, payment_service_client::PaymentServiceClient,
+        RefundPaymentResponse, ReportFraudRequest, ReportFraudResponse, VoidPaymentRequest, VoidPaymentResponse,
+        payment_service_client::PaymentServiceClient,
     },
     vault::v1::{
         DeleteTokenRequest, DeleteTokenResponse, DescribeTokenRequest, DescribeTokenResponse, EraseUserRequest, EraseUserResponse,
@@ -122,6 +123,7 @@ calls! {
         capture_payment(CapturePaymentRequest) -> CapturePaymentResponse [request_id],
         void_payment(VoidPaymentRequest) -> VoidPaymentResponse [request_id],
         refund_payment(RefundPaymentRequest) -> RefundPaymentResponse [request_id],
+        report_fraud(ReportFraudRequest) -> ReportFraudResponse [request_id],
         get_payment(GetPaymentRequest) -> GetPaymentResponse [read],
         list_payments(ListPaymentsRequest) -> ListPaymentsResponse [read],
         // It reads, and names the id of another: nothing is to be filled in.

@@ -6,7 +6,10 @@ use paymesh_types::{Currency, Cursor, Position, Sequence, ShardRef, Timestamp, U
 use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
 
-use crate::{Account, Authentication, Body, CardStep, Effect, Entry, Exempted, Exemption, NewCharge, Payment, Phase, Records, Wallet};
+use crate::{
+    Account, Authentication, Body, CardStep, Day, Effect, Entry, Exempted, Exemption, Monitored, NewCharge, Payment, Phase, Records,
+    Wallet, sca,
+};
 
 /// Something that does not add up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +53,7 @@ pub struct Audit {
     system: BTreeMap<(Account, Currency), i64>,
     inbox: BTreeMap<ShardRef, Cursor>,
     delivered: BTreeMap<ShardRef, Sequence>,
+    monitored: Monitored,
     newest_request_ms: u64,
     last: Sequence,
     last_at: Timestamp,
@@ -65,6 +69,7 @@ impl Audit {
             system: books.system.iter().cloned().collect(),
             inbox: books.inbox.iter().cloned().collect(),
             delivered: books.delivered.iter().cloned().collect(),
+            monitored: books.monitored.clone(),
             newest_request_ms: books.newest_request_ms.unwrap_or(0),
             last,
             last_at,
@@ -128,6 +133,12 @@ impl Audit {
             }
             Body::PaymentCreated(new) => {
                 self.payments += 1;
+                if let Some(NewCharge { authentication: Authentication::Exempt(Exemption::TransactionRisk), .. }) = new.card {
+                    let threshold = self.monitored.total(Day::of(entry.at)).threshold();
+                    if !sca::counts(new.money.currency()) || new.money.minor() > threshold {
+                        return Err(problem(format!("exempts {} for a low risk, of which the fraud rate allows {threshold}", new.money)));
+                    }
+                }
                 let wallet = self.wallet_mut(new.payer, new.money.currency()).map_err(problem)?;
                 if new.previous != wallet.last_payment {
                     let last = wallet.last_payment;
@@ -160,6 +171,7 @@ impl Audit {
         if let Some((payer, currency)) = entry.authenticated_payer() {
             self.wallet_mut(payer, currency).map_err(problem)?.exempted = Exempted::default();
         }
+        self.count(entry).map_err(problem)?;
         if let Some(payment) = entry.payment(position) {
             let within = payment.captured <= payment.amount && 0 <= payment.refunded && payment.refunded <= payment.captured;
             let moved = payment.phase == Phase::Captured || payment.phase == Phase::Returned || payment.captured == 0;
@@ -228,6 +240,21 @@ impl Audit {
         Ok(())
     }
 
+    /// Once payments are counted, all are.
+    fn count(&mut self, entry: &Entry) -> Result<(), String> {
+        let Body::Card { step, payment, .. } = &entry.body else { return Ok(()) };
+        let expected = self.monitored.counting(entry.at, *step, payment);
+        match entry.counted() {
+            None if self.monitored.since().is_none() => {}
+            counted if counted != expected.as_ref() => {
+                return Err(format!("counts {counted:?} towards the fraud rate, where {expected:?} is to be counted"));
+            }
+            Some(counted) => self.monitored.note(entry.at, counted),
+            None => {}
+        }
+        Ok(())
+    }
+
     fn open(&mut self, user: UserId, currency: Currency) -> Result<(), String> {
         match self.wallets.insert((user, currency), Wallet::default()) {
             None => Ok(()),
@@ -277,6 +304,11 @@ impl Audit {
     /// How far other shards took in what this one sent.
     pub fn delivered(&self) -> impl Iterator<Item = (&ShardRef, Sequence)> {
         self.delivered.iter().map(|(shard, sequence)| (shard, *sequence))
+    }
+
+    /// What payments by card come to by day.
+    pub fn monitored(&self) -> &Monitored {
+        &self.monitored
     }
 
     /// The latest instant in a request id of version 7, in milliseconds since 1970 UTC; 0 when there is none.
@@ -422,6 +454,7 @@ fn by_card(step: CardStep, payment: &Payment) -> SmallVec<[Movement; 2]> {
         | CardStep::VoidAsked
         | CardStep::ExpiryAsked
         | CardStep::Voided
-        | CardStep::Expired => smallvec![],
+        | CardStep::Expired
+        | CardStep::FraudReported => smallvec![],
     }
 }

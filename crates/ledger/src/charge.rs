@@ -6,7 +6,7 @@
 use paymesh_types::{ChargeId, GatewayName, Score, Timestamp, VaultToken};
 use smallvec::SmallVec;
 
-use crate::Authentication;
+use crate::{Authentication, Means};
 
 /// Refunds of one payment by card at most.
 pub const REFUNDS_MAX: u32 = 100;
@@ -40,6 +40,10 @@ pub struct Charge {
     pub risk: Option<Risk>,
     /// Whether the cardholder has to authenticate it.
     pub authentication: Authentication,
+    /// How it came to be authorized; `None` until it is, and where that was before it was noted.
+    pub means: Option<Means>,
+    /// When somebody reported it as fraud.
+    pub fraud_reported_at: Option<Timestamp>,
 }
 
 /// What fraud detection said of a payment before anything was done for it.
@@ -200,6 +204,8 @@ pub enum CardStep {
         /// Minor units.
         amount: i64,
     },
+    /// Somebody says that it was unauthorised or fraudulent.
+    FraudReported,
 }
 
 impl Charge {
@@ -217,6 +223,8 @@ impl Charge {
             left: SmallVec::new(),
             risk,
             authentication,
+            means: None,
+            fraud_reported_at: None,
         }
     }
 

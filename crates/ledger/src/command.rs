@@ -5,7 +5,7 @@ use paymesh_types::{
 };
 use smallvec::SmallVec;
 
-use crate::{Credit, Outcome, Reason, Risk};
+use crate::{Credit, Outcome, Reason, Risk, RiskAnalysis};
 
 /// A command and the caller's name for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +102,11 @@ pub enum Command {
         /// Minor units, more than zero.
         amount: Option<i64>,
     },
+    /// Note that a payment by card was unauthorised or fraudulent.
+    ReportFraud {
+        /// The payment.
+        payment: PaymentId,
+    },
     /// Release a hold whose time is up.
     ExpirePayment {
         /// The payment's sequence number.
@@ -159,6 +164,8 @@ pub struct ByCard {
     pub risk: Option<Risk>,
     /// Whether the payer's zone is under PSD2: their authentication is then owed, unless the payment is exempt.
     pub psd2: bool,
+    /// How low risks are exempt in the payer's zone; `None`: not at all.
+    pub analysis: Option<RiskAnalysis>,
 }
 
 /// What an entry of one shard says to another.

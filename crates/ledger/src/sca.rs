@@ -1,8 +1,9 @@
 //! Strong customer authentication: whether a payment by card has to be authenticated by its cardholder, and what is counted for that.
 //!
 //! The duty is Article 97 of Directive (EU) 2015/2366 (PSD2); what is exempt from it is in Commission Delegated Regulation (EU) 2018/389 (the RTS). Of its
-//! exemptions only that of low values, Article 16, is applied here. The regulation lets a payment service provider choose between the bound on the count and the bound on
-//! the sum, and counts what went before; here both have to hold, with the payment itself in them.
+//! exemptions that of low values, Article 16, is decided here, and that of low risks, Article 18, in `monitoring`. For low values the regulation lets a payment
+//! service provider choose between the bound on the count and the bound on the sum, and counts what went before; here both have to hold, with the payment
+//! itself in them.
 
 use paymesh_types::{Currency, Money};
 
@@ -30,6 +31,8 @@ pub enum Authentication {
 pub enum Exemption {
     /// A low value.
     LowValue,
+    /// A low risk: [`crate::RiskAnalysis`].
+    TransactionRisk,
 }
 
 impl Authentication {
@@ -47,6 +50,7 @@ impl Authentication {
         match self {
             Self::NotRequired => None,
             Self::Exempt(Exemption::LowValue) => Some("RTS Article 16"),
+            Self::Exempt(Exemption::TransactionRisk) => Some("RTS Article 18"),
             Self::Required => Some("PSD2 Article 97"),
         }
     }

@@ -117,6 +117,7 @@ fn charge(charge: &Charge) -> payments::CardCharge {
         risk_rules_version: charge.risk.as_ref().map(|risk| risk.rules.clone()).unwrap_or_default(),
         authentication: charge.authentication.as_str().to_owned(),
         authentication_article: charge.authentication.article().unwrap_or_default().to_owned(),
+        fraud_reported_at: charge.fraud_reported_at.map(timestamp),
     }
 }
 

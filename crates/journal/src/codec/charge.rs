@@ -2,12 +2,12 @@
 
 use paymesh_contract::events::v1 as pb;
 use paymesh_ledger::{
-    Authentication, CardStep, Challenge, Charge, Exemption, GATEWAYS_ASKED_MAX, Left, LeftBecause, NewCharge, NewPayment, Operation,
-    OperationKind, Payment, REFUNDS_MAX, Risk,
+    Authentication, CardStep, Challenge, Charge, Exemption, GATEWAYS_ASKED_MAX, Left, LeftBecause, Means, NewCharge, NewPayment, Operation,
+    OperationKind, Payment, REFUNDS_MAX, Risk, Totals,
 };
 use paymesh_types::{ChargeId, GatewayName, Score};
 
-use super::{DecodeError, asked, signed, time, unsigned};
+use super::{DecodeError, asked, below, signed, time, unsigned};
 
 /// Operations of a charge at most: as many as there can be refunds, and one that comes by itself.
 const OPERATIONS_MAX: usize = REFUNDS_MAX as usize + 1;
@@ -27,13 +27,58 @@ pub(crate) fn charge(charge: &Charge) -> pb::Charge {
         left: charge.left.iter().map(|left| pb::GatewayLeft { gateway: left.gateway.to_string(), why: because(left.why) as i32 }).collect(),
         risk: charge.risk.as_ref().map(risk),
         authentication: authentication(charge.authentication) as i32,
+        monitoring: (charge.means.is_some() || charge.fraud_reported_at.is_some()).then(|| pb::Monitoring {
+            means: charge.means.map_or(pb::Means::Unspecified, means) as i32,
+            fraud_reported_at_us: charge.fraud_reported_at.unwrap_or_default().0,
+        }),
     }
+}
+
+fn means(means: Means) -> pb::Means {
+    match means {
+        Means::Authenticated => pb::Means::Authenticated,
+        Means::LowValue => pb::Means::LowValue,
+        Means::TransactionRisk => pb::Means::TransactionRisk,
+        Means::Other => pb::Means::Other,
+    }
+}
+
+pub(crate) fn from_means(number: i32) -> Result<Option<Means>, DecodeError> {
+    Ok(match pb::Means::try_from(number).map_err(|_| DecodeError::Missing("an unknown way to be authorized"))? {
+        pb::Means::Unspecified => None,
+        pb::Means::Authenticated => Some(Means::Authenticated),
+        pb::Means::LowValue => Some(Means::LowValue),
+        pb::Means::TransactionRisk => Some(Means::TransactionRisk),
+        pb::Means::Other => Some(Means::Other),
+    })
+}
+
+/// What the payments of some means come to, as a message.
+pub(crate) fn monitored(of: Means, totals: &Totals) -> pb::Monitored {
+    pb::Monitored {
+        means: means(of) as i32,
+        payments: totals.payments,
+        minor: unsigned(totals.minor),
+        frauds: totals.frauds,
+        fraud_minor: unsigned(totals.fraud_minor),
+    }
+}
+
+pub(crate) fn from_monitored(message: &pb::Monitored) -> Result<(Option<Means>, Totals), DecodeError> {
+    let totals = Totals {
+        payments: below(message.payments)?,
+        minor: signed(message.minor)?,
+        frauds: below(message.frauds)?,
+        fraud_minor: signed(message.fraud_minor)?,
+    };
+    Ok((from_means(message.means)?, totals))
 }
 
 fn authentication(authentication: Authentication) -> pb::Authentication {
     match authentication {
         Authentication::NotRequired => pb::Authentication::Unspecified,
         Authentication::Exempt(Exemption::LowValue) => pb::Authentication::ExemptLowValue,
+        Authentication::Exempt(Exemption::TransactionRisk) => pb::Authentication::ExemptTransactionRisk,
         Authentication::Required => pb::Authentication::Required,
     }
 }
@@ -42,6 +87,7 @@ fn from_authentication(number: i32) -> Result<Authentication, DecodeError> {
     Ok(match pb::Authentication::try_from(number).map_err(|_| DecodeError::Missing("an unknown authentication"))? {
         pb::Authentication::Unspecified => Authentication::NotRequired,
         pb::Authentication::ExemptLowValue => Authentication::Exempt(Exemption::LowValue),
+        pb::Authentication::ExemptTransactionRisk => Authentication::Exempt(Exemption::TransactionRisk),
         pb::Authentication::Required => Authentication::Required,
     })
 }
@@ -118,6 +164,7 @@ pub(super) fn step(step: CardStep) -> (pb::CardStep, u64, u64) {
         CardStep::RefundAsked { amount, asked: wanted } => (pb::CardStep::RefundAsked, unsigned(amount), asked(wanted)),
         CardStep::Refunded { amount } => (pb::CardStep::Refunded, unsigned(amount), 0),
         CardStep::RefundRefused { amount } => (pb::CardStep::RefundRefused, unsigned(amount), 0),
+        CardStep::FraudReported => (pb::CardStep::FraudReported, 0, 0),
     }
 }
 
@@ -142,6 +189,7 @@ pub(super) fn from_step(message: &pb::CardStepped) -> Result<CardStep, DecodeErr
         pb::CardStep::RefundAsked => CardStep::RefundAsked { amount: amount()?, asked: wanted()? },
         pb::CardStep::Refunded => CardStep::Refunded { amount: amount()? },
         pb::CardStep::RefundRefused => CardStep::RefundRefused { amount: amount()? },
+        pb::CardStep::FraudReported => CardStep::FraudReported,
         pb::CardStep::Unspecified => return Err(DecodeError::Missing("a payment by card without a step")),
     })
 }
@@ -169,6 +217,7 @@ pub(crate) fn from_charge(message: &pb::Charge) -> Result<Charge, DecodeError> {
         return Err(DecodeError::Missing("a challenge with longer texts than one has"));
     }
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let pb::Monitoring { means, fraud_reported_at_us } = message.monitoring.unwrap_or_default();
     Ok(Charge {
         token: message.vault_token.parse()?,
         gateway: message.gateway.parse()?,
@@ -185,6 +234,8 @@ pub(crate) fn from_charge(message: &pb::Charge) -> Result<Charge, DecodeError> {
             .collect::<Result<_, DecodeError>>()?,
         risk: message.risk.as_ref().map(from_risk).transpose()?,
         authentication: from_authentication(message.authentication)?,
+        means: from_means(means)?,
+        fraud_reported_at: if fraud_reported_at_us == 0 { None } else { Some(time(fraud_reported_at_us)?) },
     })
 }
 

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use paymesh_ledger::{
-    Account, Audit, Authentication, Body, CardStep, Command, Context, Decision, EXEMPTED_MINOR_MAX, EXEMPTED_PAYMENTS_MAX, Entry,
-    LOW_VALUE_MINOR_MAX, LineId, Message, Missing, OperationKind, Phase, Records, Rejection, Request, State, Wallet, decide,
+    Account, Audit, Authentication, Body, CardStep, Command, Context, Day, Decision, EXEMPTED_MINOR_MAX, EXEMPTED_PAYMENTS_MAX, Entry,
+    Exemption, LOW_VALUE_MINOR_MAX, LineId, Message, Missing, OperationKind, Phase, Records, Rejection, Request, State, Totals, Wallet,
+    decide,
 };
 use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Cursor, Epoch, HistoryMark, Position, Sequence, ShardRef, Timestamp, UserId};
 
@@ -202,6 +203,10 @@ impl Network {
             assert_eq!(system, records.system);
             let inbox: Vec<_> = audit.inbox().map(|(shard, cursor)| (shard.clone(), cursor)).collect();
             assert_eq!(inbox, records.inbox);
+            assert_eq!(audit.monitored(), &records.monitored);
+            let last = shard.journal.last().map_or(Day(0), |(_, entry)| Day::of(entry.at));
+            let kept = records.monitored.by_means(last).into_values().fold(Totals::default(), Totals::plus);
+            assert_eq!((kept.minor.into(), kept.fraud_minor.into()), shard.fraud(last), "what counts towards the fraud rate");
             for (currency, sums) in audit.sums() {
                 let mine = records.wallets.iter().filter(|((_, of), _)| *of == currency).map(|(_, wallet)| wallet);
                 let (balance, held) =
@@ -252,7 +257,7 @@ impl Shard {
         for (_, entry) in &self.journal {
             match &entry.body {
                 Body::PaymentCreated(new) if (new.payer, new.money.currency()) == (user, currency) => {
-                    if let Some(Authentication::Exempt(_)) = new.card.as_ref().map(|card| card.authentication) {
+                    if let Some(Authentication::Exempt(Exemption::LowValue)) = new.card.as_ref().map(|card| card.authentication) {
                         (payments, minor) = (payments + 1, minor + new.money.minor());
                         assert!(currency.code() == "EUR" && new.money.minor() <= LOW_VALUE_MINOR_MAX, "{new:?} is exempt");
                     }
@@ -268,6 +273,21 @@ impl Shard {
             assert!(payments <= EXEMPTED_PAYMENTS_MAX && minor <= EXEMPTED_MINOR_MAX, "{payments} of {minor} in a row at {entry:?}");
         }
         assert_eq!((wallet.exempted.payments, wallet.exempted.minor), (payments, minor), "{user}'s exempted payments in {currency}");
+    }
+
+    /// What was captured of payments by card in EUR in the 90 days before `today` and today, and what of that was reported as fraud, from the journal alone.
+    pub(crate) fn fraud(&self, today: Day) -> (i128, i128) {
+        let (mut captured, mut fraud) = (0, 0);
+        for (_, entry) in self.journal.iter().filter(|(_, entry)| Day::of(entry.at).0 + 90 >= today.0) {
+            let Body::Card { step, payment, .. } = &entry.body else { continue };
+            let amount = if payment.currency.code() == "EUR" { i128::from(payment.captured) } else { 0 };
+            match step {
+                CardStep::Captured | CardStep::CaptureReturned => captured += amount,
+                CardStep::FraudReported => fraud += amount,
+                _ => {}
+            }
+        }
+        (captured, fraud)
     }
 
     /// Checks what must hold in each shard after each command.
@@ -342,6 +362,7 @@ pub(crate) fn load(state: &mut State, missing: &Missing, tables: &Records) {
         system: tables.system.clone(),
         inbox: tables.inbox.clone(),
         delivered: tables.delivered.clone(),
+        monitored: tables.monitored.clone(),
         newest_request_ms: Some(tables.requests.iter().filter_map(|(id, _)| id.named_at_ms()).max().unwrap_or(0)),
     };
     state.load(missing, records);

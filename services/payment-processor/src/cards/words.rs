@@ -56,6 +56,9 @@ pub(super) fn authentication(authentication: Authentication) -> paymesh_acquirer
     match authentication {
         Authentication::NotRequired => paymesh_acquirers::Authentication::IssuerDecides,
         Authentication::Exempt(Exemption::LowValue) => paymesh_acquirers::Authentication::Exempt(paymesh_acquirers::Exemption::LowValue),
+        Authentication::Exempt(Exemption::TransactionRisk) => {
+            paymesh_acquirers::Authentication::Exempt(paymesh_acquirers::Exemption::TransactionRisk)
+        }
         Authentication::Required => paymesh_acquirers::Authentication::Challenge,
     }
 }
