@@ -436,8 +436,8 @@ impl Run {
         });
         let rate = match money.minor() {
             ..=10_000 => 13,
-            ..=25_000 => 6,
-            ..=50_000 => 1,
+            10_001..=25_000 => 6,
+            25_001..=50_000 => 1,
             _ => return false,
         };
         risk.score.is_some_and(|score| score <= ANALYSIS.score_max)
