@@ -6,8 +6,8 @@ use paymesh_contract::{
     payments::v1::{
         CancelMandateRequest, CancelMandateResponse, CapturePaymentRequest, CapturePaymentResponse, CreatePaymentRequest,
         CreatePaymentResponse, GetPaymentRequest, GetPaymentResponse, GetRequestOutcomeRequest, GetRequestOutcomeResponse,
-        ListPaymentsRequest, ListPaymentsResponse, RefundPaymentRequest, RefundPaymentResponse, VoidPaymentRequest, VoidPaymentResponse,
-        payment_service_client::PaymentServiceClient,
+        ListPaymentsRequest, ListPaymentsResponse, RefundPaymentRequest, RefundPaymentResponse, ReportFraudRequest, ReportFraudResponse,
+        VoidPaymentRequest, VoidPaymentResponse, payment_service_client::PaymentServiceClient,
     },
     vault::v1::{
         DeleteTokenRequest, DeleteTokenResponse, DescribeTokenRequest, DescribeTokenResponse, EraseUserRequest, EraseUserResponse,
@@ -124,6 +124,7 @@ calls! {
         void_payment(VoidPaymentRequest) -> VoidPaymentResponse [request_id],
         cancel_mandate(CancelMandateRequest) -> CancelMandateResponse [request_id],
         refund_payment(RefundPaymentRequest) -> RefundPaymentResponse [request_id],
+        report_fraud(ReportFraudRequest) -> ReportFraudResponse [request_id],
         get_payment(GetPaymentRequest) -> GetPaymentResponse [read],
         list_payments(ListPaymentsRequest) -> ListPaymentsResponse [read],
         // It reads, and names the id of another: nothing is to be filled in.

@@ -3,7 +3,7 @@
 pub(crate) mod charge;
 
 use paymesh_contract::events::v1 as pb;
-use paymesh_ledger::{Account, Body, Credit, Effect, Entry, Exempted, LineId, NewPayment, Payment, Phase, Posting, Reason};
+use paymesh_ledger::{Account, Body, Counted, Credit, Effect, Entry, Exempted, LineId, NewPayment, Payment, Phase, Posting, Reason};
 use paymesh_types::{
     Country, Currency, Cursor, Epoch, HistoryMark, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName,
 };
@@ -94,6 +94,7 @@ pub fn sealed(entry: &Entry, sequence: Sequence) -> pb::EntrySealed {
             Body::Card { before, .. } => before.card.as_deref().map(charge::charge),
             _ => None,
         },
+        monitored: entry.counted().map(|counted| charge::monitored(counted.means, &counted.after)),
     }
 }
 
@@ -143,7 +144,8 @@ fn body(body: &Body, at: Sequence) -> pb::entry_open::Body {
             declined: reason(*declined),
         }),
         Body::PaymentCreated(new) => B::PaymentCreated(created(new, at)),
-        Body::Card { step, payment, before } => {
+        // What it counts is in the sealed part.
+        Body::Card { step, payment, before, counted: _ } => {
             let (step, amount, asked) = charge::step(*step);
             B::CardStepped(pb::CardStepped { step: step as i32, payment: Some(state(payment)), before: Some(state(before)), amount, asked })
         }
@@ -370,6 +372,11 @@ fn from_body(body: pb::entry_open::Body, sealed: &pb::EntrySealed, at: Sequence,
             step: charge::from_step(&it)?,
             payment: payment(it.payment)?,
             before: Box::new(charge::with(from_state(it.before)?, sealed.charge_before.as_ref())?),
+            counted: match sealed.monitored.as_ref().map(charge::from_monitored).transpose()? {
+                None => None,
+                Some((Some(means), after)) => Some(Box::new(Counted { means, after })),
+                Some((None, _)) => return Err(DecodeError::Missing("payments that are counted by no means")),
+            },
         },
         B::PaymentCaptured(it) => Body::PaymentCaptured { payment: payment(it.payment)?, asked: asked(it.asked)? },
         B::PaymentVoided(it) => Body::PaymentVoided { payment: payment(it.payment)? },

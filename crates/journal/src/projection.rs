@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use paymesh_ledger::{Account, Body, Credit, Effect, Entry, Exempted, LineId, Payment};
+use paymesh_ledger::{Account, Body, Credit, Effect, Entry, Exempted, LineId, Monitored, Payment};
 use paymesh_types::{Country, Currency, Cursor, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use rustc_hash::FxHashMap;
 
@@ -40,6 +40,8 @@ pub struct Projection {
     pub inbox: FxHashMap<ShardRef, Cursor>,
     /// How far other shards took in what this one sent, where that moved.
     pub delivered: FxHashMap<ShardRef, Sequence>,
+    /// What payments by card come to, of the days that changed.
+    pub monitored: Monitored,
     /// The latest instant in a new request id of version 7, in milliseconds since 1970 UTC; 0 when there is none.
     pub newest_request_ms: u64,
 }
@@ -181,6 +183,9 @@ impl Projection {
                 self.inbox.entry(to.clone()).or_default().advance(*read_to);
             }
             _ => {}
+        }
+        if let Some(counted) = entry.counted() {
+            self.monitored.note(entry.at, counted);
         }
         for posting in &entry.postings {
             let Account::Wallet(user) = posting.account else {

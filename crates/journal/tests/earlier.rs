@@ -2,13 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
 use paymesh_contract::events::v1 as pb;
 use paymesh_journal::{
-    Projection, StoredEntry, codec,
+    Committed, Projection, StoredEntry, codec,
     conformance::{identity, shard, stream::Stream},
     sqlite,
 };
-use paymesh_ledger::{Body, Entry, Exempted, Wallet};
+use paymesh_ledger::{Body, Entry, Exempted, Monitored, Wallet};
 use paymesh_types::{Cursor, Epoch, HistoryMark, Position, Sequence, ShardRef, Timestamp};
 use prost::Message as _;
 use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -109,4 +111,49 @@ fn charges_without_mandates_are_read_and_written_as_they_were() {
         read += 1;
     }
     assert!(read > 100, "{read} entries about cards");
+}
+
+/// Nothing was counted towards the fraud rate.
+#[tokio::test]
+async fn tables_and_entries_of_before_count_nothing_and_those_after_begin() {
+    let directory = tempfile::tempdir().expect("a folder");
+    let stream = Stream::with(3, 900);
+    let (before, after) = stream.committed().split_at(600);
+    let old: Vec<Committed> = before.iter().map(|(position, entry)| (position.clone(), Arc::new(uncounted(position, entry)))).collect();
+    assert!(before.iter().any(|(_, entry)| entry.counted().is_some()) && old.iter().all(|(_, entry)| entry.counted().is_none()));
+
+    let store = sqlite::open(directory.path(), &identity()).await.expect("it opens");
+    store.tables.project(&Projection::of(&old)).await.expect("they are projected");
+    store.tables.close().await;
+    let tables = std::fs::read_dir(directory.path()).expect("it is read").map(|file| file.expect("it is read").path());
+    let tables: Vec<_> = tables.filter(|path| path.to_string_lossy().ends_with(".tables.sqlite")).collect();
+    let mut file = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&tables[0])).await.expect("it opens");
+    for back in
+        ["DROP TABLE monitored_days", "ALTER TABLE cursor DROP COLUMN monitored_since", "DELETE FROM _sqlx_migrations WHERE version = 6"]
+    {
+        sqlx::query(back).execute(&mut file).await.expect("it is as it was");
+    }
+    file.close().await.expect("it closes");
+    let store = sqlite::open(directory.path(), &identity()).await.expect("it opens");
+    assert_eq!(store.tables.books().await.expect("they are read").monitored, Monitored::default());
+
+    // A state that begins with those tables, and one that reads the whole journal, go on alike.
+    let mut replayed = Monitored::default();
+    let counted = after.iter().filter_map(|(_, entry)| Some((entry.at, *entry.counted()?)));
+    counted.for_each(|(at, counted)| replayed.note(at, &counted));
+    store.tables.project(&Projection::of(after)).await.expect("they are projected");
+    let found = store.tables.books().await.expect("they are read").monitored;
+    assert!(found == replayed && found.since().is_some(), "{found:?}");
+    store.tables.close().await;
+}
+
+/// The entry as a version wrote it that did not count.
+fn uncounted(position: &Position, entry: &Entry) -> Entry {
+    let (open, mut sealed) = (codec::open(entry, position.sequence), codec::sealed(entry, position.sequence));
+    sealed.monitored = None;
+    for charge in [&mut sealed.charge, &mut sealed.charge_before].into_iter().flatten() {
+        charge.monitoring = None;
+    }
+    let (open, sealed) = (open.encode_to_vec(), sealed.encode_to_vec());
+    codec::decode(StoredEntry { open: &open, sealed: &sealed }, position.sequence, &shard()).expect("it is read")
 }

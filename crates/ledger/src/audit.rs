@@ -7,8 +7,8 @@ use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
 
 use crate::{
-    Account, Authentication, Body, CardStep, Effect, Entry, Exempted, Exemption, Mandate, MandateState, NewCharge, NewPayment, Payment,
-    Phase, Records, Wallet, mandate,
+    Account, Authentication, Body, CardStep, Day, Effect, Entry, Exempted, Exemption, Mandate, MandateState, Monitored, NewCharge,
+    NewPayment, Payment, Phase, Records, Wallet, mandate, sca,
 };
 
 /// Something that does not add up.
@@ -55,6 +55,7 @@ pub struct Audit {
     system: BTreeMap<(Account, Currency), i64>,
     inbox: BTreeMap<ShardRef, Cursor>,
     delivered: BTreeMap<ShardRef, Sequence>,
+    monitored: Monitored,
     newest_request_ms: u64,
     last: Sequence,
     last_at: Timestamp,
@@ -70,6 +71,7 @@ impl Audit {
             system: books.system.iter().cloned().collect(),
             inbox: books.inbox.iter().cloned().collect(),
             delivered: books.delivered.iter().cloned().collect(),
+            monitored: books.monitored.clone(),
             newest_request_ms: books.newest_request_ms.unwrap_or(0),
             last,
             last_at,
@@ -136,6 +138,12 @@ impl Audit {
             }
             Body::PaymentCreated(new) => {
                 self.payments += 1;
+                if let Some(NewCharge { authentication: Authentication::Exempt(Exemption::TransactionRisk), .. }) = new.card {
+                    let threshold = self.monitored.total(Day::of(entry.at)).threshold();
+                    if !sca::counts(new.money.currency()) || new.money.minor() > threshold {
+                        return Err(problem(format!("exempts {} for a low risk, of which the fraud rate allows {threshold}", new.money)));
+                    }
+                }
                 let wallet = self.wallet_mut(new.payer, new.money.currency()).map_err(problem)?;
                 if new.previous != wallet.last_payment {
                     let last = wallet.last_payment;
@@ -169,6 +177,7 @@ impl Audit {
             self.wallet_mut(payer, currency).map_err(problem)?.exempted = Exempted::default();
         }
         self.check_mandates(position, entry).map_err(problem)?;
+        self.count(entry).map_err(problem)?;
         if let Some(payment) = entry.payment(position) {
             let within = payment.captured <= payment.amount && 0 <= payment.refunded && payment.refunded <= payment.captured;
             let moved = payment.phase == Phase::Captured || payment.phase == Phase::Returned || payment.captured == 0;
@@ -244,7 +253,7 @@ impl Audit {
     fn check_mandates(&self, position: &Position, entry: &Entry) -> Result<(), String> {
         match &entry.body {
             Body::PaymentCreated(new) => self.check_exemption(position, new),
-            Body::Card { step, payment, before } => {
+            Body::Card { step, payment, before, .. } => {
                 let (Some(before), Some(after)) = (before.card.as_deref(), payment.card.as_deref()) else { return Ok(()) };
                 let mandate = match step {
                     CardStep::Authorized => before.mandate_once_authorized(),
@@ -298,6 +307,21 @@ impl Audit {
         if fits { Ok(()) } else { Err(format!("is authenticated as {:?}, under {:?}", card.authentication, card.under)) }
     }
 
+    /// Once payments are counted, all are.
+    fn count(&mut self, entry: &Entry) -> Result<(), String> {
+        let Body::Card { step, payment, .. } = &entry.body else { return Ok(()) };
+        let expected = self.monitored.counting(entry.at, *step, payment);
+        match entry.counted() {
+            None if self.monitored.since().is_none() => {}
+            counted if counted != expected.as_ref() => {
+                return Err(format!("counts {counted:?} towards the fraud rate, where {expected:?} is to be counted"));
+            }
+            Some(counted) => self.monitored.note(entry.at, counted),
+            None => {}
+        }
+        Ok(())
+    }
+
     fn open(&mut self, user: UserId, currency: Currency) -> Result<(), String> {
         match self.wallets.insert((user, currency), Wallet::default()) {
             None => Ok(()),
@@ -347,6 +371,11 @@ impl Audit {
     /// How far other shards took in what this one sent.
     pub fn delivered(&self) -> impl Iterator<Item = (&ShardRef, Sequence)> {
         self.delivered.iter().map(|(shard, sequence)| (shard, *sequence))
+    }
+
+    /// What payments by card come to by day.
+    pub fn monitored(&self) -> &Monitored {
+        &self.monitored
     }
 
     /// The latest instant in a request id of version 7, in milliseconds since 1970 UTC; 0 when there is none.
@@ -494,6 +523,7 @@ fn by_card(step: CardStep, payment: &Payment) -> SmallVec<[Movement; 2]> {
         | CardStep::VoidAsked
         | CardStep::ExpiryAsked
         | CardStep::Voided
-        | CardStep::Expired => smallvec![],
+        | CardStep::Expired
+        | CardStep::FraudReported => smallvec![],
     }
 }

@@ -6,7 +6,7 @@
 use paymesh_types::{ChargeId, GatewayName, Score, Timestamp, VaultToken};
 use smallvec::SmallVec;
 
-use crate::{Authentication, Mandate, MandateState, MandateUse, NewCharge};
+use crate::{Authentication, Mandate, MandateState, MandateUse, Means, NewCharge};
 
 /// Refunds of one payment by card at most.
 pub const REFUNDS_MAX: u32 = 100;
@@ -46,6 +46,10 @@ pub struct Charge {
     pub mandate: Option<Mandate>,
     /// The mandate that it is made under.
     pub under: Option<MandateUse>,
+    /// How it came to be authorized; `None` until it is, and where that was before it was noted.
+    pub means: Option<Means>,
+    /// When somebody reported it as fraud.
+    pub fraud_reported_at: Option<Timestamp>,
 }
 
 /// What fraud detection said of a payment before anything was done for it.
@@ -212,6 +216,8 @@ pub enum CardStep {
         /// Minor units.
         amount: i64,
     },
+    /// Somebody says that it was unauthorised or fraudulent.
+    FraudReported,
 }
 
 impl Charge {
@@ -232,6 +238,8 @@ impl Charge {
             turned_down: None,
             mandate: new.mandate.map(|kind| Mandate { kind, state: MandateState::Pending }),
             under: new.under.clone(),
+            means: None,
+            fraud_reported_at: None,
         }
     }
 

@@ -5,7 +5,7 @@ use paymesh_types::{
 };
 use smallvec::SmallVec;
 
-use crate::{Agreement, Credit, Outcome, Reason, Risk};
+use crate::{Agreement, Credit, Outcome, Reason, Risk, RiskAnalysis};
 
 /// A command and the caller's name for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +107,11 @@ pub enum Command {
         /// Minor units, more than zero.
         amount: Option<i64>,
     },
+    /// Note that a payment by card was unauthorised or fraudulent.
+    ReportFraud {
+        /// The payment.
+        payment: PaymentId,
+    },
     /// Release a hold whose time is up.
     ExpirePayment {
         /// The payment's sequence number.
@@ -166,6 +171,8 @@ pub struct ByCard {
     pub psd2: bool,
     /// The mandate that it sets up or is made under.
     pub agreement: Option<Agreement>,
+    /// How low risks are exempt in the payer's zone; `None`: not at all.
+    pub analysis: Option<RiskAnalysis>,
 }
 
 /// What an entry of one shard says to another.

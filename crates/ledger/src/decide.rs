@@ -146,6 +146,12 @@ pub enum Rejection {
     /// The payment was refunded as often as one may be.
     #[error("the payment was refunded {} times, as often as one by card may be", crate::REFUNDS_MAX)]
     TooManyRefunds,
+    /// Nothing of the payment was taken from a card, so that it was no fraud.
+    #[error("nothing of the payment was taken from a card")]
+    NothingCaptured,
+    /// The payment was reported as fraud before.
+    #[error("the payment was reported as fraud before")]
+    FraudReported,
     /// The payment cannot be refunded.
     #[error("the payment cannot be refunded: {why}")]
     NotRefundable {
@@ -265,7 +271,8 @@ pub fn differing_field(entry: &Entry, request: &Request) -> Option<&'static str>
             | Command::VoidPayment { payment: p }
             | Command::RefundPayment { payment: p, .. }
             | Command::ConfirmPayment { payment: p }
-            | Command::CancelMandate { payment: p }),
+            | Command::CancelMandate { payment: p }
+            | Command::ReportFraud { payment: p }),
         ) => match card::asked_for(*step, command) {
             None => Some("request"),
             Some(asked) => {
@@ -393,6 +400,7 @@ impl Decider<'_> {
                 let payment = self.payment(payment.epoch(), payment.sequence())?;
                 self.refund(payment, *amount)
             }
+            Command::ReportFraud { payment } => self.report_fraud(self.payment(payment.epoch(), payment.sequence())?),
             Command::ExpirePayment { payment } => {
                 let payment = self.state.payments.get(*payment).ok_or(Rejection::PaymentNotFound)?;
                 if payment.card.is_none() {

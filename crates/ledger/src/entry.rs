@@ -6,7 +6,7 @@ use paymesh_types::{
 };
 use smallvec::SmallVec;
 
-use crate::{Authentication, CardStep, Charge, Exempted, MandateKind, MandateUse, Message, Payment, Risk, sca};
+use crate::{Authentication, CardStep, Charge, Counted, Exempted, MandateKind, MandateUse, Message, Payment, Risk, sca};
 
 /// A fact in a shard's journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +82,8 @@ pub enum Body {
         payment: Payment,
         /// The payment before it.
         before: Box<Payment>,
+        /// What it counts towards the fraud rate; `None` where it counts nothing, and in entries of before that was counted.
+        counted: Option<Box<Counted>>,
     },
     /// Held money was taken.
     PaymentCaptured {
@@ -381,6 +383,14 @@ impl Entry {
         (answered && sca::counts(before.currency)).then_some((before.payer, before.currency))
     }
 
+    /// What the entry counts towards the fraud rate.
+    pub fn counted(&self) -> Option<&Counted> {
+        match &self.body {
+            Body::Card { counted, .. } => counted.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The payment that the entry is about, as it stood after it, where it is one of this shard's.
     pub fn payment(&self, position: &Position) -> Option<Payment> {
         match &self.body {
@@ -497,6 +507,7 @@ impl Entry {
                 CardStep::RefundAsked { .. } => "refund_asked",
                 CardStep::Refunded { .. } => "refund_completed",
                 CardStep::RefundRefused { .. } => "refund_refused",
+                CardStep::FraudReported => "fraud_reported",
             },
             Body::PaymentCaptured { .. } => "payment_captured",
             Body::PaymentVoided { .. } => "payment_voided",

@@ -1,9 +1,9 @@
 //! Strong customer authentication: whether a payment by card has to be authenticated by its cardholder, and what is counted for that.
 //!
 //! The duty is Article 97 of Directive (EU) 2015/2366 (PSD2); what is exempt from it is in Commission Delegated Regulation (EU) 2018/389 (the RTS). Of its
-//! exemptions those of trusted beneficiaries (Article 13) and recurring payments (Article 14), see [`crate::mandate`], and of low values (Article 16) are applied
-//! here. Of Article 16 the regulation lets a payment service provider choose between the bound on the count and the bound on
-//! the sum, and counts what went before; here both have to hold, with the payment itself in them.
+//! exemptions that of low values (Article 16) is decided here, those of trusted beneficiaries (Article 13) and recurring payments (Article 14) in
+//! [`crate::mandate`], and that of low risks (Article 18) in [`crate::monitoring`]. Of Article 16 the regulation lets a payment service provider choose between the
+//! bound on the count and the bound on the sum, and counts what went before; here both have to hold, with the payment itself in them.
 
 use paymesh_types::{Currency, Money};
 
@@ -35,6 +35,8 @@ pub enum Exemption {
     Recurring,
     /// To a payee on the payer's list of trusted beneficiaries.
     TrustedPayee,
+    /// A low risk: [`crate::RiskAnalysis`].
+    TransactionRisk,
 }
 
 impl Authentication {
@@ -54,6 +56,7 @@ impl Authentication {
             Self::Exempt(Exemption::TrustedPayee) => Some("RTS Article 13"),
             Self::Exempt(Exemption::Recurring) => Some("RTS Article 14"),
             Self::Exempt(Exemption::LowValue) => Some("RTS Article 16"),
+            Self::Exempt(Exemption::TransactionRisk) => Some("RTS Article 18"),
             Self::Required => Some("PSD2 Article 97"),
         }
     }

@@ -6,8 +6,8 @@ use paymesh_types::{Country, Currency, Cursor, Epoch, PaymentId, Position, Reque
 use rustc_hash::FxHashMap;
 
 use crate::{
-    Account, Body, Charge, Command, Credit, Entry, Exempted, LineId, Message, NewPayment, OperationKind, Phase, Posting, Reason, Request,
-    requests::Requests, resident::Resident,
+    Account, Body, Charge, Command, Credit, Entry, Exempted, LineId, Message, Monitored, NewPayment, OperationKind, Phase, Posting, Reason,
+    Request, requests::Requests, resident::Resident,
 };
 
 /// A user's account in one currency.
@@ -161,6 +161,8 @@ pub struct Records {
     pub inbox: Vec<(ShardRef, Cursor)>,
     /// How far other shards took in what this one sent: as above.
     pub delivered: Vec<(ShardRef, Sequence)>,
+    /// What payments by card come to by day: as above.
+    pub monitored: Monitored,
     /// The latest instant in a recorded request id of version 7, in milliseconds since 1970 UTC; 0 when there is none. `None`
     /// where it was not read.
     pub newest_request_ms: Option<u64>,
@@ -189,6 +191,7 @@ pub struct State {
     pub(crate) system: FxHashMap<(Account, Currency), i64>,
     pub(crate) inbox: FxHashMap<ShardRef, Cursor>,
     pub(crate) delivered: FxHashMap<ShardRef, Sequence>,
+    pub(crate) monitored: Monitored,
 }
 
 impl State {
@@ -204,6 +207,7 @@ impl State {
             system: FxHashMap::default(),
             inbox: FxHashMap::default(),
             delivered: FxHashMap::default(),
+            monitored: Monitored::default(),
         }
     }
 
@@ -230,6 +234,11 @@ impl State {
     /// The balances of the outside world's and the clearing accounts.
     pub fn system(&self) -> impl Iterator<Item = (&Account, Currency, i64)> {
         self.system.iter().map(|((account, currency), balance)| (account, *currency, *balance))
+    }
+
+    /// What payments by card come to by day.
+    pub fn monitored(&self) -> &Monitored {
+        &self.monitored
     }
 
     /// The account, where it is in memory.
@@ -279,6 +288,7 @@ impl State {
             | Command::RefundPayment { payment, .. }
             | Command::ConfirmPayment { payment }
             | Command::CancelMandate { payment }
+            | Command::ReportFraud { payment }
             | Command::Settle { payment, .. } => {
                 self.need_payment(payment.sequence(), missing);
             }
@@ -336,6 +346,9 @@ impl State {
     /// Takes in what the tables say about `missing`; what they do not know is remembered as absent.
     pub fn load(&mut self, missing: &Missing, records: Records) {
         self.load_system(records.system, records.inbox, records.delivered);
+        if self.monitored == Monitored::default() {
+            self.monitored = records.monitored;
+        }
         if let Some(newest_ms) = records.newest_request_ms {
             self.requests.load_newest(newest_ms);
         }
@@ -444,6 +457,7 @@ impl State {
             wallet.last_line = line;
             self.wallets.put((user, posting.currency), wallet, sequence);
         }
+        self.count(sequence, entry)?;
         if let Some(payment) = entry.payment(position) {
             if let Body::PaymentCreated(new) = &entry.body {
                 let mut wallet = self.wallet_before(sequence, new.payer, new.money.currency())?;
@@ -468,6 +482,17 @@ impl State {
             return Err(Inconsistent { sequence, what });
         }
         *cursor = to;
+        Ok(())
+    }
+
+    /// What the entry counts towards the fraud rate, where it says so: entries of before that was counted do not.
+    fn count(&mut self, sequence: Sequence, entry: &Entry) -> Result<(), Inconsistent> {
+        let (Body::Card { step, payment, .. }, Some(counted)) = (&entry.body, entry.counted()) else { return Ok(()) };
+        let expected = self.monitored.counting(entry.at, *step, payment);
+        if expected.as_ref() != Some(counted) {
+            return Err(Inconsistent { sequence, what: format!("it counts {counted:?} where {expected:?} is to be counted") });
+        }
+        self.monitored.note(entry.at, counted);
         Ok(())
     }
 
@@ -516,6 +541,7 @@ impl State {
             system: sorted(self.system.iter().map(|(key, value)| (key.clone(), *value))),
             inbox: sorted(self.inbox.iter().map(|(key, value)| (key.clone(), *value))),
             delivered: sorted(self.delivered.iter().map(|(key, value)| (key.clone(), *value))),
+            monitored: self.monitored.clone(),
         }
     }
 }

@@ -88,7 +88,15 @@ impl Play {
             play.submit(enrol).expect("users are enrolled");
         }
         let token = VaultToken::new("eu".parse().expect("a zone"), [7; 16]);
-        let card = ByCard { token, gateway: "a".parse().expect("a gateway"), declined: None, risk: None, psd2: true, agreement: None };
+        let card = ByCard {
+            token,
+            gateway: "a".parse().expect("a gateway"),
+            declined: None,
+            risk: None,
+            psd2: true,
+            agreement: None,
+            analysis: None,
+        };
         let create = CreatePayment {
             payer: user(1),
             payee: user(2),

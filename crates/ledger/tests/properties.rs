@@ -69,13 +69,50 @@ fn under<S: Strategy<Value = usize>>(which: impl Fn() -> S) -> impl Strategy<Val
 fn charges() -> impl Strategy<Value = Act> {
     let amounts = prop_oneof![3 => amounts(), 1 => 1_000..=3_100_i64];
     let odds = (prop::bool::weighted(0.1), prop::bool::weighted(0.8));
-    let beside = (odds, mandates());
+    let beside = (odds, mandates(), scores());
     (users(), 1..USERS, currencies(), amounts, holds(), beside).prop_map(
-        |(payer, apart, currency, amount, hold_s, ((declined, psd2), mandate))| {
+        |(payer, apart, currency, amount, hold_s, ((declined, psd2), mandate, score))| {
             let payee = (payer - 1 + apart) % USERS + 1;
-            Act::Charge { payer, payee, currency, amount, hold_s, declined, psd2, mandate }
+            Act::Charge { payer, payee, currency, amount, hold_s, declined, psd2, mandate, score }
         },
     )
+}
+
+fn scores() -> impl Strategy<Value = Option<u32>> {
+    prop_oneof![1 => Just(None), 6 => Just(Some(0)), 2 => (0..3_u32).prop_map(Some)]
+}
+
+/// What one payer does by card over months, of which some is fraud.
+fn risky_steps() -> impl Strategy<Value = Step> {
+    let amounts = prop_oneof![
+        3 => 3_001..=60_000_i64,
+        1 => prop::sample::select(vec![10_000_i64, 10_001, 25_000, 25_001, 50_000, 50_001]),
+        2 => 1_000_000..=9_000_000_i64,
+        1 => 1..=3_000_i64,
+    ];
+    let charge = (amounts, prop_oneof![8 => Just(0_usize), 1 => Just(1)], prop::sample::select(vec![2_u64, 3]), scores()).prop_map(
+        |(amount, currency, payee, score)| Act::Charge {
+            payer: 1,
+            payee,
+            currency,
+            amount,
+            hold_s: 0,
+            declined: false,
+            psd2: true,
+            mandate: None,
+            score,
+        },
+    );
+    let word = prop_oneof![8 => Just(Word::Done), 1 => Just(Word::Challenged), 1 => Just(Word::Declined)];
+    prop_oneof![
+        6 => charge.prop_map(|act| Step::Submit { act, reused: None }),
+        12 => (0..2_usize, word).prop_map(|(payment, word)| Step::Submit { act: Act::Settle { payment, operation: 0, word }, reused: None }),
+        2 => (0..40_usize).prop_map(|payment| Step::Submit { act: Act::ReportFraud { payment }, reused: None }),
+        1 => picks().prop_map(Step::Repeat),
+        1 => Just(Step::Submit { act: Act::Close { user: 2, currency: 0 }, reused: None }),
+        3 => (0..30_u64).prop_map(|days| Step::Wait(days * 24 * 3600)),
+        1 => Just(Step::Restart(0)),
+    ]
 }
 
 /// What one payer does by card, and what the acquirer makes of it.
@@ -84,7 +121,7 @@ fn authenticating_steps() -> impl Strategy<Value = Step> {
     let amounts = prop_oneof![2 => 1..=2_000_i64, 1 => 2_900..=3_100_i64];
     let beside = (prop::bool::weighted(0.9), mandates());
     let charge = (amounts, prop_oneof![8 => Just(0_usize), 1 => Just(1)], beside).prop_map(|(amount, currency, (psd2, mandate))| {
-        Act::Charge { payer: 1, payee: 2, currency, amount, hold_s: 0, declined: false, psd2, mandate }
+        Act::Charge { payer: 1, payee: 2, currency, amount, hold_s: 0, declined: false, psd2, mandate, score: None }
     });
     prop_oneof![
         6 => charge.prop_map(|act| Step::Submit { act, reused: None }),
@@ -119,6 +156,7 @@ fn acts() -> impl Strategy<Value = Act> {
         2 => (picks(), prop::bool::weighted(0.2)).prop_map(|(payment, wrong_term)| Act::Void { payment, wrong_term }),
         8 => (picks(), asked()).prop_map(|(payment, amount)| Act::Refund { payment, amount }),
         3 => picks().prop_map(|payment| Act::Expire { payment }),
+        2 => picks().prop_map(|payment| Act::ReportFraud { payment }),
     ]
 }
 
@@ -175,6 +213,8 @@ enum Falsification {
     SaidOfAuthentication,
     SaidOfMandate,
     Exempted,
+    Counted,
+    NotCounted,
     Source,
     Older,
     Dropped,
@@ -182,7 +222,7 @@ enum Falsification {
     Swapped,
 }
 
-const FALSIFICATIONS: [Falsification; 18] = [
+const FALSIFICATIONS: [Falsification; 20] = [
     Falsification::Amount,
     Falsification::AmountOfBoth,
     Falsification::AmountAndBalanceOfBoth,
@@ -196,6 +236,8 @@ const FALSIFICATIONS: [Falsification; 18] = [
     Falsification::SaidOfAuthentication,
     Falsification::SaidOfMandate,
     Falsification::Exempted,
+    Falsification::Counted,
+    Falsification::NotCounted,
     Falsification::Source,
     Falsification::Older,
     Falsification::Dropped,
@@ -206,13 +248,17 @@ const FALSIFICATIONS: [Falsification; 18] = [
 impl Falsification {
     /// Whether it must show already when the entry is applied: a state adds up less than an audit does.
     fn shows_in_a_state(self) -> bool {
-        matches!(self, Self::Amount | Self::AmountOfBoth | Self::BalanceAfter | Self::PreviousLine | Self::Account | Self::Source)
+        matches!(
+            self,
+            Self::Amount | Self::AmountOfBoth | Self::BalanceAfter | Self::PreviousLine | Self::Account | Self::Counted | Self::Source
+        )
     }
 }
 
 /// Falsifies entry `at` of the journal by `by` minor units, where that can be done to it.
 fn falsify(journal: &mut Vec<(Position, Entry)>, falsification: Falsification, at: usize, by: i64) -> bool {
     let count = journal.len();
+    let counted_before = journal[..at].iter().any(|(_, entry)| entry.counted().is_some());
     let entry = &mut journal[at].1;
     let postings = &mut entry.postings;
     let wallet = postings.iter().position(|posting| matches!(posting.account, Account::Wallet(_)));
@@ -296,6 +342,15 @@ fn falsify(journal: &mut Vec<(Position, Entry)>, falsification: Falsification, a
             let Exempted { payments, minor } = postings[wallet].exempted_after;
             postings[wallet].exempted_after = Exempted { payments: payments + 1, minor: minor + by.abs() };
         }
+        (Falsification::Counted, _) => match &mut entry.body {
+            Body::Card { counted: Some(counted), .. } => counted.after.minor += by.abs(),
+            _ => return false,
+        },
+        // Nothing is counted in a journal of before that was done.
+        (Falsification::NotCounted, _) => match &mut entry.body {
+            Body::Card { counted: counted @ Some(_), .. } if counted_before => *counted = None,
+            _ => return false,
+        },
         (Falsification::Source, _) => match &mut entry.body {
             Body::Received { at, .. } => at.sequence = Sequence(0),
             _ => return false,
@@ -379,6 +434,15 @@ proptest! {
     #[test]
     fn no_more_payments_are_exempt_in_a_row_than_may_be(
         steps in prop::collection::vec(authenticating_steps(), 20..120),
+        behind in 0..4_usize,
+    ) {
+        Run::new(behind, 0).play(&steps).finish();
+    }
+
+    /// Whether each payment is of low risk is recounted from the journal: see [`Run::is_low_risk`].
+    #[test]
+    fn low_risks_are_exempt_while_little_of_ninety_days_is_fraud(
+        steps in prop::collection::vec(risky_steps(), 20..110),
         behind in 0..4_usize,
     ) {
         Run::new(behind, 0).play(&steps).finish();

@@ -752,3 +752,221 @@ fn a_trusted_payees_payer_is_there_to_be_challenged_and_that_of_a_series_is_not(
         ",
     );
 }
+
+#[test]
+fn low_risks_are_exempt_up_to_the_largest_threshold_whose_reference_rate_the_fraud_does_not_exceed() {
+    check(
+        "
+        enrol ann DE EUR,JPY        | enrolled
+        enrol bob DE EUR,JPY        | enrolled
+        card p1 ann bob 10_000.00 EUR | asks a
+        acquirer p1 1 done          | payment authorized
+        counted 0                   | 0.00 in 0, fraud 0.00 in 0
+        acquirer p1 2 done          | payment captured
+        counted 0                   | 10000.00 in 1, fraud 0.00 in 0
+        days 90
+        # No fraud: all of 500 EUR, and not a cent more. What goes before is the low value.
+        card q1 ann bob 30.00 EUR psd2=yes score=0.2 exempt=500.00/90 | asks a, exempt by RTS Article 16
+        card q2 ann bob 30.01 EUR psd2=yes score=0.2 exempt=500.00/90 | asks a, exempt by RTS Article 18
+        ann EUR                     | 0.00 exempted 1 of 30.00
+        card q3 ann bob 500.00 EUR psd2=yes score=0.2 exempt=500.00/90 | asks a, exempt by RTS Article 18
+        card q4 ann bob 500.01 EUR psd2=yes score=0.2 exempt=500.00/90 | asks a, required by PSD2 Article 97
+        card q4 ann bob 500.01 EUR psd2=yes score=0.2 exempt=900.00/90 | asks a, required by PSD2 Article 97
+        # No more than the zone says, and not at all where it says nothing.
+        card q5 ann bob 250.00 EUR psd2=yes score=0.2 exempt=250.00/90 | asks a, exempt by RTS Article 18
+        card q6 ann bob 250.01 EUR psd2=yes score=0.2 exempt=250.00/90 | asks a, required by PSD2 Article 97
+        card q7 ann bob 100.00 EUR psd2=yes score=0.2 | asks a, required by PSD2 Article 97
+        card q8 ann bob 100.00 EUR score=0.2 exempt=500.00/90 | asks a
+        # A score above, a payment that is to be looked at, one without a score, one that nobody asked about.
+        card r1 ann bob 100.00 EUR psd2=yes score=0.2001 exempt=500.00/90 | asks a, required by PSD2 Article 97
+        card r2 ann bob 100.00 EUR psd2=yes score=0.1 review=yes exempt=500.00/90 | asks a, required by PSD2 Article 97
+        card r3 ann bob 100.00 EUR psd2=yes score=none exempt=500.00/90 | asks a, required by PSD2 Article 97
+        card r4 ann bob 100.00 EUR psd2=yes exempt=500.00/90 | asks a, required by PSD2 Article 97
+        # The thresholds are in euros.
+        card r5 ann bob 100 JPY psd2=yes score=0.1 exempt=500.00/90 | asks a, required by PSD2 Article 97
+        card r6 ann bob 100.00 EUR psd2=yes score=0.1 exempt=500.00/90 declined=FRAUD | declined FRAUD_DETECTED
+        ",
+    );
+}
+
+#[test]
+fn a_fraud_rate_exactly_at_the_reference_is_within_it_and_one_cent_more_is_not() {
+    check(
+        "
+        enrol ann DE EUR            | enrolled
+        enrol bob DE EUR            | enrolled
+        card f1 ann bob 1.00 EUR    | asks a
+        acquirer f1 1 done          | payment authorized
+        acquirer f1 2 done          | payment captured
+        card f2 ann bob 0.01 EUR    | asks a
+        acquirer f2 1 done          | payment authorized
+        acquirer f2 2 done          | payment captured
+        card f3 ann bob 4.99 EUR    | asks a
+        acquirer f3 1 done          | payment authorized
+        acquirer f3 2 done          | payment captured
+        card f4 ann bob 0.01 EUR    | asks a
+        acquirer f4 1 done          | payment authorized
+        acquirer f4 2 done          | payment captured
+        card f5 ann bob 6.99 EUR    | asks a
+        acquirer f5 1 done          | payment authorized
+        acquirer f5 2 done          | payment captured
+        card f6 ann bob 0.01 EUR    | asks a
+        acquirer f6 1 done          | payment authorized
+        acquirer f6 2 done          | payment captured
+        card p1 ann bob 9_986.99 EUR | asks a
+        acquirer p1 1 done          | payment authorized
+        acquirer p1 2 done          | payment captured
+        days 1
+        # 0.01 % of 10,000 EUR, which is 1.00 EUR.
+        report f1                   | fraud reported
+        counted 0                   | 10000.00 in 7, fraud 1.00 in 1
+        card q1 ann bob 500.00 EUR psd2=yes score=0 exempt=500.00/1 | asks a, exempt by RTS Article 18
+        report f2                   | fraud reported
+        card q2 ann bob 500.00 EUR psd2=yes score=0 exempt=500.00/1 | asks a, required by PSD2 Article 97
+        card q3 ann bob 250.01 EUR psd2=yes score=0 exempt=500.00/1 | asks a, required by PSD2 Article 97
+        card q4 ann bob 250.00 EUR psd2=yes score=0 exempt=500.00/1 | asks a, exempt by RTS Article 18
+        # 0.06 %: 6.00 EUR.
+        report f3                   | fraud reported
+        counted 0                   | 10000.00 in 7, fraud 6.00 in 3
+        card q5 ann bob 250.00 EUR psd2=yes score=0 exempt=500.00/1 | asks a, exempt by RTS Article 18
+        report f4                   | fraud reported
+        card q6 ann bob 250.00 EUR psd2=yes score=0 exempt=500.00/1 | asks a, required by PSD2 Article 97
+        card q7 ann bob 100.01 EUR psd2=yes score=0 exempt=500.00/1 | asks a, required by PSD2 Article 97
+        card q8 ann bob 100.00 EUR psd2=yes score=0 exempt=500.00/1 | asks a, exempt by RTS Article 18
+        # 0.13 %: 13.00 EUR.
+        report f5                   | fraud reported
+        counted 0                   | 10000.00 in 7, fraud 13.00 in 5
+        card r1 ann bob 100.00 EUR psd2=yes score=0 exempt=500.00/1 | asks a, exempt by RTS Article 18
+        report f6                   | fraud reported
+        counted 0                   | 10000.00 in 7, fraud 13.01 in 6
+        card r2 ann bob 30.01 EUR psd2=yes score=0 exempt=500.00/1 | asks a, required by PSD2 Article 97
+        # What is refunded is fraud all the same.
+        refund f1                   | refund asked
+        acquirer f1 3 done          | refund completed
+        counted 0                   | 10000.00 in 7, fraud 13.01 in 6
+        # A little more that is captured, and it is within again.
+        card p2 ann bob 7.69 EUR    | asks a
+        acquirer p2 1 done          | payment authorized
+        acquirer p2 2 done          | payment captured
+        counted 0                   | 10007.69 in 8, fraud 13.01 in 6
+        card r3 ann bob 30.01 EUR psd2=yes score=0 exempt=500.00/1 | asks a, required by PSD2 Article 97
+        card p3 ann bob 0.01 EUR    | asks a
+        acquirer p3 1 done          | payment authorized
+        acquirer p3 2 done          | payment captured
+        card r4 ann bob 30.01 EUR psd2=yes score=0 exempt=500.00/1 | asks a, exempt by RTS Article 18
+        ",
+    );
+}
+
+#[test]
+fn what_was_captured_and_what_was_fraud_counts_for_ninety_days_each_from_its_own_day() {
+    check(
+        "
+        enrol ann DE EUR            | enrolled
+        enrol bob DE EUR            | enrolled
+        card q1 ann bob 50.00 EUR psd2=yes score=0 exempt=500.00/0 | asks a, required by PSD2 Article 97
+        card p1 ann bob 100.00 EUR  | asks a
+        acquirer p1 1 done          | payment authorized
+        days 7
+        acquirer p1 2 done          | payment captured
+        # No history is needed here, but something that was captured.
+        card q2 ann bob 50.00 EUR psd2=yes score=0 exempt=500.00/0 | asks a, exempt by RTS Article 18
+        card q3 ann bob 50.00 EUR psd2=yes score=0 exempt=500.00/1 | asks a, required by PSD2 Article 97
+        days 10
+        lead 0
+        report p1                   | fraud reported
+        counted 0                   | 100.00 in 1, fraud 100.00 in 1
+        days 79
+        card p2 ann bob 50.00 EUR   | asks a
+        acquirer p2 1 done          | payment authorized
+        acquirer p2 2 done          | payment captured
+        # 89 days after the first capture.
+        card q4 ann bob 50.00 EUR psd2=yes score=0 exempt=500.00/90 | asks a, required by PSD2 Article 97
+        counted 0                   | 150.00 in 2, fraud 100.00 in 1
+        days 1
+        counted 0                   | 150.00 in 2, fraud 100.00 in 1
+        days 1
+        counted 0                   | 50.00 in 1, fraud 100.00 in 1
+        card q5 ann bob 50.00 EUR psd2=yes score=0 exempt=500.00/90 | asks a, required by PSD2 Article 97
+        days 9
+        counted 0                   | 50.00 in 1, fraud 100.00 in 1
+        days 1
+        counted 0                   | 50.00 in 1, fraud 0.00 in 0
+        # The history is as long as it is, whatever has left the window.
+        card q6 ann bob 50.00 EUR psd2=yes score=0 exempt=500.00/101 | asks a, exempt by RTS Article 18
+        card q7 ann bob 50.00 EUR psd2=yes score=0 exempt=500.00/102 | asks a, required by PSD2 Article 97
+        days 80
+        counted 0                   | 0.00 in 0, fraud 0.00 in 0
+        card q8 ann bob 50.00 EUR psd2=yes score=0 exempt=500.00/90 | asks a, required by PSD2 Article 97
+        ",
+    );
+}
+
+#[test]
+fn fraud_is_reported_once_and_of_what_was_taken_from_a_card() {
+    check(
+        "
+        enrol ann DE EUR,JPY        | enrolled
+        enrol bob DE EUR,JPY        | enrolled
+        deposit ann 10.00 EUR       | deposited 10.00 EUR
+        report p0                   | ! PaymentNotFound
+        pay w1 ann bob 1.00 EUR     | paid
+        report w1                   | ! NothingCaptured
+        card p1 ann bob 10.00 EUR hold=60 | asks a
+        report p1                   | ! NothingCaptured
+        acquirer p1 1 done          | payment authorized
+        report p1                   | ! NothingCaptured
+        capture p1 4.00             | capture asked
+        report p1                   | ! NothingCaptured
+        acquirer p1 2 done          | payment captured
+        report p1^2                 | ! PaymentNotFound
+        counted 0                   | 4.00 in 1, fraud 0.00 in 0
+        # Whatever is going on: it is the whole of what was taken.
+        refund p1 1.00              | refund asked
+        =f1 report p1               | fraud reported
+        =f1 report p1               | recorded: fraud reported
+        =f1 refund p1 1.00          | recorded, with another request
+        report p1                   | ! FraudReported
+        acquirer p1 3 done          | refund completed
+        p1                          | captured 4.00 of 10.00 refunded 1.00 at a
+        report p1                   | ! FraudReported
+        counted 0                   | 4.00 in 1, fraud 4.00 in 1
+        card p2 ann bob 10.00 EUR   | asks a
+        acquirer p2 1 declines      | payment declined
+        report p2                   | ! NothingCaptured
+        =f1 report p2               | recorded, with another payment_id
+        # It was taken, and went back because there was no payee any more.
+        card p3 ann bob 10.00 EUR   | asks a
+        acquirer p3 1 done          | payment authorized
+        withdraw bob 4.00 EUR       | withdrawn 4.00 EUR
+        close bob EUR               | closed
+        acquirer p3 2 done          | capture returned
+        report p3                   | fraud reported
+        counted 0                   | 14.00 in 2, fraud 14.00 in 2
+        # In another currency it is noted and counts nowhere.
+        card p4 ann bob 500 JPY     | asks a
+        acquirer p4 1 done          | payment authorized
+        acquirer p4 2 done          | payment captured
+        report p4                   | fraud reported
+        report p4                   | ! FraudReported
+        counted 0                   | 14.00 in 2, fraud 14.00 in 2
+        ",
+    );
+}
+
+#[test]
+fn a_payee_of_another_shard_makes_no_difference_to_where_fraud_counts() {
+    check(
+        "
+        enrol ann DE EUR            | enrolled
+        enrol bob@1 US EUR          | enrolled
+        card p1 ann bob@1 40.00 EUR | asks a
+        acquirer p1 1 done          | payment authorized
+        acquirer p1 2 done          | payment captured
+        report p1                   | fraud reported
+        counted 0                   | 40.00 in 1, fraud 40.00 in 1
+        counted 1                   | 0.00 in 0, fraud 0.00 in 0
+        carry 0 1                   | credited 40.00 EUR
+        ",
+    );
+}

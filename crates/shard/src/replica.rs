@@ -14,6 +14,7 @@ use std::{
 
 use futures::FutureExt as _;
 use paymesh_journal::{Chain, Committed, Corrupt, Hash, Holding, Identity, Journal, Manifest, Origin, Segment, Store};
+use paymesh_ledger::Monitored;
 use paymesh_types::{Epoch, Sequence, ShardRef, Timestamp};
 use tokio::{
     sync::{Mutex, watch},
@@ -375,6 +376,16 @@ impl Replica {
     /// The last entry that the tables hold; `None` where there are no tables.
     pub fn projected(&self) -> Option<Sequence> {
         self.inner.base.as_ref().map(|base| base.projected.get())
+    }
+
+    /// What the shard's payments by card come to by day, as far as the tables are; `None` where there are no tables.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn monitored(&self) -> Result<Option<Monitored>, Error> {
+        let Some(base) = &self.inner.base else { return Ok(None) };
+        let books = base.store.tables.books().await.map_err(|source| Error::of_storage(self.reference(), source))?;
+        Ok(Some(books.monitored))
     }
 
     /// Ends its tasks and lets go of its tables.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use paymesh_journal::{Identity, SEGMENT_ENTRIES_MAX, Store};
-use paymesh_ledger::{Entry, Rejection, Request};
+use paymesh_ledger::{Entry, Monitored, Rejection, Request};
 use paymesh_types::{Epoch, Position, Sequence, ShardRef, Timestamp};
 use tokio::{
     sync::{Mutex, Semaphore, mpsc, oneshot, watch},
@@ -250,9 +250,23 @@ impl Shard {
         &self.inner.base.tail
     }
 
+    /// The time by its clock.
+    pub fn now(&self) -> Timestamp {
+        (self.inner.clock)()
+    }
+
     /// Its storage.
     pub fn store(&self) -> &Store {
         &self.inner.base.store
+    }
+
+    /// What its payments by card come to by day, as far as its tables are.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn monitored(&self) -> Result<Monitored, Error> {
+        let books = self.store().tables.books().await.map_err(|source| Error::of_storage(self.reference(), source))?;
+        Ok(books.monitored)
     }
 
     /// Its state at a glance.

@@ -417,6 +417,9 @@ impl<'a> Reader<'a> {
                 self.problems.push(format!("the tables and the journal differ in {what}"));
             }
         }
+        if books.monitored != *self.audit.monitored() {
+            self.problems.push("the tables and the journal differ in what payments by card come to".to_owned());
+        }
         if books.newest_request_ms != Some(self.audit.newest_request_ms()) {
             self.problems.push("the tables and the journal differ in the newest request id".to_owned());
         }

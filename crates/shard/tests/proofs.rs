@@ -161,6 +161,8 @@ async fn tables_that_were_tampered_with_are_found() {
         ("INSERT INTO peers (kind, zone, shard, sequence) VALUES (0, 'eu', 1, 3)", "in how far other shards were read"),
         ("INSERT INTO peers (kind, zone, shard, sequence) VALUES (1, 'eu', 1, 3)", "in how far other shards took in"),
         ("UPDATE cursor SET newest_request_ms = newest_request_ms + 1", "in the newest request id"),
+        ("INSERT INTO monitored_days VALUES (19000, 4, 1, 100, 0, 0)", "in what payments by card come to"),
+        ("UPDATE cursor SET monitored_since = 19000", "in what payments by card come to"),
         ("UPDATE system_accounts SET balance = balance + 1 WHERE kind = 1", "the clearing accounts"),
         ("DELETE FROM system_accounts WHERE kind = 0", "the clearing accounts"),
         ("UPDATE wallets SET balance = balance + 7 WHERE user_id IN (1, 2)", "the tables give user 1"),

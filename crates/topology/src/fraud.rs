@@ -217,6 +217,42 @@ pub struct ZonePolicy {
     pub when_unavailable: Vec<(u64, Unscored)>,
     /// What is done with the others.
     pub otherwise: Unscored,
+    /// Which payments by card are exempt from strong customer authentication for their low risk.
+    pub transaction_risk: TransactionRisk,
+}
+
+/// Which payments by card are exempt from strong customer authentication for their low risk: Article 18 of Commission Delegated Regulation (EU) 2018/389.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransactionRisk {
+    /// None above, in EUR: one of [`Self::THRESHOLDS_EUR`]. 0: none at all.
+    pub exempt_up_to_eur: u16,
+    /// None before payments have been counted for so many days.
+    pub history_days: u32,
+    /// None that scores above.
+    pub score_max: Score,
+}
+
+impl TransactionRisk {
+    /// The exemption threshold values of the regulation's annex, and none.
+    pub const THRESHOLDS_EUR: [u16; 4] = [0, 100, 250, 500];
+    /// Days that the regulation's rates are of: fewer are for rehearsals.
+    pub const HISTORY_DAYS: u32 = 90;
+
+    /// What is to be said of it to operators.
+    pub fn warning(&self) -> Option<String> {
+        let rehearses = self.exempt_up_to_eur > 0 && self.history_days < Self::HISTORY_DAYS;
+        rehearses.then(|| {
+            let (days, whole) = (self.history_days, Self::HISTORY_DAYS);
+            format!("payments are exempt for their low risk after {days} days, though a fraud rate is of {whole}: for rehearsals only")
+        })
+    }
+}
+
+/// None is: a provider that exempts them has told its authority before, by Article 20.
+impl Default for TransactionRisk {
+    fn default() -> Self {
+        Self { exempt_up_to_eur: 0, history_days: Self::HISTORY_DAYS, score_max: Score::new(2_000).expect("not more than 1") }
+    }
 }
 
 /// Where the file says nothing of a zone.
@@ -228,6 +264,7 @@ impl Default for ZonePolicy {
             deadline: Duration::from_millis(250),
             when_unavailable: Vec::new(),
             otherwise: Unscored::Closed,
+            transaction_risk: TransactionRisk::default(),
         }
     }
 }
@@ -308,6 +345,11 @@ impl Fraud {
     pub fn policy(&self, zone: &ZoneName) -> &ZonePolicy {
         static DEFAULT: LazyLock<ZonePolicy> = LazyLock::new(ZonePolicy::default);
         self.zones.get(zone).unwrap_or(&DEFAULT)
+    }
+
+    /// The policies of the zones that the file says something of.
+    pub fn policies(&self) -> impl Iterator<Item = (&ZoneName, &ZonePolicy)> {
+        self.zones.iter()
     }
 
     /// The currency in which amounts are compared and added up.

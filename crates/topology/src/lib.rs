@@ -40,7 +40,7 @@ mod tree;
 
 pub use access::{ACCESS_FILE_NAME, Access, CallLimits, Issuer, KeySource, Principal, TokenMatch, UserGrant, ZoneGrant};
 pub use endpoint::{Endpoint, InvalidEndpoint};
-pub use fraud::{FRAUD_FILE_NAME, Fraud, Listed, Rule, Shape, Signal, Unscored, Window, ZonePolicy};
+pub use fraud::{FRAUD_FILE_NAME, Fraud, Listed, Rule, Shape, Signal, TransactionRisk, Unscored, Window, ZonePolicy};
 pub use gateways::{
     BreakerRule, ConnectorKind, Cost, GATEWAYS_FILE_NAME, GATEWAYS_MAX, Gateway, Gateways, Preference, RULES_MAX, Retries, RoutingRule,
     When,

@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Schema, region_config};
-use paymesh_topology::{Fraud, Rule, Shape, Signal, Topology, Unscored, Window, ZonePolicy};
+use paymesh_topology::{Fraud, Rule, Shape, Signal, Topology, TransactionRisk, Unscored, Window, ZonePolicy};
 use paymesh_types::{Currency, Money, Score, ZoneName};
 
 const TOPOLOGY: &str = r#"
@@ -15,7 +15,7 @@ mesh: test
 regions:
   us_east: {primary: true, services: [payment_processor, fraud_detection], database: primary_master}
   us_west: {primary: false, services: [payment_processor], database: regional_master}
-  eu_west: {primary: false, services: [payment_processor], database: regional_master, compliance: [GDPR]}
+  eu_west: {primary: false, services: [payment_processor], database: regional_master, compliance: [GDPR, PSD2]}
 zones:
   global: {shards: 2, regions: [us_west, us_east], countries: [US], leaders: {us_east: 0, us_west: 1}}
   eu: {shards: 2, regions: [eu_west], countries: [DE]}
@@ -108,6 +108,24 @@ fn what_is_not_scored_is_open_or_closed_by_its_amount() {
 }
 
 #[test]
+fn low_risks_are_exempt_where_the_file_says_so_and_rehearsals_are_warned_of() {
+    let analysis = |text: &str| {
+        let yaml = SOUND.replacen("deadline_ms: 100 # 8", &format!("transaction_risk_analysis: {text}"), 1);
+        parse(&yaml).expect("a sound file").policy(&zone("eu")).transaction_risk.clone()
+    };
+    let standard = TransactionRisk { exempt_up_to_eur: 0, history_days: 90, score_max: score("0.2") };
+    assert_eq!(parse(SOUND).expect("a sound file").policy(&zone("eu")).transaction_risk, standard);
+    assert_eq!(analysis("{}"), standard);
+    for threshold in [100, 250, 500] {
+        let found = analysis(&format!("{{exempt_up_to_eur: {threshold}}}"));
+        assert_eq!(found, TransactionRisk { exempt_up_to_eur: threshold, ..standard.clone() });
+        assert_eq!(found.warning(), None);
+    }
+    assert!(analysis("{exempt_up_to_eur: 100, history_days: 89, score_max: 0.05}").warning().is_some_and(|said| said.contains("89 days")));
+    assert_eq!(analysis("{history_days: 0}").warning(), None, "none is exempt");
+}
+
+#[test]
 fn amounts_are_compared_in_the_reference_currency() {
     let fraud = parse(SOUND).expect("a sound file");
     for (amount, wanted) in [
@@ -190,6 +208,39 @@ const ROWS: &[Row] = &[
         false,
     ),
     ("deadline_ms: 100", "deadline_ms: 9", &["fraud.yaml:8: zones.eu.deadline_ms: must be 10 to 5000, not 9"], true),
+    (
+        "deadline_ms: 100 # 8",
+        "transaction_risk_analysis: {exempt_up_to_eur: 300}",
+        &[
+            "fraud.yaml:8: zones.eu.transaction_risk_analysis.exempt_up_to_eur: must be 0, 100, 250 or 500, the thresholds of the regulation, not \
+             300",
+        ],
+        true,
+    ),
+    (
+        "deadline_ms: 100 # 8",
+        "transaction_risk_analysis: {history_days: 367}",
+        &["fraud.yaml:8: zones.eu.transaction_risk_analysis.history_days: must be 0 to 366, not 367"],
+        true,
+    ),
+    (
+        "deadline_ms: 100 # 8",
+        "transaction_risk_analysis: {score_max: 1.1}",
+        &[
+            "fraud.yaml:8: zones.eu.transaction_risk_analysis.score_max: must be a number from 0 to 1 with at most four digits after the point, not \
+             1.1",
+        ],
+        true,
+    ),
+    (
+        "zones: # 4",
+        "zones:\n  global: {transaction_risk_analysis: {exempt_up_to_eur: 100}}",
+        &[
+            "fraud.yaml:5: zones.global.transaction_risk_analysis.exempt_up_to_eur: no region of zone `global` is under PSD2, so that its payments owe \
+             nothing to be exempt from",
+        ],
+        false,
+    ),
     ("up_to: 5000", "up_to: 3000", &["fraud.yaml:9: zones.eu.when_unavailable[1].up_to: must be more than the one before"], false),
     (
         "{then: closed}]",

@@ -123,6 +123,7 @@ fn charge(charge: &Charge, mandate: Option<(MandateKind, MandateStanding)>) -> p
         mandate: mandate.map_or(payments::MandateKind::Unspecified, |(kind, _)| mandate_kind(kind)).into(),
         mandate_state: mandate.map(|(_, standing)| standing.as_str()).unwrap_or_default().to_owned(),
         mandate_id: charge.under.as_ref().map(|under| under.mandate.to_string()).unwrap_or_default(),
+        fraud_reported_at: charge.fraud_reported_at.map(timestamp),
     }
 }
 

@@ -6,6 +6,7 @@
 mod desk;
 mod operation;
 mod outside;
+mod rates;
 mod vaults;
 mod words;
 
@@ -19,7 +20,7 @@ use paymesh_contract::{
     fraud::v1::{PaymentKind, ScoredCard, ScoredPayment},
     payments::v1 as payments,
 };
-use paymesh_ledger::{Body, ByCard, Command, CreatePayment, NewPayment as NewPaymentEntry, Reason, Request, Risk};
+use paymesh_ledger::{Body, ByCard, CardStep, Command, CreatePayment, NewPayment as NewPaymentEntry, Reason, Request, Risk};
 use paymesh_mesh::Call;
 use paymesh_shard::{Answer, Clock, PaymentView, Shard};
 use paymesh_topology::{Fraud, Gateways};
@@ -30,10 +31,10 @@ use tokio::{
 };
 use tonic::Code;
 
-pub(crate) use self::desk::describe_metrics;
 use self::{
     desk::{Desk, Followed},
     outside::Outside,
+    rates::Rates,
     vaults::Vaults,
 };
 use crate::{
@@ -43,6 +44,12 @@ use crate::{
     fraud::{self, Declined, Scorer},
     homes::Homes,
 };
+
+/// Says in `/metrics` what payments by card are counted by.
+pub(crate) fn describe_metrics() {
+    desk::describe_metrics();
+    rates::describe_metrics();
+}
 
 /// How long a caller without a deadline waits for an acquirer.
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -73,7 +80,7 @@ impl std::fmt::Debug for Acquiring {
 pub(crate) struct Changed {
     pub(crate) asked: Answer,
     last: Answer,
-    /// The payment by card as it stands, where the request was made before.
+    /// The payment by card as it stands, where the request was made before or its entry does not tell.
     now: Option<PaymentView>,
 }
 
@@ -126,6 +133,7 @@ struct Open {
     desk: Desk,
     scorer: Scorer,
     batch_in_flight: usize,
+    rates: Rates,
 }
 
 /// What a payment by card comes with beside its own fields.
@@ -143,8 +151,9 @@ impl Cards {
         let open = acquiring.map(|Acquiring { gateways, connectors, rules, clock }| Open {
             batch_in_flight: gateways.batch_in_flight() as usize,
             homes: Arc::clone(homes),
-            desk: Desk::new(Arc::clone(homes), Arc::new(Outside::new(gateways, connectors, vaults.clone())), clock),
-            scorer: Scorer::new(homes.mesh().clone(), rules),
+            desk: Desk::new(Arc::clone(homes), Arc::new(Outside::new(gateways, connectors, vaults.clone())), Arc::clone(&clock)),
+            scorer: Scorer::new(homes.mesh().clone(), rules.clone()),
+            rates: Rates::new(Arc::clone(homes), rules, clock),
         });
         Self { open, vaults }
     }
@@ -187,7 +196,7 @@ impl Cards {
         create: &CreatePayment,
         circumstances: &Circumstances,
     ) -> Result<(ByCard, Vec<GatewayName>), Fault> {
-        let Open { homes, desk, scorer, .. } = self.open()?;
+        let Open { homes, desk, scorer, rates, .. } = self.open()?;
         let card = new.card().ok_or_else(|| Fault::invalid_field("card", "a card is needed"))?;
         let (zone, until) = (&shard.reference().zone, circumstances.until);
         if card.token.zone() != zone {
@@ -223,7 +232,8 @@ impl Cards {
             rules: verdict.rules_version.unwrap_or_default(),
         });
         let psd2 = homes.topology().is_under_psd2(zone);
-        Ok((ByCard { token: card.token.clone(), gateway, declined, risk, psd2, agreement: card.agreement.clone() }, fall_back))
+        let analysis = if psd2 { rates.analysis(zone) } else { None };
+        Ok((ByCard { token: card.token.clone(), gateway, declined, risk, psd2, agreement: card.agreement.clone(), analysis }, fall_back))
     }
 
     /// Has something about a payment by card decided, and waits for what the acquirer makes of it.
@@ -243,8 +253,9 @@ impl Cards {
             None => None,
         };
         let last = last.unwrap_or_else(|| asked.clone());
-        // What the first call was told may be long out of date.
-        let by_card = asked.entry.payment(&asked.position).filter(|payment| asked.replayed && payment.card.is_some());
+        // What the first call was told may be long out of date, and fraud may be reported of money that is still on its way.
+        let look = asked.replayed || matches!(asked.entry.body, Body::Card { step: CardStep::FraudReported, .. });
+        let by_card = asked.entry.payment(&asked.position).filter(|payment| look && payment.card.is_some());
         let now = match by_card {
             Some(payment) => shard.payment(&payment.id(shard.reference())).await.map_err(error::failed)?.map(|(view, _)| view),
             None => None,
@@ -252,10 +263,13 @@ impl Cards {
         Ok(Changed { asked, last, now })
     }
 
-    /// Looks for what acquirers are asked for and nobody asks, for as long as it is polled.
+    /// Looks for what acquirers are asked for and nobody asks, and at the zones' fraud rates, for as long as it is polled.
     pub(crate) async fn sweep(&self) -> std::convert::Infallible {
         match &self.open {
-            Some(open) => open.desk.sweep().await,
+            Some(open) => tokio::select! {
+                never = open.desk.sweep() => never,
+                never = open.rates.watch() => never,
+            },
             None => std::future::pending().await,
         }
     }
@@ -282,7 +296,15 @@ fn as_recorded(card: &Card, recorded: &Answer) -> ByCard {
         // The ledger says in which field the two differ.
         _ => "none".parse().expect("a gateway's name"),
     };
-    ByCard { token: card.token.clone(), gateway, declined: None, risk: None, psd2: false, agreement: card.agreement.clone() }
+    ByCard {
+        token: card.token.clone(),
+        gateway,
+        declined: None,
+        risk: None,
+        psd2: false,
+        agreement: card.agreement.clone(),
+        analysis: None,
+    }
 }
 
 /// Until when a caller waits, by its deadline.

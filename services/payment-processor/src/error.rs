@@ -46,6 +46,8 @@ pub(crate) fn rejected(rejection: Rejection) -> Fault {
         Rejection::MandateEnded => (Code::FailedPrecondition, "MANDATE_ENDED"),
         Rejection::MandateDiffers { .. } => (Code::InvalidArgument, "MANDATE_DIFFERS"),
         Rejection::TooManyRefunds => (Code::ResourceExhausted, "TOO_MANY_REFUNDS"),
+        Rejection::NothingCaptured => (Code::FailedPrecondition, "PAYMENT_NOT_CAPTURED"),
+        Rejection::FraudReported => (Code::AlreadyExists, "FRAUD_REPORTED"),
         Rejection::NotRefundable { .. } => (Code::FailedPrecondition, "PAYMENT_NOT_REFUNDABLE"),
         Rejection::ExceedsAuthorization { .. } => (Code::OutOfRange, "AMOUNT_EXCEEDS_AUTHORIZATION"),
         Rejection::ExceedsCapture { .. } => (Code::OutOfRange, "AMOUNT_EXCEEDS_CAPTURE"),

@@ -13,11 +13,11 @@ use paymesh_contract::{
     common::v1 as common,
     mesh::v1::{
         BreakerState, Clearing, CurrencySum, GatewayStatus, GetStatusRequest, GetStatusResponse, GetTopologyRequest, GetTopologyResponse,
-        InboxCursor, Region, RouteCount, ShardLeader, ShardReport, ShardState, ShardStatus, VerifyShardRequest, VerifyShardResponse,
-        mesh_service_server::MeshService, verify_shard_response::Step,
+        InboxCursor, MonitoredPayments, Region, RouteCount, ShardLeader, ShardReport, ShardState, ShardStatus, VerifyShardRequest,
+        VerifyShardResponse, mesh_service_server::MeshService, verify_shard_response::Step,
     },
 };
-use paymesh_ledger::{Account, Records};
+use paymesh_ledger::{Account, Day, Records};
 use paymesh_mesh::Call;
 use paymesh_shard::{Error, Refusal, Report, Shard, Unopened, verify};
 use paymesh_types::{Currency, Sequence, ShardRef};
@@ -78,7 +78,10 @@ impl MeshService for MeshOperations {
         let mut shards = Vec::new();
         for (name, shard) in self.homes.shards().iter() {
             shards.push(match shard {
-                Ok(shard) => status(shard).await,
+                Ok(shard) => {
+                    let today = self.homes.topology().is_under_psd2(&name.zone).then(|| Day::of(shard.now()));
+                    status(shard, today).await
+                }
                 Err(refusal) => unopened(name, refusal),
             });
         }
@@ -111,8 +114,8 @@ impl MeshService for MeshOperations {
     }
 }
 
-/// The state of a shard that was opened.
-async fn status(shard: &Shard) -> ShardStatus {
+/// The state of a shard that was opened; with what its payments by card come to, where they are asked for as of a day.
+async fn status(shard: &Shard, today: Option<Day>) -> ShardStatus {
     let status = shard.status();
     // As projected: a look at the state waits for nobody. Where the tables cannot be read, `problem` is about to say so.
     let books = shard.store().tables.books().await.unwrap_or_default();
@@ -141,7 +144,19 @@ async fn status(shard: &Shard) -> ShardStatus {
         queued_commands: status.queued,
         clearing,
         inbox: inbox.collect(),
+        monitored: today.map(|today| monitored(&books, today)).unwrap_or_default(),
     }
+}
+
+fn monitored(books: &Records, today: Day) -> Vec<MonitoredPayments> {
+    let said = books.monitored.by_means(today).into_iter().map(|(means, totals)| MonitoredPayments {
+        means: means.as_str().to_owned(),
+        payments: totals.payments,
+        captured_minor_units: totals.minor,
+        frauds: totals.frauds,
+        fraud_minor_units: totals.fraud_minor,
+    });
+    said.collect()
 }
 
 /// The state of a shard that is not open.

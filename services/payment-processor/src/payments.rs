@@ -10,8 +10,9 @@ use paymesh_contract::{
         self as payments, CancelMandateRequest, CancelMandateResponse, CapturePaymentRequest, CapturePaymentResponse,
         ConfirmPaymentRequest, ConfirmPaymentResponse, CreatePaymentRequest, CreatePaymentResponse, CreatePaymentsRequest,
         CreatePaymentsResponse, GetPaymentRequest, GetPaymentResponse, GetRequestOutcomeRequest, GetRequestOutcomeResponse,
-        ListPaymentsRequest, ListPaymentsResponse, RefundPaymentRequest, RefundPaymentResponse, RefundStatus, StreamPaymentsRequest,
-        StreamPaymentsResponse, VoidPaymentRequest, VoidPaymentResponse, payment_service_server::PaymentService,
+        ListPaymentsRequest, ListPaymentsResponse, RefundPaymentRequest, RefundPaymentResponse, RefundStatus, ReportFraudRequest,
+        ReportFraudResponse, StreamPaymentsRequest, StreamPaymentsResponse, VoidPaymentRequest, VoidPaymentResponse,
+        payment_service_server::PaymentService,
     },
     timestamp,
 };
@@ -67,6 +68,7 @@ impl Payments {
             Command::RefundPayment { .. } => Change::Refund,
             Command::ConfirmPayment { .. } => Change::Confirm,
             Command::CancelMandate { .. } => Change::Mandate,
+            Command::ReportFraud { .. } => Change::ReportFraud,
             _ => Change::Hold,
         };
         whose::may_change(&asked.caller, shard, payment, change).await?;
@@ -157,6 +159,14 @@ impl PaymentService for Payments {
         let (status, amount_minor_units) = refunded(&changed);
         let (payment, position) = changed.answer_to(&asked.caller);
         Ok(Response::new(RefundPaymentResponse { status: status.into(), amount_minor_units, payment, position }))
+    }
+
+    async fn report_fraud(&self, request: Request<ReportFraudRequest>) -> Result<Response<ReportFraudResponse>, Status> {
+        let (asked, request) = (Asked::of(&request), request.into_inner());
+        let (id, payment) = (door::request_id(&request.request_id)?, door::payment_id(&request.payment_id)?);
+        let changed = self.change(&asked, &payment, id, Command::ReportFraud { payment: payment.clone() }).await?;
+        let (payment, position) = changed.answer_to(&asked.caller);
+        Ok(Response::new(ReportFraudResponse { payment, position }))
     }
 
     async fn get_payment(&self, request: Request<GetPaymentRequest>) -> Result<Response<GetPaymentResponse>, Status> {

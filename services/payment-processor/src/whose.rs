@@ -42,6 +42,8 @@ pub(crate) enum Change {
     Mandate,
     /// Go on with it once its cardholder has done what was asked: for either of its ends, who both want it.
     Confirm,
+    /// Report it as fraud: it is the payer's card.
+    ReportFraud,
 }
 
 /// Whether a caller may change a payment that is led here: it acts for the payee, but for mandates. A payer who could would take back what was paid, or let
@@ -63,7 +65,7 @@ pub(crate) async fn may_change(caller: &Caller, shard: &Shard, payment: &Payment
     let verdict = match change {
         Change::Hold => caller.acts_for_id(of.payee),
         Change::Refund => caller.acts_for(of.payee, Some(lives)),
-        Change::Mandate => caller.acts_for_id(of.payer),
+        Change::Mandate | Change::ReportFraud => caller.acts_for_id(of.payer),
         Change::Confirm => caller.acts_for_either(of.payer, of.payee),
     };
     verdict.map_err(Fault::from)

@@ -4,6 +4,7 @@
 //! copies as unknown. Money in transit is
 //! paired from answers given at slightly different moments, so under load it is about right; `verify` is exact.
 
+mod rates;
 mod replicas;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -45,6 +46,8 @@ struct Report {
     replicas: Vec<ReplicaReport>,
     inboxes: Vec<InboxReport>,
     in_transit: Vec<InTransit>,
+    /// Of the zones under PSD2.
+    fraud_rates: Vec<rates::ZoneRate>,
 }
 
 #[derive(Serialize)]
@@ -246,6 +249,7 @@ fn report(
         shards: shards.collect(),
         inboxes,
         in_transit: in_transit(answers.values().flatten())?,
+        fraud_rates: rates::report(&mesh.topology, &states),
     })
 }
 
@@ -352,6 +356,7 @@ fn text(topology: &Topology, report: &Report) -> String {
         }
     }
     text.push_str(&gateways_text(&report.regions));
+    text.push_str(&rates::text(&report.fraud_rates));
     text.push_str(&replicas::text(&report.replicas));
     if !report.inboxes.is_empty() {
         text.push('\n');

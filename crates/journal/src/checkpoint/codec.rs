@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use paymesh_contract::{events::v1 as pb, has_more_fields};
-use paymesh_ledger::{Account, Exempted, LineId, Records, Wallet};
+use paymesh_ledger::{Account, Day, Exempted, LineId, Monitored, Records, Wallet};
 use paymesh_types::{Currency, Cursor, Epoch, HistoryMark, Invalid, RequestId, Sequence, ShardRef, Timestamp, UserId};
 use prost::Message as _;
 
@@ -66,6 +66,12 @@ impl From<&Manifest> for pb::Checkpoint {
             rows: manifest.digest.rows,
             rows_digest: manifest.digest.to_bytes().to_vec(),
             chunk_hashes: manifest.chunks.iter().map(|hash| hash.to_vec()).collect(),
+            monitored: books
+                .monitored
+                .days()
+                .map(|((day, means), totals)| pb::MonitoredDay { day: day.0, totals: Some(codec::charge::monitored(means, &totals)) })
+                .collect(),
+            monitored_since: books.monitored.since().map(|day| day.0),
         }
     }
 }
@@ -99,6 +105,7 @@ impl TryFrom<&pb::Checkpoint> for Manifest {
             books.inbox.extend(taken_in.map(|taken_in| (peer.clone(), taken_in)));
             books.delivered.extend(each.delivered_sequence.map(|at| (peer, Sequence(at))));
         }
+        books.monitored = monitored(message)?;
         let hash = |bytes: &Vec<u8>| bytes.as_slice().try_into().map_err(|_| BadCheckpoint::Missing("a hash that is not 32 bytes"));
         let digest = message.rows_digest.as_slice().try_into().map_err(|_| BadCheckpoint::Missing("a digest that is not 16 bytes"))?;
         Ok(Self {
@@ -112,6 +119,16 @@ impl TryFrom<&pb::Checkpoint> for Manifest {
             chunks: message.chunk_hashes.iter().map(hash).collect::<Result<_, _>>()?,
         })
     }
+}
+
+fn monitored(message: &pb::Checkpoint) -> Result<Monitored, BadCheckpoint> {
+    let day = |each: &pb::MonitoredDay| {
+        let totals = each.totals.as_ref().ok_or(BadCheckpoint::Missing("a day without payments"))?;
+        let (means, totals) = codec::charge::from_monitored(totals)?;
+        Ok(((Day(each.day), means.ok_or(BadCheckpoint::Missing("payments that are counted by no means"))?), totals))
+    };
+    let days = message.monitored.iter().map(day).collect::<Result<Vec<_>, BadCheckpoint>>()?;
+    Ok(Monitored::new(message.monitored_since.map(Day), days))
 }
 
 fn parts(shard: Option<&ShardRef>) -> (String, u32) {

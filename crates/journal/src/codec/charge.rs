@@ -3,11 +3,11 @@
 use paymesh_contract::events::v1 as pb;
 use paymesh_ledger::{
     Authentication, CardStep, Challenge, Charge, Exemption, GATEWAYS_ASKED_MAX, Left, LeftBecause, Mandate, MandateKind, MandateState,
-    MandateUse, NewCharge, NewPayment, Operation, OperationKind, Payment, REFUNDS_MAX, Risk,
+    MandateUse, Means, NewCharge, NewPayment, Operation, OperationKind, Payment, REFUNDS_MAX, Risk, Totals,
 };
 use paymesh_types::{ChargeId, GatewayName, Score};
 
-use super::{DecodeError, asked, signed, time, unsigned};
+use super::{DecodeError, asked, below, signed, time, unsigned};
 
 /// Operations of a charge at most: as many as there can be refunds, and one that comes by itself.
 const OPERATIONS_MAX: usize = REFUNDS_MAX as usize + 1;
@@ -30,6 +30,10 @@ pub(crate) fn charge(charge: &Charge) -> pb::Charge {
         mandate: charge.mandate.map(mandate),
         under: charge.under.as_ref().map(under),
         turned_down: charge.turned_down.map(|before| authentication(before) as i32),
+        monitoring: (charge.means.is_some() || charge.fraud_reported_at.is_some()).then(|| pb::Monitoring {
+            means: charge.means.map_or(pb::Means::Unspecified, means) as i32,
+            fraud_reported_at_us: charge.fraud_reported_at.unwrap_or_default().0,
+        }),
     }
 }
 
@@ -75,12 +79,57 @@ fn from_mandate_kind(kind: pb::MandateKind) -> Result<MandateKind, DecodeError> 
     })
 }
 
+fn means(means: Means) -> pb::Means {
+    match means {
+        Means::Authenticated => pb::Means::Authenticated,
+        Means::LowValue => pb::Means::LowValue,
+        Means::TransactionRisk => pb::Means::TransactionRisk,
+        Means::Other => pb::Means::Other,
+        Means::Recurring => pb::Means::Recurring,
+        Means::TrustedPayee => pb::Means::TrustedPayee,
+    }
+}
+
+pub(crate) fn from_means(number: i32) -> Result<Option<Means>, DecodeError> {
+    Ok(match pb::Means::try_from(number).map_err(|_| DecodeError::Missing("an unknown way to be authorized"))? {
+        pb::Means::Unspecified => None,
+        pb::Means::Authenticated => Some(Means::Authenticated),
+        pb::Means::LowValue => Some(Means::LowValue),
+        pb::Means::TransactionRisk => Some(Means::TransactionRisk),
+        pb::Means::Other => Some(Means::Other),
+        pb::Means::Recurring => Some(Means::Recurring),
+        pb::Means::TrustedPayee => Some(Means::TrustedPayee),
+    })
+}
+
+/// What the payments of some means come to, as a message.
+pub(crate) fn monitored(of: Means, totals: &Totals) -> pb::Monitored {
+    pb::Monitored {
+        means: means(of) as i32,
+        payments: totals.payments,
+        minor: unsigned(totals.minor),
+        frauds: totals.frauds,
+        fraud_minor: unsigned(totals.fraud_minor),
+    }
+}
+
+pub(crate) fn from_monitored(message: &pb::Monitored) -> Result<(Option<Means>, Totals), DecodeError> {
+    let totals = Totals {
+        payments: below(message.payments)?,
+        minor: signed(message.minor)?,
+        frauds: below(message.frauds)?,
+        fraud_minor: signed(message.fraud_minor)?,
+    };
+    Ok((from_means(message.means)?, totals))
+}
+
 fn authentication(authentication: Authentication) -> pb::Authentication {
     match authentication {
         Authentication::NotRequired => pb::Authentication::Unspecified,
         Authentication::Exempt(Exemption::LowValue) => pb::Authentication::ExemptLowValue,
         Authentication::Exempt(Exemption::Recurring) => pb::Authentication::ExemptRecurring,
         Authentication::Exempt(Exemption::TrustedPayee) => pb::Authentication::ExemptTrustedPayee,
+        Authentication::Exempt(Exemption::TransactionRisk) => pb::Authentication::ExemptTransactionRisk,
         Authentication::Required => pb::Authentication::Required,
     }
 }
@@ -91,6 +140,7 @@ fn from_authentication(number: i32) -> Result<Authentication, DecodeError> {
         pb::Authentication::ExemptLowValue => Authentication::Exempt(Exemption::LowValue),
         pb::Authentication::ExemptRecurring => Authentication::Exempt(Exemption::Recurring),
         pb::Authentication::ExemptTrustedPayee => Authentication::Exempt(Exemption::TrustedPayee),
+        pb::Authentication::ExemptTransactionRisk => Authentication::Exempt(Exemption::TransactionRisk),
         pb::Authentication::Required => Authentication::Required,
     })
 }
@@ -171,6 +221,7 @@ pub(super) fn step(step: CardStep) -> (pb::CardStep, u64, u64) {
         CardStep::RefundAsked { amount, asked: wanted } => (pb::CardStep::RefundAsked, unsigned(amount), asked(wanted)),
         CardStep::Refunded { amount } => (pb::CardStep::Refunded, unsigned(amount), 0),
         CardStep::RefundRefused { amount } => (pb::CardStep::RefundRefused, unsigned(amount), 0),
+        CardStep::FraudReported => (pb::CardStep::FraudReported, 0, 0),
     }
 }
 
@@ -197,6 +248,7 @@ pub(super) fn from_step(message: &pb::CardStepped) -> Result<CardStep, DecodeErr
         pb::CardStep::RefundAsked => CardStep::RefundAsked { amount: amount()?, asked: wanted()? },
         pb::CardStep::Refunded => CardStep::Refunded { amount: amount()? },
         pb::CardStep::RefundRefused => CardStep::RefundRefused { amount: amount()? },
+        pb::CardStep::FraudReported => CardStep::FraudReported,
         pb::CardStep::Unspecified => return Err(DecodeError::Missing("a payment by card without a step")),
     })
 }
@@ -231,6 +283,7 @@ pub(crate) fn from_charge(message: &pb::Charge) -> Result<Charge, DecodeError> {
         return Err(DecodeError::Missing("a challenge with longer texts than one has"));
     }
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let pb::Monitoring { means, fraud_reported_at_us } = message.monitoring.unwrap_or_default();
     Ok(Charge {
         token: message.vault_token.parse()?,
         gateway: message.gateway.parse()?,
@@ -250,6 +303,8 @@ pub(crate) fn from_charge(message: &pb::Charge) -> Result<Charge, DecodeError> {
         turned_down: message.turned_down.map(from_authentication).transpose()?,
         mandate: message.mandate.as_ref().map(from_mandate).transpose()?,
         under: message.under.as_ref().map(from_under).transpose()?,
+        means: from_means(means)?,
+        fraud_reported_at: if fraud_reported_at_us == 0 { None } else { Some(time(fraud_reported_at_us)?) },
     })
 }
 

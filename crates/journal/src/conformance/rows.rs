@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use paymesh_ledger::{Authentication, Exemption, LineId, Missing, Payment, Phase, Records, Wallet};
+use paymesh_ledger::{Authentication, Exemption, LineId, Missing, Monitored, Payment, Phase, Records, Wallet};
 use paymesh_types::{Currency, RequestId, Sequence, Timestamp, UserId};
 
 use super::{
@@ -38,9 +38,17 @@ pub(super) async fn everything(tables: &dyn Tables, entries: &[Committed]) -> Ev
     let cursor = tables.cursor().await.expect("the cursor is read");
     let recorded = entries.iter().filter(|(position, _)| position.sequence <= cursor).filter_map(|(_, entry)| entry.request_id);
     assert_eq!(books.newest_request_ms, Some(recorded.filter_map(|id| id.named_at_ms()).max().unwrap_or(0)));
-    let others = Records { system: Vec::new(), inbox: Vec::new(), delivered: Vec::new(), newest_request_ms: None, ..books.clone() };
+    let others = Records {
+        system: Vec::new(),
+        inbox: Vec::new(),
+        delivered: Vec::new(),
+        monitored: Monitored::default(),
+        newest_request_ms: None,
+        ..books.clone()
+    };
     assert_eq!(others, Records::default(), "the books are few");
     (records.system, records.inbox, records.delivered) = (books.system, books.inbox, books.delivered);
+    records.monitored = books.monitored;
     sort(&mut records);
     let mut lines = BTreeMap::new();
     let mut payments = BTreeMap::new();
@@ -196,6 +204,7 @@ fn check_variety(stream: &Stream) {
         "expiry_asked",
         "refund_asked",
         "refund_refused",
+        "fraud_reported",
         "delivered",
         "Credited",
         "Bounced",
@@ -217,10 +226,14 @@ fn check_variety(stream: &Stream) {
     assert!(stream.committed().iter().any(|(_, entry)| entry.authenticated_payer().is_some()), "some are authenticated");
     let authentication =
         |wanted| stream.records().payments.iter().any(|payment| payment.card.as_ref().is_some_and(|card| card.authentication == wanted));
-    let exempt = [Exemption::LowValue, Exemption::Recurring, Exemption::TrustedPayee].map(Authentication::Exempt);
+    let exempt =
+        [Exemption::LowValue, Exemption::Recurring, Exemption::TrustedPayee, Exemption::TransactionRisk].map(Authentication::Exempt);
     assert!([Authentication::NotRequired, Authentication::Required].into_iter().chain(exempt).all(authentication));
     let standings: std::collections::BTreeSet<_> = stream.records().payments.iter().filter_map(Payment::mandate).collect();
     assert!(standings.len() >= 8, "mandates of both kinds, in all states but one or two: {standings:?}");
+    let monitored = stream.records().monitored;
+    assert!(monitored.since() < monitored.oldest_kept(), "some days are not kept any more: {monitored:?}");
+    assert!(monitored.days().any(|(_, totals)| totals.fraud_minor > 0) && monitored.days().any(|(_, totals)| totals.minor > 0));
     assert!(stream.records().payments.iter().any(|payment| payment.refunded > 0 && payment.refunded < payment.captured));
     assert!(stream.committed().iter().any(|(_, entry)| entry.reference.contains('\0')));
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use paymesh_ledger::{
     Agreement, Body, ByCard, Challenge, Command, Context, CreatePayment, Credit, Decision, LeftBecause, MandateKind, MandateStanding,
-    Message, Missing, Outcome, Payment, Phase, Reason, Records, Request, Risk, State, decide,
+    Message, Missing, Outcome, Payment, Phase, Reason, Records, Request, Risk, RiskAnalysis, State, decide,
 };
 use paymesh_types::{
     Currency, Cursor, Epoch, GatewayName, HistoryMark, Money, PaymentId, Position, RequestId, Score, Sequence, ShardRef, Timestamp, UserId,
@@ -19,6 +19,8 @@ use crate::{Chain, Committed, Projection, Segment, SegmentBuilder, memory::Dice}
 pub const USERS: u64 = 12;
 /// Two digits after the point, none, three.
 pub const CURRENCIES: [&str; 3] = ["EUR", "JPY", "KWD"];
+/// Low risks are exempt from the first day on.
+const ANALYSIS: RiskAnalysis = RiskAnalysis { exempt_minor_max: 50_000, history_days: 0, score_max: Score::ONE };
 const COUNTRIES: [&str; 4] = ["DE", "FR", "CZ", "JP"];
 const REFERENCES: [&str; 5] = ["", "", "rent", "\u{17e}lu\u{165}ou\u{10d}k\u{fd} k\u{16f}\u{148}", "a 'quoted'; \"one\" -- \0"];
 
@@ -96,6 +98,10 @@ impl Stream {
         let from = self.committed.len();
         while self.committed.len() < from + count {
             self.now.0 += self.dice.below(2_000_000);
+            // Days pass, so that some are over that were counted.
+            if self.committed.len() % 100 == 99 {
+                self.now = self.now.plus_seconds(3 * 24 * 3600);
+            }
             if self.dice.happens(10) {
                 self.epoch.0 += 1;
             }
@@ -298,6 +304,7 @@ impl Stream {
             risk: self.dice.happens(700).then_some(risk),
             psd2: !any.is_multiple_of(4),
             agreement,
+            analysis: Some(ANALYSIS),
         }
     }
 
@@ -333,6 +340,8 @@ impl Stream {
                 2 => Command::VoidPayment { payment },
                 3 if self.dice.happens(300) => Command::CancelMandate { payment },
                 3 => Command::ExpirePayment { payment: payment.sequence() },
+                // Later on: no payment is of low risk from then on.
+                4 if known.phase == Phase::Captured && self.committed.len() > 500 => Command::ReportFraud { payment },
                 _ => Command::Settle { payment, operation: 1, outcome: self.outcome() },
             });
         };

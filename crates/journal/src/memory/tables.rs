@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use paymesh_ledger::{Account, LineId, Missing, Payment, Phase, Records, Wallet};
+use paymesh_ledger::{Account, LineId, Missing, Monitored, Payment, Phase, Records, Wallet};
 use paymesh_types::{Country, Currency, Cursor, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 
 use super::{Dice, Disk, Fault, Machine, Operation};
@@ -61,6 +61,7 @@ struct Rows {
     system: BTreeMap<(Account, Currency), i64>,
     inbox: BTreeMap<ShardRef, Cursor>,
     delivered: BTreeMap<ShardRef, Sequence>,
+    monitored: Monitored,
 }
 
 impl Lazy {
@@ -159,6 +160,7 @@ impl Rows {
             self.requests.insert(*sequence, (*id, *at));
         }
         self.system.extend(projection.system.iter().map(|(key, balance)| (key.clone(), *balance)));
+        self.monitored.extend(&projection.monitored);
         for (shard, cursor) in &projection.inbox {
             self.inbox.entry(shard.clone()).or_default().advance(*cursor);
         }
@@ -191,6 +193,7 @@ impl Rows {
         self.system = books.system.iter().cloned().collect();
         self.inbox = books.inbox.iter().cloned().collect();
         self.delivered = books.delivered.iter().cloned().collect();
+        self.monitored = books.monitored.clone();
     }
 
     fn wallet(&self, (user, currency): &(UserId, Currency)) -> Option<&Wallet> {
@@ -340,6 +343,7 @@ impl Tables for MemoryTables {
             system: rows.system.iter().map(|(key, balance)| (key.clone(), *balance)).collect(),
             inbox: rows.inbox.iter().map(|(shard, cursor)| (shard.clone(), *cursor)).collect(),
             delivered: rows.delivered.iter().map(|(shard, sequence)| (shard.clone(), *sequence)).collect(),
+            monitored: rows.monitored.clone(),
             newest_request_ms: Some(rows.newest_request_ms),
             ..Records::default()
         })

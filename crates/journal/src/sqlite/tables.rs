@@ -7,7 +7,7 @@ mod snapshot;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use paymesh_ledger::{Account, LineId, Missing, Payment, Records, Wallet};
+use paymesh_ledger::{Account, LineId, Missing, Monitored, Payment, Records, Wallet};
 use paymesh_types::{Country, Currency, Cursor, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use sqlx::{
     AssertSqlSafe, Connection as _, Sqlite, SqliteConnection, SqlitePool,
@@ -129,8 +129,15 @@ async fn read_books(connection: &mut SqliteConnection) -> Result<Records, Bad> {
             (_, shard, cursor) => records.delivered.push((shard, cursor.sequence)),
         }
     }
-    for row in sqlx::query("SELECT newest_request_ms FROM cursor").fetch_all(&mut *connection).await? {
+    let mut days = Vec::new();
+    for row in
+        sqlx::query("SELECT day, means, payments, minor, frauds, fraud_minor FROM monitored_days").fetch_all(&mut *connection).await?
+    {
+        days.push(rows::monitored_day(&row)?);
+    }
+    for row in sqlx::query("SELECT newest_request_ms, monitored_since FROM cursor").fetch_all(&mut *connection).await? {
         records.newest_request_ms = Some(rows::number(&row, "newest_request_ms")?.0);
+        records.monitored = Monitored::new(rows::monitored_since(&row)?, std::mem::take(&mut days));
     }
     Ok(records)
 }
@@ -290,7 +297,33 @@ async fn write_cursors(connection: &mut SqliteConnection, projection: &Projectio
     let system: Vec<_> = projection.system.iter().collect();
     let inbox = projection.inbox.iter().map(|(shard, cursor)| (shard, *cursor));
     let delivered = projection.delivered.iter().map(|(shard, sequence)| (shard, *sequence));
-    write_books(connection, &system, &peers(inbox, delivered)).await
+    write_books(connection, &system, &peers(inbox, delivered)).await?;
+    write_monitored(connection, &projection.monitored).await
+}
+
+/// Puts days into the tables, and lets go of those that no longer count.
+async fn write_monitored(connection: &mut SqliteConnection, monitored: &Monitored) -> Result<(), sqlx::Error> {
+    let (Some(since), Some(oldest)) = (monitored.since(), monitored.oldest_kept()) else { return Ok(()) };
+    insert(
+        connection,
+        "INSERT OR REPLACE INTO monitored_days (day, means, payments, minor, frauds, fraud_minor)",
+        6,
+        "",
+        &monitored.days().collect::<Vec<_>>(),
+        |query, ((day, means), totals)| {
+            query
+                .bind(i64::from(day.0))
+                .bind(rows::means(*means))
+                .bind(stored(totals.payments))
+                .bind(totals.minor)
+                .bind(stored(totals.frauds))
+                .bind(totals.fraud_minor)
+        },
+    )
+    .await?;
+    sqlx::query("DELETE FROM monitored_days WHERE day < ?").bind(i64::from(oldest.0)).execute(&mut *connection).await?;
+    sqlx::query("UPDATE cursor SET monitored_since = coalesce(monitored_since, ?)").bind(i64::from(since.0)).execute(connection).await?;
+    Ok(())
 }
 
 /// Rows of `peers`.

@@ -8,9 +8,9 @@ use smallvec::{SmallVec, smallvec};
 
 use super::{Bound, Decider, Rejection, credit, debit, unmoved};
 use crate::{
-    Account, Agreement, Authentication, Body, ByCard, CHALLENGE_SECONDS, CardStep, Challenge, Charge, Command, CreatePayment, Exempted,
-    Exemption, GATEWAYS_ASKED_MAX, Left, LeftBecause, Mandate, MandateKind, MandateStanding, MandateState, MandateUse, NewCharge,
-    NewPayment, Operation, OperationKind, Outcome, Payment, Phase, Posting, REFUNDS_MAX, Reason, mandate, sca,
+    Account, Agreement, Authentication, Body, ByCard, CHALLENGE_SECONDS, CardStep, Challenge, Charge, Command, Counted, CreatePayment,
+    Exempted, Exemption, GATEWAYS_ASKED_MAX, Left, LeftBecause, Mandate, MandateKind, MandateStanding, MandateState, MandateUse, Means,
+    NewCharge, NewPayment, Operation, OperationKind, Outcome, Payment, Phase, Posting, REFUNDS_MAX, Reason, mandate, sca,
 };
 
 /// A payment that goes from one state to the next.
@@ -18,11 +18,12 @@ struct Change<'a> {
     before: &'a Payment,
     after: Payment,
     postings: SmallVec<[Posting; 2]>,
+    counted: Option<Counted>,
 }
 
 impl<'a> Change<'a> {
     fn of(payment: &'a Payment) -> Self {
-        Self { before: payment, after: payment.clone(), postings: SmallVec::new() }
+        Self { before: payment, after: payment.clone(), postings: SmallVec::new(), counted: None }
     }
 
     fn charge(&mut self) -> &mut Charge {
@@ -30,7 +31,8 @@ impl<'a> Change<'a> {
     }
 
     fn comes_to(self, step: CardStep) -> super::Outcome {
-        let body = Body::Card { step, payment: self.after, before: Box::new(self.before.clone()) };
+        let counted = self.counted.map(Box::new);
+        let body = Body::Card { step, payment: self.after, before: Box::new(self.before.clone()), counted };
         Ok((body, self.postings, String::new()))
     }
 }
@@ -55,6 +57,9 @@ impl Decider<'_> {
             (None, true) => match (&under, sets_up, wallet.exempted.with(create.money)) {
                 (Some(under), ..) => (Authentication::Exempt(under.kind.exemption()), wallet.exempted),
                 (None, None, Some(exempted)) => (Authentication::Exempt(Exemption::LowValue), exempted),
+                (None, None, None) if self.is_low_risk(create, card) => {
+                    (Authentication::Exempt(Exemption::TransactionRisk), wallet.exempted)
+                }
                 (None, ..) => (Authentication::Required, wallet.exempted),
             },
         };
@@ -104,6 +109,28 @@ impl Decider<'_> {
         let charge = change.charge();
         charge.mandate = charge.mandate.map(|mandate| Mandate { state: MandateState::Cancelled, ..mandate });
         change.comes_to(CardStep::MandateCancelled)
+    }
+
+    fn is_low_risk(&self, create: &CreatePayment, card: &ByCard) -> bool {
+        let monitored = &self.state.monitored;
+        card.analysis.is_some_and(|analysis| monitored.exempts(self.context.now, create.money, card.risk.as_ref(), &analysis))
+    }
+
+    /// Whatever the payment's acquirer is being asked for meanwhile.
+    pub(super) fn report_fraud(&self, payment: &Payment) -> super::Outcome {
+        let mut change = Change::of(payment);
+        let charge = change.after.card.as_deref_mut().filter(|_| payment.captured > 0).ok_or(Rejection::NothingCaptured)?;
+        if charge.fraud_reported_at.is_some() {
+            return Err(Rejection::FraudReported);
+        }
+        charge.fraud_reported_at = Some(self.context.now);
+        self.counted(change, CardStep::FraudReported)
+    }
+
+    /// The change by a step that counts towards the fraud rate.
+    fn counted(&self, mut change: Change<'_>, step: CardStep) -> super::Outcome {
+        change.counted = self.state.monitored.counting(self.context.now, step, &change.after);
+        change.comes_to(step)
     }
 
     pub(super) fn confirm(&self, payment: &Payment) -> super::Outcome {
@@ -241,6 +268,7 @@ impl Decider<'_> {
         charge.id = Some(id.clone());
         charge.mandate = charge.mandate_once_authorized();
         let answered = charge.challenge.take().is_some();
+        charge.means = Some(Means::of(charge.authentication, answered));
         // As of `Entry::authenticated_payer`.
         if answered && charge.authentication != Authentication::NotRequired && sca::counts(payment.currency) {
             let payer = self.wallet(payment.payer, payment.currency)?;
@@ -291,14 +319,14 @@ impl Decider<'_> {
                     payment.sent = self.context.next;
                 }
                 change.postings = smallvec![taken, to];
-                change.comes_to(CardStep::Captured)
+                self.counted(change, CardStep::Captured)
             }
             Err(_) => {
                 payment.phase = Phase::Returned;
                 payment.reason = payment.reason.or(Some(Reason::PayeeBalanceLimit));
                 let back = self.give_back(payment, amount)?;
                 change.postings = smallvec![taken, back];
-                change.comes_to(CardStep::CaptureReturned)
+                self.counted(change, CardStep::CaptureReturned)
             }
         }
     }
@@ -363,7 +391,8 @@ pub(super) fn asked_for(step: CardStep, command: &Command) -> Option<Option<i64>
     match (step, command) {
         (CardStep::Confirmed, Command::ConfirmPayment { .. })
         | (CardStep::VoidAsked, Command::VoidPayment { .. })
-        | (CardStep::MandateCancelled, Command::CancelMandate { .. }) => Some(None),
+        | (CardStep::MandateCancelled, Command::CancelMandate { .. })
+        | (CardStep::FraudReported, Command::ReportFraud { .. }) => Some(None),
         (CardStep::CaptureAsked { asked }, Command::CapturePayment { .. })
         | (CardStep::RefundAsked { asked, .. }, Command::RefundPayment { .. }) => Some(asked),
         _ => None,

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use paymesh_ledger::{
-    Account, Audit, Authentication, Body, CardStep, Charge, Command, Context, Decision, EXEMPTED_MINOR_MAX, EXEMPTED_PAYMENTS_MAX, Entry,
-    Exemption, LOW_VALUE_MINOR_MAX, LineId, MandateKind, MandateStanding, Message, Missing, NewPayment, OperationKind, Payment, Phase,
-    Records, Rejection, Request, State, Wallet, decide,
+    Account, Audit, Authentication, Body, CardStep, Charge, Command, Context, Day, Decision, EXEMPTED_MINOR_MAX, EXEMPTED_PAYMENTS_MAX,
+    Entry, Exemption, LOW_VALUE_MINOR_MAX, LineId, MandateKind, MandateStanding, Message, Missing, NewPayment, OperationKind, Payment,
+    Phase, Records, Rejection, Request, State, Totals, Wallet, decide,
 };
 use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Cursor, Epoch, HistoryMark, Position, Sequence, ShardRef, Timestamp, UserId};
 
@@ -205,6 +205,10 @@ impl Network {
             assert_eq!(system, records.system);
             let inbox: Vec<_> = audit.inbox().map(|(shard, cursor)| (shard.clone(), cursor)).collect();
             assert_eq!(inbox, records.inbox);
+            assert_eq!(audit.monitored(), &records.monitored);
+            let last = shard.journal.last().map_or(Day(0), |(_, entry)| Day::of(entry.at));
+            let kept = records.monitored.by_means(last).into_values().fold(Totals::default(), Totals::plus);
+            assert_eq!((kept.minor.into(), kept.fraud_minor.into()), shard.fraud(last), "what counts towards the fraud rate");
             for (currency, sums) in audit.sums() {
                 let mine = records.wallets.iter().filter(|((_, of), _)| *of == currency).map(|(_, wallet)| wallet);
                 let (balance, held) =
@@ -360,6 +364,21 @@ impl Shard {
         assert_eq!(active, expected.map(|(sequence, _)| *sequence).collect::<Vec<_>>(), "mandates that stand");
     }
 
+    /// What was captured of payments by card in EUR in the 90 days before `today` and today, and what of that was reported as fraud, from the journal alone.
+    pub(crate) fn fraud(&self, today: Day) -> (i128, i128) {
+        let (mut captured, mut fraud) = (0, 0);
+        for (_, entry) in self.journal.iter().filter(|(_, entry)| Day::of(entry.at).0 + 90 >= today.0) {
+            let Body::Card { step, payment, .. } = &entry.body else { continue };
+            let amount = if payment.currency.code() == "EUR" { i128::from(payment.captured) } else { 0 };
+            match step {
+                CardStep::Captured | CardStep::CaptureReturned => captured += amount,
+                CardStep::FraudReported => fraud += amount,
+                _ => {}
+            }
+        }
+        (captured, fraud)
+    }
+
     /// Checks what must hold in each shard after each command.
     fn check(&self) {
         let records = self.state.records();
@@ -432,6 +451,7 @@ pub(crate) fn load(state: &mut State, missing: &Missing, tables: &Records) {
         system: tables.system.clone(),
         inbox: tables.inbox.clone(),
         delivered: tables.delivered.clone(),
+        monitored: tables.monitored.clone(),
         newest_request_ms: Some(tables.requests.iter().filter_map(|(id, _)| id.named_at_ms()).max().unwrap_or(0)),
     };
     state.load(missing, records);

@@ -6,15 +6,18 @@
 use std::collections::BTreeMap;
 
 use paymesh_ledger::{
-    Agreement, Body, ByCard, CardStep, Challenge, Command, CreatePayment, Decision, Effect, Entry, LeftBecause, MandateKind, Missing,
-    Outcome, Phase, Reason, Records, Rejection, Request, State, decide, differing_field,
+    Agreement, Authentication, Body, ByCard, CardStep, Challenge, Command, CreatePayment, Day, Decision, Effect, Entry, Exemption,
+    LeftBecause, MandateKind, Missing, NewPayment, Outcome, Phase, Reason, Records, Rejection, Request, Risk, RiskAnalysis, State, decide,
+    differing_field,
 };
 use paymesh_types::{
-    AMOUNT_MINOR_MAX, Currency, Epoch, GatewayName, Money, PaymentId, Position, RequestId, Sequence, ShardRef, UserId, VaultToken,
+    AMOUNT_MINOR_MAX, Currency, Epoch, GatewayName, Money, PaymentId, Position, RequestId, Score, Sequence, ShardRef, UserId, VaultToken,
 };
 
 use crate::network::{Network, load, prefetch};
 
+/// How low risks are exempt.
+const ANALYSIS: RiskAnalysis = RiskAnalysis { exempt_minor_max: 50_000, history_days: 3, score_max: Score::ZERO };
 pub(crate) const SHARDS: [(&str, u16); 3] = [("eu", 0), ("eu", 1), ("us", 0)];
 /// Users 1 to this. The last two are not enrolled at first.
 pub(crate) const USERS: u64 = HOMES.len() as u64;
@@ -90,12 +93,17 @@ pub(crate) enum Act {
         declined: bool,
         psd2: bool,
         mandate: Option<MandateKind>,
+        /// Fraud detection's, in ten-thousandths.
+        score: Option<u32>,
     },
     /// By card, as an earlier payment was, and under its mandate, if it has one; `odd` is what differs.
     Under {
         payment: usize,
         psd2: bool,
         odd: Option<Odd>,
+    },
+    ReportFraud {
+        payment: usize,
     },
     CancelMandate {
         payment: usize,
@@ -341,13 +349,14 @@ impl Run {
                 let (payer, payee, money) = (user(*payer), user(*payee), money(*amount, *currency));
                 (at, Command::CreatePayment(CreatePayment { payer, payee, payee_shard, money, hold_s: *hold_s, reference, card: None }))
             }
-            Act::Charge { payer, payee, currency, amount, hold_s, declined, psd2, mandate } => {
+            Act::Charge { payer, payee, currency, amount, hold_s, declined, psd2, mandate, score } => {
                 let (at, to) = (home(*payer), home(*payee));
                 let payee_shard = (at != to).then(|| self.network.shards[to].state.shard().clone());
                 let token = VaultToken::new(SHARDS[at].0.parse().expect("a zone"), [7; 16]);
                 let declined = declined.then_some(Reason::FraudDetected);
-                let card =
-                    ByCard { token, gateway: gateway(0), declined, risk: None, psd2: *psd2, agreement: mandate.map(Agreement::SetUp) };
+                let risk = score.map(|score| Risk { score: Score::new(score), review: score % 2 == 1, rules: String::new() });
+                let agreement = mandate.map(Agreement::SetUp);
+                let card = ByCard { token, gateway: gateway(0), declined, risk, psd2: *psd2, agreement, analysis: Some(ANALYSIS) };
                 let (payer, payee, money) = (user(*payer), user(*payee), money(*amount, *currency));
                 let create = CreatePayment { payer, payee, payee_shard, money, hold_s: *hold_s, reference, card: Some(card) };
                 (at, Command::CreatePayment(create))
@@ -367,7 +376,8 @@ impl Run {
                 let token =
                     VaultToken::new(SHARDS[at].0.parse().expect("a zone"), [if matches!(odd, Some(Odd::Card)) { 8 } else { 7 }; 16]);
                 let agreement = Some(Agreement::Under(PaymentId::from(Position { epoch, ..position })));
-                let card = ByCard { token, gateway: gateway(0), declined: None, risk: None, psd2: *psd2, agreement };
+                let card =
+                    ByCard { token, gateway: gateway(0), declined: None, risk: None, psd2: *psd2, agreement, analysis: Some(ANALYSIS) };
                 let money = Money::new(amount, known.currency).expect("as it was, or less");
                 let create = CreatePayment { payer: known.payer, payee, payee_shard, money, hold_s: 0, reference, card: Some(card) };
                 (at, Command::CreatePayment(create))
@@ -401,6 +411,10 @@ impl Run {
                 let (at, payment) = payment(which)?;
                 (at, Command::RefundPayment { payment, amount: *amount })
             }
+            Act::ReportFraud { payment: which } => {
+                let (at, payment) = payment(which)?;
+                (at, Command::ReportFraud { payment })
+            }
             Act::Expire { payment: which } => {
                 let (at, payment) = payment(which)?;
                 (at, Command::ExpirePayment { payment: payment.sequence() })
@@ -418,6 +432,7 @@ impl Run {
         prefetch(&mut cold.state, request, &tables);
         let by_cold = decide(&cold.state, context, request);
 
+        let low_risk = self.is_low_risk(at, request);
         let before = self.network.shards[at].state.records().payments;
         let decision = self.network.submit(at, request);
         assert_eq!(by_replayed, decision, "{request:?}: applying the entries does not give the leader's state");
@@ -426,6 +441,12 @@ impl Run {
             Ok(Decision::New(entry)) => {
                 let shard = &self.network.shards[at];
                 let (position, _) = shard.journal.last().expect("it was recorded");
+                if let Body::PaymentCreated(NewPayment { declined: None, card: Some(card), .. }) = &entry.body
+                    && !matches!(card.authentication, Authentication::NotRequired | Authentication::Exempt(Exemption::LowValue))
+                {
+                    let exempt = card.authentication == Authentication::Exempt(Exemption::TransactionRisk);
+                    assert_eq!(exempt, low_risk, "{request:?}");
+                }
                 self.replayed[at].apply(position, entry).expect("the entry follows from the entries before it");
                 let after = shard.state.records();
                 assert_eq!(self.replayed[at].records(), after);
@@ -447,6 +468,34 @@ impl Run {
             Err(_) => {}
         }
         decision
+    }
+
+    /// Whether the payment that is asked for would be one of low risk, by what the journal has.
+    fn is_low_risk(&self, at: usize, request: &Request) -> bool {
+        let Command::CreatePayment(CreatePayment { money, card: Some(ByCard { risk: Some(risk), agreement: None, .. }), .. }) =
+            &request.command
+        else {
+            return false;
+        };
+        let today = Day::of(self.network.now);
+        let shard = &self.network.shards[at];
+        let (captured, fraud) = shard.fraud(today);
+        let first = shard.journal.iter().find(|(_, entry)| match &entry.body {
+            Body::Card { step: CardStep::Captured | CardStep::CaptureReturned, payment, .. } => payment.currency.code() == "EUR",
+            _ => false,
+        });
+        let rate = match money.minor() {
+            ..=10_000 => 13,
+            10_001..=25_000 => 6,
+            25_001..=50_000 => 1,
+            _ => return false,
+        };
+        risk.score.is_some_and(|score| score <= ANALYSIS.score_max)
+            && !risk.review
+            && money.currency().code() == "EUR"
+            && first.is_some_and(|(_, entry)| today.0 - Day::of(entry.at).0 >= ANALYSIS.history_days)
+            && captured > 0
+            && fraud * 10_000 <= rate * captured
     }
 
     /// Lets everything arrive, and checks the books as a whole.

@@ -12,6 +12,10 @@
 //!     [mandate=recurring | trusted] [under=p1]           (it sets a mandate up, or is made under that of p1)
 //! cancel p1                                              (the mandate)
 //! acquirer p1 1 done | challenge | declines | wants | left        (what the acquirer made of operation 1; it wants authentication)
+//!     [score=0.2] [review=yes] [exempt=500.00/90]     (what fraud detection says; low risks, of 0.2, are exempt up to 500.00 after 90 days)
+//! report p1           (it was fraud)      days 90             (days pass)
+//! counted 0 | 1.00 in 2, fraud 0.10 in 1   (what shard 0's payments by card come to now, as the fraud rate has it)
+//! acquirer p1 1 done | challenge | declines | left        (what the acquirer made of operation 1)
 //! confirm p1          capture p1 [1.00]   void p1            refund p1 [1.00]        expire p1         (p1^2: the same number, term 2)
 //! carry 0 1           (shard 1 reads one thing in shard 0's journal)
 //! carry again 0 1     (and what it read last once more)
@@ -27,8 +31,8 @@
 use std::collections::BTreeMap;
 
 use paymesh_ledger::{
-    Account, Agreement, Authentication, Body, ByCard, Challenge, Command, CreatePayment, Credit, Decision, Effect, Entry, LeftBecause,
-    MandateKind, Message, NewPayment, Outcome, Payment, Phase, Reason, Rejection, Request, differing_field,
+    Account, Agreement, Authentication, Body, ByCard, Challenge, Command, CreatePayment, Credit, Day, Decision, Effect, Entry, LeftBecause,
+    MandateKind, Message, NewPayment, Outcome, Payment, Phase, Reason, Rejection, Request, Risk, RiskAnalysis, differing_field,
 };
 use paymesh_types::{Currency, Epoch, Money, PaymentId, Position, RequestId, Sequence, ShardRef, UserId, VaultToken};
 
@@ -79,6 +83,21 @@ impl Play {
             ["wait", seconds] => {
                 self.network.now = self.network.now.plus_seconds(number(seconds));
                 String::new()
+            }
+            ["days", days] => {
+                self.network.now = self.network.now.plus_seconds(number::<u64>(days) * 24 * 3600);
+                String::new()
+            }
+            ["counted", shard] => {
+                let total = self.network.shards[number::<usize>(shard)].state.monitored().total(Day::of(self.network.now));
+                let euro = currency("EUR");
+                format!(
+                    "{} in {}, fraud {} in {}",
+                    decimal(total.minor, euro),
+                    total.payments,
+                    decimal(total.fraud_minor, euro),
+                    total.frauds
+                )
             }
             ["lead", shard] => {
                 let epoch = &mut self.network.shards[number::<usize>(shard)].epoch;
@@ -187,9 +206,18 @@ impl Play {
                     token: VaultToken::new("eu".parse().expect("a zone"), [option("token").map_or(7, number); 16]),
                     gateway: "a".parse().expect("a gateway's name"),
                     declined: option("declined").map(|_| Reason::FraudDetected),
-                    risk: None,
+                    risk: option("score").map(|score| Risk {
+                        score: score.parse().ok(),
+                        review: option("review").is_some(),
+                        rules: String::new(),
+                    }),
                     psd2: option("psd2").is_some(),
                     agreement,
+                    analysis: option("exempt").map(|exempt| {
+                        let (most, days) = exempt.split_once('/').expect("an amount and days");
+                        let exempt_minor_max = minor(most, currency("EUR"));
+                        RiskAnalysis { exempt_minor_max, history_days: number(days), score_max: "0.2".parse().expect("a score") }
+                    }),
                 });
                 let create = CreatePayment { payer, payee, payee_shard, money: money(amount, code), hold_s, reference, card };
                 (at, Command::CreatePayment(create))
@@ -200,6 +228,7 @@ impl Play {
                 self.of(name, |payment, currency| Command::CapturePayment { payment, amount: Some(minor(amount, currency)) })
             }
             ["cancel", name] => self.of(name, |payment, _| Command::CancelMandate { payment }),
+            ["report", name] => self.of(name, |payment, _| Command::ReportFraud { payment }),
             ["void", name] => self.of(name, |payment, _| Command::VoidPayment { payment }),
             ["refund", name] => self.of(name, |payment, _| Command::RefundPayment { payment, amount: None }),
             ["refund", name, amount] => {
@@ -381,6 +410,8 @@ impl Play {
             Rejection::MandateDiffers { field } => format!("MandateDiffers {field}"),
             Rejection::TooManyRefunds => "TooManyRefunds".to_owned(),
             Rejection::HoldExpired => "HoldExpired".to_owned(),
+            Rejection::NothingCaptured => "NothingCaptured".to_owned(),
+            Rejection::FraudReported => "FraudReported".to_owned(),
             Rejection::NotRefundable { why } => format!("NotRefundable {why}"),
             Rejection::ExceedsAuthorization { asked, authorized } => {
                 format!("ExceedsAuthorization {} of {}", shown(*asked), shown(*authorized))

@@ -10,7 +10,7 @@ use rust_decimal::Decimal;
 
 use super::{At, Field, Mapping, Reader};
 use crate::{
-    Fraud, Listed, Rule, Shape, Signal, Topology, Unscored, Window, ZonePolicy,
+    Fraud, Listed, Rule, Shape, Signal, Topology, TransactionRisk, Unscored, Window, ZonePolicy,
     problem::{Problems, quote, suggest},
     tree::{Place, Value},
 };
@@ -25,6 +25,8 @@ const RATE_DIGITS_MAX: u32 = 9;
 const RATE_MAX: i64 = 1_000_000;
 /// How long a payment may wait for its score.
 const DEADLINE_MS: std::ops::RangeInclusive<u64> = 10..=5_000;
+/// Days for which payments are counted before any is exempt for its low risk.
+const HISTORY_DAYS: std::ops::RangeInclusive<u64> = 0..=366;
 /// Amounts and counts: the bound of every amount (AMOUNT_MINOR_MAX), with room for sums.
 const MEASURE_MAX: u64 = 1_000_000_000_000_000_000;
 /// Payments that a user must have made at most, for a rule to say something.
@@ -128,7 +130,7 @@ impl FraudReader<'_, '_> {
                 let message = format!("no zone is called {}{}", quote(name), suggest(name, known.iter().copied(), "the zones are"));
                 self.reader.say(field, message);
             }
-            let policy = self.policy(field);
+            let policy = self.policy(field, zone.as_ref());
             if let (Some(zone), Some(policy)) = (zone, policy) {
                 zones.insert(zone, policy);
             }
@@ -136,8 +138,9 @@ impl FraudReader<'_, '_> {
         zones
     }
 
-    fn policy(&mut self, field: &Field<'_>) -> Option<ZonePolicy> {
-        let mapping = self.reader.mapping(field, Some(&["decline_above", "review_above", "deadline_ms", "when_unavailable"]))?;
+    fn policy(&mut self, field: &Field<'_>, zone: Option<&ZoneName>) -> Option<ZonePolicy> {
+        let known = ["decline_above", "review_above", "deadline_ms", "when_unavailable", "transaction_risk_analysis"];
+        let mapping = self.reader.mapping(field, Some(&known))?;
         let mut policy = ZonePolicy::default();
         if let Some(found) = mapping.find("decline_above") {
             policy.decline_above = self.score(found)?;
@@ -159,7 +162,34 @@ impl FraudReader<'_, '_> {
         if let Some(found) = mapping.find("when_unavailable") {
             self.steps(found, &mut policy)?;
         }
+        if let Some(found) = mapping.find("transaction_risk_analysis") {
+            policy.transaction_risk = self.transaction_risk(found, zone)?;
+        }
         Some(policy)
+    }
+
+    fn transaction_risk(&mut self, field: &Field<'_>, zone: Option<&ZoneName>) -> Option<TransactionRisk> {
+        let mapping = self.reader.mapping(field, Some(&["exempt_up_to_eur", "history_days", "score_max"]))?;
+        let mut analysis = TransactionRisk::default();
+        if let Some(found) = mapping.find("exempt_up_to_eur") {
+            let up_to = self.reader.whole(found, 0..=u64::from(u16::MAX))?;
+            let threshold = TransactionRisk::THRESHOLDS_EUR.into_iter().find(|threshold| u64::from(*threshold) == up_to);
+            if threshold.is_none() {
+                self.reader.say(found, format!("must be 0, 100, 250 or 500, the thresholds of the regulation, not {up_to}"));
+            }
+            analysis.exempt_up_to_eur = threshold?;
+            if let Some(zone) = zone.filter(|zone| up_to > 0 && !self.topology.is_under_psd2(zone)) {
+                self.reader
+                    .say(found, format!("no region of zone `{zone}` is under PSD2, so that its payments owe nothing to be exempt from"));
+            }
+        }
+        if let Some(found) = mapping.find("history_days") {
+            analysis.history_days = u32::try_from(self.reader.whole(found, HISTORY_DAYS)?).ok()?;
+        }
+        if let Some(found) = mapping.find("score_max") {
+            analysis.score_max = self.score(found)?;
+        }
+        Some(analysis)
     }
 
     /// What is done with payments that were not scored: by amount, the smallest first, and at last with all others.

@@ -65,6 +65,7 @@ pub(super) fn authentication(authentication: Authentication) -> paymesh_acquirer
         Authentication::Exempt(exemption) => paymesh_acquirers::Authentication::Exempt(match exemption {
             Exemption::LowValue => paymesh_acquirers::Exemption::LowValue,
             Exemption::Recurring => paymesh_acquirers::Exemption::Recurring,
+            Exemption::TransactionRisk => paymesh_acquirers::Exemption::TransactionRisk,
             Exemption::TrustedPayee => paymesh_acquirers::Exemption::TrustedBeneficiary,
         }),
         Authentication::Required => paymesh_acquirers::Authentication::Challenge,

@@ -12,24 +12,29 @@ use paymesh_acquirers::{
 };
 use paymesh_contract::{
     Fault,
+    fraud::v1::{
+        self as fraud, Assessment, ExplainRequest, ExplainResponse, ScoreRequest, ScoreResponse,
+        fraud_service_server::{FraudService, FraudServiceServer},
+    },
+    mesh::v1::{GetStatusRequest, MonitoredPayments},
     payments::v1::{
-        ByCard, CaptureMode, CreatePaymentRequest, CreatePaymentsRequest, Payment, PaymentOutcome, PaymentStatus, VoidPaymentRequest,
-        payment_outcome::Outcome,
+        ByCard, CaptureMode, CreatePaymentRequest, CreatePaymentsRequest, Payment, PaymentOutcome, PaymentStatus, ReportFraudRequest,
+        VoidPaymentRequest, payment_outcome::Outcome,
     },
     vault::v1::{
-        AuthorizationOutcome, AuthorizeRequest, AuthorizeResponse, CardBrand, DeleteTokenRequest, DeleteTokenResponse,
-        DescribeTokenRequest, DescribeTokenResponse, EraseUserRequest, EraseUserResponse, GetVaultKeyRequest, GetVaultKeyResponse,
-        TokenDescription, TokenizeRequest, TokenizeResponse,
+        AuthorizationOutcome, AuthorizeRequest, AuthorizeResponse, CardBrand, CardholderAuthentication, DeleteTokenRequest,
+        DeleteTokenResponse, DescribeTokenRequest, DescribeTokenResponse, EraseUserRequest, EraseUserResponse, GetVaultKeyRequest,
+        GetVaultKeyResponse, ScaExemption, TokenDescription, TokenizeRequest, TokenizeResponse,
         vault_service_server::{VaultService, VaultServiceServer},
     },
 };
 use paymesh_payment_processor::{Acquiring, Services, services};
 use paymesh_shard::{Copies, Options};
-use paymesh_topology::{Gateways, Topology};
+use paymesh_topology::{Fraud, Gateways, Topology};
 use tokio::{sync::watch, time::Instant};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
-use crate::support::{Node, id, no_problems, pay};
+use crate::support::{Node, PATIENCE, id, no_problems, pay, refused};
 
 const TOPOLOGY: &str = "
 mesh: test
@@ -80,6 +85,8 @@ pub(crate) struct Script {
     pub(crate) authorized: Vec<AuthorizeRequest>,
     /// Whether look-ups come to nothing.
     pub(crate) blind: bool,
+    /// What fraud detection says of each payment, in ten-thousandths. `None`: nothing.
+    score: Option<u32>,
     /// Whether the vault has the card no more.
     deleted: bool,
     held: BTreeMap<String, ChargeState>,
@@ -240,18 +247,41 @@ impl Acquirer for Scripted {
     }
 }
 
+/// Fraud detection of the zone.
+struct Detection(Shared);
+
+#[tonic::async_trait]
+impl FraudService for Detection {
+    async fn score(&self, _: Request<ScoreRequest>) -> Result<Response<ScoreResponse>, Status> {
+        let score = self.0.lock().expect("no test panics with it").score;
+        let score = score.ok_or_else(|| Status::unavailable("it has nothing to say"))?;
+        let assessment = Assessment {
+            score,
+            decision: if score > 5_000 { fraud::Decision::Review } else { fraud::Decision::Accept }.into(),
+            rules_version: "1".to_owned(),
+            ..Assessment::default()
+        };
+        Ok(Response::new(ScoreResponse { assessment: Some(assessment) }))
+    }
+
+    async fn explain(&self, _: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
 /// A node with two gateways, user 1 with a card, and user 2.
 async fn started(authorizations: &[(&str, &[Does])]) -> (Node, Shared) {
-    started_with(TOPOLOGY, authorizations).await
+    started_with(TOPOLOGY, None, authorizations).await
 }
 
 /// The same, in a zone under PSD2.
 pub(crate) async fn started_under_psd2(authorizations: &[(&str, &[Does])]) -> (Node, Shared) {
-    started_with(&TOPOLOGY.replace("database: primary_master", "database: primary_master, compliance: [PSD2]"), authorizations).await
+    started_with(&TOPOLOGY.replace("database: primary_master", "database: primary_master, compliance: [PSD2]"), None, authorizations).await
 }
 
-async fn started_with(topology: &str, authorizations: &[(&str, &[Does])]) -> (Node, Shared) {
+async fn started_with(topology: &str, rules: Option<&str>, authorizations: &[(&str, &[Does])]) -> (Node, Shared) {
     let topology = Arc::new(Topology::parse("test", topology).unwrap_or_else(|errors| panic!("{errors}")));
+    let rules = rules.map(|rules| Arc::new(Fraud::parse("fraud.yaml", rules, &topology).unwrap_or_else(|errors| panic!("{errors}"))));
     let gateways = Gateways::parse("gateways.yaml", GATEWAYS, &topology).unwrap_or_else(|errors| panic!("{errors}"));
     let node = Node::of(topology, "eu_west", Options::default()).await;
     let script = Script {
@@ -264,10 +294,11 @@ async fn started_with(topology: &str, authorizations: &[(&str, &[Does])]) -> (No
         (gateway.parse().expect("a gateway's name"), acquirer)
     };
     let connectors = ["a", "b"].map(connector).into_iter().collect();
-    let (_, rules) = watch::channel(None);
+    let (_, rules) = watch::channel(rules);
     let acquiring = Acquiring { gateways, connectors, rules, clock: node.time.clock() };
     let Services { routes, sweep } = services(node.shards.clone(), Copies::default(), node.mesh.clone(), no_problems(), Some(acquiring));
-    node.mesh.attach(routes.add_service(VaultServiceServer::new(Vault(script.clone()))));
+    let routes = routes.add_service(VaultServiceServer::new(Vault(script.clone())));
+    node.mesh.attach(routes.add_service(FraudServiceServer::new(Detection(script.clone()))));
     tokio::spawn(sweep);
     node.users(&[(1, 0), (2, 0)]).await;
     (node, script)
@@ -381,8 +412,7 @@ async fn a_hold_that_the_acquirer_has_let_go_of_by_itself_is_voided_all_the_same
 async fn a_batch_has_as_many_in_flight_as_configured_and_one_that_is_slow_keeps_no_other() {
     const SLOW: i64 = 100;
     let (node, script) = started(&[]).await;
-    script.lock().expect("no test panics with it").takes =
-        Some(|minor| Duration::from_millis(if minor == SLOW { 3_000 } else { 50 }));
+    script.lock().expect("no test panics with it").takes = Some(|minor| Duration::from_millis(if minor == SLOW { 3_000 } else { 50 }));
     // Item 5 is by another user's card.
     let mut items: Vec<_> = (0..13).map(|index| by_card(SLOW + index)).collect();
     items[5].payer_id = 2;
@@ -402,5 +432,79 @@ async fn a_batch_has_as_many_in_flight_as_configured_and_one_that_is_slow_keeps_
     assert_eq!(script.under_way, (0, 3), "as gateways.yaml says");
     assert_eq!((script.ended.len(), script.ended.last()), (12, Some(&SLOW)), "{:?}", script.ended);
     drop(script);
+    node.close().await;
+}
+
+const RULES: &str = "
+version: '1'
+reference_currency: EUR
+zones:
+  eu:
+    deadline_ms: 5000
+    when_unavailable: [{then: open}]
+    transaction_risk_analysis: {exempt_up_to_eur: 250, history_days: 0, score_max: 0.2}
+rules:
+  first_payment: {weight: 0.1}
+";
+
+/// Under PSD2, with 250 EUR of low risk from the first payment on: the acquirer is told, until a part of it is fraud.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_low_risk_is_exempt_and_the_acquirer_told_until_too_much_of_it_is_fraud() {
+    const LOW_RISK: (CardholderAuthentication, ScaExemption) = (CardholderAuthentication::Exempt, ScaExemption::TransactionRisk);
+    const CHALLENGE: (CardholderAuthentication, ScaExemption) = (CardholderAuthentication::Challenge, ScaExemption::Unspecified);
+    let topology =
+        TOPOLOGY.replace("vault], database: primary_master", "vault, fraud_detection], database: primary_master, compliance: [PSD2]");
+    let (node, script) = started_with(&topology, Some(RULES), &[]).await;
+    let pay = async |cents: i64, score: Option<u32>| {
+        script.lock().expect("no test panics with it").score = score;
+        let payment = create(&node, by_card(cents), PATIENCE).await;
+        assert_eq!(payment.status(), PaymentStatus::Completed, "{payment:?}");
+        let told = {
+            let script = script.lock().expect("no test panics with it");
+            let asked = script.authorized.last().expect("it was asked");
+            (asked.authentication(), asked.exemption())
+        };
+        let card = payment.card.clone().expect("by card");
+        let said = match told {
+            LOW_RISK => ("EXEMPT", "RTS Article 18"),
+            CHALLENGE => ("REQUIRED", "PSD2 Article 97"),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((card.authentication.as_str(), card.authentication_article.as_str()), said);
+        (told, payment)
+    };
+    let (told, first) = pay(20_000, Some(0)).await;
+    assert_eq!(told, CHALLENGE, "nothing is known of any rate");
+    // The zone's rate is looked at by and by.
+    let waited = tokio::time::timeout(PATIENCE, async { while pay(20_000, Some(2_000)).await.0 != LOW_RISK {} });
+    waited.await.expect("it is exempt at some time");
+    assert_eq!(pay(25_000, Some(0)).await.0, LOW_RISK);
+    for (cents, score) in [(25_001, Some(0)), (20_000, Some(2_001)), (20_000, Some(5_001)), (20_000, None)] {
+        assert_eq!(pay(cents, score).await.0, CHALLENGE, "{cents} {score:?}");
+    }
+
+    let report = |request_id: &str, payment: &str| ReportFraudRequest { request_id: request_id.to_owned(), payment_id: payment.to_owned() };
+    let request = id();
+    let reported = node.payments().report_fraud(report(&request, &first.payment_id)).await.expect("a report").into_inner();
+    let reported_at = reported.payment.as_ref().and_then(|payment| payment.card.clone()).and_then(|card| card.fraud_reported_at);
+    assert!(reported_at.is_some() && first.card.expect("by card").fraud_reported_at.is_none(), "{reported:?}");
+    assert_eq!(pay(20_000, Some(0)).await.0, CHALLENGE, "from that entry on");
+    let again = node.payments().report_fraud(report(&request, &first.payment_id)).await.expect("the same").into_inner();
+    assert_eq!((again.payment, again.position), (reported.payment, reported.position));
+    let twice = node.payments().report_fraud(report(&id(), &first.payment_id)).await;
+    assert_eq!(refused(twice), (Code::AlreadyExists, "FRAUD_REPORTED".to_owned(), String::new()));
+    let held = CreatePaymentRequest { capture_mode: CaptureMode::Manual.into(), ..by_card(20_000) };
+    let held = create(&node, held, PATIENCE).await;
+    let early = node.payments().report_fraud(report(&id(), &held.payment_id)).await;
+    assert_eq!(refused(early), (Code::FailedPrecondition, "PAYMENT_NOT_CAPTURED".to_owned(), String::new()));
+    assert_eq!(node.payment(&first.payment_id).await.card.expect("by card").fraud_reported_at, reported_at);
+
+    let status = node.operations().get_status(GetStatusRequest {}).await.expect("a status").into_inner();
+    let monitored: Vec<MonitoredPayments> = status.shards.into_iter().flat_map(|shard| shard.monitored).collect();
+    let of = |means: &str| monitored.iter().find(|each| each.means == means).cloned().unwrap_or_default();
+    let low_risk = of("transaction_risk");
+    assert_eq!((low_risk.payments, low_risk.captured_minor_units, low_risk.frauds), (2, 45_000, 0), "{monitored:?}");
+    // The scripted acquirer challenges nobody.
+    assert_eq!((of("other").frauds, of("other").fraud_minor_units), (1, 20_000), "{monitored:?}");
     node.close().await;
 }

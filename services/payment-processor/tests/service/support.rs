@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 /// How long the tests wait for what happens by itself.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One region that leads everything: three shards of zone eu, which takes residents of Germany.
 pub(crate) fn one_region() -> Topology {

@@ -69,10 +69,19 @@ pub(super) async fn watch_rules(config: PathBuf, topology: Arc<Topology>, rules:
                 }
                 component.warn(format!("payments are scored by rules that were read before: {why}"));
             }
-            None => component.healthy(),
+            None => match warning(rules.borrow().as_deref()) {
+                Some(warning) => component.warn(warning),
+                None => component.healthy(),
+            },
         }
         refused = why;
     }
+}
+
+/// What operators are to know of rules that can be used.
+fn warning(rules: Option<&Fraud>) -> Option<String> {
+    let said = rules?.policies().filter_map(|(zone, policy)| Some(format!("in zone {zone} {}", policy.transaction_risk.warning()?)));
+    Some(said.collect::<Vec<_>>().join("; ")).filter(|said| !said.is_empty())
 }
 
 /// Where a node keeps what it has scored, and for whom it scores.

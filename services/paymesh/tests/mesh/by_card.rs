@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     time::{Duration, Instant},
 };
 
@@ -12,7 +13,7 @@ use paymesh_contract::{
     payments::v1::{
         ByCard, CancelMandateRequest, CaptureMode, CapturePaymentRequest, ConfirmPaymentRequest, CreatePaymentRequest,
         CreatePaymentsRequest, GetPaymentRequest, ListPaymentsRequest, MandateKind, Payment, PaymentStatus, RefundPaymentRequest,
-        RefundStatus, VoidPaymentRequest, payment_outcome::Outcome, payment_service_client::PaymentServiceClient,
+        RefundStatus, ReportFraudRequest, VoidPaymentRequest, payment_outcome::Outcome, payment_service_client::PaymentServiceClient,
     },
     vault::v1::{CardDetails, TokenizeRequest, vault_service_client::VaultServiceClient},
 };
@@ -426,6 +427,92 @@ async fn a_mandate_outlives_its_home_and_is_its_payers_to_end() {
         assert_eq!(reason(&late), "MANDATE_CANCELLED");
     }
     mesh.assert_books();
+}
+
+const LOW_RISKS: &str = "
+version: low-risks
+reference_currency: EUR
+zones:
+  eu:
+    deadline_ms: 5000
+    transaction_risk_analysis: {exempt_up_to_eur: 250, history_days: 0, score_max: 0.5}
+rules:
+  first_payment: {weight: 0.1}
+";
+
+/// What counts towards the fraud rate is in the books: it is there after a kill, and a report ends the exemption for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn low_risks_are_exempt_by_counters_that_survive_kill_9_until_fraud_is_reported() {
+    let regions = four_regions_with_vaults();
+    let scored = regions.replace("vault], database: regional_master", "vault, fraud_detection], database: regional_master");
+    assert!(scored != regions && regions.contains("PSD2"), "{scored}");
+    let mut mesh = TestMesh::new(&scored);
+    fs::write(mesh.config().join("fraud.yaml"), LOW_RISKS).unwrap();
+    let acquirers = Acquirers::start(&mesh);
+    mesh.start_all();
+    for user in [11, 13] {
+        mesh.enrol("us_west", user, "DE", 0).await;
+    }
+    let (via, token) = ("asia_pacific", token(&mesh, 11, VISA).await);
+    let article = |payment: &Payment| payment.card.clone().unwrap().authentication_article;
+    let first = pay(&mesh, via, by_card(&token, 11, 13, 20_000)).await;
+    assert_eq!((first.status(), article(&first).as_str()), (PaymentStatus::RequiresAction, "PSD2 Article 97"), "nothing was counted");
+    acquirers.answer(&first.card.as_ref().unwrap().challenge_url, "123456");
+    let confirm = ConfirmPaymentRequest { request_id: request_id(), payment_id: first.payment_id.clone() };
+    mesh.payments(via).confirm_payment(confirm).await.unwrap();
+    assert_eq!(settled(&mesh, via, &first.payment_id).await.status(), PaymentStatus::Completed);
+
+    // The rate of the zone is looked at again and again; until it is known there, nothing is exempt.
+    let until_exempt = async |mesh: &TestMesh| {
+        let until = Instant::now() + SETTLED_WAIT_MAX;
+        loop {
+            let made = pay(mesh, via, by_card(&token, 11, 13, 25_000)).await;
+            if article(&made) == "RTS Article 18" {
+                assert_eq!(settled(mesh, via, &made.payment_id).await.status(), PaymentStatus::Completed, "nobody is challenged");
+                return;
+            }
+            assert!(Instant::now() < until, "it is never exempt: {made:?}");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    until_exempt(&mesh).await;
+    let large = pay(&mesh, via, by_card(&token, 11, 13, 25_001)).await;
+    assert_eq!(article(&large), "PSD2 Article 97");
+    mesh.kill("eu_west");
+    mesh.start("eu_west");
+    let counted = fraud_rate(&mesh);
+    assert_eq!((&counted["captured_minor_units"], &counted["fraud_minor_units"]), (&json!(45_000), &json!(0)), "{counted}");
+    assert_eq!((&counted["by_means"]["authenticated"]["captured_minor_units"], &counted["threshold_eur"]), (&json!(20_000), &json!(500)));
+    until_exempt(&mesh).await;
+
+    let report = ReportFraudRequest { request_id: request_id(), payment_id: first.payment_id.clone() };
+    let reported = mesh.payments(via).report_fraud(report.clone()).await.unwrap().into_inner().payment.unwrap();
+    assert!(reported.card.as_ref().unwrap().fraud_reported_at.is_some(), "{reported:?}");
+    let next = pay(&mesh, via, by_card(&token, 11, 13, 3_100)).await;
+    assert_eq!(article(&next), "PSD2 Article 97", "from that entry on");
+    mesh.kill("eu_west");
+    mesh.start("eu_west");
+    let again = mesh.payments(via).report_fraud(report).await.unwrap().into_inner().payment.unwrap();
+    assert_eq!(again, reported);
+    let another = ReportFraudRequest { request_id: request_id(), payment_id: first.payment_id.clone() };
+    let refused = mesh.payments(via).report_fraud(another).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::AlreadyExists, "FRAUD_REPORTED"));
+    // Longer than the zone's rate takes to be known.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let next = pay(&mesh, via, by_card(&token, 11, 13, 3_100)).await;
+    assert_eq!(article(&next), "PSD2 Article 97");
+    let counted = fraud_rate(&mesh);
+    assert_eq!((&counted["captured_minor_units"], &counted["fraud_minor_units"]), (&json!(70_000), &json!(20_000)), "{counted}");
+    assert_eq!((&counted["fraud_rate_percent"], &counted["threshold_eur"]), (&json!("28.5715"), &json!(0)), "{counted}");
+    mesh.assert_books();
+}
+
+/// What `paymesh status` says of the European zone's payments by card.
+fn fraud_rate(mesh: &TestMesh) -> serde_json::Value {
+    let status = mesh.run(&["status", "--json"]);
+    let mut report: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!(report["fraud_rates"][0]["zone"], "eu", "{report}");
+    report["fraud_rates"][0].take()
 }
 
 #[tokio::test(flavor = "multi_thread")]

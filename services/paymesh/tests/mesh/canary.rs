@@ -121,7 +121,7 @@ async fn the_number_of_a_charged_card_is_in_no_journal_table_log_span_metric_or_
         };
         let token = vault.tokenize(request).await.unwrap().into_inner().description.unwrap().vault_token;
         for payee in [12, 13] {
-            let by = ByCard { vault_token: token.clone(), device: "a telephone".to_owned() };
+            let by = ByCard { vault_token: token.clone(), device: "a telephone".to_owned(), ..ByCard::default() };
             let request = CreatePaymentRequest { card: Some(by), ..payment(11, payee, 1_000) };
             let made = mesh.payments("us_west").create_payment(request).await;
             assert!(!format!("{made:?}").contains(number), "{made:?}");

@@ -69,23 +69,23 @@ issuers:
 principals:
   operator:
     certificate: true
-    scopes: [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read, vault.read, vault.write, vault.erase, vault.rotate, vault.charge, fraud.score, fraud.read]
+    scopes: [payments.read, payments.write, payments.report_fraud, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read, vault.read, vault.write, vault.erase, vault.rotate, vault.charge, fraud.score, fraud.read]
     zones: any
     users: any
   service:
     tokens: {issuer: development, claims: {client_id: service}}
-    scopes: [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read, vault.read, vault.write, vault.erase, vault.rotate, vault.charge, fraud.score, fraud.read]
+    scopes: [payments.read, payments.write, payments.report_fraud, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read, vault.read, vault.write, vault.erase, vault.rotate, vault.charge, fraud.score, fraud.read]
     zones: any
     users: any
   europe:
     tokens: {issuer: development, claims: {client_id: europe}}
     certificate: true
-    scopes: [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read, vault.read, vault.write, vault.erase, vault.rotate, vault.charge, fraud.score, fraud.read]
+    scopes: [payments.read, payments.write, payments.report_fraud, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read, vault.read, vault.write, vault.erase, vault.rotate, vault.charge, fraud.score, fraud.read]
     zones: [eu]
     users: any
   app:
     tokens: {issuer: development, claims: {client_id: app}}
-    scopes: [payments.read, payments.write, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read, vault.read, vault.write, vault.erase, vault.rotate, vault.charge, fraud.score, fraud.read]
+    scopes: [payments.read, payments.write, payments.report_fraud, wallets.read, wallets.write, users.read, users.write, events.read, mesh.read, audit.read, vault.read, vault.write, vault.erase, vault.rotate, vault.charge, fraud.score, fraud.read]
     zones: any
     users: own
   slow:

@@ -12,10 +12,7 @@ use paymesh_contract::{
     common::v1::ShardRef,
     payments::v1::{ByCard, CreatePaymentRequest, Payment, PaymentStatus},
     replication::v1::{ReadCheckpointRequest, replication_service_client::ReplicationServiceClient},
-    vault::v1::{
-        DescribeTokenRequest, GetVaultKeyRequest, TokenizeRequest,
-        vault_service_client::VaultServiceClient,
-    },
+    vault::v1::{DescribeTokenRequest, GetVaultKeyRequest, TokenizeRequest, vault_service_client::VaultServiceClient},
 };
 use tokio::task::JoinSet;
 use tonic::{Code, Request, transport::Channel};
@@ -104,7 +101,7 @@ async fn a_vault_alone_is_killed_and_restarted_under_payments_and_nobody_else_ha
     let taking = TokenizeRequest { request_id: Uuid::now_v7().to_string(), user_id: 11, card: None, sealed_card };
     let token = vault(&mesh, "us_west").tokenize(taking).await.unwrap().into_inner().description.unwrap().vault_token;
     let by_card = |minor| {
-        let card = Some(ByCard { vault_token: token.clone(), device: String::new() });
+        let card = Some(ByCard { vault_token: token.clone(), ..ByCard::default() });
         CreatePaymentRequest { card, ..payment(11, 13, minor) }
     };
     assert_eq!(pay(&mesh, "asia_pacific", by_card(1)).await.status(), PaymentStatus::Completed);

@@ -4,19 +4,19 @@ use paymesh_ledger::{Account, Records};
 use paymesh_types::{Currency, Sequence};
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
-use super::{bind_line, bind_payment, insert, peers, write_books};
+use super::{bind_line, bind_payment, insert, peers, write_books, write_monitored};
 use crate::{
     Row,
     sqlite::{File, stored},
 };
 
-const TABLES: [&str; 8] = ["users", "claims", "wallets", "lines", "payments", "requests", "system_accounts", "peers"];
+const TABLES: [&str; 9] = ["users", "claims", "wallets", "lines", "payments", "requests", "system_accounts", "peers", "monitored_days"];
 
 pub(super) async fn clear(file: &File) -> Result<(), sqlx::Error> {
     let mut connection = file.writer.acquire().await?;
     let cleared = async {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query("UPDATE cursor SET sequence = 0, newest_request_ms = 0").execute(&mut *transaction).await?;
+        sqlx::query("UPDATE cursor SET sequence = 0, newest_request_ms = 0, monitored_since = NULL").execute(&mut *transaction).await?;
         for table in TABLES {
             // Safe: the text is made of constants.
             sqlx::query(AssertSqlSafe(format!("DELETE FROM {table}"))).execute(&mut *transaction).await?;
@@ -66,6 +66,7 @@ pub(super) async fn finish(file: &File, sequence: Sequence, books: &Records) -> 
         let inbox = books.inbox.iter().map(|(shard, cursor)| (shard, *cursor));
         let peers = peers(inbox, books.delivered.iter().map(|(shard, sequence)| (shard, *sequence)));
         write_books(&mut transaction, &system, &peers).await?;
+        write_monitored(&mut transaction, &books.monitored).await?;
         transaction.commit().await.map(|()| true)
     };
     let finished = finished.await;

@@ -1,7 +1,7 @@
 //! Rows as records. What no projector writes is reported, not guessed at.
 
 use paymesh_contract::events::v1 as pb;
-use paymesh_ledger::{Account, Charge, Exempted, LineId, Payment, Phase, Reason, Wallet};
+use paymesh_ledger::{Account, Charge, Day, Exempted, LineId, Means, Payment, Phase, Reason, Totals, Wallet};
 use paymesh_types::{Country, Currency, Cursor, Epoch, HistoryMark, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use prost::Message as _;
 use sqlx::{Row as _, sqlite::SqliteRow};
@@ -180,6 +180,32 @@ pub(super) fn system(row: &SqliteRow) -> Result<((Account, Currency), i64), Bad>
         _ => return Err(Bad::Range("kind")),
     };
     Ok(((account, currency(row)?), row.try_get("balance")?))
+}
+
+/// The column `means`.
+pub(super) fn means(means: Means) -> i64 {
+    place(&Means::ALL, &means)
+}
+
+pub(super) fn monitored_day(row: &SqliteRow) -> Result<((Day, Means), Totals), Bad> {
+    let means: i64 = row.try_get("means")?;
+    let means = usize::try_from(means - 1).ok().and_then(|at| Means::ALL.get(at)).ok_or(Bad::Range("means"))?;
+    let minor = |column| Some(row.try_get(column)?).filter(|minor| *minor >= 0).ok_or(Bad::Range("monitored_days"));
+    let totals = Totals {
+        payments: number(row, "payments")?.0,
+        minor: minor("minor")?,
+        frauds: number(row, "frauds")?.0,
+        fraud_minor: minor("fraud_minor")?,
+    };
+    Ok(((day(row.try_get("day")?)?, *means), totals))
+}
+
+pub(super) fn monitored_since(row: &SqliteRow) -> Result<Option<Day>, Bad> {
+    row.try_get::<Option<i64>, _>("monitored_since")?.map(day).transpose()
+}
+
+fn day(number: i64) -> Result<Day, Bad> {
+    u32::try_from(number).map(Day).map_err(|_| Bad::Range("day"))
 }
 
 pub(super) fn timestamp(row: &SqliteRow, column: &str) -> Result<Timestamp, Bad> {
