@@ -6,7 +6,10 @@ use paymesh_types::{Currency, Cursor, Position, Sequence, ShardRef, Timestamp, U
 use rustc_hash::FxHashMap;
 use smallvec::{SmallVec, smallvec};
 
-use crate::{Account, Authentication, Body, CardStep, Effect, Entry, Exempted, Exemption, NewCharge, Payment, Phase, Records, Wallet};
+use crate::{
+    Account, Authentication, Body, CardStep, Effect, Entry, Exempted, Exemption, NewCharge, PAYMENT_METHODS_MAX, Payment, Phase, Records,
+    Wallet,
+};
 
 /// Something that does not add up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,8 +45,8 @@ impl Sums {
 
 /// Adds up a journal from its first entry, trusting none of the totals that the entries state.
 ///
-/// Memory: about 90 bytes for each account, none for each payment: what entries say of a payment's earlier states is not
-/// compared here.
+/// Memory: about 90 bytes for each account and 20 for each user with payment methods, none for each payment: what entries say of a
+/// payment's earlier states is not compared here, nor which of a user's payment methods they are about.
 #[derive(Debug, Default)]
 pub struct Audit {
     wallets: FxHashMap<(UserId, Currency), Wallet>,
@@ -55,6 +58,8 @@ pub struct Audit {
     last_at: Timestamp,
     users: u64,
     payments: u64,
+    /// How many payment methods each user has who has some.
+    methods: FxHashMap<UserId, usize>,
 }
 
 impl Audit {
@@ -80,6 +85,11 @@ impl Audit {
     /// Counts a user who is enrolled already.
     pub fn resume_user(&mut self) {
         self.users += 1;
+    }
+
+    /// Counts a payment method that a user has already.
+    pub fn resume_method(&mut self, user: UserId) {
+        *self.methods.entry(user).or_default() += 1;
     }
 
     /// Counts a payment that was made already.
@@ -126,6 +136,19 @@ impl Audit {
                 }
                 wallet.closed = true;
             }
+            Body::MethodAdded { user, .. } => {
+                let count = self.methods.entry(*user).or_default();
+                *count += 1;
+                if *count > PAYMENT_METHODS_MAX {
+                    return Err(problem(format!("gives user {user} {count} payment methods")));
+                }
+            }
+            Body::MethodRemoved { user, method } => match self.methods.remove(user) {
+                Some(count) if method.added < sequence => {
+                    self.methods.extend((count > 1).then(|| (*user, count - 1)));
+                }
+                _ => return Err(problem(format!("takes a payment method from user {user}, who cannot have had it"))),
+            },
             Body::PaymentCreated(new) => {
                 self.payments += 1;
                 let wallet = self.wallet_mut(new.payer, new.money.currency()).map_err(problem)?;
@@ -339,6 +362,8 @@ fn movements(entry: &Entry) -> SmallVec<[Movement; 2]> {
         | Body::UserClaimed { .. }
         | Body::AccountOpened { .. }
         | Body::AccountClosed { .. }
+        | Body::MethodAdded { .. }
+        | Body::MethodRemoved { .. }
         | Body::RefundRequested { .. }
         | Body::Delivered { .. } => smallvec![],
         Body::Deposited { user, money } => {

@@ -17,6 +17,7 @@ mod charge;
 mod command;
 mod decide;
 mod entry;
+mod method;
 mod requests;
 mod resident;
 mod sca;
@@ -30,5 +31,6 @@ pub use charge::{
 pub use command::{ByCard, Command, CreatePayment, Message, Request};
 pub use decide::{Context, Decision, HOLD_SECONDS_MAX, Rejection, decide, differing_field};
 pub use entry::{Account, Body, Credit, Effect, Entry, LineId, NewCharge, NewPayment, Phase, Posting, Reason};
+pub use method::{PAYMENT_METHODS_MAX, PaymentMethod};
 pub use sca::{Authentication, EXEMPTED_MINOR_MAX, EXEMPTED_PAYMENTS_MAX, Exempted, Exemption, LOW_VALUE_MINOR_MAX};
 pub use state::{Inconsistent, Missing, Payment, Records, State, Wallet};

@@ -34,6 +34,9 @@ pub(crate) fn rejected(rejection: Rejection) -> Fault {
         Rejection::AccountNotFound { .. } => (Code::NotFound, "ACCOUNT_NOT_FOUND"),
         Rejection::AccountClosed { .. } => (Code::FailedPrecondition, "ACCOUNT_CLOSED"),
         Rejection::AccountNotEmpty { .. } => (Code::FailedPrecondition, "ACCOUNT_NOT_EMPTY"),
+        Rejection::MethodExists { .. } => (Code::AlreadyExists, "PAYMENT_METHOD_EXISTS"),
+        Rejection::MethodNotFound { .. } => (Code::NotFound, "PAYMENT_METHOD_NOT_FOUND"),
+        Rejection::TooManyMethods { .. } => (Code::ResourceExhausted, "TOO_MANY_PAYMENT_METHODS"),
         Rejection::OutOfRange => (Code::OutOfRange, "AMOUNT_OUT_OF_RANGE"),
         Rejection::ClearingFull { .. } => (Code::ResourceExhausted, "CLEARING_FULL"),
         Rejection::PaymentNotFound => (Code::NotFound, "PAYMENT_NOT_FOUND"),
@@ -54,8 +57,9 @@ pub(crate) fn rejected(rejection: Rejection) -> Fault {
     let fault = Fault::new(code, reason, message);
     match rejection {
         Rejection::RequestIdReused { field } => fault.with_field(field),
-        // The ledger misses a user only where an account is opened; elsewhere it is the account that is not there.
+        // The ledger misses a user only where an account is opened or a card kept; elsewhere it is the account that is not there.
         Rejection::UserNotFound { .. } => fault.with_field("user_id"),
+        Rejection::MethodExists { .. } | Rejection::MethodNotFound { .. } => fault.with_field("vault_token"),
         Rejection::OperationInProgress => fault.with_retry(Duration::from_millis(OPERATION_RETRY_AFTER_MS)),
         Rejection::ExceedsAuthorization { .. } | Rejection::ExceedsCapture { .. } => fault.with_field("amount_minor_units"),
         _ => fault,
