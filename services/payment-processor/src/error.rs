@@ -116,6 +116,18 @@ fn not_serving(message: String) -> Fault {
     Fault::unavailable("SHARD_NOT_SERVING", message, Duration::from_millis(NOT_SERVING_RETRY_AFTER_MS))
 }
 
+/// UNAVAILABLE `PAYMENT_METHODS_BUSY`.
+pub(crate) fn busy(user: UserId) -> Fault {
+    let message = format!("others change the payment methods of user {user}, or wait for the vault to do so");
+    Fault::unavailable("PAYMENT_METHODS_BUSY", message, Duration::from_millis(OPERATION_RETRY_AFTER_MS))
+}
+
+/// A task of the node's own ended before what it was for, which may have been done: the same request again tells.
+pub(crate) fn died(error: &tokio::task::JoinError) -> Fault {
+    tracing::error!(%error, "a task of a call died");
+    not_serving("what was to be done for the call ended early".to_owned())
+}
+
 /// NOT_FOUND `USER_NOT_FOUND`, the request's `field` naming the user.
 pub(crate) fn user_not_found(user: UserId, field: &'static str) -> Fault {
     Fault::not_found("USER_NOT_FOUND", format!("user {user} is not enrolled")).with_field(field)

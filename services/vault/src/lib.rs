@@ -14,6 +14,7 @@ mod charging;
 mod crypto;
 mod door;
 mod error;
+mod homes;
 pub mod keys;
 mod rotation;
 mod sealing;

@@ -26,7 +26,7 @@ use paymesh_topology::{Gateways, Topology};
 use tokio::{sync::watch, time::Instant};
 use tonic::{Request, Response, Status};
 
-use crate::support::{Node, id, no_problems, pay};
+use crate::support::{Node, cache, id, no_problems, pay};
 
 const TOPOLOGY: &str = "
 mesh: test
@@ -204,7 +204,8 @@ async fn started(authorizations: &[(&str, &[Does])]) -> (Node, Shared) {
     let connectors = ["a", "b"].map(connector).into_iter().collect();
     let (_, rules) = watch::channel(None);
     let acquiring = Acquiring { gateways, connectors, rules, clock: node.time.clock() };
-    let Services { routes, sweep } = services(node.shards.clone(), Copies::default(), node.mesh.clone(), no_problems(), Some(acquiring));
+    let Services { routes, sweep } =
+        services(node.shards.clone(), Copies::default(), node.mesh.clone(), no_problems(), Some(acquiring), cache());
     node.mesh.attach(routes.add_service(VaultServiceServer::new(Vault(script.clone()))));
     tokio::spawn(sweep);
     node.users(&[(1, 0), (2, 0)]).await;

@@ -18,7 +18,7 @@ use paymesh_types::{Epoch, Sequence, ShardRef};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 use tonic::{Code, Request, Status};
 
-use crate::support::{Node, deposit, no_problems, pay, refusal, refused};
+use crate::support::{Node, cache, deposit, no_problems, pay, refusal, refused};
 
 /// us_east leads zone eu (the tests' users are residents of Germany); us_west keeps a copy of eu/0 that the test feeds, and none of eu/1.
 struct Pair {
@@ -48,7 +48,7 @@ endpoints:
         let topology = Arc::new(Topology::parse("test", &yaml).unwrap_or_else(|errors| panic!("{errors}")));
         let home = Node::of(Arc::clone(&topology), "us_east", Options::default()).await;
         let (mesh, routes) =
-            (home.mesh.clone(), services(home.shards.clone(), home.copies.clone(), home.mesh.clone(), no_problems(), None).routes);
+            (home.mesh.clone(), services(home.shards.clone(), home.copies.clone(), home.mesh.clone(), no_problems(), None, cache()).routes);
         let serving = tokio::spawn(async move {
             mesh.serve(routes, listener, Limits::default(), std::future::pending()).await.expect("it serves");
         });
