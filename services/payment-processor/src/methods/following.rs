@@ -43,10 +43,15 @@ async fn copied(homes: &Homes, details: &Details, shard: &ShardRef) {
                 None => std::future::pending().await,
             }
         };
+        // Another is made in its place, and goes on where this one ended.
+        let replaced = async {
+            if place.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::select! {
             () = reading => {}
-            // Another is made in its place, and goes on where this one ended.
-            changed = place.changed() => if changed.is_err() { return },
+            () = replaced => {}
         }
     }
 }

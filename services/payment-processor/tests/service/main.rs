@@ -7,6 +7,7 @@ mod bytes;
 mod cards;
 mod directory;
 mod events;
+mod methods;
 mod operations;
 mod payments;
 mod reads;
