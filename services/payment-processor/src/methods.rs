@@ -8,6 +8,7 @@ mod following;
 
 use std::{convert::Infallible, sync::Arc};
 
+use futures::{StreamExt as _, stream};
 use paymesh_cache::Cache;
 use paymesh_contract::{
     Fault, timestamp,
@@ -40,6 +41,9 @@ use crate::{
 pub(crate) fn describe_metrics() {
     details::describe_metrics();
 }
+
+/// Cards of a user that the vault is asked about at once.
+const ASKED_AT_ONCE: usize = 8;
 
 /// Users are told apart by so many places: what is done for one may wait for what is done for another, and seldom does.
 const PLACES: usize = 256;
@@ -113,19 +117,23 @@ impl Inner {
         // An id that was claimed and never enrolled keeps none.
         let here = || Position { shard: shard.reference().clone(), epoch: shard.epoch(), sequence: shard.tail().head() };
         let (methods, mut position) = found.unwrap_or_else(|| (Vec::new(), here()));
-        for method in methods.into_iter().filter(|method| token.is_none_or(|token| *token == method.token)) {
-            match self.vaults.describe(&method.token, user, until).await {
-                Ok(_) => {}
-                Err(fault) if fault.reason == cards::vaults::TOKEN_NOT_FOUND => {
-                    let command = Command::RemoveMethod { user, token: method.token };
-                    match shard.submit(Wanted { id: None, command }).await {
-                        Ok(answer) => position = answer.position,
-                        // By the user, meanwhile.
-                        Err(Error::Rejected(Rejection::MethodNotFound { .. })) => position = here(),
-                        Err(error) => return Err(error::failed(error)),
-                    }
-                }
+        let asked = methods.into_iter().map(|method| method.token).filter(|kept| token.is_none_or(|token| token == kept));
+        let described = stream::iter(asked).map(|token| async move {
+            let described = self.vaults.describe(&token, user, until).await.map(drop);
+            (token, described)
+        });
+        let mut described = described.buffered(ASKED_AT_ONCE);
+        while let Some((token, described)) = described.next().await {
+            match described {
+                Ok(()) => continue,
+                Err(fault) if fault.reason == cards::vaults::TOKEN_NOT_FOUND => {}
                 Err(fault) => return Err(fault),
+            }
+            match shard.submit(Wanted { id: None, command: Command::RemoveMethod { user, token } }).await {
+                Ok(answer) => position = answer.position,
+                // By the user, meanwhile.
+                Err(Error::Rejected(Rejection::MethodNotFound { .. })) => position = here(),
+                Err(error) => return Err(error::failed(error)),
             }
         }
         Ok(position)

@@ -12,6 +12,7 @@ use paymesh_contract::{
 use paymesh_mesh::{Call, Mesh};
 use paymesh_types::{UserId, VaultToken};
 use tokio::time::Instant;
+use tonic::Code;
 
 /// How long a home is waited for.
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -33,6 +34,8 @@ pub(crate) async fn tell(mesh: &Mesh, call: Option<&Call>, user: UserId, token: 
     request.set_timeout(left);
     match PaymentMethodServiceClient::new(mesh.channel()).forget_deleted_cards(request).await {
         Ok(answer) => Ok(answer.into_inner().position),
+        // A node of a version before there were payment methods keeps none.
+        Err(status) if status.code() == Code::Unimplemented => Ok(None),
         Err(status) => {
             let why = Fault::from_status(&status);
             tracing::warn!(%user, %why, "a user's home could not be told that cards are deleted");

@@ -20,7 +20,7 @@ use paymesh_types::{Position, Sequence, ShardRef, UserId};
 use prost::Message as _;
 use tokio::{sync::SetOnce, time::Instant};
 
-use super::{PLACES, place};
+use super::{ASKED_AT_ONCE, PLACES, place};
 use crate::{
     cards::vaults::{self, Vaults},
     homes::Homes,
@@ -31,9 +31,6 @@ const KEPT: Duration = Duration::from_secs(3_600);
 
 /// How long a list waits for the vault.
 const VAULT_WAIT_MAX: Duration = Duration::from_secs(1);
-
-/// Cards of one list that the vault is asked about at once.
-const ASKED_AT_ONCE: usize = 8;
 
 /// Cards told, by where that is from.
 const TOLD: &str = "paymesh_payment_method_cards_total";
