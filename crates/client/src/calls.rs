@@ -14,8 +14,10 @@ use paymesh_contract::{
         GetVaultKeyRequest, GetVaultKeyResponse, TokenizeRequest, TokenizeResponse, vault_service_client::VaultServiceClient,
     },
     wallet::v1::{
-        CloseAccountRequest, CloseAccountResponse, DepositRequest, DepositResponse, GetBalanceRequest, GetBalanceResponse,
-        GetStatementRequest, GetStatementResponse, OpenAccountRequest, OpenAccountResponse, WithdrawRequest, WithdrawResponse,
+        AddPaymentMethodRequest, AddPaymentMethodResponse, CloseAccountRequest, CloseAccountResponse, DepositRequest, DepositResponse,
+        GetBalanceRequest, GetBalanceResponse, GetStatementRequest, GetStatementResponse, ListPaymentMethodsRequest,
+        ListPaymentMethodsResponse, OpenAccountRequest, OpenAccountResponse, RemovePaymentMethodRequest, RemovePaymentMethodResponse,
+        WithdrawRequest, WithdrawResponse, payment_method_service_client::PaymentMethodServiceClient,
         wallet_service_client::WalletServiceClient,
     },
 };
@@ -118,6 +120,11 @@ calls! {
         get_balance(GetBalanceRequest) -> GetBalanceResponse [read],
         get_statement(GetStatementRequest) -> GetStatementResponse [read],
     }
+    PaymentMethodServiceClient {
+        add_payment_method(AddPaymentMethodRequest) -> AddPaymentMethodResponse [request_id],
+        list_payment_methods(ListPaymentMethodsRequest) -> ListPaymentMethodsResponse [read],
+        remove_payment_method(RemovePaymentMethodRequest) -> RemovePaymentMethodResponse [request_id],
+    }
     PaymentServiceClient {
         create_payment(CreatePaymentRequest) -> CreatePaymentResponse [request_id],
         capture_payment(CapturePaymentRequest) -> CapturePaymentResponse [request_id],
@@ -135,7 +142,8 @@ calls! {
         get_vault_key(GetVaultKeyRequest) -> GetVaultKeyResponse [] nowhere,
         tokenize(TokenizeRequest) -> TokenizeResponse [request_id] nowhere,
         describe_token(DescribeTokenRequest) -> DescribeTokenResponse [] nowhere,
-        delete_token(DeleteTokenRequest) -> DeleteTokenResponse [request_id] nowhere,
-        erase_user(EraseUserRequest) -> EraseUserResponse [request_id] nowhere,
+        // At the user's home.
+        delete_token(DeleteTokenRequest) -> DeleteTokenResponse [request_id],
+        erase_user(EraseUserRequest) -> EraseUserResponse [request_id],
     }
 }

@@ -250,9 +250,15 @@ mod tests {
                 assert!(Manifest { books, ..manifest.clone() }.check_books_all_open().is_err());
             }
         }
-        for (field, personal) in
-            [("users", true), ("accounts", true), ("lines", true), ("payments", true), ("claims", false), ("requests", false)]
-        {
+        for (field, personal) in [
+            ("users", true),
+            ("accounts", true),
+            ("lines", true),
+            ("payments", true),
+            ("methods", true),
+            ("claims", false),
+            ("requests", false),
+        ] {
             let class = policies().class_of("paymesh.events.v1.CheckpointChunk", field).expect("every field has a class");
             assert_eq!(class >= DataClass::Personal, personal, "{field}");
         }

@@ -3,7 +3,9 @@
 pub(crate) mod charge;
 
 use paymesh_contract::events::v1 as pb;
-use paymesh_ledger::{Account, Body, Counted, Credit, Effect, Entry, Exempted, LineId, NewPayment, Payment, Phase, Posting, Reason};
+use paymesh_ledger::{
+    Account, Body, Counted, Credit, Effect, Entry, Exempted, LineId, NewPayment, Payment, PaymentMethod, Phase, Posting, Reason,
+};
 use paymesh_types::{
     Country, Currency, Cursor, Epoch, HistoryMark, Money, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName,
 };
@@ -60,7 +62,11 @@ pub fn decode(parts: StoredEntry<'_>, sequence: Sequence, shard: &ShardRef) -> R
 pub fn decode_open(open: &[u8], sequence: Sequence, shard: &ShardRef) -> Result<Option<Entry>, DecodeError> {
     let open = pb::EntryOpen::decode(open)?;
     match &open.body {
-        Some(pb::entry_open::Body::UserEnrolled(_)) => return Ok(None),
+        Some(
+            pb::entry_open::Body::UserEnrolled(_)
+            | pb::entry_open::Body::PaymentMethodAdded(_)
+            | pb::entry_open::Body::PaymentMethodRemoved(_),
+        ) => return Ok(None),
         Some(pb::entry_open::Body::PaymentCreated(created)) if created.by_card => return Ok(None),
         _ => {}
     }
@@ -95,6 +101,10 @@ pub fn sealed(entry: &Entry, sequence: Sequence) -> pb::EntrySealed {
             _ => None,
         },
         monitored: entry.counted().map(|counted| charge::monitored(counted.means, &counted.after)),
+        vault_token: match &entry.body {
+            Body::MethodAdded { token, .. } | Body::MethodRemoved { method: PaymentMethod { token, .. }, .. } => token.to_string(),
+            _ => String::new(),
+        },
     }
 }
 
@@ -117,6 +127,8 @@ fn of_body(body: &Body) -> Option<&Payment> {
         | Body::UserClaimed { .. }
         | Body::AccountOpened { .. }
         | Body::AccountClosed { .. }
+        | Body::MethodAdded { .. }
+        | Body::MethodRemoved { .. }
         | Body::Deposited { .. }
         | Body::Withdrawn { .. }
         | Body::PaymentCreated(_)
@@ -134,6 +146,12 @@ fn body(body: &Body, at: Sequence) -> pb::entry_open::Body {
         Body::UserClaimed { user, zone } => B::UserClaimed(pb::UserClaimed { user_id: user.get(), zone: zone.to_string() }),
         Body::AccountOpened { user, currency } => B::AccountOpened(pb::AccountOpened { user_id: user.get(), currency: number(*currency) }),
         Body::AccountClosed { user, currency } => B::AccountClosed(pb::AccountClosed { user_id: user.get(), currency: number(*currency) }),
+        Body::MethodAdded { user, .. } => B::PaymentMethodAdded(pb::PaymentMethodAdded { user_id: user.get() }),
+        Body::MethodRemoved { user, method } => B::PaymentMethodRemoved(pb::PaymentMethodRemoved {
+            user_id: user.get(),
+            added_sequence: method.added.0,
+            added_at_us: method.added_at.0,
+        }),
         Body::Deposited { user, money } => {
             B::Deposited(pb::Deposited { user_id: user.get(), currency: number(money.currency()), amount: unsigned(money.minor()) })
         }
@@ -354,6 +372,15 @@ fn from_body(body: pb::entry_open::Body, sealed: &pb::EntrySealed, at: Sequence,
         B::UserClaimed(it) => Body::UserClaimed { user: user(it.user_id)?, zone: it.zone.parse()? },
         B::AccountOpened(it) => Body::AccountOpened { user: user(it.user_id)?, currency: currency(it.currency)? },
         B::AccountClosed(it) => Body::AccountClosed { user: user(it.user_id)?, currency: currency(it.currency)? },
+        B::PaymentMethodAdded(it) => Body::MethodAdded { user: user(it.user_id)?, token: sealed.vault_token.parse()? },
+        B::PaymentMethodRemoved(it) => Body::MethodRemoved {
+            user: user(it.user_id)?,
+            method: PaymentMethod {
+                added: sequence(it.added_sequence)?,
+                added_at: time(it.added_at_us)?,
+                token: sealed.vault_token.parse()?,
+            },
+        },
         B::Deposited(it) => Body::Deposited { user: user(it.user_id)?, money: money(it.amount, it.currency)? },
         B::Withdrawn(it) => {
             Body::Withdrawn { user: user(it.user_id)?, money: money(it.amount, it.currency)?, declined: from_reason(it.declined)? }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use paymesh_ledger::{Missing, Payment, Records, Wallet};
+use paymesh_ledger::{Missing, Payment, PaymentMethod, Records, Wallet};
 use paymesh_types::{Country, Currency, Epoch, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 
 use crate::{Checkpoints, Committed, Corrupt, Error, Hash, Line, Origin, PaymentRow, Projection, Row, Segment, Snapshot};
@@ -173,6 +173,12 @@ pub trait Tables: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// The engine failed.
     async fn wallets(&self, user: UserId) -> Result<Vec<(Currency, Wallet)>, Error>;
+
+    /// A user's payment methods, oldest first.
+    ///
+    /// # Errors
+    /// The engine failed.
+    async fn methods(&self, user: UserId) -> Result<Vec<PaymentMethod>, Error>;
 
     /// A user's country; `None` when the user is not here.
     ///

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use paymesh_ledger::{Account, Body, Credit, Effect, Entry, Exempted, LineId, Monitored, Payment};
+use paymesh_ledger::{Account, Body, Credit, Effect, Entry, Exempted, LineId, Monitored, Payment, PaymentMethod};
 use paymesh_types::{Country, Currency, Cursor, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use rustc_hash::FxHashMap;
 
@@ -26,6 +26,8 @@ pub struct Projection {
     pub wallets: FxHashMap<(UserId, Currency), WalletRow>,
     /// Accounts that were closed.
     pub closed: Vec<(UserId, Currency)>,
+    /// Payment methods by the entries that added them: those that are new, and `None` for older ones that were removed.
+    pub methods: BTreeMap<(UserId, Sequence), Option<PaymentMethod>>,
     /// New statement lines.
     pub lines: Vec<Line>,
     /// New payments, as they are after it.
@@ -174,6 +176,16 @@ impl Projection {
             Body::UserClaimed { user, zone } => self.claims.push((*user, zone.clone())),
             Body::AccountOpened { user, currency } => self.opened.push((*user, *currency)),
             Body::AccountClosed { user, currency } => self.closed.push((*user, *currency)),
+            Body::MethodAdded { user, token } => {
+                let method = PaymentMethod { added: sequence, added_at: entry.at, token: token.clone() };
+                self.methods.insert((*user, sequence), Some(method));
+            }
+            Body::MethodRemoved { user, method } => {
+                // One of this batch was never there.
+                if self.methods.remove(&(*user, method.added)).is_none() {
+                    self.methods.insert((*user, method.added), None);
+                }
+            }
             Body::Received { source, at, .. } => {
                 self.inbox.insert(source.clone(), *at);
             }

@@ -3,7 +3,7 @@
 use std::hash::{Hash, Hasher};
 
 use async_trait::async_trait;
-use paymesh_ledger::{Payment, Records, Wallet};
+use paymesh_ledger::{Payment, PaymentMethod, Records, Wallet};
 use paymesh_types::{Country, Currency, RequestId, Sequence, Timestamp, UserId, ZoneName};
 
 use crate::{Error, Line, PaymentRow};
@@ -35,6 +35,8 @@ pub enum Row {
     Claim(UserId, ZoneName),
     /// An account.
     Wallet((UserId, Currency), Wallet),
+    /// A card that a user keeps.
+    Method(UserId, PaymentMethod),
     /// A line of a statement.
     Line(Line),
     /// A payment. How far it was delivered is not part of the row.

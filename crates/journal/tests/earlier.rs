@@ -157,3 +157,36 @@ fn uncounted(position: &Position, entry: &Entry) -> Entry {
     let (open, sealed) = (open.encode_to_vec(), sealed.encode_to_vec());
     codec::decode(StoredEntry { open: &open, sealed: &sealed }, position.sequence, &shard()).expect("it is read")
 }
+
+/// Nobody kept a card.
+#[tokio::test]
+async fn tables_without_payment_methods_begin_with_none_and_take_them_from_then_on() {
+    let directory = tempfile::tempdir().expect("a folder");
+    let store = sqlite::open(directory.path(), &identity()).await.expect("it opens");
+    let stream = Stream::with(3, 600);
+    let kept = |(_, entry): &&Committed| matches!(entry.body, Body::MethodAdded { .. });
+    let first = stream.committed().iter().position(|committed| kept(&committed)).expect("somebody keeps a card");
+    store.tables.project(&stream.projection(0, first)).await.expect("they are projected");
+    store.tables.close().await;
+    let tables = std::fs::read_dir(directory.path()).expect("it is read").map(|file| file.expect("it is read").path());
+    let tables: Vec<_> = tables.filter(|path| path.to_string_lossy().ends_with(".tables.sqlite")).collect();
+    let mut file = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(&tables[0])).await.expect("it opens");
+    for back in ["DROP TABLE methods", "DELETE FROM _sqlx_migrations WHERE version = 5"] {
+        sqlx::query(back).execute(&mut file).await.expect("it is as it was");
+    }
+    file.close().await.expect("it closes");
+
+    let store = sqlite::open(directory.path(), &identity()).await.expect("it opens");
+    let users = stream.records().users;
+    for (user, _) in &users {
+        assert_eq!(store.tables.methods(*user).await.expect("they are read"), [], "{user}");
+    }
+    store.tables.project(&stream.projection(first, 600)).await.expect("they are projected");
+    let mut methods = Vec::new();
+    for (user, _) in users {
+        methods.extend(store.tables.methods(user).await.expect("they are read").into_iter().map(|method| (user, method)));
+    }
+    assert!(!methods.is_empty());
+    assert_eq!(methods, stream.records().methods);
+    store.tables.close().await;
+}

@@ -8,7 +8,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::{
     Account, Authentication, Body, CardStep, Day, Effect, Entry, Exempted, Exemption, Mandate, MandateState, Monitored, NewCharge,
-    NewPayment, Payment, Phase, Records, Wallet, mandate, sca,
+    NewPayment, PAYMENT_METHODS_MAX, Payment, Phase, Records, Wallet, mandate, sca,
 };
 
 /// Something that does not add up.
@@ -45,8 +45,8 @@ impl Sums {
 
 /// Adds up a journal from its first entry, trusting none of the totals that the entries state.
 ///
-/// Memory: about 90 bytes for each account, some 600 for each payment that sets up a mandate, none for each other payment: what entries say of a payment's
-/// earlier states is not compared here.
+/// Memory: about 90 bytes for each account, 20 for each user with payment methods, some 600 for each payment that sets up a mandate, none for each other payment:
+/// what entries say of a payment's earlier states is not compared here, nor which of a user's payment methods they are about.
 #[derive(Debug, Default)]
 pub struct Audit {
     wallets: FxHashMap<(UserId, Currency), Wallet>,
@@ -61,6 +61,8 @@ pub struct Audit {
     last_at: Timestamp,
     users: u64,
     payments: u64,
+    /// How many payment methods each user has who has some.
+    methods: FxHashMap<UserId, usize>,
 }
 
 impl Audit {
@@ -87,6 +89,11 @@ impl Audit {
     /// Counts a user who is enrolled already.
     pub fn resume_user(&mut self) {
         self.users += 1;
+    }
+
+    /// Counts a payment method that a user has already.
+    pub fn resume_method(&mut self, user: UserId) {
+        *self.methods.entry(user).or_default() += 1;
     }
 
     /// Counts a payment that was made already, as it stands.
@@ -136,6 +143,19 @@ impl Audit {
                 }
                 wallet.closed = true;
             }
+            Body::MethodAdded { user, .. } => {
+                let count = self.methods.entry(*user).or_default();
+                *count += 1;
+                if *count > PAYMENT_METHODS_MAX {
+                    return Err(problem(format!("gives user {user} {count} payment methods")));
+                }
+            }
+            Body::MethodRemoved { user, method } => match self.methods.remove(user) {
+                Some(count) if method.added < sequence => {
+                    self.methods.extend((count > 1).then(|| (*user, count - 1)));
+                }
+                _ => return Err(problem(format!("takes a payment method from user {user}, who cannot have had it"))),
+            },
             Body::PaymentCreated(new) => {
                 self.payments += 1;
                 if let Some(NewCharge { authentication: Authentication::Exempt(Exemption::TransactionRisk), .. }) = new.card {
@@ -438,6 +458,8 @@ fn movements(entry: &Entry) -> SmallVec<[Movement; 2]> {
         | Body::UserClaimed { .. }
         | Body::AccountOpened { .. }
         | Body::AccountClosed { .. }
+        | Body::MethodAdded { .. }
+        | Body::MethodRemoved { .. }
         | Body::RefundRequested { .. }
         | Body::Delivered { .. } => smallvec![],
         Body::Deposited { user, money } => {

@@ -49,6 +49,20 @@ pub enum Command {
         /// Its currency.
         currency: Currency,
     },
+    /// Keep a card, which the vault has said is the user's.
+    AddMethod {
+        /// Whose.
+        user: UserId,
+        /// Stands for the card.
+        token: VaultToken,
+    },
+    /// Keep a card no more.
+    RemoveMethod {
+        /// Whose.
+        user: UserId,
+        /// Stands for the card.
+        token: VaultToken,
+    },
     /// Book money from outside.
     Deposit {
         /// The owner.

@@ -3,12 +3,14 @@
 mod card;
 mod receive;
 
-use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Epoch, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
+use paymesh_types::{
+    AMOUNT_MINOR_MAX, Currency, Epoch, PaymentId, Position, RequestId, Sequence, ShardRef, Timestamp, UserId, VaultToken, ZoneName,
+};
 use smallvec::{SmallVec, smallvec};
 
 use crate::{
-    Account, Agreement, Body, Command, CreatePayment, Entry, Exempted, LineId, NewPayment, OperationKind, Payment, Phase, Posting, Reason,
-    Request, State, Wallet,
+    Account, Agreement, Body, Command, CreatePayment, Entry, Exempted, LineId, NewPayment, OperationKind, PAYMENT_METHODS_MAX, Payment,
+    PaymentMethod, Phase, Posting, Reason, Request, State, Wallet,
 };
 
 /// How long a hold lasts at most, in seconds: 31 days, the longest that card schemes let an authorization stand.
@@ -92,6 +94,24 @@ pub enum Rejection {
         user: UserId,
         /// The currency.
         currency: Currency,
+    },
+    /// The user keeps the card already.
+    #[error("the card is a payment method of user {user} already")]
+    MethodExists {
+        /// The user.
+        user: UserId,
+    },
+    /// The user does not keep the card.
+    #[error("the card is no payment method of user {user}")]
+    MethodNotFound {
+        /// The user.
+        user: UserId,
+    },
+    /// The user has as many payment methods as may be.
+    #[error("user {user} has {} payment methods, as many as may be", crate::PAYMENT_METHODS_MAX)]
+    TooManyMethods {
+        /// The user.
+        user: UserId,
     },
     /// A balance would pass its bound.
     #[error("the balance would pass its bound of {AMOUNT_MINOR_MAX} minor units")]
@@ -250,6 +270,10 @@ pub fn differing_field(entry: &Entry, request: &Request) -> Option<&'static str>
         | (Body::AccountClosed { user, currency }, Command::CloseAccount { user: u, currency: c }) => {
             first(&[("user_id", user == u), ("currency_code", currency == c)])
         }
+        (Body::MethodAdded { user, token }, Command::AddMethod { user: u, token: t })
+        | (Body::MethodRemoved { user, method: PaymentMethod { token, .. } }, Command::RemoveMethod { user: u, token: t }) => {
+            first(&[("user_id", user == u), ("vault_token", token == t)])
+        }
         (Body::Deposited { user, money }, Command::Deposit { user: u, money: m, reference })
         | (Body::Withdrawn { user, money, .. }, Command::Withdraw { user: u, money: m, reference }) => {
             first(&[("user_id", user == u), ("amount", money == m), ("reference", &entry.reference == reference)])
@@ -354,6 +378,12 @@ impl Decider<'_> {
                 }
                 plain(Body::AccountClosed { user: *user, currency: *currency })
             }
+            Command::AddMethod { user, token } => self.add_method(*user, token),
+            Command::RemoveMethod { user, token } => {
+                let method = self.methods(*user).iter().find(|method| method.token == *token);
+                let method = method.ok_or(Rejection::MethodNotFound { user: *user })?.clone();
+                plain(Body::MethodRemoved { user: *user, method })
+            }
             Command::Deposit { user, money, reference } => {
                 let wallet = self.wallet(*user, money.currency())?;
                 if wallet.closed {
@@ -428,6 +458,24 @@ impl Decider<'_> {
                 plain(Body::Delivered { to: to.clone(), up_to: *up_to, read_to: *read_to })
             }
         }
+    }
+
+    fn add_method(&self, user: UserId, token: &VaultToken) -> Outcome {
+        if self.state.users.get(user).is_none() {
+            return Err(Rejection::UserNotFound { user });
+        }
+        let methods = self.methods(user);
+        if methods.iter().any(|method| method.token == *token) {
+            return Err(Rejection::MethodExists { user });
+        }
+        if methods.len() >= PAYMENT_METHODS_MAX {
+            return Err(Rejection::TooManyMethods { user });
+        }
+        plain(Body::MethodAdded { user, token: token.clone() })
+    }
+
+    fn methods(&self, user: UserId) -> &[PaymentMethod] {
+        self.state.methods.get(user).map_or(&[], Vec::as_slice)
     }
 
     fn wallet(&self, user: UserId, currency: Currency) -> Result<&Wallet, Rejection> {

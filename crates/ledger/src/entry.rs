@@ -6,7 +6,7 @@ use paymesh_types::{
 };
 use smallvec::SmallVec;
 
-use crate::{Authentication, CardStep, Charge, Counted, Exempted, MandateKind, MandateUse, Message, Payment, Risk, sca};
+use crate::{Authentication, CardStep, Charge, Counted, Exempted, MandateKind, MandateUse, Message, Payment, PaymentMethod, Risk, sca};
 
 /// A fact in a shard's journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,20 @@ pub enum Body {
         user: UserId,
         /// Its currency.
         currency: Currency,
+    },
+    /// A user keeps a card from now on. The entry's number and time are the method's.
+    MethodAdded {
+        /// Whose.
+        user: UserId,
+        /// Stands for the card.
+        token: VaultToken,
+    },
+    /// A user keeps a card no more. Without a request: because the vault has it no more.
+    MethodRemoved {
+        /// Whose.
+        user: UserId,
+        /// The method as it was.
+        method: PaymentMethod,
     },
     /// Money came in from outside.
     Deposited {
@@ -484,6 +498,8 @@ impl Entry {
             Body::UserClaimed { .. } => "user_claimed",
             Body::AccountOpened { .. } => "account_opened",
             Body::AccountClosed { .. } => "account_closed",
+            Body::MethodAdded { .. } => "payment_method_added",
+            Body::MethodRemoved { .. } => "payment_method_removed",
             Body::Deposited { .. } => "deposited",
             Body::Withdrawn { declined: None, .. } => "withdrawn",
             Body::Withdrawn { declined: Some(_), .. } => "withdrawal_declined",

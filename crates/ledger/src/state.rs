@@ -6,8 +6,8 @@ use paymesh_types::{Country, Currency, Cursor, Epoch, PaymentId, Position, Reque
 use rustc_hash::FxHashMap;
 
 use crate::{
-    Account, Body, Charge, Command, Credit, Entry, Exempted, LineId, Message, Monitored, NewPayment, OperationKind, Phase, Posting, Reason,
-    Request, requests::Requests, resident::Resident,
+    Account, Body, Charge, Command, Credit, Entry, Exempted, LineId, Message, Monitored, NewPayment, OperationKind, PaymentMethod, Phase,
+    Posting, Reason, Request, requests::Requests, resident::Resident,
 };
 
 /// A user's account in one currency.
@@ -133,12 +133,15 @@ pub struct Missing {
     pub requests: Vec<RequestId>,
     /// Users whose zone the directory is asked for.
     pub claims: Vec<UserId>,
+    /// Users whose payment methods are asked for.
+    pub methods: Vec<UserId>,
 }
 
 impl Missing {
     /// Whether nothing is missing.
     pub fn is_empty(&self) -> bool {
-        self.users.is_empty() && self.wallets.is_empty() && self.payments.is_empty() && self.requests.is_empty() && self.claims.is_empty()
+        let of_users = self.users.is_empty() && self.claims.is_empty() && self.methods.is_empty();
+        of_users && self.wallets.is_empty() && self.payments.is_empty() && self.requests.is_empty()
     }
 }
 
@@ -155,6 +158,8 @@ pub struct Records {
     pub requests: Vec<(RequestId, Sequence)>,
     /// The directory's claims.
     pub claims: Vec<(UserId, ZoneName)>,
+    /// Payment methods, all of each user's.
+    pub methods: Vec<(UserId, PaymentMethod)>,
     /// The balances of the outside world's and the clearing accounts: these are loaded once, all of them.
     pub system: Vec<((Account, Currency), i64)>,
     /// How far other shards' journals took effect here: as above.
@@ -187,6 +192,8 @@ pub struct State {
     pub(crate) payments: Resident<Sequence, Payment>,
     pub(crate) requests: Requests,
     pub(crate) claims: Resident<UserId, ZoneName>,
+    /// Oldest first.
+    pub(crate) methods: Resident<UserId, Vec<PaymentMethod>>,
     /// Small, and always resident.
     pub(crate) system: FxHashMap<(Account, Currency), i64>,
     pub(crate) inbox: FxHashMap<ShardRef, Cursor>,
@@ -204,6 +211,7 @@ impl State {
             payments: Resident::default(),
             requests: Requests::default(),
             claims: Resident::default(),
+            methods: Resident::default(),
             system: FxHashMap::default(),
             inbox: FxHashMap::default(),
             delivered: FxHashMap::default(),
@@ -270,6 +278,11 @@ impl State {
                 self.need_user(*user, missing);
                 self.need_wallet(*user, *currency, missing);
             }
+            Command::AddMethod { user, .. } => {
+                self.need_user(*user, missing);
+                self.need_methods(*user, missing);
+            }
+            Command::RemoveMethod { user, .. } => self.need_methods(*user, missing),
             Command::Deposit { user, money, .. } | Command::Withdraw { user, money, .. } => {
                 self.need_wallet(*user, money.currency(), missing)
             }
@@ -303,7 +316,7 @@ impl State {
         }
     }
 
-    /// Adds to `missing` what applying `entry` needs and is not in memory: the accounts that it changes. What was decided
+    /// Adds to `missing` what applying `entry` needs and is not in memory: the accounts and lists that it changes. What was decided
     /// needs no more; replaying a journal onto tables does.
     pub fn missing_to_apply(&mut self, entry: &Entry, missing: &mut Missing) {
         for posting in &entry.postings {
@@ -311,14 +324,22 @@ impl State {
                 self.need_wallet(user, posting.currency, missing);
             }
         }
-        if let Body::AccountClosed { user, currency } = &entry.body {
-            self.need_wallet(*user, *currency, missing);
+        match &entry.body {
+            Body::AccountClosed { user, currency } => self.need_wallet(*user, *currency, missing),
+            Body::MethodAdded { user, .. } | Body::MethodRemoved { user, .. } => self.need_methods(*user, missing),
+            _ => {}
         }
     }
 
     fn need_user(&mut self, user: UserId, missing: &mut Missing) {
         if !self.users.touch(user) {
             missing.users.push(user);
+        }
+    }
+
+    fn need_methods(&mut self, user: UserId, missing: &mut Missing) {
+        if !self.methods.touch(user) {
+            missing.methods.push(user);
         }
     }
 
@@ -367,11 +388,20 @@ impl State {
         for (user, zone) in records.claims {
             self.claims.load(user, Some(zone));
         }
+        let mut methods = BTreeMap::<UserId, Vec<PaymentMethod>>::new();
+        for (user, method) in records.methods {
+            methods.entry(user).or_default().push(method);
+        }
+        for (user, mut methods) in methods {
+            methods.sort_unstable();
+            self.methods.load(user, Some(methods));
+        }
         missing.users.iter().for_each(|user| self.users.load(*user, None));
         missing.wallets.iter().for_each(|key| self.wallets.load(*key, None));
         missing.payments.iter().for_each(|sequence| self.payments.load(*sequence, None));
         missing.requests.iter().for_each(|id| self.requests.load(*id, None));
         missing.claims.iter().for_each(|user| self.claims.load(*user, None));
+        missing.methods.iter().for_each(|user| self.methods.load(*user, None));
     }
 
     fn load_system(
@@ -400,6 +430,7 @@ impl State {
         self.payments.evict(projected, keep / 16);
         self.requests.evict(projected, keep / 4);
         self.claims.evict(projected, keep / 4);
+        self.methods.evict(projected, keep / 16);
     }
 
     /// Lets go of the request ids that entries up to `up_to` recorded: nobody is answered from those any more. Call it between
@@ -410,11 +441,12 @@ impl State {
 
     /// Records in memory, of all kinds.
     pub fn resident(&self) -> usize {
-        self.users.len() + self.wallets.len() + self.payments.len() + self.requests.len() + self.claims.len()
+        let of_users = self.users.len() + self.claims.len() + self.methods.len();
+        of_users + self.wallets.len() + self.payments.len() + self.requests.len()
     }
 
-    /// Makes the entry's effect. The accounts it changes must be resident ([`State::missing_to_apply`]) and agree with it,
-    /// for it says nothing of their other fields; all other records it says whole.
+    /// Makes the entry's effect. The accounts and lists that it changes must be resident ([`State::missing_to_apply`]) and agree with
+    /// it, for it says nothing of the rest of them; all other records it says whole.
     ///
     /// # Errors
     /// The entry does not follow from the state; the state is then not to be used any more.
@@ -426,6 +458,7 @@ impl State {
         match &entry.body {
             Body::UserEnrolled { user, country, currencies } => {
                 self.users.put(*user, *country, sequence);
+                self.methods.put(*user, Vec::new(), sequence);
                 for currency in currencies {
                     self.wallets.put((*user, *currency), Wallet::default(), sequence);
                 }
@@ -436,6 +469,23 @@ impl State {
                 let mut wallet = self.wallet_before(sequence, *user, *currency)?;
                 wallet.closed = true;
                 self.wallets.put((*user, *currency), wallet, sequence);
+            }
+            Body::MethodAdded { user, token } => {
+                let mut methods = self.methods_before(sequence, *user)?;
+                if methods.iter().any(|method| method.token == *token) {
+                    return Err(Inconsistent { sequence, what: format!("{user:?} keeps the card already") });
+                }
+                methods.push(PaymentMethod { added: sequence, added_at: entry.at, token: token.clone() });
+                self.methods.put(*user, methods, sequence);
+            }
+            Body::MethodRemoved { user, method } => {
+                let mut methods = self.methods_before(sequence, *user)?;
+                let before = methods.len();
+                methods.retain(|each| each != method);
+                if methods.len() == before {
+                    return Err(Inconsistent { sequence, what: format!("{user:?} does not keep the card of entry {}", method.added) });
+                }
+                self.methods.put(*user, methods, sequence);
             }
             Body::Received { source, at, .. } => self.advance_inbox(source, *at, sequence)?,
             Body::Delivered { to, up_to, read_to } => {
@@ -473,6 +523,14 @@ impl State {
     fn wallet_before(&self, sequence: Sequence, user: UserId, currency: Currency) -> Result<Wallet, Inconsistent> {
         let wallet = self.wallets.peek((user, currency)).copied();
         wallet.ok_or_else(|| Inconsistent { sequence, what: format!("{user:?} has no account in {currency}, or it was not loaded") })
+    }
+
+    /// The user's payment methods as they are before the entry.
+    fn methods_before(&mut self, sequence: Sequence, user: UserId) -> Result<Vec<PaymentMethod>, Inconsistent> {
+        if !self.methods.touch(user) {
+            return Err(Inconsistent { sequence, what: format!("the payment methods of {user:?} were not loaded") });
+        }
+        Ok(self.methods.get(user).cloned().unwrap_or_default())
     }
 
     fn advance_inbox(&mut self, source: &ShardRef, to: Cursor, sequence: Sequence) -> Result<(), Inconsistent> {
@@ -538,6 +596,10 @@ impl State {
             requests: sorted(self.requests.iter().map(|(key, value)| (*key, *value))),
             newest_request_ms: None,
             claims: sorted(self.claims.iter().map(|(key, value)| (*key, value.clone()))),
+            methods: sorted(self.methods.iter().map(|(key, value)| (*key, value.clone())))
+                .into_iter()
+                .flat_map(|(user, methods)| methods.into_iter().map(move |method| (user, method)))
+                .collect(),
             system: sorted(self.system.iter().map(|(key, value)| (key.clone(), *value))),
             inbox: sorted(self.inbox.iter().map(|(key, value)| (key.clone(), *value))),
             delivered: sorted(self.delivered.iter().map(|(key, value)| (key.clone(), *value))),

@@ -8,7 +8,10 @@ mod network;
 #[path = "support/run.rs"]
 mod run;
 
-use paymesh_ledger::{Account, Audit, Authentication, Body, CardStep, Entry, Exempted, MandateKind, MandateState, NewCharge, State};
+use paymesh_ledger::{
+    Account, Audit, Authentication, Body, CardStep, Entry, Exempted, MandateKind, MandateState, NewCharge, PAYMENT_METHODS_MAX,
+    PaymentMethod, State,
+};
 use paymesh_types::{AMOUNT_MINOR_MAX, Money, Position, Sequence, Timestamp, VaultToken};
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
 use run::{Act, CURRENCIES, FIRST_DEPOSIT, Odd, Run, SHARDS, Step, USERS, Word, user};
@@ -142,6 +145,8 @@ fn acts() -> impl Strategy<Value = Act> {
         1 => (users(), any::<bool>()).prop_map(|(user, eu)| Act::Claim { user, eu }),
         2 => (users(), currencies()).prop_map(|(user, currency)| Act::Open { user, currency }),
         4 => (users(), currencies()).prop_map(|(user, currency)| Act::Close { user, currency }),
+        3 => (users(), 0..4_u8).prop_map(|(user, card)| Act::Keep { user, card }),
+        2 => (users(), 0..4_u8).prop_map(|(user, card)| Act::Drop { user, card }),
         3 => (users(), currencies(), amounts_or_all()).prop_map(|(user, currency, amount)| Act::Deposit { user, currency, amount }),
         5 => (users(), currencies(), amounts_or_all()).prop_map(|(user, currency, amount)| Act::Withdraw { user, currency, amount }),
         12 => (users(), 1..USERS, currencies(), amounts(), holds()).prop_map(|(payer, apart, currency, amount, hold_s)| {
@@ -397,6 +402,56 @@ fn a_restart_right_after_a_closing_finds_the_account_as_it_was() {
             act(Act::Pay { payer: 2, payee: 1, currency: 0, amount: 1, hold_s: 0 }),
         ])
         .finish();
+}
+
+#[test]
+fn a_restart_between_keeping_a_card_and_dropping_it_finds_it_as_it_was() {
+    let act = |act| Step::Submit { act, reused: None };
+    Run::new(2, 0)
+        .play(&[
+            act(Act::Keep { user: 1, card: 0 }),
+            act(Act::Keep { user: 1, card: 1 }),
+            // Enough that the tables have the cards.
+            act(Act::Deposit { user: 1, currency: 0, amount: Some(1) }),
+            act(Act::Deposit { user: 1, currency: 0, amount: Some(1) }),
+            Step::Restart(0),
+            act(Act::Drop { user: 1, card: 0 }),
+            Step::Restart(0),
+            act(Act::Keep { user: 1, card: 0 }),
+            act(Act::Drop { user: 1, card: 1 }),
+            Step::Restart(0),
+            act(Act::Drop { user: 1, card: 0 }),
+        ])
+        .finish();
+}
+
+/// Which a state that has the cards says itself: an audit counts.
+#[test]
+fn an_audit_refuses_cards_that_cannot_have_been_kept() {
+    let act = |act| Step::Submit { act, reused: None };
+    let run = Run::new(0, 0).play(&[act(Act::Keep { user: 1, card: 0 }), act(Act::Drop { user: 1, card: 0 })]).finish();
+    let journal = &run.network.shards[0].journal;
+    let accepted = |journal: &[(Position, Entry)]| {
+        let mut audit = Audit::default();
+        journal.iter().all(|(position, entry)| audit.take(position, entry).is_ok())
+    };
+    assert!(accepted(journal));
+    let dropped = journal.len() - 1;
+    let Body::MethodRemoved { method, .. } = journal[dropped].1.body.clone() else { panic!("{:?}", journal[dropped]) };
+    for wrong in [
+        Body::MethodRemoved { user: user(2), method: method.clone() },
+        Body::MethodRemoved { user: user(1), method: PaymentMethod { added: journal[dropped].0.sequence, ..method.clone() } },
+    ] {
+        let mut falsified = journal.clone();
+        falsified[dropped].1.body = wrong;
+        assert!(!accepted(&falsified), "{:?}", falsified[dropped]);
+    }
+    let mut falsified = journal[..dropped].to_vec();
+    while falsified.len() < dropped + PAYMENT_METHODS_MAX {
+        let (Position { shard, epoch, sequence }, entry) = falsified.last().cloned().expect("there are some");
+        falsified.push((Position { shard, epoch, sequence: sequence.next() }, entry));
+    }
+    assert!(!accepted(&falsified) && accepted(&falsified[..falsified.len() - 1]), "one more than may be");
 }
 
 proptest! {

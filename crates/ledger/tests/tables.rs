@@ -565,3 +565,53 @@ fn a_reused_request_id_names_the_field_that_differs() {
         ",
     );
 }
+
+#[test]
+fn a_user_keeps_a_card_once_and_may_keep_it_again() {
+    check(
+        "
+        keep ann 8                | ! UserNotFound ann
+        drop ann 8                | ! MethodNotFound ann
+        enrol ann DE EUR          | enrolled
+        ann cards                 |
+        =first keep ann 8         | kept
+        keep ann 9                | kept
+        ann cards                 | 8 9
+        keep ann 8                | ! MethodExists ann
+        =first keep ann 8         | recorded: kept
+        =first keep ann 9         | recorded, with another vault_token
+        =first drop ann 8         | recorded, with another request
+        =second drop ann 8        | dropped, kept by 2
+        ann cards                 | 9
+        drop ann 8                | ! MethodNotFound ann
+        =second drop ann 8        | recorded: dropped, kept by 2
+        =second drop ann 9        | recorded, with another vault_token
+        =first keep ann 8         | recorded: kept
+        ann cards                 | 9
+        keep ann 8                | kept
+        ann cards                 | 9 8
+        drop ann 8                | dropped, kept by 5
+        enrol bob DE              | enrolled
+        keep bob 9                | kept
+        ann cards                 | 9
+        bob cards                 | 9
+        =second drop bob 8        | recorded, with another user_id
+        ",
+    );
+}
+
+#[test]
+fn a_user_keeps_as_many_cards_as_a_vault_does() {
+    let kept: String = (1..=64).map(|card| format!("keep ann {card} | kept\n")).collect();
+    check(&format!(
+        "
+        enrol ann DE              | enrolled
+        {kept}
+        keep ann 65               | ! TooManyMethods ann
+        keep ann 64               | ! MethodExists ann
+        drop ann 7                | dropped, kept by 8
+        keep ann 65               | kept
+        keep ann 7                | ! TooManyMethods ann
+        "
+    ));
+}

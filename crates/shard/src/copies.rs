@@ -19,6 +19,16 @@ impl Copies {
         Self { places: Arc::new(places) }
     }
 
+    /// The shards that there are places for.
+    pub fn shards(&self) -> impl Iterator<Item = &ShardRef> {
+        self.places.keys()
+    }
+
+    /// The place of a shard's copy; `None` where there is none.
+    pub fn place(&self, shard: &ShardRef) -> Option<watch::Receiver<Option<Replica>>> {
+        self.places.get(shard).cloned()
+    }
+
     /// The shard's copy, while it can be read: it is open, has tables, nothing is wrong with it, and it is not still empty.
     pub fn get(&self, shard: &ShardRef) -> Option<Replica> {
         let replica = self.places.get(shard)?.borrow().clone()?;

@@ -71,6 +71,11 @@ impl Projected {
         let _ = self.sequence.subscribe().wait_for(|projected| *projected >= sequence).await;
     }
 
+    /// The same, without hurry: the tables are in no way sooner there.
+    pub(crate) async fn passed(&self, sequence: Sequence) {
+        let _ = self.sequence.subscribe().wait_for(|projected| *projected >= sequence).await;
+    }
+
     /// Waits until a reader waits for more than the tables hold.
     async fn asked(&self) {
         let _ = self.wanted.subscribe().wait_for(|wanted| *wanted > self.get()).await;

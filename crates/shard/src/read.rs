@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use paymesh_journal::Line;
-use paymesh_ledger::{LineId, Wallet};
+use paymesh_ledger::{LineId, PaymentMethod, Wallet};
 use paymesh_types::{Currency, Epoch, PaymentId, Position, RequestId, Sequence, ShardRef, UserId, ZoneName};
 use tokio::time::Instant;
 
@@ -50,6 +50,17 @@ impl Reader {
     /// The shard.
     pub fn reference(&self) -> &ShardRef {
         self.tail().shard()
+    }
+
+    /// Waits until the tables hold an entry, without having them hurry.
+    pub async fn projected(&self, sequence: Sequence) {
+        match self {
+            Self::Led(shard) => shard.inner.base.projected.passed(sequence).await,
+            Self::Copied(replica) => match replica.base() {
+                Some(base) => base.projected.passed(sequence).await,
+                None => std::future::pending().await,
+            },
+        }
     }
 
     /// Waits until there is nothing more to be read, and says why.
@@ -104,6 +115,15 @@ impl Shard {
     pub async fn wallets(&self, user: UserId) -> Result<Option<(Vec<(Currency, Wallet)>, Position)>, Error> {
         let view = self.view(&Bounds::default()).await?;
         Ok(view.wallets(user).await?.map(|wallets| (wallets, view.position().clone())))
+    }
+
+    /// [`View::methods`], of now.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn methods(&self, user: UserId) -> Result<Option<(Vec<PaymentMethod>, Position)>, Error> {
+        let view = self.view(&Bounds::default()).await?;
+        Ok(view.methods(user).await?.map(|methods| (methods, view.position().clone())))
     }
 
     /// [`View::claims`], of now.

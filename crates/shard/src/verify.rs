@@ -218,6 +218,7 @@ impl<'a> Reader<'a> {
             Row::Wallet(key, wallet) => self.audit.resume_account(*key, *wallet),
             Row::User(..) => self.audit.resume_user(),
             Row::Payment(row) => self.audit.resume_payment(&row.payment),
+            Row::Method(user, _) => self.audit.resume_method(*user),
             Row::Claim(..) | Row::Line(_) | Row::Request(..) => {}
         }
     }

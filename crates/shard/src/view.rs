@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use paymesh_journal::{LINES_WALKED_MAX, Line, PaymentRow};
-use paymesh_ledger::{LineId, Phase, Wallet};
+use paymesh_ledger::{LineId, PaymentMethod, Phase, Wallet};
 use paymesh_types::{Currency, PaymentId, Position, Sequence, UserId, ZoneName};
 
 use crate::{Error, base::Base};
@@ -75,6 +75,18 @@ impl View {
             return Ok(None);
         }
         Ok(Some(tables.wallets(user).await.map_err(self.failed())?))
+    }
+
+    /// A user's payment methods, oldest first; `None` when the user is not enrolled.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn methods(&self, user: UserId) -> Result<Option<Vec<PaymentMethod>>, Error> {
+        let tables = &self.base.store.tables;
+        if tables.user(user).await.map_err(self.failed())?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(tables.methods(user).await.map_err(self.failed())?))
     }
 
     /// The zones that the directory gave users to; users that it does not know are left out.

@@ -10,9 +10,9 @@ use paymesh_journal::{
     Committed, SegmentBuilder,
     memory::{Dice, MemoryStore},
 };
-use paymesh_ledger::{Body, Command, Entry, LineId, Payment, Phase, Rejection, Request};
+use paymesh_ledger::{Body, Command, Entry, LineId, Payment, PaymentMethod, Phase, Rejection, Request};
 use paymesh_shard::{Error, Options};
-use paymesh_types::{Sequence, ShardRef};
+use paymesh_types::{Sequence, ShardRef, Timestamp, VaultToken};
 use support::{
     Disk, Time, all, ask, balance, currency, deposit, enrol, enrol_with, eu, id, identity, journal, pay, pay_to, payment_of, problems,
     proven, raw, user, wallet,
@@ -28,8 +28,17 @@ async fn busy(disk: &Disk) -> paymesh_shard::Shard {
     }
     all(&shard, [pay_to(1, 2, None, 5, 60), pay_to(1, 6, Some(eu(1)), 5, 0)]).await;
     shard.submit(ask(1, enrol_with(6, &[]))).await.expect("it is accepted");
+    all(&shard, [keep(1, 7), keep(1, 8), keep(2, 9), Command::RemoveMethod { user: user(1), token: token(7) }]).await;
     balance(&shard, 1).await;
     shard
+}
+
+fn token(card: u8) -> VaultToken {
+    VaultToken::new(eu(0).zone, [card; 16])
+}
+
+fn keep(owner: u64, card: u8) -> Command {
+    Command::AddMethod { user: user(owner), token: token(card) }
 }
 
 #[tokio::test]
@@ -158,6 +167,10 @@ async fn tables_that_were_tampered_with_are_found() {
         ("UPDATE users SET country = 'FR' WHERE user_id = 1", "in the users"),
         ("DELETE FROM users WHERE user_id = 1", "in the users: 5 rows against 6"),
         ("INSERT INTO claims (user_id, zone) VALUES (1, 'eu')", "in the users' zones: 1 rows against 0"),
+        ("DELETE FROM methods WHERE user_id = 2", "in the payment methods added by entries 1 to 65535: 1 rows against 2"),
+        ("UPDATE methods SET token = 'card_eu_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' WHERE user_id = 2", "in the payment methods"),
+        ("UPDATE methods SET user_id = 3 WHERE user_id = 2", "in the payment methods"),
+        ("UPDATE methods SET added_at = added_at + 1 WHERE user_id = 2", "in the payment methods"),
         ("INSERT INTO peers (kind, zone, shard, sequence) VALUES (0, 'eu', 1, 3)", "in how far other shards were read"),
         ("INSERT INTO peers (kind, zone, shard, sequence) VALUES (1, 'eu', 1, 3)", "in how far other shards took in"),
         ("UPDATE cursor SET newest_request_ms = newest_request_ms + 1", "in the newest request id"),
@@ -200,6 +213,17 @@ async fn entries_that_do_not_follow_from_earlier_ones_are_found() {
     });
     let found = found.await;
     assert!(found.contains("differ in the payments made by entries 1 to 65535: 18 rows against 18"), "{found}");
+
+    // Of a card that was kept at another time.
+    let found = falsified(|entries| {
+        let (position, kept) = entries.iter().find(|(_, entry)| matches!(entry.body, Body::MethodAdded { .. })).expect("a card");
+        let Body::MethodAdded { user: owner, token } = &kept.body else { unreachable!("it was found") };
+        let method = PaymentMethod { added: position.sequence, added_at: Timestamp(kept.at.0 + 1), token: token.clone() };
+        let body = Body::MethodRemoved { user: *owner, method };
+        Entry { body, postings: Default::default(), request_id: None, reference: String::new(), at: entries.last().expect("it").1.at }
+    });
+    let found = found.await;
+    assert!(found.contains("differ in the payment methods added by entries 1 to 65535"), "{found}");
 
     // The same request once more.
     let found = falsified(|entries| {

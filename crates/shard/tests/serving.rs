@@ -330,6 +330,8 @@ fn request_of(entry: &paymesh_ledger::Entry) -> Option<Request> {
         Body::UserClaimed { user, zone } => Command::ClaimUser { user: *user, zone: zone.clone() },
         Body::AccountOpened { user, currency } => Command::OpenAccount { user: *user, currency: *currency },
         Body::AccountClosed { user, currency } => Command::CloseAccount { user: *user, currency: *currency },
+        Body::MethodAdded { user, token } => Command::AddMethod { user: *user, token: token.clone() },
+        Body::MethodRemoved { user, method } => Command::RemoveMethod { user: *user, token: method.token.clone() },
         Body::Deposited { user, money } => Command::Deposit { user: *user, money: *money, reference },
         Body::Withdrawn { user, money, .. } => Command::Withdraw { user: *user, money: *money, reference },
         Body::PaymentCreated(new) => Command::CreatePayment(paymesh_ledger::CreatePayment {

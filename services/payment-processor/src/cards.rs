@@ -7,7 +7,7 @@ mod desk;
 mod operation;
 mod outside;
 mod rates;
-mod vaults;
+pub(crate) mod vaults;
 mod words;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -203,7 +203,10 @@ impl Cards {
             let message = format!("a card of zone {} does not pay for a user of zone {zone}", card.token.zone());
             return Err(Fault::invalid_field("card.vault_token", message));
         }
-        let described = self.vaults.describe(&card.token, new.payer, until).await?;
+        let described = self.vaults.describe(&card.token, new.payer, until).await.map_err(|fault| match fault.reason.as_ref() {
+            vaults::TOKEN_NOT_FOUND => fault.under("card"),
+            _ => fault,
+        })?;
         let country = shard.country(new.payer).await.map_err(error::failed)?;
         let route =
             desk.outside().route(&paymesh_acquirers::Payment { amount: create.money, brand: described.brand, country, zone: zone.clone() });

@@ -36,6 +36,10 @@ pub(crate) fn request_id(text: &str) -> Result<RequestId, Fault> {
     text.parse().map_err(invalid("request_id"))
 }
 
+pub(crate) fn token(text: &str) -> Result<VaultToken, Fault> {
+    text.parse().map_err(invalid("vault_token"))
+}
+
 pub(crate) fn payment_id(text: &str) -> Result<PaymentId, Fault> {
     text.parse().map_err(invalid("payment_id"))
 }

@@ -34,6 +34,9 @@ pub(crate) fn rejected(rejection: Rejection) -> Fault {
         Rejection::AccountNotFound { .. } => (Code::NotFound, "ACCOUNT_NOT_FOUND"),
         Rejection::AccountClosed { .. } => (Code::FailedPrecondition, "ACCOUNT_CLOSED"),
         Rejection::AccountNotEmpty { .. } => (Code::FailedPrecondition, "ACCOUNT_NOT_EMPTY"),
+        Rejection::MethodExists { .. } => (Code::AlreadyExists, "PAYMENT_METHOD_EXISTS"),
+        Rejection::MethodNotFound { .. } => (Code::NotFound, "PAYMENT_METHOD_NOT_FOUND"),
+        Rejection::TooManyMethods { .. } => (Code::ResourceExhausted, "TOO_MANY_PAYMENT_METHODS"),
         Rejection::OutOfRange => (Code::OutOfRange, "AMOUNT_OUT_OF_RANGE"),
         Rejection::ClearingFull { .. } => (Code::ResourceExhausted, "CLEARING_FULL"),
         Rejection::PaymentNotFound => (Code::NotFound, "PAYMENT_NOT_FOUND"),
@@ -61,8 +64,9 @@ pub(crate) fn rejected(rejection: Rejection) -> Fault {
     let fault = Fault::new(code, reason, message);
     match rejection {
         Rejection::RequestIdReused { field } | Rejection::MandateDiffers { field } => fault.with_field(field),
-        // The ledger misses a user only where an account is opened; elsewhere it is the account that is not there.
+        // The ledger misses a user only where an account is opened or a card kept; elsewhere it is the account that is not there.
         Rejection::UserNotFound { .. } => fault.with_field("user_id"),
+        Rejection::MethodExists { .. } | Rejection::MethodNotFound { .. } => fault.with_field("vault_token"),
         Rejection::OperationInProgress => fault.with_retry(Duration::from_millis(OPERATION_RETRY_AFTER_MS)),
         Rejection::ExceedsAuthorization { .. } | Rejection::ExceedsCapture { .. } => fault.with_field("amount_minor_units"),
         _ => fault,
@@ -117,6 +121,18 @@ pub(crate) fn milliseconds(age: Duration) -> u64 {
 
 fn not_serving(message: String) -> Fault {
     Fault::unavailable("SHARD_NOT_SERVING", message, Duration::from_millis(NOT_SERVING_RETRY_AFTER_MS))
+}
+
+/// UNAVAILABLE `PAYMENT_METHODS_BUSY`.
+pub(crate) fn busy(user: UserId) -> Fault {
+    let message = format!("others change the payment methods of user {user}, or wait for the vault to do so");
+    Fault::unavailable("PAYMENT_METHODS_BUSY", message, Duration::from_millis(OPERATION_RETRY_AFTER_MS))
+}
+
+/// A task of the node's own ended before what it was for, which may have been done: the same request again tells.
+pub(crate) fn died(error: &tokio::task::JoinError) -> Fault {
+    tracing::error!(%error, "a task of a call died");
+    not_serving("what was to be done for the call ended early".to_owned())
 }
 
 /// NOT_FOUND `USER_NOT_FOUND`, the request's `field` naming the user.

@@ -254,6 +254,8 @@ fn is_of(answer: &Answer, of: UserId) -> bool {
         | Body::UserClaimed { user, .. }
         | Body::AccountOpened { user, .. }
         | Body::AccountClosed { user, .. }
+        | Body::MethodAdded { user, .. }
+        | Body::MethodRemoved { user, .. }
         | Body::Deposited { user, .. }
         | Body::Withdrawn { user, .. } => *user == of,
         Body::PaymentCreated(new) => new.payer == of,

@@ -65,6 +65,11 @@ impl Read {
         })
     }
 
+    /// Until when it may be waited for, so that the answer still gets to the caller.
+    pub(crate) fn until(&self) -> Instant {
+        self.until
+    }
+
     /// Of a shard: the position of that shard that is furthest.
     fn bounds(&self, shard: &ShardRef) -> Bounds {
         let of_shard = self.positions.iter().filter(|position| position.shard == *shard);

@@ -23,6 +23,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use paymesh_cache::InProcess;
 use paymesh_contract::mesh::v1::ComponentProblem;
 use paymesh_journal::{Holding, sqlite::Engine};
 use paymesh_mesh::{Limits, Mesh, Security};
@@ -64,6 +65,9 @@ pub(crate) const VAULT: &str = "vault";
 const FRAUD: &str = "fraud detection";
 const FRAUD_RULES: &str = "fraud rules";
 const COMPONENTS: [&str; 7] = [FILES, AUDIT, CREDENTIALS, CALLERS, VAULT, FRAUD, FRAUD_RULES];
+
+/// Bytes of memory for what cards of payment methods look like: some hundred thousand of them.
+const CARDS_BYTES_MAX: u64 = 32 << 20;
 
 const BUILD_INFO: &str = "paymesh_build_info";
 
@@ -243,8 +247,14 @@ async fn serve(setting: &Setting, args: &NodeArgs, topology: Arc<Topology>, part
     let routes = if region.is_vault_alone() {
         paymesh_payment_processor::operations(mesh.clone(), problems)
     } else {
-        let Services { routes, sweep } =
-            paymesh_payment_processor::services(shards.clone(), copies(&replicas), mesh.clone(), problems, outside.payments);
+        let Services { routes, sweep } = paymesh_payment_processor::services(
+            shards.clone(),
+            copies(&replicas),
+            mesh.clone(),
+            problems,
+            outside.payments,
+            Arc::new(InProcess::new(CARDS_BYTES_MAX)),
+        );
         tasks.spawn(async move { match sweep.await {} });
         routes
     };

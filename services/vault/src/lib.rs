@@ -14,6 +14,7 @@ mod charging;
 mod crypto;
 mod door;
 mod error;
+mod homes;
 mod hpke;
 pub mod keys;
 mod rotation;

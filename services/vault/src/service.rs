@@ -17,7 +17,7 @@ use paymesh_types::{UserId, VaultToken};
 use tokio::{sync::watch, time::Instant};
 use tonic::{Code, Request, Response, Status};
 
-use crate::{Acquirers, Description, Error, Offered, Vault, door, error::unavailable};
+use crate::{Acquirers, Description, Error, Offered, Vault, door, error::unavailable, homes};
 
 /// The service of a vault, for a node's listener. `vault` has it once it is open: until then calls are told to come again. `acquirers` are those that it sends
 /// cards to.
@@ -111,29 +111,30 @@ impl VaultService for Service {
 
     async fn delete_token(&self, request: Request<DeleteTokenRequest>) -> Result<Response<DeleteTokenResponse>, Status> {
         let (id, token) = (door::request_id(&request.get_ref().request_id)?, door::token(&request.get_ref().vault_token)?);
-        let vault = match self.vault_for(&request, &token).await {
-            Ok((vault, _)) => vault,
+        let user = match self.vault_for(&request, &token).await {
+            Ok((vault, user)) => {
+                vault.delete(id, &token).await.map_err(Fault::from)?;
+                user
+            }
             Err(fault) => {
                 let vault = self.vault()?;
-                return match vault.deleted_by(id, &token).await.map_err(Fault::from)? {
-                    // The same request again.
-                    Some(user) => {
-                        let caller = Call::of(&request).map_or(Caller::Nobody, |call| call.caller().clone());
-                        caller.acts_for(user, Some(vault.zone())).map_err(Fault::from)?;
-                        Ok(Response::new(DeleteTokenResponse {}))
-                    }
-                    None => Err(fault.into()),
-                };
+                // The same request again, or one that found nothing.
+                let user = vault.deleted_by(id, &token).await.map_err(Fault::from)?.ok_or(fault)?;
+                let caller = Call::of(&request).map_or(Caller::Nobody, |call| call.caller().clone());
+                caller.acts_for(user, Some(vault.zone())).map_err(Fault::from)?;
+                user
             }
         };
-        vault.delete(id, &token).await.map_err(Fault::from)?;
-        Ok(Response::new(DeleteTokenResponse {}))
+        // Also by the same request again: the first may not have got so far.
+        let position = homes::tell(&self.mesh, Call::of(&request), user, Some(&token)).await?;
+        Ok(Response::new(DeleteTokenResponse { position }))
     }
 
     async fn erase_user(&self, request: Request<EraseUserRequest>) -> Result<Response<EraseUserResponse>, Status> {
         let (id, user) = (door::request_id(&request.get_ref().request_id)?, door::user(request.get_ref().user_id)?);
         let erased_tokens = self.vault_of(user).await?.erase(id, user).await.map_err(Fault::from)?;
-        Ok(Response::new(EraseUserResponse { erased_tokens }))
+        let position = homes::tell(&self.mesh, Call::of(&request), user, None).await?;
+        Ok(Response::new(EraseUserResponse { erased_tokens, position }))
     }
 
     async fn authorize(&self, request: Request<AuthorizeRequest>) -> Result<Response<AuthorizeResponse>, Status> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use paymesh_contract::{events::v1 as pb, has_more_fields};
-use paymesh_ledger::{Account, Day, Exempted, LineId, Monitored, Records, Wallet};
+use paymesh_ledger::{Account, Day, Exempted, LineId, Monitored, PaymentMethod, Records, Wallet};
 use paymesh_types::{Currency, Cursor, Epoch, HistoryMark, Invalid, RequestId, Sequence, ShardRef, Timestamp, UserId};
 use prost::Message as _;
 
@@ -153,6 +153,7 @@ enum Encoded {
     Line(pb::LineRow),
     Payment(Box<pb::PaymentRow>),
     Request(pb::RequestRow),
+    Method(pb::PaymentMethodRow),
 }
 
 /// Fields of a chunk at most: its rows, and some that a later version may know.
@@ -174,6 +175,7 @@ fn raw(rows: &[Row]) -> Vec<u8> {
             Encoded::Line(row) => chunk.lines.push(row),
             Encoded::Payment(row) => chunk.payments.push(*row),
             Encoded::Request(row) => chunk.requests.push(row),
+            Encoded::Method(row) => chunk.methods.push(row),
         }
     }
     chunk.encode_to_vec()
@@ -188,6 +190,7 @@ pub(super) fn bytes(row: &Row) -> Vec<u8> {
         Encoded::Line(row) => (4, row.encode_to_vec()),
         Encoded::Payment(row) => (5, row.encode_to_vec()),
         Encoded::Request(row) => (6, row.encode_to_vec()),
+        Encoded::Method(row) => (7, row.encode_to_vec()),
     };
     std::iter::once(table).chain(message).collect()
 }
@@ -224,12 +227,13 @@ fn decode(raw: &[u8]) -> Result<Vec<Row>, String> {
 }
 
 fn rows(chunk: pb::CheckpointChunk) -> Result<Vec<Row>, BadCheckpoint> {
-    let pb::CheckpointChunk { users, claims, accounts, lines, payments, requests } = chunk;
+    let pb::CheckpointChunk { users, claims, accounts, lines, payments, requests, methods } = chunk;
     let encoded = users.into_iter().map(Encoded::User);
     let encoded = encoded.chain(claims.into_iter().map(Encoded::Claim)).chain(accounts.into_iter().map(Encoded::Account));
     let encoded =
         encoded.chain(lines.into_iter().map(Encoded::Line)).chain(payments.into_iter().map(|row| Encoded::Payment(Box::new(row))));
-    let rows: Vec<Row> = encoded.chain(requests.into_iter().map(Encoded::Request)).map(row).collect::<Result<_, _>>()?;
+    let encoded = encoded.chain(requests.into_iter().map(Encoded::Request)).chain(methods.into_iter().map(Encoded::Method));
+    let rows: Vec<Row> = encoded.map(row).collect::<Result<_, _>>()?;
     if rows.len() > CHUNK_ROWS_MAX { Err(BadCheckpoint::Missing("it has more rows than a chunk")) } else { Ok(rows) }
 }
 
@@ -267,6 +271,12 @@ fn encoded(row: &Row) -> Encoded {
             reference: row.reference.clone(),
             charge: row.payment.card.as_deref().map(codec::charge::charge),
         })),
+        Row::Method(user, method) => Encoded::Method(pb::PaymentMethodRow {
+            user_id: user.get(),
+            vault_token: method.token.to_string(),
+            added_sequence: method.added.0,
+            added_at_us: method.added_at.0,
+        }),
         Row::Request(sequence, id, at) => {
             Encoded::Request(pb::RequestRow { sequence: sequence.0, request_id: id.as_bytes().to_vec(), at_us: at.0 })
         }
@@ -308,6 +318,10 @@ fn row(encoded: Encoded) -> Result<Row, BadCheckpoint> {
             reference: it.reference,
             delivered: Sequence(0),
         }),
+        Encoded::Method(it) => {
+            let (added, added_at) = (Sequence(it.added_sequence), Timestamp(it.added_at_us));
+            Row::Method(UserId::try_from(it.user_id)?, PaymentMethod { added, added_at, token: it.vault_token.parse()? })
+        }
         Encoded::Request(it) => Row::Request(Sequence(it.sequence), RequestId::from_slice(&it.request_id)?, Timestamp(it.at_us)),
     })
 }

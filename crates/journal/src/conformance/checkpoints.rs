@@ -74,9 +74,12 @@ pub(super) async fn tables_made_of_a_checkpoint_are_those_that_it_was_made_of<E:
         other.checkpoints.add(u32::try_from(index).expect("few"), chunk).await.expect("it is added");
     }
     other.checkpoints.finish(&manifest).await.expect("it is finished");
+    let (_place, nothing) = empty(engine).await;
+    let nothing = rows(&nothing.tables).await;
     for store in [&store, &other] {
         store.tables.clear().await.expect("they are cleared");
         assert_eq!(store.tables.cursor().await.expect("it is read"), Sequence(0));
+        assert_eq!(rows(&store.tables).await, nothing, "what was there would stay where the checkpoint has no row in its place");
         let mut reader = Reader::new(&store.checkpoints, &manifest);
         store.tables.restore(&reader.next().await.expect("rows are read")).await.expect("they are put");
         checkpoint::restore(&store.checkpoints, &manifest, &store.tables).await.expect("they are made");

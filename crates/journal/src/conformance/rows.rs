@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use paymesh_ledger::{Authentication, Exemption, LineId, Missing, Monitored, Payment, Phase, Records, Wallet};
+use paymesh_ledger::{Authentication, Exemption, LineId, Missing, Monitored, Payment, PaymentMethod, Phase, Records, Wallet};
 use paymesh_types::{Currency, RequestId, Sequence, Timestamp, UserId};
 
 use super::{
@@ -31,7 +31,8 @@ pub(super) async fn everything(tables: &dyn Tables, entries: &[Committed]) -> Ev
     requests.sort_unstable();
     requests.dedup();
     let all = (1..=entries.len() as u64 + 1).map(Sequence);
-    let missing = Missing { users: users.clone(), claims: users, wallets, payments: all.collect(), requests };
+    let methods = (1..=stream::USERS + 1).map(user).collect();
+    let missing = Missing { users: users.clone(), claims: users, wallets, payments: all.collect(), requests, methods };
     let mut records = tables.records(&missing).await.expect("records are read");
     assert_eq!((&records.system, &records.inbox, &records.delivered), (&Vec::new(), &Vec::new(), &Vec::new()), "those are the books");
     let books = tables.books().await.expect("the books are read");
@@ -83,6 +84,7 @@ fn sort(records: &mut Records) {
     records.payments.sort_unstable_by_key(|payment| payment.sequence);
     records.requests.sort_unstable();
     records.claims.sort_unstable();
+    records.methods.sort_unstable();
     records.system.sort_unstable();
     records.inbox.sort_unstable();
     records.delivered.sort_unstable();
@@ -131,6 +133,7 @@ pub(super) async fn empty_tables_have_nothing_in_them<E: Engine>(engine: &E) {
     assert_eq!(tables.records(&Missing::default()).await.expect("nothing is read"), Records::default());
     assert_eq!(tables.user(user(1)).await.expect("nobody is read"), None);
     assert_eq!(tables.wallets(user(1)).await.expect("nothing is read"), []);
+    assert_eq!(tables.methods(user(1)).await.expect("nothing is read"), []);
     assert_eq!(tables.payments(Sequence(1), 10).await.expect("nothing is read"), []);
     assert_eq!(tables.purge_requests(Timestamp(u64::MAX / 2), 10).await.expect("nothing is purged"), 0);
 }
@@ -159,6 +162,9 @@ pub(super) async fn every_kind_of_record_comes_back<E: Engine>(engine: &E) {
                 .map(|((_, currency), wallet)| (*currency, *wallet))
                 .collect();
             assert_eq!(store.tables.wallets(owner).await.expect("accounts are read"), mine, "seed {seed}: by currency number");
+            let methods = expected.records.methods.iter().filter(|(of, _)| *of == owner).map(|(_, method)| method.clone());
+            let methods: Vec<PaymentMethod> = methods.collect();
+            assert_eq!(store.tables.methods(owner).await.expect("methods are read"), methods, "seed {seed}: oldest first");
             let country = expected.records.users.iter().find(|(of, _)| *of == owner).map(|(_, country)| *country);
             assert!(store.tables.user(owner).await.expect("a user is read") == country, "seed {seed}: the country of {owner:?}");
         }
@@ -182,6 +188,8 @@ fn check_variety(stream: &Stream) {
         "user_claimed",
         "account_opened",
         "account_closed",
+        "payment_method_added",
+        "payment_method_removed",
         "deposited",
         "withdrawn",
         "withdrawal_declined",
@@ -222,6 +230,8 @@ fn check_variety(stream: &Stream) {
     let by_card = |phase| stream.records().payments.iter().any(|payment| payment.card.is_some() && payment.phase == phase);
     assert!([Phase::Captured, Phase::Returned, Phase::Voided, Phase::Expired, Phase::Declined].into_iter().all(by_card));
     assert!(stream.records().wallets.iter().any(|(_, wallet)| wallet.closed));
+    let methods = stream.records().methods;
+    assert!(methods.iter().any(|(owner, _)| methods.iter().filter(|(of, _)| of == owner).count() > 1), "somebody has several: {methods:?}");
     assert!(stream.records().wallets.iter().any(|(_, wallet)| wallet.exempted.payments > 0 && wallet.exempted.minor > 0));
     assert!(stream.committed().iter().any(|(_, entry)| entry.authenticated_payer().is_some()), "some are authenticated");
     let authentication =
@@ -265,11 +275,13 @@ pub(super) async fn rows_and_cursor_are_written_together_or_not_at_all<E: Engine
     let before = everything(tables, stream.committed()).await;
     let next = stream.projection(300, 400);
     let known = before.records.users[0];
+    let kept = before.records.methods[0].clone();
     // What can be made only once is in each of them once too often, and everything else is as it should be.
     let twice = [
         Projection { users: vec![known], ..next.clone() },
         Projection { claims: before.records.claims[..1].to_vec(), ..next.clone() },
         Projection { opened: vec![before.records.wallets[0].0], ..next.clone() },
+        Projection { methods: BTreeMap::from([((kept.0, kept.1.added), Some(kept.1.clone()))]), ..next.clone() },
         Projection { lines: before.lines.values().take(1).cloned().collect(), ..next.clone() },
         Projection { created: before.payments.values().take(1).cloned().collect(), ..next.clone() },
     ];
@@ -315,6 +327,7 @@ async fn rows_of(
                 Row::User(user, country) => records.users.push((user, country)),
                 Row::Claim(user, zone) => records.claims.push((user, zone)),
                 Row::Wallet(key, wallet) => records.wallets.push((key, wallet)),
+                Row::Method(user, method) => records.methods.push((user, method)),
                 Row::Line(line) => assert!(lines.insert(line.id, line).is_none()),
                 Row::Payment(row) => {
                     records.payments.push(row.payment.clone());

@@ -245,7 +245,8 @@ impl Stream {
             10..12 => Command::CloseAccount { user: self.any_user(), currency: self.any_currency() },
             12..22 => Command::Deposit { user: self.any_user(), money: self.any_money(1_000), reference: self.any_reference() },
             22..28 => Command::Withdraw { user: self.any_user(), money: self.any_money(600), reference: self.any_reference() },
-            28..58 => self.payment(),
+            28..31 => self.about_a_method(),
+            31..58 => self.payment(),
             58..80 => self.about_a_payment(),
             80..97 => self.message(),
             _ => {
@@ -283,6 +284,14 @@ impl Stream {
             reference: self.any_reference(),
             card,
         })
+    }
+
+    /// Of a few cards, so that they are removed and added again.
+    fn about_a_method(&mut self) -> Command {
+        let owner = self.any_user();
+        let card = self.dice.below(3).to_le_bytes()[0];
+        let token = VaultToken::new(shard().zone, [card; 16]);
+        if self.dice.happens(600) { Command::AddMethod { user: owner, token } } else { Command::RemoveMethod { user: owner, token } }
     }
 
     fn card(&mut self) -> ByCard {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use paymesh_ledger::{Account, LineId, Missing, Monitored, Payment, Phase, Records, Wallet};
+use paymesh_ledger::{Account, LineId, Missing, Monitored, Payment, PaymentMethod, Phase, Records, Wallet};
 use paymesh_types::{Country, Currency, Cursor, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 
 use super::{Dice, Disk, Fault, Machine, Operation};
@@ -50,6 +50,7 @@ struct Rows {
     users: BTreeMap<UserId, Country>,
     claims: BTreeMap<UserId, ZoneName>,
     wallets: BTreeMap<UserId, BTreeMap<Currency, Wallet>>,
+    methods: BTreeMap<(UserId, Sequence), PaymentMethod>,
     lines: BTreeMap<LineId, Line>,
     payments: BTreeMap<Sequence, PaymentRow>,
     /// Payments that have an end which nothing is being done about, by when it comes.
@@ -99,10 +100,12 @@ impl Rows {
         let claim =
             || projection.claims.iter().find(|(user, _)| self.claims.contains_key(user)).map(|(user, _)| format!("a claim of {user:?}"));
         let opened = || projection.opened.iter().find(|key| self.wallet(key).is_some()).map(|key| format!("an account of {:?}", key.0));
+        let is_there = |(key, method): &(&(UserId, Sequence), &Option<PaymentMethod>)| method.is_some() && self.methods.contains_key(key);
+        let method = || projection.methods.iter().find(is_there).map(|(key, _)| format!("a payment method of {:?}", key.0));
         let line = || projection.lines.iter().find(|line| self.lines.contains_key(&line.id)).map(|line| format!("{:?}", line.id));
         let created = |row: &&PaymentRow| self.payments.contains_key(&row.payment.sequence);
         let payment = || projection.created.iter().find(created).map(|row| format!("payment {}", row.payment.sequence));
-        user.or_else(claim).or_else(opened).or_else(line).or_else(payment)
+        user.or_else(claim).or_else(opened).or_else(method).or_else(line).or_else(payment)
     }
 
     fn make(&mut self, change: &Change) {
@@ -140,6 +143,12 @@ impl Rows {
                 wallet.closed = true;
             }
         }
+        for (key, method) in &projection.methods {
+            match method {
+                Some(method) => drop(self.methods.insert(*key, method.clone())),
+                None => drop(self.methods.remove(key)),
+            }
+        }
         self.lines.extend(projection.lines.iter().map(|line| (line.id, line.clone())));
         for row in &projection.created {
             self.payments.insert(row.payment.sequence, row.clone());
@@ -175,6 +184,7 @@ impl Rows {
             Row::User(user, country) => drop(self.users.insert(user, country)),
             Row::Claim(user, zone) => drop(self.claims.insert(user, zone)),
             Row::Wallet((user, currency), wallet) => drop(self.wallets.entry(user).or_default().insert(currency, wallet)),
+            Row::Method(user, method) => drop(self.methods.insert((user, method.added), method)),
             Row::Line(line) => drop(self.lines.insert(line.id, line)),
             Row::Payment(row) => {
                 self.note_hold(&row.payment);
@@ -213,10 +223,15 @@ impl Rows {
         all.extend(self.users.into_iter().map(|(user, country)| Row::User(user, country)));
         all.extend(self.claims.into_iter().map(|(user, zone)| Row::Claim(user, zone)));
         all.extend(wallets.map(|(key, wallet)| Row::Wallet(key, wallet)));
+        all.extend(self.methods.into_iter().map(|((user, _), method)| Row::Method(user, method)));
         all.extend(self.lines.into_values().map(Row::Line));
         all.extend(self.payments.into_values().map(Row::Payment));
         all.extend(self.requests.into_iter().map(|(sequence, (id, at))| Row::Request(sequence, id, at)));
         all
+    }
+
+    fn methods(&self, user: UserId) -> impl Iterator<Item = &PaymentMethod> {
+        self.methods.range((user, Sequence(0))..=(user, Sequence(u64::MAX))).map(|(_, method)| method)
     }
 
     fn forget_hold(&mut self, payment: &Payment) {
@@ -361,6 +376,7 @@ impl Tables for MemoryTables {
             payments: missing.payments.iter().filter_map(|sequence| Some(rows.payments.get(sequence)?.payment.clone())).collect(),
             requests: found(&missing.requests, |id| rows.request_ids.get(id).copied()),
             claims: found(&missing.claims, |user| rows.claims.get(user).cloned()),
+            methods: missing.methods.iter().flat_map(|user| rows.methods(*user).map(|method| (*user, method.clone()))).collect(),
             ..Records::default()
         })
     }
@@ -369,6 +385,10 @@ impl Tables for MemoryTables {
         let disk = self.machine.reading()?;
         let mine = disk.tables.rows.wallets.get(&user).into_iter().flatten();
         Ok(mine.map(|(currency, wallet)| (*currency, *wallet)).collect())
+    }
+
+    async fn methods(&self, user: UserId) -> Result<Vec<PaymentMethod>, Error> {
+        Ok(self.machine.reading()?.tables.rows.methods(user).cloned().collect())
     }
 
     async fn user(&self, user: UserId) -> Result<Option<Country>, Error> {

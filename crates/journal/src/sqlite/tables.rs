@@ -7,7 +7,7 @@ mod snapshot;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use paymesh_ledger::{Account, LineId, Missing, Monitored, Payment, Records, Wallet};
+use paymesh_ledger::{Account, LineId, Missing, Monitored, Payment, PaymentMethod, Records, Wallet};
 use paymesh_types::{Country, Currency, Cursor, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use sqlx::{
     AssertSqlSafe, Connection as _, Sqlite, SqliteConnection, SqlitePool,
@@ -192,6 +192,7 @@ async fn write(connection: &mut SqliteConnection, projection: &Projection) -> Re
     })
     .await?;
     write_wallets(connection, projection).await?;
+    write_methods(connection, projection).await?;
     write_history(connection, projection).await?;
     write_cursors(connection, projection).await?;
     Ok(true)
@@ -244,6 +245,26 @@ async fn write_wallets(connection: &mut SqliteConnection, projection: &Projectio
             .await?;
     }
     Ok(())
+}
+
+async fn write_methods(connection: &mut SqliteConnection, projection: &Projection) -> Result<(), sqlx::Error> {
+    let mut added = Vec::new();
+    for ((user, sequence), method) in &projection.methods {
+        match method {
+            Some(method) => added.push((*user, method)),
+            None => {
+                sqlx::query("DELETE FROM methods WHERE user_id = ? AND added = ?")
+                    .bind(stored(user.get()))
+                    .bind(stored(sequence.0))
+                    .execute(&mut *connection)
+                    .await?;
+            }
+        }
+    }
+    insert(connection, "INSERT INTO methods (user_id, added, added_at, token)", 4, "", &added, |query, (user, method)| {
+        bind_method(query, *user, method)
+    })
+    .await
 }
 
 async fn write_history(connection: &mut SqliteConnection, projection: &Projection) -> Result<(), sqlx::Error> {
@@ -376,6 +397,10 @@ async fn write_books(
         },
     )
     .await
+}
+
+fn bind_method<'q>(query: Statement<'q>, user: UserId, method: &PaymentMethod) -> Statement<'q> {
+    query.bind(stored(user.get())).bind(stored(method.added.0)).bind(stored(method.added_at.0)).bind(method.token.to_string())
 }
 
 fn bind_line<'q>(query: Statement<'q>, line: &Line) -> Statement<'q> {
@@ -517,6 +542,16 @@ impl Tables for SqliteTables {
         if !missing.claims.is_empty() {
             records.claims = self.claims_in(&self.file.look_ups, &missing.claims).await?;
         }
+        if !missing.methods.is_empty() {
+            let users = json(missing.methods.iter().map(|user| user.get()));
+            let found = sqlx::query(
+                "SELECT user_id, added, added_at, token FROM methods WHERE user_id IN (SELECT value FROM json_each(?)) ORDER BY user_id, added",
+            )
+            .bind(users);
+            for row in self.look_up(found).await? {
+                records.methods.push(rows::method(&row).map_err(|bad| self.bad(bad))?);
+            }
+        }
         Ok(records)
     }
 
@@ -532,6 +567,12 @@ impl Tables for SqliteTables {
         .bind(stored(user.get()));
         let rows = self.all(found).await?;
         rows.iter().map(|row| rows::wallet(row).map(|((_, currency), wallet)| (currency, wallet)).map_err(|bad| self.bad(bad))).collect()
+    }
+
+    async fn methods(&self, user: UserId) -> Result<Vec<PaymentMethod>, Error> {
+        let found = sqlx::query("SELECT user_id, added, added_at, token FROM methods WHERE user_id = ? ORDER BY added");
+        let rows = self.all(found.bind(stored(user.get()))).await?;
+        rows.iter().map(|row| rows::method(row).map(|(_, method)| method).map_err(|bad| self.bad(bad))).collect()
     }
 
     async fn user(&self, user: UserId) -> Result<Option<Country>, Error> {

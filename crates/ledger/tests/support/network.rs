@@ -1,14 +1,14 @@
 //! A few shards and the way between them, in memory: every command goes in through [`Network::submit`], which checks
 //! after each that the books are right. It leaves to its callers what is submitted and when messages travel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use paymesh_ledger::{
     Account, Audit, Authentication, Body, CardStep, Charge, Command, Context, Day, Decision, EXEMPTED_MINOR_MAX, EXEMPTED_PAYMENTS_MAX,
-    Entry, Exemption, LOW_VALUE_MINOR_MAX, LineId, MandateKind, MandateStanding, Message, Missing, NewPayment, OperationKind, Payment,
-    Phase, Records, Rejection, Request, State, Totals, Wallet, decide,
+    Entry, Exemption, LOW_VALUE_MINOR_MAX, LineId, MandateKind, MandateStanding, Message, Missing, NewPayment, OperationKind,
+    PAYMENT_METHODS_MAX, Payment, Phase, Records, Rejection, Request, State, Totals, Wallet, decide,
 };
-use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Cursor, Epoch, HistoryMark, Position, Sequence, ShardRef, Timestamp, UserId};
+use paymesh_types::{AMOUNT_MINOR_MAX, Currency, Cursor, Epoch, HistoryMark, Position, Sequence, ShardRef, Timestamp, UserId, VaultToken};
 
 /// One shard: what its leader has in memory, and its journal.
 #[derive(Debug)]
@@ -413,6 +413,11 @@ impl Shard {
             assert!(0 <= wallet.held && wallet.held <= wallet.balance, "{key:?} {wallet:?}");
             assert_eq!(wallet.held, held.get(key).copied().unwrap_or(0), "{key:?}: what is held is what payments hold");
         }
+        let mut kept = BTreeMap::<UserId, BTreeSet<VaultToken>>::new();
+        for (user, method) in &records.methods {
+            assert!(kept.entry(*user).or_default().insert(method.token.clone()), "{user:?} keeps {:?} twice", method.token);
+        }
+        assert!(kept.values().all(|tokens| tokens.len() <= PAYMENT_METHODS_MAX), "{kept:?}");
         let mut booked = self.system(|account| *account == Account::RefundsPayable);
         booked.retain(|_, sum| *sum != 0);
         payable.retain(|_, sum| *sum != 0);
@@ -448,6 +453,7 @@ pub(crate) fn load(state: &mut State, missing: &Missing, tables: &Records) {
         payments: pick(&tables.payments, |payment| missing.payments.contains(&payment.sequence)),
         requests: pick(&tables.requests, |(id, _)| missing.requests.contains(id)),
         claims: pick(&tables.claims, |(user, _)| missing.claims.contains(user)),
+        methods: pick(&tables.methods, |(user, _)| missing.methods.contains(user)),
         system: tables.system.clone(),
         inbox: tables.inbox.clone(),
         delivered: tables.delivered.clone(),

@@ -64,6 +64,14 @@ pub(crate) enum Act {
         user: u64,
         currency: usize,
     },
+    Keep {
+        user: u64,
+        card: u8,
+    },
+    Drop {
+        user: u64,
+        card: u8,
+    },
     /// Without an amount: up to the bound.
     Deposit {
         user: u64,
@@ -236,6 +244,10 @@ pub(crate) fn user(number: u64) -> UserId {
     UserId::try_from(number).expect("users are counted from one")
 }
 
+fn token(shard: usize, card: u8) -> VaultToken {
+    VaultToken::new(SHARDS[shard].0.parse().expect("a zone"), [card; 16])
+}
+
 fn home(user: u64) -> usize {
     HOMES[user as usize - 1]
 }
@@ -335,6 +347,8 @@ impl Run {
             }
             Act::Open { user: of, currency: index } => (home(*of), Command::OpenAccount { user: user(*of), currency: currency(*index) }),
             Act::Close { user: of, currency: index } => (home(*of), Command::CloseAccount { user: user(*of), currency: currency(*index) }),
+            Act::Keep { user: of, card } => (home(*of), Command::AddMethod { user: user(*of), token: token(home(*of), *card) }),
+            Act::Drop { user: of, card } => (home(*of), Command::RemoveMethod { user: user(*of), token: token(home(*of), *card) }),
             Act::Deposit { user: of, currency, amount } => {
                 let amount = amount.or_else(|| Some(AMOUNT_MINOR_MAX - wallet(*of, *currency)?.balance).filter(|room| *room > 0))?;
                 (home(*of), Command::Deposit { user: user(*of), money: money(amount, *currency), reference })
@@ -352,7 +366,7 @@ impl Run {
             Act::Charge { payer, payee, currency, amount, hold_s, declined, psd2, mandate, score } => {
                 let (at, to) = (home(*payer), home(*payee));
                 let payee_shard = (at != to).then(|| self.network.shards[to].state.shard().clone());
-                let token = VaultToken::new(SHARDS[at].0.parse().expect("a zone"), [7; 16]);
+                let token = token(at, 7);
                 let declined = declined.then_some(Reason::FraudDetected);
                 let risk = score.map(|score| Risk { score: Score::new(score), review: score % 2 == 1, rules: String::new() });
                 let agreement = mandate.map(Agreement::SetUp);

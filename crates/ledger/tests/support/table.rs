@@ -6,6 +6,7 @@
 //! ```text
 //! enrol ann DE EUR,JPY                   claim ann us            lead 0            (shard 0 begins its next term)
 //! open ann EUR        close ann EUR      wait 60                 (seconds)
+//! keep ann 8          drop ann 8         ann cards | 8          (payment methods, by what their tokens are made of)
 //! deposit ann 1.00 EUR [ref=rent]        withdraw ann 1.00 EUR [ref=rent]
 //! pay p1 ann bob 1.00 EUR [hold=60] [ref=rent]
 //! card p1 ann bob 1.00 EUR [hold=60] [token=8] [declined=FRAUD] [psd2=yes]    (by card, gateway a first; declined before anybody is asked)
@@ -153,6 +154,7 @@ impl Play {
             ["payable@0", code] => self.system(0, Account::RefundsPayable, currency(code)),
             ["outside@0", code] => self.system(0, Account::External, currency(code)),
             ["outside@1", code] => self.system(1, Account::External, currency(code)),
+            [user, "cards"] => self.cards(user),
             [payment] if self.payments.contains_key(*payment) => self.standing(payment),
             [user, code] if code.chars().all(|letter| letter.is_ascii_uppercase()) => self.account(user, currency(code)),
             [request, command @ ..] if request.starts_with('=') => {
@@ -178,6 +180,8 @@ impl Play {
             ["claim", user, zone] => (home(user), Command::ClaimUser { user: self.user(user), zone: zone.parse().expect(zone) }),
             ["open", user, code] => (home(user), Command::OpenAccount { user: self.user(user), currency: currency(code) }),
             ["close", user, code] => (home(user), Command::CloseAccount { user: self.user(user), currency: currency(code) }),
+            ["keep", user, card] => (home(user), Command::AddMethod { user: self.user(user), token: token(card) }),
+            ["drop", user, card] => (home(user), Command::RemoveMethod { user: self.user(user), token: token(card) }),
             ["deposit", user, amount, code] => {
                 (home(user), Command::Deposit { user: self.user(user), money: money(amount, code), reference })
             }
@@ -203,7 +207,7 @@ impl Play {
                     other => panic!("no such agreement: {other:?}"),
                 };
                 let card = (how == "card").then(|| ByCard {
-                    token: VaultToken::new("eu".parse().expect("a zone"), [option("token").map_or(7, number); 16]),
+                    token: token(option("token").unwrap_or("7")),
                     gateway: "a".parse().expect("a gateway's name"),
                     declined: option("declined").map(|_| Reason::FraudDetected),
                     risk: option("score").map(|score| Risk {
@@ -303,6 +307,13 @@ impl Play {
         text
     }
 
+    fn cards(&mut self, user: &str) -> String {
+        let id = self.user(user);
+        let methods = self.network.shards[home(user)].state.records().methods;
+        let cards = methods.iter().filter(|(of, _)| *of == id).map(|(_, method)| method.token.as_bytes()[0].to_string());
+        cards.collect::<Vec<_>>().join(" ")
+    }
+
     fn system(&self, at: usize, account: Account, currency: Currency) -> String {
         let mut accounts = self.network.shards[at].state.system();
         let balance = accounts.find(|(which, of, _)| **which == account && *of == currency).map_or(0, |(_, _, balance)| balance);
@@ -341,6 +352,8 @@ impl Play {
             Body::UserClaimed { zone, .. } => format!("claimed by {zone}"),
             Body::AccountOpened { .. } => "opened".to_owned(),
             Body::AccountClosed { .. } => "closed".to_owned(),
+            Body::MethodAdded { .. } => "kept".to_owned(),
+            Body::MethodRemoved { method, .. } => format!("dropped, kept by {}", method.added),
             Body::Deposited { money, .. } => format!("deposited {money}"),
             Body::Withdrawn { declined: Some(reason), .. } => format!("declined {}", reason.as_str()),
             Body::Withdrawn { money, .. } => format!("withdrawn {money}"),
@@ -397,6 +410,9 @@ impl Play {
             Rejection::AccountNotFound { user, currency } => format!("AccountNotFound {} {currency}", name(user)),
             Rejection::AccountClosed { user, currency } => format!("AccountClosed {} {currency}", name(user)),
             Rejection::AccountNotEmpty { user, currency } => format!("AccountNotEmpty {} {currency}", name(user)),
+            Rejection::MethodExists { user } => format!("MethodExists {}", name(user)),
+            Rejection::MethodNotFound { user } => format!("MethodNotFound {}", name(user)),
+            Rejection::TooManyMethods { user } => format!("TooManyMethods {}", name(user)),
             Rejection::OutOfRange => "OutOfRange".to_owned(),
             Rejection::ClearingFull { to, currency } => format!("ClearingFull {to} {currency}"),
             Rejection::PaymentNotFound => "PaymentNotFound".to_owned(),
@@ -451,6 +467,10 @@ fn home(user: &str) -> usize {
 
 fn number<T: std::str::FromStr>(text: &str) -> T {
     text.parse().unwrap_or_else(|_| panic!("not a number: {text}"))
+}
+
+fn token(card: &str) -> VaultToken {
+    VaultToken::new("eu".parse().expect("a zone"), [number(card); 16])
 }
 
 fn currency(code: &str) -> Currency {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, hash::Hash};
 
 use paymesh_journal::{Committed, Digest, Projection, Row};
+use paymesh_ledger::{Body, PaymentMethod};
 use paymesh_types::{Sequence, Timestamp};
 
 /// Entries whose rows are summed up together: where sums differ, as many are named.
@@ -12,6 +13,7 @@ const RANGE_ENTRIES: u64 = 65_536;
 enum Kind {
     Users,
     Claims,
+    Methods,
     Lines,
     Payments,
     /// What of a payment's row only its first entry says.
@@ -41,7 +43,8 @@ impl Rows {
     }
 
     /// Adds what entries come to, which follow those added before. A payment goes from the state that an entry must have
-    /// found to the one that it left: where it had found another, the sum is that of no rows.
+    /// found to the one that it left, and a payment method from what it was to nothing: where another was found, the sum is that of no
+    /// rows.
     pub(super) fn add_entries(&mut self, entries: &[Committed]) {
         let projection = Projection::of(entries);
         projection.users.iter().for_each(|row| self.add(Kind::Users, Sequence(0), row));
@@ -51,6 +54,14 @@ impl Rows {
             self.add(Kind::FirstWords, row.payment.sequence, &(row.previous, &row.reference));
         }
         for (position, entry) in entries {
+            match &entry.body {
+                Body::MethodAdded { user, token } => {
+                    let method = PaymentMethod { added: position.sequence, added_at: entry.at, token: token.clone() };
+                    self.add(Kind::Methods, position.sequence, &(user, &method));
+                }
+                Body::MethodRemoved { user, method } => self.digest(Kind::Methods, method.added).remove(&(user, method)),
+                _ => {}
+            }
             if let Some(after) = entry.payment(position) {
                 let payments = self.digest(Kind::Payments, after.sequence);
                 if let Some(before) = entry.payment_before() {
@@ -76,6 +87,7 @@ impl Rows {
             Row::User(user, country) => self.add(Kind::Users, Sequence(0), &(user, country)),
             Row::Claim(user, zone) => self.add(Kind::Claims, Sequence(0), &(user, zone)),
             Row::Wallet(..) => {}
+            Row::Method(user, method) => self.add(Kind::Methods, method.added, &(user, method)),
             Row::Line(line) => self.add(Kind::Lines, line.id.sequence(), line),
             Row::Payment(row) => {
                 self.add(Kind::Payments, row.payment.sequence, &row.payment);
@@ -100,6 +112,7 @@ impl Rows {
             let what = match kind {
                 Kind::Users => "users".to_owned(),
                 Kind::Claims => "users' zones".to_owned(),
+                Kind::Methods => format!("payment methods added by entries {}", named(range)),
                 Kind::Lines => format!("statement lines of entries {}", named(range)),
                 Kind::Payments | Kind::FirstWords => format!("payments made by entries {}", named(range)),
                 Kind::Requests => format!("request ids of entries {}", named(range)),

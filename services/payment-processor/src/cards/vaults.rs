@@ -1,4 +1,4 @@
-//! The vaults of the mesh, wherever they are: what payments need of them.
+//! The vaults of the mesh, wherever they are: what payments and payment methods need of them.
 
 use paymesh_acquirers::{
     Authentication, Authorization, Challenge, Charge, ChargeId, ChargeState, Class, Decision, Decline, DeclineReason, Exemption, Failure,
@@ -12,6 +12,7 @@ use paymesh_contract::{
         AuthorizationOutcome, AuthorizeRequest, AuthorizeResponse, CardBrand, CardholderAuthentication, DescribeTokenRequest, ScaExemption,
         TokenDescription, vault_service_client::VaultServiceClient,
     },
+    wallet::v1::KeptCard,
 };
 use paymesh_mesh::Mesh;
 use paymesh_types::{GatewayName, UserId, VaultToken};
@@ -34,46 +35,62 @@ pub(super) enum Authorized {
     NoCard,
 }
 
-/// What a vault says of a card that a payment is to be made by.
+/// Why a vault describes no card, as a fault's reason.
+pub(crate) const TOKEN_NOT_FOUND: &str = "TOKEN_NOT_FOUND";
+
+/// NOT_FOUND `TOKEN_NOT_FOUND`, the same for a card of another user.
+pub(crate) fn not_found(token: &VaultToken, user: UserId) -> Fault {
+    Fault::not_found(TOKEN_NOT_FOUND, format!("user {user} has no card {token}")).with_field("vault_token")
+}
+
+/// What a vault says of a user's card.
 #[derive(Clone)]
-pub(super) struct Described {
+pub(crate) struct Described {
     pub(super) brand: Brand,
     /// The first six or eight digits.
     pub(super) bin: String,
     /// The vault's.
     pub(super) fingerprint: Vec<u8>,
+    /// What its user is shown of it.
+    pub(crate) kept: KeptCard,
 }
 
 /// The vaults of the mesh.
 #[derive(Debug, Clone)]
-pub(super) struct Vaults {
+pub(crate) struct Vaults {
     mesh: Mesh,
 }
 
 impl Vaults {
-    pub(super) fn new(mesh: Mesh) -> Self {
+    pub(crate) fn new(mesh: Mesh) -> Self {
         Self { mesh }
     }
 
-    /// Describes a card of `payer`'s.
+    /// Describes a card of a user's.
     ///
     /// # Errors
-    /// NOT_FOUND `TOKEN_NOT_FOUND`, the same for a card of another user; what the vault or the way there says.
-    pub(super) async fn describe(&self, token: &VaultToken, payer: UserId, until: Instant) -> Result<Described, Fault> {
+    /// [`not_found`]; what the vault or the way there says.
+    pub(crate) async fn describe(&self, token: &VaultToken, user: UserId, until: Instant) -> Result<Described, Fault> {
         let mut request = tonic::Request::new(DescribeTokenRequest { vault_token: token.to_string() });
         request.set_timeout(until.saturating_duration_since(Instant::now()));
         let answer = VaultServiceClient::new(self.mesh.channel()).describe_token(request).await;
         let described = match answer {
             Ok(answer) => answer.into_inner().description.unwrap_or_default(),
             Err(status) => match Fault::from_status(&status) {
-                fault if fault.reason == "TOKEN_NOT_FOUND" => TokenDescription::default(),
+                fault if fault.reason == TOKEN_NOT_FOUND => TokenDescription::default(),
                 fault => return Err(fault),
             },
         };
-        if described.user_id != payer.get() {
-            return Err(Fault::not_found("TOKEN_NOT_FOUND", format!("user {payer} has no card {token}")).with_field("card.vault_token"));
+        if described.user_id != user.get() {
+            return Err(not_found(token, user));
         }
-        Ok(Described { brand: brand(described.brand()), bin: described.bin, fingerprint: described.fingerprint })
+        let kept = KeptCard {
+            brand: described.brand,
+            last_four: described.last_four.clone(),
+            expiry_month: described.expiry_month,
+            expiry_year: described.expiry_year,
+        };
+        Ok(Described { brand: brand(described.brand()), bin: described.bin, fingerprint: described.fingerprint, kept })
     }
 
     /// Has the vault of the card's zone ask a gateway's acquirer to hold an amount on the card.
@@ -113,7 +130,7 @@ impl Vaults {
 /// What a call that ended with an error says. The vault has asked no gateway then, unless it did not come to its own word: the call's time was up, or the way to the vault
 /// broke.
 fn not_asked(fault: &Fault) -> Result<Authorized, Failure> {
-    if fault.reason == "TOKEN_NOT_FOUND" {
+    if fault.reason == TOKEN_NOT_FOUND {
         return Ok(Authorized::NoCard);
     }
     let what = format!("the vault says {}", fault.reason);

@@ -24,7 +24,7 @@ use prost::Message as _;
 use tokio_stream::StreamExt as _;
 use tonic::Code;
 
-use crate::support::{Node, hold, id, no_problems, one_region, pay, refusal, refused};
+use crate::support::{Node, cache, hold, id, no_problems, one_region, pay, refusal, refused};
 
 /// The largest user id.
 const USER_ID_MAX: u64 = i64::MAX as u64;
@@ -194,7 +194,8 @@ async fn a_stream_answers_every_batch_in_order() {
 async fn a_stream_whose_first_batch_does_not_come_is_ended() {
     let node = Node::start().await;
     let limits = Limits { arrival_wait: Duration::from_millis(100), ..Limits::default() };
-    let edge = node.mesh.edge(services(node.shards.clone(), node.copies.clone(), node.mesh.clone(), no_problems(), None).routes, limits);
+    let edge =
+        node.mesh.edge(services(node.shards.clone(), node.copies.clone(), node.mesh.clone(), no_problems(), None, cache()).routes, limits);
     let answer = async {
         let mut answers = PaymentServiceClient::new(edge).stream_payments(tokio_stream::pending()).await?.into_inner();
         answers.message().await

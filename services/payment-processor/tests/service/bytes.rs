@@ -11,7 +11,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tonic::{Code, Status, body::Body};
 use tower::ServiceExt as _;
 
-use crate::support::{Node, no_problems};
+use crate::support::{Node, cache, no_problems};
 
 /// The methods of the services under test.
 fn methods() -> impl Iterator<Item = &'static MethodPolicy> {
@@ -35,7 +35,7 @@ fn framed(message: &[u8]) -> Bytes {
 /// The status of a call with these bytes, straight to the services: no router has looked at them before. An endless answer
 /// is given up after its first part.
 async fn call(node: &Node, path: &str, body: Bytes) -> Status {
-    let routes = services(node.shards.clone(), node.copies.clone(), node.mesh.clone(), no_problems(), None).routes;
+    let routes = services(node.shards.clone(), node.copies.clone(), node.mesh.clone(), no_problems(), None, cache()).routes;
     let mut request = Request::post(path).body(Body::new(Full::new(body))).expect("a request");
     request.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
     let response = routes.oneshot(request).await.expect("an answer");

@@ -34,7 +34,7 @@ use paymesh_topology::{Fraud, Gateways, Topology};
 use tokio::{sync::watch, time::Instant};
 use tonic::{Code, Request, Response, Status};
 
-use crate::support::{Node, PATIENCE, id, no_problems, pay, refused};
+use crate::support::{Node, PATIENCE, cache, id, no_problems, pay, refused};
 
 const TOPOLOGY: &str = "
 mesh: test
@@ -296,7 +296,8 @@ async fn started_with(topology: &str, rules: Option<&str>, authorizations: &[(&s
     let connectors = ["a", "b"].map(connector).into_iter().collect();
     let (_, rules) = watch::channel(rules);
     let acquiring = Acquiring { gateways, connectors, rules, clock: node.time.clock() };
-    let Services { routes, sweep } = services(node.shards.clone(), Copies::default(), node.mesh.clone(), no_problems(), Some(acquiring));
+    let Services { routes, sweep } =
+        services(node.shards.clone(), Copies::default(), node.mesh.clone(), no_problems(), Some(acquiring), cache());
     let routes = routes.add_service(VaultServiceServer::new(Vault(script.clone())));
     node.mesh.attach(routes.add_service(FraudServiceServer::new(Detection(script.clone()))));
     tokio::spawn(sweep);

@@ -8,6 +8,7 @@ mod cards;
 mod directory;
 mod events;
 mod mandates;
+mod methods;
 mod operations;
 mod payments;
 mod reads;

@@ -18,18 +18,27 @@ use paymesh_types::{Epoch, Sequence, ShardRef};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 use tonic::{Code, Request, Status};
 
-use crate::support::{Node, deposit, no_problems, pay, refusal, refused};
+use crate::support::{Node, cache, deposit, no_problems, pay, refusal, refused};
 
 /// us_east leads zone eu (the tests' users are residents of Germany); us_west keeps a copy of eu/0 that the test feeds, and none of eu/1.
-struct Pair {
-    home: Node,
-    west: Node,
-    copy: Replica,
+pub(crate) struct Pair {
+    pub(crate) home: Node,
+    pub(crate) west: Node,
+    pub(crate) copy: Replica,
     serving: JoinHandle<()>,
 }
 
 impl Pair {
     async fn start() -> Self {
+        Self::with("payment_processor").await
+    }
+
+    pub(crate) async fn with_a_vault_in_the_west() -> Self {
+        Self::with("payment_processor, vault").await
+    }
+
+    /// With these services in us_west.
+    async fn with(west: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let yaml = format!(
@@ -37,7 +46,7 @@ impl Pair {
 mesh: test
 regions:
   us_east: {{primary: true, services: [payment_processor], database: primary_master}}
-  us_west: {{primary: false, services: [payment_processor], database: read_replica}}
+  us_west: {{primary: false, services: [{west}], database: read_replica}}
 zones:
   eu: {{shards: 2, regions: [us_east, us_west], countries: [DE]}}
 endpoints:
@@ -48,7 +57,7 @@ endpoints:
         let topology = Arc::new(Topology::parse("test", &yaml).unwrap_or_else(|errors| panic!("{errors}")));
         let home = Node::of(Arc::clone(&topology), "us_east", Options::default()).await;
         let (mesh, routes) =
-            (home.mesh.clone(), services(home.shards.clone(), home.copies.clone(), home.mesh.clone(), no_problems(), None).routes);
+            (home.mesh.clone(), services(home.shards.clone(), home.copies.clone(), home.mesh.clone(), no_problems(), None, cache()).routes);
         let serving = tokio::spawn(async move {
             mesh.serve(routes, listener, Limits::default(), std::future::pending()).await.expect("it serves");
         });
@@ -64,7 +73,7 @@ endpoints:
     }
 
     /// Brings the copy up to date, and lets it know that it is.
-    async fn feed(&self) {
+    pub(crate) async fn feed(&self) {
         let shard = self.home.shards.get(self.copy.reference()).expect("it is led there");
         let (asked_at, head, after) = (Instant::now(), shard.tail().head(), self.copy.end().await.sequence);
         if head > after {
@@ -83,7 +92,7 @@ endpoints:
         self.west.wallets().get_balance(request).await.map(tonic::Response::into_inner)
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.serving.abort();
         self.copy.close().await;
         self.west.close().await;

@@ -13,7 +13,7 @@ use paymesh_topology::Topology;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tonic::Code;
 
-use crate::support::{Node, deposit, enrolment, no_problems, pay, refusal, refused};
+use crate::support::{Node, cache, deposit, enrolment, no_problems, pay, refusal, refused};
 
 struct Served {
     node: Node,
@@ -56,7 +56,7 @@ async fn serve(topology: &Arc<Topology>, region: &str, listener: TcpListener) ->
     let node = Node::of(Arc::clone(topology), region, Options::default()).await;
     let (stop, stopped) = oneshot::channel::<()>();
     let (mesh, routes) =
-        (node.mesh.clone(), services(node.shards.clone(), node.copies.clone(), node.mesh.clone(), no_problems(), None).routes);
+        (node.mesh.clone(), services(node.shards.clone(), node.copies.clone(), node.mesh.clone(), no_problems(), None, cache()).routes);
     let limits = Limits { drain_wait: Duration::from_millis(500), ..Limits::default() };
     let task = tokio::spawn(async move { mesh.serve(routes, listener, limits, async { stopped.await.unwrap_or_default() }).await });
     Served { node, stop, task }

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use paymesh_cache::{Cache, InProcess};
 use paymesh_contract::{
     Fault,
     common::v1::Money,
@@ -70,6 +71,11 @@ pub(crate) fn no_problems() -> Problems {
     Arc::new(Vec::new)
 }
 
+/// What a node keeps of what cards look like.
+pub(crate) fn cache() -> Arc<dyn Cache> {
+    Arc::new(InProcess::new(1 << 20))
+}
+
 /// A node in this process.
 pub(crate) struct Node {
     pub(crate) mesh: Mesh,
@@ -103,7 +109,7 @@ impl Node {
         }
         let shards = Shards::new(shards);
         let mesh = Mesh::new(topology, region, Security::PlainText).expect("a mesh");
-        mesh.attach(services(shards.clone(), copies.clone(), mesh.clone(), no_problems(), None).routes);
+        mesh.attach(services(shards.clone(), copies.clone(), mesh.clone(), no_problems(), None, cache()).routes);
         Self { _inboxes: shards.follow_each_other(), mesh, shards, copies, time, _directory: directory }
     }
 

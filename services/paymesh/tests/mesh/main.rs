@@ -24,6 +24,7 @@ mod fraud;
 mod kill;
 mod logs;
 mod lost;
+mod methods;
 mod oceans;
 mod reads;
 mod refusals;

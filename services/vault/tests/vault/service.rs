@@ -1,10 +1,11 @@
 //! VaultService through its generated client and the mesh of one node.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use paymesh_client::seal;
 use paymesh_contract::{
     Fault,
+    common::v1::Position,
     directory::v1::{
         ClaimUserRequest, ClaimUserResponse, EnrollUserRequest, EnrollUserResponse, LookUpUsersRequest, LookUpUsersResponse, UserZone,
         directory_service_server::{DirectoryService, DirectoryServiceServer},
@@ -12,6 +13,11 @@ use paymesh_contract::{
     vault::v1::{
         CardBrand, CardDetails, DeleteTokenRequest, DescribeTokenRequest, EraseUserRequest, GetVaultKeyRequest, RotateKeysRequest,
         RotationState, TokenizeRequest, vault_service_client::VaultServiceClient,
+    },
+    wallet::v1::{
+        AddPaymentMethodRequest, AddPaymentMethodResponse, ForgetDeletedCardsRequest, ForgetDeletedCardsResponse,
+        ListPaymentMethodsRequest, ListPaymentMethodsResponse, RemovePaymentMethodRequest, RemovePaymentMethodResponse,
+        payment_method_service_server::{PaymentMethodService, PaymentMethodServiceServer},
     },
 };
 use paymesh_mesh::{Mesh, MeshChannel, Security};
@@ -44,7 +50,57 @@ impl DirectoryService for Users {
     }
 }
 
+/// The users' home: what it was told, and whether it cannot be.
+#[derive(Clone, Default)]
+struct Home(Arc<Mutex<Told>>);
+
+#[derive(Default)]
+struct Told {
+    away: bool,
+    told: Vec<(u64, String)>,
+}
+
+impl Home {
+    fn is_away(&self, away: bool) {
+        self.0.lock().expect("no test panics with it").away = away;
+    }
+
+    fn told(&self) -> Vec<(u64, String)> {
+        std::mem::take(&mut self.0.lock().expect("no test panics with it").told)
+    }
+}
+
+#[tonic::async_trait]
+impl PaymentMethodService for Home {
+    async fn forget_deleted_cards(
+        &self,
+        request: Request<ForgetDeletedCardsRequest>,
+    ) -> Result<Response<ForgetDeletedCardsResponse>, Status> {
+        let ForgetDeletedCardsRequest { user_id, vault_token } = request.into_inner();
+        let mut told = self.0.lock().expect("no test panics with it");
+        if told.away {
+            return Err(Status::unavailable("for a test"));
+        }
+        told.told.push((user_id, vault_token));
+        let position = Some(Position { zone: "eu".to_owned(), sequence: told.told.len() as u64, ..Position::default() });
+        Ok(Response::new(ForgetDeletedCardsResponse { position }))
+    }
+
+    async fn add_payment_method(&self, _: Request<AddPaymentMethodRequest>) -> Result<Response<AddPaymentMethodResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_payment_methods(&self, _: Request<ListPaymentMethodsRequest>) -> Result<Response<ListPaymentMethodsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn remove_payment_method(&self, _: Request<RemovePaymentMethodRequest>) -> Result<Response<RemovePaymentMethodResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
 struct Node {
+    home: Home,
     _place: Place,
     _opened: watch::Sender<Option<Vault>>,
     client: VaultServiceClient<MeshChannel>,
@@ -68,13 +124,11 @@ endpoints:
     let vault = if opened { Some(place.open().await) } else { None };
     let (opened, vault) = watch::channel(vault);
     let mesh = Mesh::new(topology, "eu_west".parse().expect("a region"), Security::PlainText).expect("a mesh");
-    mesh.attach(Routes::new(DirectoryServiceServer::new(Users)).add_service(paymesh_vault::service(
-        vault,
-        mesh.clone(),
-        Acquirers::default(),
-    )));
+    let home = Home::default();
+    let routes = Routes::new(DirectoryServiceServer::new(Users)).add_service(PaymentMethodServiceServer::new(home.clone()));
+    mesh.attach(routes.add_service(paymesh_vault::service(vault, mesh.clone(), Acquirers::default())));
     let client = VaultServiceClient::new(mesh.channel());
-    Node { _place: place, _opened: opened, client }
+    Node { home, _place: place, _opened: opened, client }
 }
 
 fn in_clear(user_id: u64, number: &str) -> TokenizeRequest {
@@ -126,6 +180,45 @@ async fn an_erased_users_tokens_are_not_found() {
     }
     for vault_token in tokens {
         assert_eq!(refused(client.describe_token(DescribeTokenRequest { vault_token }).await).1, "TOKEN_NOT_FOUND");
+    }
+}
+
+/// Who deleted a card knows that it is listed nowhere any more, or hears that it may be, and tells by the same request again.
+#[tokio::test]
+async fn a_users_home_is_told_of_what_is_deleted_before_the_answer() {
+    let node = node(true).await;
+    let mut client = node.client.clone();
+    let mut taken = Vec::new();
+    for number in [VISA, AMEX] {
+        taken
+            .push(client.tokenize(in_clear(7, number)).await.expect("a card").into_inner().description.expect("a description").vault_token);
+    }
+    assert_eq!(node.home.told(), [], "nothing is deleted");
+    let delete = DeleteTokenRequest { request_id: Uuid::now_v7().to_string(), vault_token: taken[0].clone() };
+    node.home.is_away(true);
+    for _ in 0..2 {
+        let fault = Fault::from_status(&client.delete_token(delete.clone()).await.expect_err("the home is away"));
+        assert_eq!((fault.code, fault.reason.as_ref(), fault.retry_after.is_some()), (Code::Unavailable, "HOME_NOT_TOLD", true));
+        let described = client.describe_token(DescribeTokenRequest { vault_token: taken[0].clone() }).await;
+        assert_eq!(refused(described).1, "TOKEN_NOT_FOUND", "it is deleted all the same");
+    }
+    let other = DeleteTokenRequest { request_id: Uuid::now_v7().to_string(), ..delete.clone() };
+    assert_eq!(refused(client.delete_token(other).await).1, "TOKEN_NOT_FOUND", "another request has deleted nothing, and tells nobody");
+    node.home.is_away(false);
+    for _ in 0..2 {
+        let position = client.delete_token(delete.clone()).await.expect("it is told").into_inner().position.expect("a position");
+        assert_eq!((position.zone.as_str(), position.sequence), ("eu", 1));
+        assert_eq!(node.home.told(), [(7, taken[0].clone())]);
+    }
+
+    let erase = EraseUserRequest { request_id: Uuid::now_v7().to_string(), user_id: 7 };
+    node.home.is_away(true);
+    assert_eq!(refused(client.erase_user(erase.clone()).await).1, "HOME_NOT_TOLD");
+    node.home.is_away(false);
+    for _ in 0..2 {
+        let erased = client.erase_user(erase.clone()).await.expect("erased").into_inner();
+        assert_eq!((erased.erased_tokens, erased.position.expect("a position").sequence), (1, 1));
+        assert_eq!(node.home.told(), [(7, String::new())], "any of the user's may be gone");
     }
 }
 

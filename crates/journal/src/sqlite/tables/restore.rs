@@ -4,13 +4,14 @@ use paymesh_ledger::{Account, Records};
 use paymesh_types::{Currency, Sequence};
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
-use super::{bind_line, bind_payment, insert, peers, write_books, write_monitored};
+use super::{bind_line, bind_method, bind_payment, insert, peers, write_books, write_monitored};
 use crate::{
     Row,
     sqlite::{File, stored},
 };
 
-const TABLES: [&str; 9] = ["users", "claims", "wallets", "lines", "payments", "requests", "system_accounts", "peers", "monitored_days"];
+const TABLES: [&str; 10] =
+    ["users", "claims", "wallets", "methods", "lines", "payments", "requests", "system_accounts", "peers", "monitored_days"];
 
 pub(super) async fn clear(file: &File) -> Result<(), sqlx::Error> {
     let mut connection = file.writer.acquire().await?;
@@ -82,13 +83,14 @@ async fn is_empty(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error
 }
 
 async fn put(connection: &mut SqliteConnection, all: &[Row]) -> Result<(), sqlx::Error> {
-    let (mut users, mut claims, mut wallets) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut users, mut claims, mut wallets, mut methods) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut lines, mut payments, mut requests) = (Vec::new(), Vec::new(), Vec::new());
     for row in all.iter().cloned() {
         match row {
             Row::User(user, country) => users.push((user, country)),
             Row::Claim(user, zone) => claims.push((user, zone)),
             Row::Wallet(key, wallet) => wallets.push((key, wallet)),
+            Row::Method(user, method) => methods.push((user, method)),
             Row::Line(line) => lines.push(line),
             Row::Payment(row) => payments.push(row),
             Row::Request(sequence, id, at) => requests.push((sequence, id, at)),
@@ -121,6 +123,10 @@ async fn put(connection: &mut SqliteConnection, all: &[Row]) -> Result<(), sqlx:
                 .bind(wallet.exempted.minor)
         },
     )
+    .await?;
+    insert(connection, "INSERT OR REPLACE INTO methods (user_id, added, added_at, token)", 4, "", &methods, |query, (user, method)| {
+        bind_method(query, *user, method)
+    })
     .await?;
     let head =
         "INSERT OR REPLACE INTO lines (id, user_id, currency, kind, amount, balance, at, payment, counterparty, reference, previous)";

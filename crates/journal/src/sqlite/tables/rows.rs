@@ -1,7 +1,7 @@
 //! Rows as records. What no projector writes is reported, not guessed at.
 
 use paymesh_contract::events::v1 as pb;
-use paymesh_ledger::{Account, Charge, Day, Exempted, LineId, Means, Payment, Phase, Reason, Totals, Wallet};
+use paymesh_ledger::{Account, Charge, Day, Exempted, LineId, Means, Payment, PaymentMethod, Phase, Reason, Totals, Wallet};
 use paymesh_types::{Country, Currency, Cursor, Epoch, HistoryMark, RequestId, Sequence, ShardRef, Timestamp, UserId, ZoneName};
 use prost::Message as _;
 use sqlx::{Row as _, sqlite::SqliteRow};
@@ -107,6 +107,15 @@ pub(super) fn wallet(row: &SqliteRow) -> Result<((UserId, Currency), Wallet), Ba
         exempted: Exempted { payments, minor },
     };
     Ok(((user_id(row, "user_id")?, currency(row)?), wallet))
+}
+
+pub(super) fn method(row: &SqliteRow) -> Result<(UserId, PaymentMethod), Bad> {
+    let method = PaymentMethod {
+        added: number(row, "added")?,
+        added_at: timestamp(row, "added_at")?,
+        token: row.try_get::<&str, _>("token")?.parse()?,
+    };
+    Ok((user_id(row, "user_id")?, method))
 }
 
 pub(super) fn line(row: &SqliteRow) -> Result<Line, Bad> {

@@ -37,7 +37,7 @@ struct Table {
     row: fn(&SqliteRow) -> Result<Row, Bad>,
 }
 
-const TABLES: [Table; 6] = [
+const TABLES: [Table; 7] = [
     Table {
         name: "users",
         columns: "user_id, country",
@@ -55,6 +55,12 @@ const TABLES: [Table; 6] = [
         columns: "user_id, currency, balance, held, closed, last_line, last_payment, exempted_payments, exempted_minor",
         key: &["user_id", "currency"],
         row: |row| rows::wallet(row).map(|(key, wallet)| Row::Wallet(key, wallet)),
+    },
+    Table {
+        name: "methods",
+        columns: "user_id, added, added_at, token",
+        key: &["user_id", "added"],
+        row: |row| rows::method(row).map(|(user, method)| Row::Method(user, method)),
     },
     Table {
         name: "lines",
