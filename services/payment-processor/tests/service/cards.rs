@@ -24,7 +24,7 @@ use paymesh_contract::{
     vault::v1::{
         AuthorizationOutcome, AuthorizeRequest, AuthorizeResponse, CardBrand, CardholderAuthentication, DeleteTokenRequest,
         DeleteTokenResponse, DescribeTokenRequest, DescribeTokenResponse, EraseUserRequest, EraseUserResponse, GetVaultKeyRequest,
-        GetVaultKeyResponse, ScaExemption, TokenDescription, TokenizeRequest, TokenizeResponse,
+        GetVaultKeyResponse, RotateKeysRequest, RotateKeysResponse, ScaExemption, TokenDescription, TokenizeRequest, TokenizeResponse,
         vault_service_server::{VaultService, VaultServiceServer},
     },
 };
@@ -185,6 +185,10 @@ impl VaultService for Vault {
     }
 
     async fn erase_user(&self, _: Request<EraseUserRequest>) -> Result<Response<EraseUserResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn rotate_keys(&self, _: Request<RotateKeysRequest>) -> Result<Response<RotateKeysResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 }

@@ -17,8 +17,8 @@ use paymesh_contract::{
     common::v1::{ReadLevel, ReadOptions},
     vault::v1::{
         AuthorizeRequest, AuthorizeResponse, CardBrand, DeleteTokenRequest, DeleteTokenResponse, DescribeTokenRequest,
-        DescribeTokenResponse, EraseUserRequest, EraseUserResponse, GetVaultKeyRequest, GetVaultKeyResponse, TokenDescription,
-        TokenizeRequest, TokenizeResponse,
+        DescribeTokenResponse, EraseUserRequest, EraseUserResponse, GetVaultKeyRequest, GetVaultKeyResponse, RotateKeysRequest,
+        RotateKeysResponse, TokenDescription, TokenizeRequest, TokenizeResponse,
         vault_service_server::{VaultService, VaultServiceServer},
     },
     wallet::v1::{
@@ -161,6 +161,10 @@ impl VaultService for Vault {
     }
 
     async fn erase_user(&self, _: Request<EraseUserRequest>) -> Result<Response<EraseUserResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn rotate_keys(&self, _: Request<RotateKeysRequest>) -> Result<Response<RotateKeysResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 }
