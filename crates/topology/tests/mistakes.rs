@@ -54,7 +54,7 @@ const KEYS: &[Row] = &[
     (
         "{primary: true,",
         "{primary: true, zone: eu,",
-        &["regions.yaml:3: regions.us_east.zone: unknown key; known here: primary, services, database, compliance"],
+        &["regions.yaml:3: regions.us_east.zone: unknown key; known here: primary, services, database, compliance, vault_keys"],
         BOTH,
     ),
     (
@@ -152,7 +152,7 @@ const VALUES: &[Row] = &[
         "database: read_replica",
         "database: replica",
         &[
-            "regions.yaml:4: regions.us_west.database: `replica` is not a known kind of database; known are: primary_master, regional_master, read_replica",
+            "regions.yaml:4: regions.us_west.database: `replica` is not a known kind of database; known are: primary_master, regional_master, read_replica, none",
         ],
         BOTH,
     ),
@@ -344,7 +344,7 @@ const REGIONS: &[Row] = &[
     (
         "compliance: [GDPR]} # 5",
         "compliance: [GDPR], vault_keys: {}} # 5",
-        &["regions.yaml:5: regions.eu_west.vault_keys: `pkcs11` is missing"],
+        &["regions.yaml:5: regions.eu_west.vault_keys.pkcs11: is missing"],
         BOTH,
     ),
     ("[us_east, us_west]", "[us_east]", &["regions.yaml:4: regions.us_west: is in no zone: list it in the `regions` of one"], LOAD_ONLY),
