@@ -16,7 +16,7 @@ use paymesh_contract::{
     vault::v1::{
         AuthorizationOutcome, AuthorizeRequest, AuthorizeResponse, CardBrand, DeleteTokenRequest, DeleteTokenResponse,
         DescribeTokenRequest, DescribeTokenResponse, EraseUserRequest, EraseUserResponse, GetVaultKeyRequest, GetVaultKeyResponse,
-        TokenDescription, TokenizeRequest, TokenizeResponse,
+        RotateKeysRequest, RotateKeysResponse, TokenDescription, TokenizeRequest, TokenizeResponse,
         vault_service_server::{VaultService, VaultServiceServer},
     },
 };
@@ -129,6 +129,10 @@ impl VaultService for Vault {
     }
 
     async fn erase_user(&self, _: Request<EraseUserRequest>) -> Result<Response<EraseUserResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn rotate_keys(&self, _: Request<RotateKeysRequest>) -> Result<Response<RotateKeysResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 }
