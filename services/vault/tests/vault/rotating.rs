@@ -223,7 +223,7 @@ async fn a_rotation_that_is_asked_for_begins_once_and_says_how_far_it_is() {
         }
     }
     // What tends it hears of it, once.
-    vault.rotation_begun().await;
+    tokio::time::timeout(Duration::from_secs(10), vault.rotation_begun()).await.expect("it hears of it");
     assert!(tokio::time::timeout(Duration::from_millis(20), vault.rotation_begun()).await.is_err());
     let rotated = vault.tend(RotationPlan::default()).await.expect("it goes on").expect("there is one");
     assert_eq!((rotated.kek, rotated.rewrapped, rotated.destroyed.len()), (begun.kek, 3, 1));
