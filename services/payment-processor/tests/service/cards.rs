@@ -77,7 +77,7 @@ pub(crate) struct Script {
     /// Whether look-ups come to nothing.
     pub(crate) blind: bool,
     /// Whether the vault has the card no more.
-    deleted: bool,
+    pub(crate) deleted: bool,
     held: BTreeMap<String, ChargeState>,
 }
 
