@@ -9,8 +9,8 @@ mod network;
 mod run;
 
 use paymesh_ledger::{
-    Account, Audit, Authentication, Body, CardStep, Entry, Exempted, MandateKind, MandateState, NewCharge, PAYMENT_METHODS_MAX,
-    PaymentMethod, State,
+    Account, Audit, Authentication, Body, CardStep, Entry, Exempted, Exemption, MandateKind, MandateState, NewCharge, NewPayment,
+    PAYMENT_METHODS_MAX, PaymentMethod, State,
 };
 use paymesh_types::{AMOUNT_MINOR_MAX, Money, Position, Sequence, Timestamp, VaultToken};
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
@@ -452,6 +452,59 @@ fn an_audit_refuses_cards_that_cannot_have_been_kept() {
         falsified.push((Position { shard, epoch, sequence: sequence.next() }, entry));
     }
     assert!(!accepted(&falsified) && accepted(&falsified[..falsified.len() - 1]), "one more than may be");
+}
+
+/// Whatever an entry says of an exemption, an audit asks the mandate.
+#[test]
+fn an_audit_refuses_an_exemption_that_its_mandate_does_not_give() {
+    type Change = fn(&mut NewPayment, &mut NewCharge);
+    let act = |act| Step::Submit { act, reused: None };
+    let settle = |word| act(Act::Settle { payment: 0, operation: 0, word });
+    let charge = |amount, mandate| {
+        act(Act::Charge { payer: 1, payee: 2, currency: 0, amount, hold_s: 0, declined: false, psd2: true, mandate, score: None })
+    };
+    let run = Run::new(0, 0)
+        .play(&[
+            charge(4_000, Some(MandateKind::Recurring)),
+            settle(Word::Challenged),
+            act(Act::Confirm { payment: 0 }),
+            settle(Word::Done),
+            act(Act::Under { payment: 0, psd2: true, odd: None }),
+            charge(4_000, None),
+        ])
+        .finish();
+    let journal = &run.network.shards[0].journal;
+    let made = |of: fn(&NewCharge) -> bool| {
+        let made = |(_, entry): &(Position, Entry)| match &entry.body {
+            Body::PaymentCreated(new) => new.card.as_ref().is_some_and(of),
+            _ => false,
+        };
+        journal.iter().position(made).expect("it was made")
+    };
+    let (sets_up, under) = (made(|card| card.mandate.is_some()), made(|card| card.under.is_some()));
+    let plain = made(|card| card.mandate.is_none() && card.under.is_none());
+    let cases: &[(usize, &str, Change)] = &[
+        (under, "another payee", |new, _| new.payee = user(4)),
+        (under, "another amount", |new, _| new.money = Money::new(4_001, new.money.currency()).expect("an amount")),
+        (under, "another card", |_, card| card.token = VaultToken::new(card.token.zone().clone(), [9; 16])),
+        (under, "no mandate", |_, card| card.under = None),
+        (under, "another exemption", |_, card| card.authentication = Authentication::Exempt(Exemption::TrustedPayee)),
+        (under, "none", |_, card| card.authentication = Authentication::Required),
+        (under, "another kind", |_, card| card.under.as_mut().expect("it has one").kind = MandateKind::TrustedPayee),
+        (plain, "no mandate at all", |_, card| card.authentication = Authentication::Exempt(Exemption::Recurring)),
+        (sets_up, "one that is exempt", |_, card| card.authentication = Authentication::Exempt(Exemption::TrustedPayee)),
+        (sets_up, "one that is not set up", |_, card| card.mandate = None),
+    ];
+    for (at, what, change) in cases {
+        let mut journal = journal.clone();
+        let Body::PaymentCreated(new) = &mut journal[*at].1.body else { panic!("a payment was made there") };
+        let mut card = new.card.take().expect("it is by card");
+        change(new, &mut card);
+        new.card = Some(card);
+        let mut audit = Audit::default();
+        let refused = journal.iter().position(|(position, entry)| audit.take(position, entry).is_err());
+        assert!(refused.is_some_and(|refused| refused >= *at), "{what}: {refused:?}");
+    }
 }
 
 proptest! {

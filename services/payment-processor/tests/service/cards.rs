@@ -88,7 +88,7 @@ pub(crate) struct Script {
     /// What fraud detection says of each payment, in ten-thousandths. `None`: nothing.
     score: Option<u32>,
     /// Whether the vault has the card no more.
-    deleted: bool,
+    pub(crate) deleted: bool,
     held: BTreeMap<String, ChargeState>,
     /// How long the vault's call takes, by the amount; `None`: no time.
     takes: Option<fn(i64) -> Duration>,

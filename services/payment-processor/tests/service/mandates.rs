@@ -69,6 +69,11 @@ async fn a_series_is_challenged_first_and_exempt_from_then_on() {
     assert_eq!((card.mandate_id.as_str(), card.mandate(), card.mandate_state.as_str()), (&*first.payment_id, MandateKind::Unspecified, ""));
     let again = create(&node, request.clone(), PATIENCE).await;
     assert_eq!(again.payment_id, later.payment_id);
+    // Also when the card is gone since.
+    script.lock().expect("no test panics with it").deleted = true;
+    let again = create(&node, request.clone(), PATIENCE).await;
+    assert_eq!(again.payment_id, later.payment_id);
+    script.lock().expect("no test panics with it").deleted = false;
     let other = CreatePaymentRequest { card: by_card(900).card, ..request };
     assert_eq!(refused(node.payments().create_payment(other).await), refusal(Code::AlreadyExists, "REQUEST_ID_REUSED", "card.mandate_id"));
 
