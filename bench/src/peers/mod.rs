@@ -19,8 +19,8 @@ use crate::proto::{
         CapturePaymentRequest, CapturePaymentResponse, ConfirmPaymentRequest, ConfirmPaymentResponse, CreatePaymentRequest,
         CreatePaymentResponse, CreatePaymentsRequest, CreatePaymentsResponse, GetPaymentRequest, GetPaymentResponse,
         GetRequestOutcomeRequest, GetRequestOutcomeResponse, ListPaymentsRequest, ListPaymentsResponse, PaymentOutcome, PaymentReceipt,
-        RefundPaymentRequest, RefundPaymentResponse, StreamPaymentsRequest, StreamPaymentsResponse, VoidPaymentRequest,
-        VoidPaymentResponse,
+        RefundPaymentRequest, RefundPaymentResponse, ReportFraudRequest, ReportFraudResponse, StreamPaymentsRequest,
+        StreamPaymentsResponse, VoidPaymentRequest, VoidPaymentResponse,
         payment_outcome::Outcome,
         payment_service_server::{PaymentService, PaymentServiceServer},
     },
@@ -125,6 +125,10 @@ impl<B: Books> PaymentService for Peer<B> {
     }
 
     async fn refund_payment(&self, _: Request<RefundPaymentRequest>) -> Result<Response<RefundPaymentResponse>, Status> {
+        not_served()
+    }
+
+    async fn report_fraud(&self, _: Request<ReportFraudRequest>) -> Result<Response<ReportFraudResponse>, Status> {
         not_served()
     }
 

@@ -8,7 +8,7 @@ mod network;
 #[path = "support/run.rs"]
 mod run;
 
-use paymesh_ledger::{Account, Audit, Authentication, Body, CardStep, Entry, Exempted, State};
+use paymesh_ledger::{Account, Audit, Authentication, Body, CardStep, Entry, Exempted, Exemption, REFERENCE_RATES, State};
 use paymesh_types::{AMOUNT_MINOR_MAX, Money, Position, Sequence, Timestamp};
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
 use run::{Act, CURRENCIES, FIRST_DEPOSIT, Run, SHARDS, Step, USERS, Word, user};
@@ -179,6 +179,7 @@ enum Falsification {
     SaidOfHold,
     SaidOfRefund,
     SaidOfAuthentication,
+    SaidOfRisk,
     Exempted,
     Counted,
     NotCounted,
@@ -189,7 +190,7 @@ enum Falsification {
     Swapped,
 }
 
-const FALSIFICATIONS: [Falsification; 19] = [
+const FALSIFICATIONS: [Falsification; 20] = [
     Falsification::Amount,
     Falsification::AmountOfBoth,
     Falsification::AmountAndBalanceOfBoth,
@@ -201,6 +202,7 @@ const FALSIFICATIONS: [Falsification; 19] = [
     Falsification::SaidOfHold,
     Falsification::SaidOfRefund,
     Falsification::SaidOfAuthentication,
+    Falsification::SaidOfRisk,
     Falsification::Exempted,
     Falsification::Counted,
     Falsification::NotCounted,
@@ -274,6 +276,18 @@ fn falsify(journal: &mut Vec<(Position, Entry)>, falsification: Falsification, a
             },
             Body::Card { step: CardStep::Authorized, before, .. } if !postings.is_empty() => {
                 before.card.as_mut().expect("it is by card").challenge = None;
+            }
+            _ => return false,
+        },
+        // Above all thresholds, or not in euros.
+        (Falsification::SaidOfRisk, _) => match &mut entry.body {
+            Body::PaymentCreated(new) if new.money.minor() > REFERENCE_RATES[0].0 || new.money.currency().code() != "EUR" => {
+                match new.card.as_mut().map(|card| &mut card.authentication) {
+                    Some(authentication @ Authentication::Required) => {
+                        *authentication = Authentication::Exempt(Exemption::TransactionRisk);
+                    }
+                    _ => return false,
+                }
             }
             _ => return false,
         },
