@@ -10,7 +10,7 @@ mod run;
 
 use paymesh_ledger::{
     Account, Audit, Authentication, Body, CardStep, Entry, Exempted, Exemption, MandateKind, MandateState, NewCharge, NewPayment,
-    PAYMENT_METHODS_MAX, PaymentMethod, State,
+    PAYMENT_METHODS_MAX, PaymentMethod, REFERENCE_RATES, State,
 };
 use paymesh_types::{AMOUNT_MINOR_MAX, Money, Position, Sequence, Timestamp, VaultToken};
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
@@ -217,6 +217,7 @@ enum Falsification {
     SaidOfRefund,
     SaidOfAuthentication,
     SaidOfMandate,
+    SaidOfRisk,
     Exempted,
     Counted,
     NotCounted,
@@ -227,7 +228,7 @@ enum Falsification {
     Swapped,
 }
 
-const FALSIFICATIONS: [Falsification; 20] = [
+const FALSIFICATIONS: [Falsification; 21] = [
     Falsification::Amount,
     Falsification::AmountOfBoth,
     Falsification::AmountAndBalanceOfBoth,
@@ -240,6 +241,7 @@ const FALSIFICATIONS: [Falsification; 20] = [
     Falsification::SaidOfRefund,
     Falsification::SaidOfAuthentication,
     Falsification::SaidOfMandate,
+    Falsification::SaidOfRisk,
     Falsification::Exempted,
     Falsification::Counted,
     Falsification::NotCounted,
@@ -339,6 +341,18 @@ fn falsify(journal: &mut Vec<(Position, Entry)>, falsification: Falsification, a
                         };
                     }
                     None => return false,
+                }
+            }
+            _ => return false,
+        },
+        // Above all thresholds, or not in euros.
+        (Falsification::SaidOfRisk, _) => match &mut entry.body {
+            Body::PaymentCreated(new) if new.money.minor() > REFERENCE_RATES[0].0 || new.money.currency().code() != "EUR" => {
+                match new.card.as_mut().map(|card| &mut card.authentication) {
+                    Some(authentication @ Authentication::Required) => {
+                        *authentication = Authentication::Exempt(Exemption::TransactionRisk);
+                    }
+                    _ => return false,
                 }
             }
             _ => return false,

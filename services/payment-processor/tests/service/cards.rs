@@ -28,9 +28,11 @@ use paymesh_contract::{
         vault_service_server::{VaultService, VaultServiceServer},
     },
 };
+use paymesh_ledger as ledger;
 use paymesh_payment_processor::{Acquiring, Services, services};
 use paymesh_shard::{Copies, Options};
 use paymesh_topology::{Fraud, Gateways, Topology};
+use paymesh_types::{Currency, Money, PaymentId, ShardRef, UserId};
 use tokio::{sync::watch, time::Instant};
 use tonic::{Code, Request, Response, Status};
 
@@ -511,5 +513,53 @@ async fn a_low_risk_is_exempt_and_the_acquirer_told_until_too_much_of_it_is_frau
     assert_eq!((low_risk.payments, low_risk.captured_minor_units, low_risk.frauds), (2, 45_000, 0), "{monitored:?}");
     // The scripted acquirer challenges nobody.
     assert_eq!((of("other").frauds, of("other").fraud_minor_units), (1, 20_000), "{monitored:?}");
+    node.close().await;
+}
+
+/// The rate that the law means is of all shards: one that has no fraud exempts nobody either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_zone_whose_fraud_is_too_much_as_a_whole_has_no_low_risks_in_any_of_its_shards() {
+    let topology = TOPOLOGY
+        .replace("vault], database: primary_master", "vault, fraud_detection], database: primary_master, compliance: [PSD2]")
+        .replace("shards: 1", "shards: 2");
+    let (node, script) = started_with(&topology, Some(RULES), &[]).await;
+    script.lock().expect("no test panics with it").score = Some(0);
+    node.users(&[(3, 0), (4, 0)]).await;
+    let pay = async || {
+        let payment = create(&node, CreatePaymentRequest { payee_id: 3, ..by_card(10_000) }, PATIENCE).await;
+        assert_eq!(payment.status(), PaymentStatus::Completed, "{payment:?}");
+        payment.card.expect("by card").authentication_article
+    };
+    let until = async |article: &str| {
+        let waited = tokio::time::timeout(PATIENCE, async { while pay().await != article {} });
+        waited.await.unwrap_or_else(|_| panic!("it never is {article}"));
+    };
+    assert_eq!(pay().await, "PSD2 Article 97", "nothing is known of any rate");
+    until("RTS Article 18").await;
+
+    // In the other shard all is fraud.
+    let other = node.shards.get(&ShardRef { zone: "eu".parse().expect("a zone"), index: 0 }).expect("it is led").clone();
+    let submit = async |command| other.submit(ledger::Request { id: None, command }).await.expect("it is accepted");
+    let user = |number: u64| UserId::try_from(number).expect("a user");
+    let euro = Currency::from_code("EUR").expect("a currency");
+    let card = ledger::ByCard {
+        token: TOKEN.parse().expect("a token"),
+        gateway: "a".parse().expect("a gateway's name"),
+        declined: None,
+        risk: None,
+        psd2: true,
+        analysis: None,
+    };
+    let money = Money::new(1_000_000, euro).expect("an amount");
+    let (payer, payee, reference) = (user(2), user(4), String::new());
+    let create = ledger::CreatePayment { payer, payee, payee_shard: None, money, hold_s: 0, reference, card: Some(card) };
+    let payment = PaymentId::from(submit(ledger::Command::CreatePayment(create)).await.position);
+    for operation in [1, 2] {
+        let outcome = ledger::Outcome::Done { id: "ch_2".parse().expect("a charge's name") };
+        submit(ledger::Command::Settle { payment: payment.clone(), operation, outcome }).await;
+    }
+    submit(ledger::Command::ReportFraud { payment }).await;
+    until("PSD2 Article 97").await;
+    assert_eq!(pay().await, "PSD2 Article 97");
     node.close().await;
 }
