@@ -181,10 +181,10 @@ impl Projection {
                 self.methods.insert((*user, sequence), Some(method));
             }
             Body::MethodRemoved { user, method } => {
+                let key = (*user, method.added);
                 // One of this batch was never there.
-                if self.methods.remove(&(*user, method.added)).is_none() {
-                    self.methods.insert((*user, method.added), None);
-                }
+                let new = self.methods.remove(&key).is_some();
+                self.methods.extend((!new).then_some((key, None)));
             }
             Body::Received { source, at, .. } => {
                 self.inbox.insert(source.clone(), *at);

@@ -73,6 +73,7 @@ async fn listed_everywhere(mesh: &TestMesh, user_id: u64, position: &Position, l
 async fn every_region_lists_what_is_kept_and_none_what_is_not() {
     // The odd users of the zone live in us_west; its vault is in us_east.
     let config = four_regions_with_vaults().replacen("database: read_replica", "database: regional_master", 1);
+    let config = config.replace("asia_pacific], countries", "asia_pacific], leaders: {us_east: \"0\", us_west: \"1\"}, countries");
     let mut mesh = TestMesh::started(&config);
     let user = 11;
     mesh.enrol("us_east", user, "US", 0).await;
@@ -84,8 +85,13 @@ async fn every_region_lists_what_is_kept_and_none_what_is_not() {
     assert_eq!(home, "us_west", "this test kills another region than it means to");
 
     // The home dies. Its copies list what they have; a card that is deleted meanwhile is not said to be.
+    let near_by = ReadOptions { level: ReadLevel::Local.into(), at_least: vec![kept.clone()], ..ReadOptions::default() };
+    let deadline = Instant::now() + WAIT_MAX;
+    while list(&mesh, "asia_pacific", user, Some(near_by.clone())).await.unwrap().source.unwrap().region != "asia_pacific" {
+        assert!(Instant::now() < deadline, "asia_pacific has no copy to be read");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     mesh.kill("us_west");
-    let near_by = ReadOptions { level: ReadLevel::Local.into(), ..ReadOptions::default() };
     let from_copy = list(&mesh, "asia_pacific", user, Some(near_by)).await.unwrap();
     assert_eq!((shown(&from_copy), from_copy.source.as_ref().unwrap().region.as_str()), (vec!["5556", "8210"], "asia_pacific"));
     let delete = DeleteTokenRequest { request_id: id(), vault_token: visa.clone() };
