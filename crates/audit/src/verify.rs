@@ -159,7 +159,11 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, sync::Arc, time::Duration};
+    use std::{
+        fs,
+        sync::Arc,
+        time::{Duration, Instant},
+    };
 
     use paymesh_types::Timestamp;
     use tonic::Code;
@@ -198,6 +202,12 @@ mod tests {
             let slot = log.reserve(Record::new(Timestamp(1), Caller::PlainText, None)).expect("a slot");
             slot.record(Outcome::new(Code::Ok, "", Duration::ZERO));
             std::thread::sleep(Duration::from_millis(3));
+        }
+        // What is written by then is all that a test is about.
+        let until = Instant::now() + Duration::from_secs(30);
+        while log.state().head.sequence < Sequence(times as u64) {
+            assert!(Instant::now() < until, "{:?} of {times}", log.state().head.sequence);
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -41,6 +41,9 @@ fn read_edited(domains: &[&str], file: &'static str, old: &'static str, new: &'s
     compiler.include_imports(true);
     for domain in domains {
         compiler.open_file(format!("paymesh/{domain}/v1/{domain}.proto")).expect("the edited contract compiles");
+        if *domain == "wallet" {
+            compiler.open_file("paymesh/wallet/v1/payment_methods.proto").expect("it compiles");
+        }
     }
     Policies::read(&compiler.encode_file_descriptor_set())
 }
@@ -144,7 +147,7 @@ fn every_keyed_read_says_how_old_it_may_be_and_where_it_was_read() {
         assert_eq!((method.read_level.is_some(), response_says), (wanted, wanted), "{}", method.path);
         levelled.extend(wanted.then_some(method.method.as_str()));
     }
-    assert_eq!(levelled, ["Subscribe", "GetPayment", "ListPayments", "GetBalance", "GetStatement"]);
+    assert_eq!(levelled, ["Subscribe", "GetPayment", "ListPayments", "ListPaymentMethods", "GetBalance", "GetStatement"]);
 }
 
 #[test]

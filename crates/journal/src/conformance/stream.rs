@@ -301,7 +301,7 @@ impl Stream {
             .filter(|_| self.dice.happens(800));
         let risk = Risk { score, review: self.dice.happens(200), rules: "2026-11-27.1-0123456789abcdef".to_owned() };
         let declined = self.dice.happens(50).then_some(Reason::FraudDetected);
-        let agreement = match self.dice.below(6) {
+        let agreement = match self.dice.below(10) {
             0 => Some(Agreement::SetUp(MandateKind::Recurring)),
             1 => Some(Agreement::SetUp(MandateKind::TrustedPayee)),
             _ => None,

@@ -546,6 +546,7 @@ async fn a_zone_whose_fraud_is_too_much_as_a_whole_has_no_low_risks_in_any_of_it
         token: TOKEN.parse().expect("a token"),
         gateway: "a".parse().expect("a gateway's name"),
         declined: None,
+        agreement: None,
         risk: None,
         psd2: true,
         analysis: None,
