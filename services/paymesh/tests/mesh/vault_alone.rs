@@ -12,10 +12,7 @@ use paymesh_contract::{
     common::v1::ShardRef,
     payments::v1::{ByCard, CreatePaymentRequest, Payment, PaymentStatus},
     replication::v1::{ReadCheckpointRequest, replication_service_client::ReplicationServiceClient},
-    vault::v1::{
-        DescribeTokenRequest, GetVaultKeyRequest, TokenizeRequest,
-        vault_service_client::VaultServiceClient,
-    },
+    vault::v1::{DescribeTokenRequest, GetVaultKeyRequest, TokenizeRequest, vault_service_client::VaultServiceClient},
 };
 use tokio::task::JoinSet;
 use tonic::{Code, Request, transport::Channel};
