@@ -4,6 +4,7 @@
 //! its own, for which there is a configuration of its own.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "says what is skipped, and what a token says")]
 
 use std::{
     env, fs,

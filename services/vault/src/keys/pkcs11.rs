@@ -473,7 +473,7 @@ mod tests {
     async fn a_token_that_does_not_answer_is_not_waited_for() {
         let token = Token { module: "/nowhere".into(), label: "away".to_owned(), pin: "/nowhere".into() };
         let keys = TokenKeys { wait_max: Duration::from_millis(100), ..TokenKeys::new(token, "test", &"eu".parse().expect("a zone")) };
-        let (answers, stuck) = mpsc::channel::<()>();
+        let (answers, stuck) = mpsc::sync_channel::<()>(1);
         let stuck = Arc::new(Mutex::new(stuck));
         let hangs = |stuck: Arc<Mutex<mpsc::Receiver<()>>>| {
             move |_: &Inner| {
