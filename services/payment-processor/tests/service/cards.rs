@@ -435,10 +435,11 @@ async fn a_batch_has_as_many_in_flight_as_configured_and_one_that_is_slow_keeps_
         }
     };
     assert_eq!(outcomes.iter().map(completed).collect::<Vec<_>>(), (0..13).map(|index| index != 5).collect::<Vec<_>>());
-    let script = script.lock().expect("no test panics with it");
-    assert_eq!(script.under_way, (0, 3), "as gateways.yaml says");
-    assert_eq!((script.ended.len(), script.ended.last()), (12, Some(&SLOW)), "{:?}", script.ended);
-    drop(script);
+    {
+        let script = script.lock().expect("no test panics with it");
+        assert_eq!(script.under_way, (0, 3), "as gateways.yaml says");
+        assert_eq!((script.ended.len(), script.ended.last()), (12, Some(&SLOW)), "{:?}", script.ended);
+    }
     node.close().await;
 }
 
