@@ -28,8 +28,9 @@ impl FileResolver for Edited {
     }
 }
 
-/// Every file with a service; they import the rest.
-const DOMAINS: [&str; 9] = ["audit", "directory", "events", "fraud", "mesh", "payments", "replication", "vault", "wallet"];
+/// Every file with a service, by its domain where it has that one's name; they import the rest.
+const DOMAINS: [&str; 10] =
+    ["audit", "directory", "events", "fraud", "mesh", "payments", "replication", "vault", "wallet", "wallet/payment_methods"];
 
 /// Reads the policies of some of the real contract's domains after replacing `old` with `new` in `file`.
 fn read_edited(domains: &[&str], file: &'static str, old: &'static str, new: &'static str) -> Result<Policies, Error> {
@@ -40,10 +41,8 @@ fn read_edited(domains: &[&str], file: &'static str, old: &'static str, new: &'s
     let mut compiler = protox::Compiler::with_file_resolver(resolver);
     compiler.include_imports(true);
     for domain in domains {
-        compiler.open_file(format!("paymesh/{domain}/v1/{domain}.proto")).expect("the edited contract compiles");
-        if *domain == "wallet" {
-            compiler.open_file("paymesh/wallet/v1/payment_methods.proto").expect("it compiles");
-        }
+        let (domain, file) = domain.split_once('/').unwrap_or((domain, domain));
+        compiler.open_file(format!("paymesh/{domain}/v1/{file}.proto")).expect("the edited contract compiles");
     }
     Policies::read(&compiler.encode_file_descriptor_set())
 }
