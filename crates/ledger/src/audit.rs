@@ -310,12 +310,17 @@ impl Audit {
                 let set_up = self.mandates.get(&under.mandate.sequence()).filter(|set_up| set_up.id(&position.shard) == under.mandate);
                 let set_up = set_up.ok_or_else(|| format!("is made under mandate {}, which there is not", under.mandate))?;
                 let (payer, payee, money) = (new.payer, new.payee, new.money);
-                let terms = mandate::Terms { payer, payee, payee_shard: new.payee_shard.as_ref(), money, token: &card.token };
+                let owed = card.authentication != Authentication::NotRequired;
+                let terms = mandate::Terms { payer, payee, payee_shard: new.payee_shard.as_ref(), money, token: &card.token, owed };
                 let kind = mandate::check(set_up, &terms)
                     .map_err(|rejection| format!("is made under mandate {}, and is not as that one has it: {rejection}", under.mandate))?;
                 Some(kind).filter(|kind| *kind == under.kind)
             }
         };
+        let scored = |risk: &crate::Risk| risk.score.is_some() && !risk.review;
+        if card.authentication == Authentication::Exempt(Exemption::TransactionRisk) && !card.risk.as_ref().is_some_and(scored) {
+            return Err(format!("is exempt for its low risk, and was said to be {:?}", card.risk));
+        }
         let fits = match (card.authentication, &card.under) {
             (Authentication::NotRequired, under) => under.is_none() || by_mandate.is_some(),
             (Authentication::Exempt(Exemption::Recurring | Exemption::TrustedPayee), None) => false,
@@ -329,7 +334,19 @@ impl Audit {
 
     /// Once payments are counted, all are.
     fn count(&mut self, entry: &Entry) -> Result<(), String> {
-        let Body::Card { step, payment, .. } = &entry.body else { return Ok(()) };
+        let Body::Card { step, payment, before, .. } = &entry.body else { return Ok(()) };
+        let reported = |payment: &Payment| payment.card.as_deref().and_then(|charge| charge.fraud_reported_at);
+        let reports = match step {
+            CardStep::FraudReported => reported(before).is_none() && reported(payment) == Some(entry.at) && payment.captured > 0,
+            _ => reported(before) == reported(payment),
+        };
+        if !reports {
+            let (before, after) = (reported(before), reported(payment));
+            return Err(format!(
+                "has payment {} reported as fraud {after:?}, before {before:?}, of {} captured",
+                payment.sequence, payment.captured
+            ));
+        }
         let expected = self.monitored.counting(entry.at, *step, payment);
         match entry.counted() {
             None if self.monitored.since().is_none() => {}

@@ -6,7 +6,7 @@
 
 use paymesh_types::{Money, PaymentId, ShardRef, UserId, VaultToken};
 
-use crate::{Exemption, OperationKind, Payment, Phase, Rejection};
+use crate::{Exemption, Means, OperationKind, Payment, Phase, Rejection};
 
 /// What later payments are exempt as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,7 +66,7 @@ pub enum MandateStanding {
     Active,
     /// Its payer does not want it any more.
     Cancelled,
-    /// Its payment did not take place: it was declined, voided, returned, or ran out. Refunds change nothing of it.
+    /// Its payment did not take place: it was declined, voided, returned, or ran out; or it was reported as fraud. Refunds change nothing of it.
     Ended,
 }
 
@@ -126,6 +126,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) payee_shard: Option<&'a ShardRef>,
     pub(crate) money: Money,
     pub(crate) token: &'a VaultToken,
+    /// Whether authentication is owed, so that the mandate has to have been given with it.
+    pub(crate) owed: bool,
 }
 
 impl Payment {
@@ -137,7 +139,8 @@ impl Payment {
         let standing = match (state, self.phase) {
             (MandateState::Cancelled, _) => MandateStanding::Cancelled,
             (_, Phase::Declined | Phase::Voided | Phase::Expired | Phase::Returned) => MandateStanding::Ended,
-            _ if let_go => MandateStanding::Ended,
+            // What nobody agreed to sets nothing up.
+            _ if let_go || charge.fraud_reported_at.is_some() => MandateStanding::Ended,
             (MandateState::Active, _) => MandateStanding::Active,
             (MandateState::Pending, Phase::Pending | Phase::ActionRequired) => MandateStanding::Pending,
             (MandateState::Pending, Phase::Authorized | Phase::Captured) => MandateStanding::NotAuthenticated,
@@ -156,6 +159,10 @@ pub(crate) fn check(set_up: &Payment, terms: &Terms<'_>) -> Result<MandateKind, 
     let mandate = set_up.mandate().filter(|_| set_up.payer == terms.payer);
     let (Some((kind, standing)), Some(charge)) = (mandate, set_up.card.as_deref()) else { return Err(Rejection::MandateNotFound) };
     match standing {
+        // One that was given where nothing was owed exempts from nothing once something is.
+        MandateStanding::Active if terms.owed && charge.means != Some(Means::Authenticated) => {
+            return Err(Rejection::MandateNotAuthenticated);
+        }
         MandateStanding::Active => {}
         MandateStanding::Pending | MandateStanding::NotAuthenticated => return Err(Rejection::MandateNotAuthenticated),
         MandateStanding::Cancelled => return Err(Rejection::MandateCancelled),

@@ -641,6 +641,26 @@ fn a_mandate_ends_with_its_payment_or_when_its_payer_says_so() {
 }
 
 #[test]
+fn what_is_reported_as_fraud_sets_nothing_up() {
+    check(
+        "
+        enrol ann DE EUR            | enrolled
+        enrol bob DE EUR            | enrolled
+        card m1 ann bob 1.00 EUR psd2=yes mandate=trusted | asks a, required by PSD2 Article 97
+        acquirer m1 1 challenge     | payment challenged
+        confirm m1                  | payment confirmed
+        acquirer m1 2 done          | payment authorized
+        acquirer m1 3 done          | payment captured
+        card p1 ann bob 900.00 EUR psd2=yes under=m1 | asks a, exempt by RTS Article 13
+        report m1                   | fraud reported
+        m1                          | captured 1.00 of 1.00 at a TRUSTED_PAYEE ENDED
+        card q ann bob 900.00 EUR psd2=yes under=m1 | ! MandateEnded
+        cancel m1                   | ! MandateEnded
+        ",
+    );
+}
+
+#[test]
 fn where_nothing_is_owed_a_mandate_stands_once_it_is_authorized() {
     check(
         "
@@ -650,6 +670,8 @@ fn where_nothing_is_owed_a_mandate_stands_once_it_is_authorized() {
         acquirer m1 1 done          | payment authorized
         m1                          | authorized 0.00 of 9.00 at a 2:capture 9.00 RECURRING ACTIVE
         card p1 ann bob@1 9.00 EUR under=m1 | asks a
+        # It was given without authentication, and exempts from none once that is owed.
+        card q ann bob@1 9.00 EUR psd2=yes under=m1 | ! MandateNotAuthenticated
         # The payee's shard sends the money back: the series has no payee.
         acquirer m1 2 done          | payment captured
         close bob@1 EUR             | closed

@@ -230,7 +230,7 @@ impl Replica {
     }
 
     /// Waits until the tables hold what is asked for.
-    async fn reached(&self, base: &Base, bounds: &Bounds, came: Instant) {
+    pub(crate) async fn reached(&self, base: &Base, bounds: &Bounds, came: Instant) {
         if let Some((epoch, sequence)) = bounds.at_least {
             // Of a term that this copy has not heard of, the same number may have been another entry.
             self.freshness().wait_for_epoch(epoch).await;

@@ -28,6 +28,7 @@ use crate::{
     base::Base,
     freshness::Freshness,
     projector::{self, Linger},
+    read::Bounds,
     recovery::{self, Read, Rows},
     retention,
     tail::RING_ENTRIES_MAX,
@@ -378,12 +379,13 @@ impl Replica {
         self.inner.base.as_ref().map(|base| base.projected.get())
     }
 
-    /// What the shard's payments by card come to by day, as far as the tables are; `None` where there are no tables.
+    /// What the shard's payments by card come to by day, as of `staleness_max` ago or later, which is waited for; `None` where there are no tables.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn monitored(&self) -> Result<Option<Monitored>, Error> {
+    pub async fn monitored(&self, staleness_max: Duration) -> Result<Option<Monitored>, Error> {
         let Some(base) = &self.inner.base else { return Ok(None) };
+        self.reached(base, &Bounds { staleness_max: Some(staleness_max), ..Bounds::default() }, Instant::now()).await;
         let books = base.store.tables.books().await.map_err(|source| Error::of_storage(self.reference(), source))?;
         Ok(Some(books.monitored))
     }

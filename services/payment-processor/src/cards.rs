@@ -304,7 +304,8 @@ fn as_recorded(card: &Card, recorded: &Answer) -> ByCard {
         gateway,
         declined: None,
         risk: None,
-        psd2: false,
+        // Nothing of it is compared: it is for a request that is forgotten before it is looked for again, which would be challenged then.
+        psd2: true,
         agreement: card.agreement.clone(),
         analysis: None,
     }

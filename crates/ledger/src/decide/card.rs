@@ -94,7 +94,7 @@ impl Decider<'_> {
         }
         let set_up = self.payment(id.epoch(), id.sequence()).map_err(|_| Rejection::MandateNotFound)?;
         let CreatePayment { payer, payee, money, .. } = *create;
-        let terms = mandate::Terms { payer, payee, payee_shard: create.payee_shard.as_ref(), money, token: &card.token };
+        let terms = mandate::Terms { payer, payee, payee_shard: create.payee_shard.as_ref(), money, token: &card.token, owed: card.psd2 };
         Ok(MandateUse { mandate: id.clone(), kind: mandate::check(set_up, &terms)? })
     }
 

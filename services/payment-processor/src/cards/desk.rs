@@ -43,6 +43,9 @@ const TASK_MAX: Duration = Duration::from_secs(20);
 const WAIT_FIRST: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(2);
 const REST_MAX: Duration = Duration::from_secs(30);
+/// The same for a refund that waits at its acquirer, which can be for days.
+const WAITING_FIRST: Duration = Duration::from_secs(60);
+const WAITING_MAX: Duration = Duration::from_secs(3_600);
 
 const OPERATIONS: &str = "paymesh_card_operations_total";
 const IN_PROGRESS: &str = "paymesh_card_operations_in_progress";
@@ -58,7 +61,11 @@ pub(crate) fn describe_metrics() {
         "Tries at operations of payments by card, by kind and what came of them: unsettled ones are tried again"
     );
     metrics::describe_gauge!(IN_PROGRESS, "Operations of payments by card that acquirers are being asked for, by shard");
-    metrics::describe_gauge!(OLDEST, metrics::Unit::Seconds, "How long ago the oldest of those was asked for, by shard");
+    metrics::describe_gauge!(
+        OLDEST,
+        metrics::Unit::Seconds,
+        "How long ago the oldest of those was asked for, by shard; refunds that wait at their acquirers left out"
+    );
     for kind in KINDS {
         for outcome in OUTCOMES {
             metrics::counter!(OPERATIONS, "kind" => word(kind), "outcome" => outcome).increment(0);
@@ -114,6 +121,8 @@ impl std::fmt::Debug for ClockOf {
 struct Rest {
     until: Instant,
     wait: Duration,
+    /// The acquirer has it, and has not decided yet.
+    at_acquirer: bool,
 }
 
 /// What is behind these locks is whole after every change.
@@ -237,10 +246,11 @@ impl Desk {
     }
 
     /// Leaves an operation to the sweep for a while that grows; says whether this is the first time.
-    fn rest(&self, key: &Key) -> bool {
+    fn rest(&self, key: &Key, at_acquirer: bool) -> bool {
+        let (first, most) = if at_acquirer { (WAITING_FIRST, WAITING_MAX) } else { (WAIT_MAX, REST_MAX) };
         let mut resting = lock(&self.inner.resting);
-        let wait = resting.get(key).map_or(WAIT_MAX, |rest| (rest.wait * 2).min(REST_MAX));
-        resting.insert(key.clone(), Rest { until: Instant::now() + wait, wait }).is_none()
+        let wait = resting.get(key).map_or(first, |rest| (rest.wait * 2).clamp(first, most));
+        resting.insert(key.clone(), Rest { until: Instant::now() + wait, wait, at_acquirer }).is_none()
     }
 
     /// Looks through the shards that are led here, for as long as it is polled.
@@ -275,9 +285,14 @@ impl Desk {
                 after = payment.sequence;
                 for operation in payment.card.iter().flat_map(|charge| &charge.operations) {
                     let age = Duration::from_micros(now.0.saturating_sub(operation.asked_at.0));
-                    (count, oldest) = (count + 1, oldest.max(age));
                     let key = Key { shard: shard.reference().clone(), payment: payment.sequence, operation: operation.number };
-                    let rests = lock(&self.inner.resting).get(&key).is_some_and(|rest| rest.until > Instant::now());
+                    let rest = lock(&self.inner.resting).get(&key).copied();
+                    let rests = rest.is_some_and(|rest| rest.until > Instant::now());
+                    count += 1;
+                    // Days are no trouble where it is the acquirer that waits.
+                    if !rest.is_some_and(|rest| rest.at_acquirer) {
+                        oldest = oldest.max(age);
+                    }
                     if age >= CALLERS_OWN && !rests {
                         // Somebody may have asked the acquirer already: a node that was killed, or this one before.
                         self.begin(shard, payment.clone(), operation.clone(), true, Vec::new());
@@ -340,11 +355,12 @@ async fn settle(desk: &Desk, key: &Key, shard: &Shard, job: &mut Job) -> Option<
                 tracing::debug!(payment = %job.id, operation = kind, gateway = %gateway(job), %why, "an answer that settles nothing: it is asked for again");
                 job.doubt = doubt;
                 job.attempt = Attempt::Again;
-                // Its place is for others while the gateway takes no calls.
+                // Its place is for others while the gateway takes no calls, and its tries, which all share, while a refund waits for days.
                 let not_called = matches!(why.class, Class::Open | Class::Full | Class::Spent);
-                if not_called || Instant::now() + wait >= give_up_at {
+                let at_acquirer = why.class == Class::Undecided && job.operation.kind == OperationKind::Refund;
+                if not_called || at_acquirer || Instant::now() + wait >= give_up_at {
                     // Once for each operation: the gauge of the oldest says the rest.
-                    if desk.rest(key) {
+                    if desk.rest(key, at_acquirer) {
                         let gateway = gateway(job);
                         tracing::warn!(payment = %job.id, operation = kind, %gateway, %why, "it is not known yet what the acquirer makes of it");
                     }
@@ -362,7 +378,7 @@ async fn settle(desk: &Desk, key: &Key, shard: &Shard, job: &mut Job) -> Option<
         Err(error) => {
             let gateway = gateway(job);
             tracing::error!(payment = %job.id, operation = kind, %gateway, %error, "what the acquirer made of it is not in the books yet");
-            desk.rest(key);
+            desk.rest(key, false);
             None
         }
     }

@@ -26,6 +26,8 @@ use crate::homes::Homes;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long one look at a zone may take.
 const LOOK_MAX: Duration = Duration::from_secs(10);
+/// How old what a copy says may be. A copy that is older is waited for, and then nothing is known.
+const COPY_AGE_MAX: Duration = Duration::from_secs(10);
 /// Minor units of a euro.
 const MINOR_PER_EUR: i64 = 100;
 
@@ -121,7 +123,7 @@ impl Rates {
     async fn monitored(&self, shard: &ShardRef, today: Day) -> Result<Option<Monitored>, Error> {
         if !self.homes.shards().iter().any(|(led, _)| led == shard) {
             return match self.homes.copies().get(shard) {
-                Some(copy) => copy.monitored().await,
+                Some(copy) => copy.monitored(COPY_AGE_MAX).await,
                 None => Ok(None),
             };
         }

@@ -104,7 +104,7 @@ impl Details {
 
     async fn one(&self, begun: Begun, position: &Position, method: &PaymentMethod, until: Instant) -> Shown {
         let told = |from: &'static str| metrics::counter!(TOLD, "from" => from).increment(1);
-        let key = key(&position.shard, begun.user, method.added);
+        let key = key(&position.shard, begun.user, method);
         // What cannot be had or read is asked for.
         if let Ok(Some(cached)) = self.cache.get(&key).await
             && let Ok(card) = KeptCard::decode(cached)
@@ -149,7 +149,7 @@ impl Details {
     pub(super) async fn forget(&self, shard: &ShardRef, user: UserId, method: &PaymentMethod) {
         // First, so that a list that keeps it meanwhile sees one of the two.
         self.forgotten[place(user)].fetch_add(1, Ordering::SeqCst);
-        self.invalidate(&key(shard, user, method.added)).await;
+        self.invalidate(&key(shard, user, method)).await;
     }
 
     async fn invalidate(&self, key: &[u8]) {
@@ -167,7 +167,7 @@ impl Details {
     }
 }
 
-/// Names a user's method for as long as it is one: added again, it is another.
-fn key(shard: &ShardRef, user: UserId, added: Sequence) -> Vec<u8> {
-    format!("paymesh/method/1/{shard}/{user}/{added}").into_bytes()
+/// Names a user's method for as long as it is one: added again, it is another. With its token: a home that was put back gives numbers of entries again.
+fn key(shard: &ShardRef, user: UserId, method: &PaymentMethod) -> Vec<u8> {
+    format!("paymesh/method/1/{shard}/{user}/{}/{}", method.added, method.token).into_bytes()
 }

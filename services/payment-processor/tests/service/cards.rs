@@ -18,8 +18,8 @@ use paymesh_contract::{
     },
     mesh::v1::{GetStatusRequest, MonitoredPayments},
     payments::v1::{
-        ByCard, CaptureMode, CreatePaymentRequest, CreatePaymentsRequest, Payment, PaymentOutcome, PaymentStatus, ReportFraudRequest,
-        VoidPaymentRequest, payment_outcome::Outcome,
+        ByCard, CaptureMode, CreatePaymentRequest, CreatePaymentsRequest, Payment, PaymentOutcome, PaymentStatus, RefundPaymentRequest,
+        RefundStatus, ReportFraudRequest, VoidPaymentRequest, payment_outcome::Outcome,
     },
     vault::v1::{
         AuthorizationOutcome, AuthorizeRequest, AuthorizeResponse, CardBrand, CardholderAuthentication, DeleteTokenRequest,
@@ -238,8 +238,9 @@ impl Acquirer for Scripted {
         Ok(Settlement::Done(self.charge(&void.charge.reference, &void.charge, ChargeState::Voided)))
     }
 
-    async fn refund(&self, _: &Refund, _: Instant) -> Result<Settlement, Failure> {
-        Err(Failure::unknown(Class::Timeout, "nobody refunds here"))
+    async fn refund(&self, refund: &Refund, _: Instant) -> Result<Settlement, Failure> {
+        self.script.lock().expect("no test panics with it").asked.push(format!("{} {}", self.gateway, refund.reference));
+        Err(Failure::unknown(Class::Undecided, "it waits"))
     }
 
     async fn look_up(&self, sought: &Sought, _: Instant) -> Result<Option<Charge>, Failure> {
@@ -563,5 +564,27 @@ async fn a_zone_whose_fraud_is_too_much_as_a_whole_has_no_low_risks_in_any_of_it
     submit(ledger::Command::ReportFraud { payment }).await;
     until("PSD2 Article 97").await;
     assert_eq!(pay().await, "PSD2 Article 97");
+    node.close().await;
+}
+
+/// Days, at some acquirers: nobody waits, and the tries that all gateways share are for others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refund_that_waits_at_its_acquirer_is_asked_about_seldom() {
+    let (node, script) = started(&[]).await;
+    let paid = create(&node, by_card(100), PATIENCE).await;
+    assert_eq!(paid.status(), PaymentStatus::Completed, "{paid:?}");
+    let mut request =
+        Request::new(RefundPaymentRequest { request_id: id(), payment_id: paid.payment_id.clone(), amount_minor_units: Some(40) });
+    request.set_timeout(PATIENCE);
+    let asked_at = Instant::now();
+    let refunded = node.payments().refund_payment(request).await.expect("it is asked for").into_inner();
+    assert!(asked_at.elapsed() < Duration::from_secs(3), "its caller waited for {:?}", asked_at.elapsed());
+    assert_eq!((refunded.status(), refunded.amount_minor_units), (RefundStatus::Pending, 40));
+    // Longer than the sweep leaves to callers.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(asked(&script, &paid), ["a authorize.0", "a capture.2", "a refund.3"]);
+    let seen = node.payment(&paid.payment_id).await.card.expect("by card");
+    assert_eq!(seen.in_progress.iter().map(|operation| operation.kind.as_str()).collect::<Vec<_>>(), ["REFUND"]);
+    assert_eq!(node.balance(2).await, (60, 0));
     node.close().await;
 }
