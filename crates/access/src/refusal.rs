@@ -57,6 +57,11 @@ pub enum Refusal {
         /// The method's path.
         path: String,
     },
+    /// A node passes on what a caller has shown, and has no calls to pass on.
+    NothingToPassOn {
+        /// The node's region.
+        region: String,
+    },
     /// The user is not one that the caller acts for; also where there is no such user.
     NotYourUser,
     /// The zone is not one that the caller acts in.
@@ -146,6 +151,11 @@ impl Refusal {
                 Code::PermissionDenied,
                 "CALLERS_ONLY",
                 format!("{path} is for callers: a node that sends it must pass on the credential of the caller it is for"),
+            ),
+            Self::NothingToPassOn { region } => (
+                Code::PermissionDenied,
+                "NOT_THAT_NODE",
+                format!("{region} is a vault alone, which passes no calls on: what callers have shown it is not taken from it"),
             ),
             Self::NotYourUser => {
                 (Code::PermissionDenied, "NOT_YOUR_USER", "there is no such user among those that the caller acts for".to_owned())

@@ -136,6 +136,7 @@ fn stack(mesh: Mesh, local: Routes, limits: &Limits) -> Stack {
     let (region, stop, security) = (mesh.region().clone(), mesh.stop().clone(), mesh.security().clone());
     // Every other region may follow every shard led here; a stream that was lost may last for a while beside its successor.
     let topology = mesh.topology();
+    let known = Arc::clone(topology);
     let feeds_max = 2 * topology.led_by(&region).len() * topology.regions().count().saturating_sub(1);
     ServiceBuilder::new()
         // First, so that everything below happens within the call's span, and so that every layer finds the call's context.
@@ -149,7 +150,7 @@ fn stack(mesh: Mesh, local: Routes, limits: &Limits) -> Stack {
         // Before anything is read out of them again.
         .layer_fn(move |inner| Headers::new(limits.headers_bytes_max, inner))
         // Who may not call is refused before anything is spent on the call, and after it was counted.
-        .layer_fn(move |inner| Admit::new(security.clone(), inner))
+        .layer_fn(move |inner| Admit::new(security.clone(), known.clone(), inner))
         // Above all that may wait: a call that waits for its body, the directory or a peer ends by its deadline.
         .layer_fn(move |inner| Deadline::new(stop.clone(), inner))
         // Before a byte of the body is read: what is refused costs nothing. Below the deadline, so that a place is free again

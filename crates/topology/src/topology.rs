@@ -156,6 +156,11 @@ impl Topology {
         self.zone(&shard.zone)?.leaders.get(usize::from(shard.index))
     }
 
+    /// Whether a region is one of the zone's.
+    pub fn is_of(&self, region: &RegionName, zone: &ZoneName) -> bool {
+        self.zone(zone).is_some_and(|zone| zone.regions.contains(region))
+    }
+
     /// The region whose nodes keep the cards of a zone's users: the first of its regions that runs a vault. `None`: the zone takes no cards,
     /// or there is no such zone.
     pub fn vault(&self, zone: &ZoneName) -> Option<&RegionName> {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use paymesh_access::{Caller, Refusal};
 use paymesh_contract::{
     Fault,
     common::v1::ShardRef as ShardMessage,
@@ -81,11 +82,18 @@ impl DirectoryService for Directory {
     }
 
     async fn claim_user(&self, request: Request<ClaimUserRequest>) -> Result<Response<ClaimUserResponse>, Status> {
+        let caller = whose::caller(&request);
         let request = request.get_ref();
         let user = door::user(request.user_id, "user_id")?;
         let zone: ZoneName = request.zone.parse().map_err(|error: Invalid| Fault::invalid_field("zone", error.to_string()))?;
         if self.homes.topology().zone(&zone).is_none() {
             return Err(Fault::invalid_field("zone", format!("there is no zone `{zone}` in region-config")).into());
+        }
+        // Homes claim the users that they enrol.
+        if let Caller::Node(region) = &caller
+            && !self.homes.topology().is_of(region, &zone)
+        {
+            return Err(Fault::from(Refusal::NotYourZone).into());
         }
         let shard = self.shard(user)?;
         let position = match shard.submit(Wanted { id: None, command: Command::ClaimUser { user, zone } }).await {

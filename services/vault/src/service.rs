@@ -52,6 +52,12 @@ impl Service {
         let (call, nobody) = (Call::of(request), Caller::Nobody);
         let caller = call.map_or(&nobody, Call::caller);
         let vault = self.vault()?;
+        // Homes have cards charged, and those are of the zone: a node of another has nothing to ask for on its own behalf.
+        if let Caller::Node(region) = caller
+            && !self.mesh.topology().is_of(region, vault.zone())
+        {
+            return Err(Refusal::NotYourZone.into());
+        }
         match vault.owner(token).await {
             Ok(user) => {
                 caller.acts_for(user, Some(vault.zone()))?;

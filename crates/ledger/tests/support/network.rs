@@ -263,6 +263,7 @@ impl Shard {
         let mut audit = Audit::resume(Sequence(from as u64), last_at, &records);
         records.wallets.iter().for_each(|(key, wallet)| audit.resume_account(*key, *wallet));
         records.payments.iter().for_each(|payment| audit.resume_payment(payment));
+        records.methods.iter().for_each(|(user, _)| audit.resume_method(*user));
         for (position, entry) in &self.journal[from..] {
             audit.take(position, entry).expect("an audit accepts what was decided, wherever it begins");
         }

@@ -5,6 +5,7 @@
 
 use std::{
     convert::Infallible,
+    sync::Arc,
     task::{Context, Poll},
     time::SystemTime,
 };
@@ -13,6 +14,7 @@ use futures::future::Either;
 use http::{Request, Response};
 use paymesh_access::{Caller, Refusal};
 use paymesh_contract::Fault;
+use paymesh_topology::{Region, Topology};
 use tokio::time::Instant;
 use tonic::{Code, body::Body};
 use tower::Service;
@@ -22,7 +24,7 @@ use crate::{
     Security,
     body::{self, Bounded},
     call::Call,
-    credential,
+    credential::{self, CALLER_CERTIFICATE_HEADER},
     incoming::OtherEnd,
     methods::Method,
 };
@@ -33,12 +35,13 @@ pub(crate) const DENIED: &str = "paymesh_calls_denied_total";
 #[derive(Clone)]
 pub(crate) struct Admit<S> {
     security: Security,
+    topology: Arc<Topology>,
     inner: S,
 }
 
 impl<S> Admit<S> {
-    pub(crate) fn new(security: Security, inner: S) -> Self {
-        Self { security, inner }
+    pub(crate) fn new(security: Security, topology: Arc<Topology>, inner: S) -> Self {
+        Self { security, topology, inner }
     }
 
     /// Who sends the request, where it may.
@@ -60,6 +63,13 @@ impl<S> Admit<S> {
         let from_node = call.node().is_some();
         if method.policy.nodes_only && !from_node {
             return Err(Refusal::NodesOnly { path: method.policy.path.clone() });
+        }
+        // It has seen certificates of callers, and forwards nothing: whoever took one over could act for them everywhere.
+        if let Some(region) = call.node()
+            && request.headers().contains_key(CALLER_CERTIFICATE_HEADER)
+            && self.topology.region(region).is_some_and(Region::is_vault_alone)
+        {
+            return Err(Refusal::NothingToPassOn { region: region.to_string() });
         }
         let caller = match &self.security {
             Security::PlainText => Caller::Unproven,
@@ -162,9 +172,37 @@ mod tests {
     use super::*;
     use crate::layers::mock;
 
+    /// The peer of [`mock::request_from_peer`] is a vault alone.
+    fn topology() -> Arc<Topology> {
+        let yaml = "
+mesh: test
+regions:
+  us_east: {primary: true, services: [payment_processor], database: primary_master}
+  eu_west: {primary: false, services: [vault], database: none}
+zones:
+  global: {shards: 1, regions: [us_east, eu_west], countries: [US]}
+endpoints:
+  us_east: {grpc: '127.0.0.1:7101', http: '127.0.0.1:7201'}
+  eu_west: {grpc: '127.0.0.1:7102', http: '127.0.0.1:7202'}
+";
+        Arc::new(Topology::parse("test", yaml).unwrap_or_else(|errors| panic!("{errors}")))
+    }
+
+    /// It has seen certificates of callers, and none of their keys.
+    #[tokio::test]
+    async fn a_vault_alone_acts_for_no_caller() {
+        let mut layer = Admit::new(Security::PlainText, topology(), mock::answering(|_| mock::ok(b"answer")));
+        for policy in paymesh_contract::policies().methods() {
+            let mut request = mock::request_from_peer(&policy.path);
+            request.headers_mut().insert(CALLER_CERTIFICATE_HEADER, "Y2VydGlmaWNhdGU=".parse().expect("a value"));
+            let fault = mock::fault(layer.call(request).await).await;
+            assert_eq!((fault.code, fault.reason.as_ref()), (Code::PermissionDenied, "NOT_THAT_NODE"), "{}", policy.path);
+        }
+    }
+
     #[tokio::test]
     async fn what_is_for_nodes_passes_from_nodes_only() {
-        let mut layer = Admit::new(Security::PlainText, mock::answering(|_| mock::ok(b"answer")));
+        let mut layer = Admit::new(Security::PlainText, topology(), mock::answering(|_| mock::ok(b"answer")));
         for policy in paymesh_contract::policies().methods() {
             let fault = mock::fault(layer.call(mock::request(&policy.path)).await).await;
             let wanted = if policy.nodes_only { (Code::PermissionDenied, "NODES_ONLY") } else { (Code::Ok, "") };

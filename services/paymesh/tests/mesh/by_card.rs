@@ -74,7 +74,7 @@ async fn look(mesh: &TestMesh, via: &str, payment: &str) -> Result<Payment, Stat
 }
 
 /// The payment once its acquirer is asked for nothing any more and its money has arrived.
-async fn settled(mesh: &TestMesh, via: &str, payment: &str) -> Payment {
+pub(crate) async fn settled(mesh: &TestMesh, via: &str, payment: &str) -> Payment {
     let until = Instant::now() + SETTLED_WAIT_MAX;
     loop {
         let seen = look(mesh, via, payment).await;

@@ -18,14 +18,16 @@ use paymesh_contract::{
         FollowRequest, FollowResponse, FollowStart, ReadCheckpointRequest, follow_request::Message,
         replication_service_client::ReplicationServiceClient,
     },
+    vault::v1::{AuthorizeRequest, CardDetails, DescribeTokenRequest, TokenizeRequest, vault_service_client::VaultServiceClient},
 };
 use paymesh_identity::{Authority, Identity, NodeName};
 use tonic::{
     Code, Request, Status, Streaming,
     transport::{Channel, Endpoint},
 };
+use uuid::Uuid;
 
-use crate::support::{FOUR_REGIONS, Launch, TestMesh, operator, payment};
+use crate::support::{FOUR_REGIONS, Launch, TestMesh, euro, four_regions_with_vaults, operator, payment};
 
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -310,4 +312,43 @@ async fn a_caller_cannot_claim_an_id_for_a_zone() {
     let mut directory = DirectoryServiceClient::new(mesh.channel("us_west"));
     refused(directory.claim_user(ClaimUserRequest { user_id: 77, zone: "global".to_owned() }).await, "NODES_ONLY");
     mesh.enrol("us_west", 77, "DE", 0).await;
+}
+
+/// Tokens of one zone pass nodes of others, which have nothing to ask for with them; and users are claimed by homes of their zone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_another_zone_has_no_card_described_or_charged_and_claims_no_user() {
+    let mesh = TestMesh::started(&four_regions_with_vaults());
+    mesh.enrol("us_east", 11, "DE", 0).await;
+    let card = CardDetails { number: "4242424242424242".to_owned(), expiry_month: 7, expiry_year: 2031 };
+    let taking = TokenizeRequest { request_id: Uuid::now_v7().to_string(), user_id: 11, card: Some(card), sealed_card: None };
+    let taken = VaultServiceClient::new(mesh.channel("eu_west")).tokenize(taking).await.unwrap().into_inner().description.unwrap();
+    let vault_token = taken.vault_token;
+    for own in ["asia_pacific", "us_east"] {
+        let mut vault = VaultServiceClient::new(as_node_of(&mesh, own, "eu_west"));
+        let mut describe = Request::new(DescribeTokenRequest { vault_token: vault_token.clone() });
+        say_way(&mut describe, Some(own));
+        refused(vault.describe_token(describe).await, "NOT_YOUR_ZONE");
+        let mut charge = Request::new(AuthorizeRequest {
+            vault_token: vault_token.clone(),
+            user_id: 11,
+            gateway: "simulator_a".to_owned(),
+            reference: "another.1".to_owned(),
+            begun_at: Some(SystemTime::now().into()),
+            amount: Some(euro(5_000)),
+            ..AuthorizeRequest::default()
+        });
+        say_way(&mut charge, Some(own));
+        refused(vault.authorize(charge).await, "NOT_YOUR_ZONE");
+    }
+    // The directory is in us_east.
+    for (own, zone, may) in [("asia_pacific", "eu", false), ("eu_west", "global", false), ("eu_west", "eu", true)] {
+        let mut claim = Request::new(ClaimUserRequest { user_id: 77, zone: zone.to_owned() });
+        say_way(&mut claim, Some(own));
+        let claimed = DirectoryServiceClient::new(as_node_of(&mesh, own, "us_east")).claim_user(claim).await;
+        if may {
+            claimed.unwrap();
+        } else {
+            refused(claimed, "NOT_YOUR_ZONE");
+        }
+    }
 }
