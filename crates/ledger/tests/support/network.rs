@@ -352,6 +352,7 @@ impl Shard {
                 && let Some(mandate) = known.get_mut(&payment.sequence)
             {
                 mandate.cancelled |= matches!(entry.body, Body::Card { step: CardStep::MandateCancelled, .. });
+                mandate.over |= matches!(entry.body, Body::Card { step: CardStep::FraudReported, .. });
                 let let_go = matches!(entry.body, Body::Card { step: CardStep::VoidAsked | CardStep::ExpiryAsked, .. });
                 mandate.over |= let_go || matches!(payment.phase, Phase::Declined | Phase::Voided | Phase::Expired | Phase::Returned);
                 // What is captured at once and not taken, or cannot be credited, is voided by itself.
