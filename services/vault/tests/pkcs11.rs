@@ -18,10 +18,10 @@ use std::{
 };
 
 use cryptoki::{
-    context::Pkcs11,
+    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
     mechanism::Mechanism,
-    object::Attribute,
-    session::{Session, UserType},
+    object::{Attribute, KeyType, ObjectClass},
+    session::{Session, SessionState, UserType},
     types::AuthPin,
 };
 use paymesh_cards::{Card, CardNumber, Expiry};
@@ -32,7 +32,7 @@ use paymesh_vault::{
         Error, KeyProvider, Secret, Token, TokenKeys,
         conformance::{Providers, provider},
     },
-    store::SqliteStore,
+    store::{SqliteStore, Store as _},
 };
 use uuid::Uuid;
 
@@ -94,12 +94,17 @@ impl Tokens {
 
     /// What another program does in a token.
     fn session(&self, label: &str) -> Session {
+        let session = self.unlogged_session(label);
+        let _ = session.login(UserType::User, Some(&AuthPin::from(PIN)));
+        session
+    }
+
+    /// What anybody can do in a token.
+    fn unlogged_session(&self, label: &str) -> Session {
         let module = Pkcs11::new(&self.module).expect("the module");
         let labelled = |slot| module.get_token_info(slot).expect("a token").label().trim_end() == label;
         let slot = module.get_slots_with_token().expect("slots").into_iter().find(|slot| labelled(*slot)).expect("the token");
-        let session = module.open_rw_session(slot).expect("a session");
-        let _ = session.login(UserType::User, Some(&AuthPin::from(PIN)));
-        session
+        module.open_rw_session(slot).expect("a session")
     }
 
     /// The directory that SoftHSM2 has a token in.
@@ -160,21 +165,123 @@ async fn keys_stay_in_the_token_and_are_one_vaults() {
     others.destroy(kek).await.expect("destroyed");
     assert_eq!((others.ids().await.expect("it answers"), ours.ids().await.expect("it answers")), (vec![next], vec![kek]));
     assert_eq!(ours.unwrap(kek, b"context", &wrapped).await.expect("unwrapped").expose(), secret().expose());
+}
 
-    // One that can be asked for is refused, whatever it is called.
-    let session = tokens.session(&token.label);
-    let taken_out = [
+/// An AES key of bytes that somebody has, which says of itself what it can.
+fn planted(is_private: bool) -> Vec<Attribute> {
+    vec![
+        Attribute::Class(ObjectClass::SECRET_KEY),
+        Attribute::KeyType(KeyType::AES),
         Attribute::Label(b"paymesh/test/eu/kek-7".to_vec()),
-        Attribute::ValueLen(32_u64.into()),
+        Attribute::Value(vec![9; 32]),
         Attribute::Token(true),
-        Attribute::Sensitive(false),
-        Attribute::Extractable(true),
+        Attribute::Private(is_private),
+        Attribute::Sensitive(true),
+        Attribute::Extractable(false),
+        Attribute::Modifiable(false),
+        Attribute::Encrypt(true),
+        Attribute::Decrypt(true),
+        Attribute::Wrap(false),
+        Attribute::Unwrap(false),
+        Attribute::Derive(false),
+    ]
+}
+
+/// What is made is as it is asked for when it is there already: otherwise a vault would refuse its own keys, or take others'.
+#[tokio::test]
+async fn a_key_was_never_outside_of_the_token_and_cannot_get_there() {
+    let Some(tokens) = tokens("a_key_was_never_outside_of_the_token_and_cannot_get_there") else { return };
+    let token = tokens.next();
+    let kek = open(token.clone()).make().await.expect("a key");
+    let session = tokens.session(&token.label);
+    let found = session.find_objects(&[Attribute::Label(format!("paymesh/test/eu/kek-{kek}").into_bytes())]).expect("it answers");
+    let [key] = found[..] else { panic!("{found:?}") };
+    let wanted = [
+        Attribute::Private(true),
+        Attribute::Sensitive(true),
+        Attribute::Extractable(false),
+        Attribute::Local(true),
+        Attribute::AlwaysSensitive(true),
+        Attribute::NeverExtractable(true),
+        Attribute::Modifiable(false),
+        Attribute::Encrypt(true),
+        Attribute::Decrypt(true),
+        Attribute::Sign(false),
+        Attribute::Verify(false),
+        Attribute::Wrap(false),
+        Attribute::Unwrap(false),
+        Attribute::Derive(false),
     ];
-    let planted = session.generate_key(&Mechanism::AesKeyGen, &taken_out).expect("a key");
-    let error = ours.ids().await.expect_err("it can be asked for").to_string();
-    assert!(error.contains("can be asked for the key paymesh/test/eu/kek-7"), "{error}");
-    session.destroy_object(planted).expect("destroyed");
+    for wanted in wanted {
+        assert_eq!(session.get_attributes(key, &[wanted.attribute_type()]).expect("it is told"), [wanted]);
+    }
+}
+
+/// Keys that somebody else has made, by a label of ours.
+#[tokio::test]
+async fn a_key_that_no_vault_made_is_refused() {
+    let Some(tokens) = tokens("a_key_that_no_vault_made_is_refused") else { return };
+    let token = tokens.next();
+    let ours = open(token.clone());
+    let kek = ours.make().await.expect("a key");
+    let session = tokens.session(&token.label);
+    let made = |changed: Attribute| {
+        let mut template: Vec<_> = planted(true).into_iter().skip(2).filter(|part| !matches!(part, Attribute::Value(_))).collect();
+        template.push(Attribute::ValueLen(32_u64.into()));
+        template.retain(|part| part.attribute_type() != changed.attribute_type());
+        template.push(changed);
+        session.generate_key(&Mechanism::AesKeyGen, &template).expect("a key")
+    };
+    for (planted, what) in [
+        (session.create_object(&planted(true)).expect("a key"), "Local(true)"),
+        (made(Attribute::Sensitive(false)), "Sensitive(true)"),
+        (made(Attribute::Extractable(true)), "Extractable(false)"),
+        (made(Attribute::Modifiable(true)), "Modifiable(false)"),
+        (made(Attribute::Wrap(true)), "Wrap(false)"),
+        (made(Attribute::Unwrap(true)), "Unwrap(false)"),
+        (made(Attribute::Derive(true)), "Derive(false)"),
+    ] {
+        let error = ours.ids().await.expect_err(what).to_string();
+        assert!(error.contains(&format!("has a key paymesh/test/eu/kek-7 that no vault made: it is not {what}")), "{error}");
+        assert!(ours.make().await.is_err(), "{what}");
+        session.destroy_object(planted).expect("destroyed");
+    }
     assert_eq!(ours.ids().await.expect("it answers"), [kek]);
+}
+
+/// Whoever can open the token without its PIN can put public objects in, with any label and bytes that they have.
+#[tokio::test]
+async fn a_key_that_was_planted_without_the_pin_is_none() {
+    let Some(tokens) = tokens("a_key_that_was_planted_without_the_pin_is_none") else { return };
+    let (module, clock) = (Pkcs11::new(&tokens.module).expect("the module"), Arc::new(|| Timestamp(1_795_000_000_000_000)) as Clock);
+    module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).expect("nobody else has yet");
+    for is_new in [true, false] {
+        let token = tokens.next();
+        let store = SqliteStore::open(&tokens.place.join(&token.label), "test", &zone()).await.expect("the store opens");
+        let opening = Vault::open(zone(), Arc::new(store.clone()), Arc::new(open(token.clone())), clock.clone());
+        let plant = || {
+            // Logged in where the vault is: that is the process's.
+            let session = tokens.unlogged_session(&token.label);
+            assert_eq!(matches!(session.get_session_info().expect("it answers").session_state(), SessionState::RwPublic), is_new);
+            session.create_object(&planted(false)).expect("nobody hinders it");
+        };
+        let vault = if is_new {
+            plant();
+            opening.await.expect("the vault opens")
+        } else {
+            let vault = opening.await.expect("the vault opens");
+            plant();
+            vault
+        };
+        let card =
+            Card { number: CardNumber::parse("4242424242424242").expect("a number"), expiry: Expiry::new(7, 2031).expect("an expiry") };
+        let (user, request) = (UserId::try_from(1).expect("a user"), Uuid::now_v7().try_into().expect("a request id"));
+        vault.tokenize(request, user, Offered::Clear(card)).await.expect("a card");
+        assert_eq!(vault.tend(RotationPlan::default()).await.expect("it answers"), None, "nothing is due");
+        assert_eq!(vault.rotate().await.expect("rotated").kek.get(), 2);
+        assert_eq!(store.user_key(user).await.expect("it answers").expect("there is one").kek.get(), 2);
+        assert_eq!(open(token).ids().await.expect("it answers").len(), 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -239,7 +239,7 @@ impl Inner {
             let mut found = BTreeMap::new();
             for handle in session.find_objects(&all_keys())? {
                 let Some(id) = self.id_of(session, handle)? else { continue };
-                self.refuse_extractable(session, id, handle)?;
+                self.refuse_others_make(session, id, handle)?;
                 if found.insert(id, handle).is_some() {
                     return Err(self.wrong(format!("two of its keys are called {}", self.label(id))).into());
                 }
@@ -281,13 +281,15 @@ impl Inner {
         Ok(id.filter(|id| self.label(*id).as_bytes() == label))
     }
 
-    /// A key that can be had from the token is in whatever copy somebody made of it, and destroying it destroys nothing.
-    fn refuse_extractable(&self, session: &Session, id: KekId, handle: ObjectHandle) -> Result<(), Failed> {
-        let kept = session.get_attributes(handle, &[AttributeType::Sensitive, AttributeType::Extractable])?;
-        if kept.contains(&Attribute::Sensitive(true)) && kept.contains(&Attribute::Extractable(false)) {
-            return Ok(());
-        }
-        Err(self.wrong(format!("can be asked for the key {}: it was not made by a vault", self.label(id))).into())
+    /// A key that was ever outside of the token, or can get there, is in whatever copy somebody made of it: what is wrapped under it is open to them, and destroying it
+    /// destroys nothing. One that was put in by bytes says itself that it is sensitive; whether it was made in there the token says.
+    fn refuse_others_make(&self, session: &Session, id: KekId, handle: ObjectHandle) -> Result<(), Failed> {
+        let wanted = as_made();
+        let types: Vec<_> = wanted.iter().map(Attribute::attribute_type).collect();
+        let found = session.get_attributes(handle, &types)?;
+        // One that the token does not tell is not as it should be either.
+        let Some(other) = wanted.iter().find(|wanted| !found.contains(wanted)) else { return Ok(()) };
+        Err(self.wrong(format!("has a key {} that no vault made: it is not {other:?}", self.label(id))).into())
     }
 
     /// Does something with a key. One that is not known, or not any more, is looked for.
@@ -430,8 +432,25 @@ fn read_pin(path: &Path) -> Result<Zeroizing<String>, Error> {
     Ok(text)
 }
 
-fn all_keys() -> [Attribute; 3] {
-    [Attribute::Class(ObjectClass::SECRET_KEY), Attribute::KeyType(KeyType::AES), Attribute::Token(true)]
+/// Where the keys of all vaults are among. Objects that are not private are everybody's: whoever has no PIN can make them.
+fn all_keys() -> [Attribute; 4] {
+    [Attribute::Class(ObjectClass::SECRET_KEY), Attribute::KeyType(KeyType::AES), Attribute::Token(true), Attribute::Private(true)]
+}
+
+/// What a key is that [`Inner::make`] made. Whoever has bytes of a key and puts them in cannot have `Local`, `AlwaysSensitive` and `NeverExtractable`: the token says them.
+fn as_made() -> [Attribute; 10] {
+    [
+        Attribute::Private(true),
+        Attribute::Sensitive(true),
+        Attribute::Extractable(false),
+        Attribute::Local(true),
+        Attribute::AlwaysSensitive(true),
+        Attribute::NeverExtractable(true),
+        Attribute::Modifiable(false),
+        Attribute::Wrap(false),
+        Attribute::Unwrap(false),
+        Attribute::Derive(false),
+    ]
 }
 
 fn encrypt(session: &Session, key: ObjectHandle, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, Failed> {
