@@ -397,6 +397,29 @@ async fn who_was_logged_out_logs_in_again() {
     assert_eq!(keys.ids().await.expect("it answers").len(), 1);
 }
 
+/// What a handle means is forgotten with the sessions, and the same number is another key's afterwards.
+#[tokio::test]
+async fn a_key_is_not_taken_for_another_after_the_module_began_anew() {
+    let Some(tokens) = tokens("a_key_is_not_taken_for_another_after_the_module_began_anew") else { return };
+    let token = tokens.next();
+    let keys = open(token.clone());
+    let (one, other) = (keys.make().await.expect("a key"), keys.make().await.expect("a key"));
+    keys.wrap(other, b"context", &secret()).await.expect("wrapped");
+    // Whoever else uses the module in this process ends it, and begins it again.
+    let module = || Pkcs11::new(&tokens.module).expect("the module");
+    module().finalize().expect("it ends");
+    module().initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).expect("it begins");
+    // The handles from there on are counted from 1: the vault's session is not there any more, and the two keys have each other's.
+    let ended = tokens.session(&token.label);
+    let session = tokens.session(&token.label);
+    drop(ended);
+    let found = |kek| session.find_objects(&[Attribute::Label(format!("paymesh/test/eu/kek-{kek}").into_bytes())]).expect("it answers");
+    println!("{:?} {:?}", found(one), found(other));
+    let wrapped = keys.wrap(other, b"context", &secret()).await.expect("wrapped");
+    let unwrapped = open(token).unwrap(other, b"context", &wrapped).await.expect("it was wrapped under that key");
+    assert_eq!(unwrapped.expose(), secret().expose());
+}
+
 /// A vault from its first card to what is left of a user who was erased.
 #[tokio::test]
 async fn a_vault_over_a_token_takes_cards_in_rotates_and_erases() {

@@ -76,14 +76,28 @@ struct Inner {
     token: Token,
     /// What the names of all its keys begin with.
     prefix: String,
-    /// Those that nobody uses now, logged in.
-    idle: Mutex<Vec<Session>>,
-    /// Keys that were found in the token.
-    known: Mutex<BTreeMap<KekId, ObjectHandle>>,
+    held: Mutex<Held>,
     /// Held by whoever logs in; what a PIN hashes to that was refused.
     refused_pin: Mutex<Option<[u8; 32]>>,
     /// Held by whoever makes or destroys keys.
     changing: Mutex<()>,
+}
+
+/// What is held of the token, for as long as nothing fails.
+#[derive(Default)]
+struct Held {
+    /// How often all of it was let go. Handles and sessions of before mean nothing any more, or something else.
+    forgotten: u64,
+    /// Those that nobody uses now, logged in.
+    idle: Vec<Session>,
+    /// Keys that were found in the token.
+    known: BTreeMap<KekId, ObjectHandle>,
+}
+
+/// A session, and what [`Held::forgotten`] was when it began: handles are of use in sessions of the same time only.
+struct Entered {
+    session: Session,
+    at: u64,
 }
 
 /// Why one try did not come to its end.
@@ -110,9 +124,9 @@ impl TokenKeys {
     /// The keys of a vault. One process at a time may make and destroy them.
     pub fn new(token: Token, mesh: &str, zone: &ZoneName) -> Self {
         let prefix = format!("paymesh/{mesh}/{zone}/kek-");
-        let (idle, known, refused_pin, changing) = Default::default();
+        let (held, refused_pin, changing) = Default::default();
         Self {
-            inner: Arc::new(Inner { token, prefix, idle, known, refused_pin, changing }),
+            inner: Arc::new(Inner { token, prefix, held, refused_pin, changing }),
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
             wait_max: WAIT_MAX,
         }
@@ -174,8 +188,7 @@ impl Inner {
         let last = self.find_all()?.into_keys().next_back();
         let id = KekId::new(last.map_or(0, KekId::get) + 1).expect("more than 0");
         // Not tried again: what failed may have made it all the same, and there would be two.
-        let handle = self.once(self.session()?, |session| Ok(session.generate_key(&Mechanism::AesKeyGen, &self.new_key(id))?))?;
-        lock(&self.known).insert(id, handle);
+        self.once(self.session()?, |entered| Ok(entered.session.generate_key(&Mechanism::AesKeyGen, &self.new_key(id))?))?;
         Ok(id)
     }
 
@@ -224,33 +237,41 @@ impl Inner {
 
     fn destroy(&self, kek: KekId) -> Result<(), Error> {
         let _changing = lock(&self.changing);
-        let found = self.find_all()?;
-        let Some(handle) = found.get(&kek) else { return Ok(()) };
-        if found.keys().next_back() == Some(&kek) {
-            return Err(Error::Current { kek });
-        }
-        lock(&self.known).remove(&kek);
-        self.with_session(|session| Ok(session.destroy_object(*handle)?))
+        self.with_session(|entered| {
+            let found = self.found_in(entered)?;
+            let Some(handle) = found.get(&kek) else { return Ok(()) };
+            if found.keys().next_back() == Some(&kek) {
+                return Err(Error::Current { kek }.into());
+            }
+            lock(&self.held).known.remove(&kek);
+            Ok(entered.session.destroy_object(*handle)?)
+        })
     }
 
     /// Every key of the vault that is in the token.
     fn find_all(&self) -> Result<BTreeMap<KekId, ObjectHandle>, Error> {
-        let found = self.with_session(|session| {
-            let mut found = BTreeMap::new();
-            for handle in session.find_objects(&all_keys())? {
-                let Some(id) = self.id_of(session, handle)? else { continue };
-                self.refuse_others_make(session, id, handle)?;
-                if found.insert(id, handle).is_some() {
-                    return Err(self.wrong(format!("two of its keys are called {}", self.label(id))).into());
-                }
-                if found.len() > KEYS_MAX {
-                    return Err(self.wrong(format!("has more than {KEYS_MAX} keys of this vault")).into());
-                }
+        self.with_session(|entered| self.found_in(entered))
+    }
+
+    /// The same, with handles that are of use in this session.
+    fn found_in(&self, entered: &Entered) -> Result<BTreeMap<KekId, ObjectHandle>, Failed> {
+        let session = &entered.session;
+        let mut found = BTreeMap::new();
+        for handle in session.find_objects(&all_keys())? {
+            let Some(id) = self.id_of(session, handle)? else { continue };
+            self.refuse_others_make(session, id, handle)?;
+            if found.insert(id, handle).is_some() {
+                return Err(self.wrong(format!("two of its keys are called {}", self.label(id))).into());
             }
-            self.must_be_there(session)?;
-            Ok(found)
-        })?;
-        lock(&self.known).clone_from(&found);
+            if found.len() > KEYS_MAX {
+                return Err(self.wrong(format!("has more than {KEYS_MAX} keys of this vault")).into());
+            }
+        }
+        self.must_be_there(session)?;
+        let mut held = lock(&self.held);
+        if held.forgotten == entered.at {
+            held.known.clone_from(&found);
+        }
         Ok(found)
     }
 
@@ -292,27 +313,32 @@ impl Inner {
         Err(self.wrong(format!("has a key {} that no vault made: it is not {other:?}", self.label(id))).into())
     }
 
-    /// Does something with a key. One that is not known, or not any more, is looked for.
+    /// Does something with a key. One that is not known, or not any more, is looked for, in the session that it is used in: by another login's handle, another key may be
+    /// meant.
     fn with_key<T>(&self, kek: KekId, work: impl Fn(&Session, ObjectHandle) -> Result<T, Failed>) -> Result<T, Error> {
-        let known = lock(&self.known).get(&kek).copied();
-        if let Some(handle) = known {
-            let done = self.with_session(|session| match work(session, handle) {
-                Err(Failed::Token(Cause::Pkcs11(RvError::KeyHandleInvalid | RvError::ObjectHandleInvalid, _))) => Ok(None),
-                done => done.map(Some),
-            })?;
-            if let Some(done) = done {
-                return Ok(done);
+        self.with_session(|entered| {
+            if let Some(handle) = self.known(entered, kek) {
+                match work(&entered.session, handle) {
+                    Err(Failed::Token(Cause::Pkcs11(RvError::KeyHandleInvalid | RvError::ObjectHandleInvalid, _))) => {}
+                    done => return done,
+                }
             }
-        }
-        let handle = self.find_all()?.get(&kek).copied().ok_or(Error::Missing { kek })?;
-        self.with_session(|session| work(session, handle))
+            let handle = self.found_in(entered)?.get(&kek).copied().ok_or(Error::Missing { kek })?;
+            work(&entered.session, handle)
+        })
+    }
+
+    /// The handle of a key, where one is known that is of use in this session.
+    fn known(&self, entered: &Entered, kek: KekId) -> Option<ObjectHandle> {
+        let held = lock(&self.held);
+        held.known.get(&kek).copied().filter(|_| held.forgotten == entered.at)
     }
 
     /// Does something in a session. Where it fails for the session or the token, it is tried once more in a new one: a token that was away has forgotten all of them.
-    fn with_session<T>(&self, work: impl Fn(&Session) -> Result<T, Failed>) -> Result<T, Error> {
-        let idle = lock(&self.idle).pop();
-        if let Some(session) = idle {
-            match self.once(session, &work) {
+    /// What is found in one is not to be taken along to the other.
+    fn with_session<T>(&self, work: impl Fn(&Entered) -> Result<T, Failed>) -> Result<T, Error> {
+        if let Some(entered) = self.idle() {
+            match self.once(entered, &work) {
                 Err(Error::Unavailable { what, .. }) => {
                     tracing::warn!(token = self.token.label, why = what, "a session with the token of the vault's keys has failed");
                 }
@@ -323,35 +349,49 @@ impl Inner {
     }
 
     /// Does something in this session, which is kept where that goes well.
-    fn once<T>(&self, session: Session, work: impl Fn(&Session) -> Result<T, Failed>) -> Result<T, Error> {
-        match work(&session) {
+    fn once<T>(&self, entered: Entered, work: impl Fn(&Entered) -> Result<T, Failed>) -> Result<T, Error> {
+        match work(&entered) {
             Ok(done) => {
-                lock(&self.idle).push(session);
+                let mut held = lock(&self.held);
+                if held.forgotten == entered.at {
+                    held.idle.push(entered.session);
+                }
                 Ok(done)
             }
             Err(Failed::Known(error)) => Err(error),
             Err(Failed::Token(cause)) => {
-                drop(session);
+                drop(entered);
                 self.forget();
                 Err(self.unavailable(said(&cause)))
             }
         }
     }
 
-    fn session(&self) -> Result<Session, Error> {
-        let idle = lock(&self.idle).pop();
-        idle.map_or_else(|| self.open(), Ok)
+    fn session(&self) -> Result<Entered, Error> {
+        self.idle().map_or_else(|| self.open(), Ok)
+    }
+
+    fn idle(&self) -> Option<Entered> {
+        let mut held = lock(&self.held);
+        let at = held.forgotten;
+        held.idle.pop().map(|session| Entered { session, at })
     }
 
     /// Nothing of earlier sessions is used any more.
     fn forget(&self) {
-        let sessions = std::mem::take(&mut *lock(&self.idle));
-        lock(&self.known).clear();
+        let sessions = {
+            let mut held = lock(&self.held);
+            held.forgotten += 1;
+            held.known.clear();
+            std::mem::take(&mut held.idle)
+        };
         drop(sessions);
     }
 
     /// A session that is logged in.
-    fn open(&self) -> Result<Session, Error> {
+    fn open(&self) -> Result<Entered, Error> {
+        // Before it begins: what is forgotten meanwhile may be this login.
+        let at = lock(&self.held).forgotten;
         let module = module(&self.token.module)?;
         let mut refused = lock(&self.refused_pin);
         let pin = read_pin(&self.token.pin)?;
@@ -364,7 +404,7 @@ impl Inner {
         let session = module.open_rw_session(slot).map_err(told)?;
         // A login is the process's, not the session's.
         match session.login(UserType::User, Some(&AuthPin::from(pin.as_str()))) {
-            Ok(()) | Err(Cause::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(session),
+            Ok(()) | Err(Cause::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(Entered { session, at }),
             Err(cause @ Cause::Pkcs11(RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange, _)) => {
                 *refused = Some(hash);
                 Err(unusable(&self.token.pin, format!("is not the PIN of token {} ({})", self.token.label, said(&cause))))
