@@ -329,9 +329,22 @@ async fn what_is_wrong_with_a_token_is_said() {
         (open_to_all, "others than its owner may use it (mode 640): chmod go-rwx"),
         (with_pin("empty", "\n"), "is no PIN: it has one line"),
         (with_pin("two", "1\n2\n"), "is no PIN: it has one line"),
+        (with_pin("two-dos", "1\r2\r\n"), "is no PIN: it has one line"),
+        (with_pin("long", &"5".repeat(256)), "is no PIN: it has more than 255 bytes"),
+        (with_pin("longer", &format!("{}\r\n", "5".repeat(256))), "is no PIN: it has more than 255 bytes"),
+        (with_pin("longest", &"5".repeat(1024)), "is no PIN: it has more than 255 bytes"),
     ] {
         let error = open(token).ids().await.expect_err(what).to_string();
         assert!(error.contains(what) && !error.contains(PIN), "{error}");
+    }
+    // Whatever a line's end is where it was written. One that is as long as may be is asked of the token, once.
+    for (name, end) in [("dos", "\r\n"), ("none", ""), ("several", "\n\n")] {
+        open(with_pin(name, &format!("{PIN}{end}"))).ids().await.expect(name);
+    }
+    let error = open(with_pin("as-long", &format!("{}\r\n", "5".repeat(255)))).ids().await;
+    println!("{error:?}");
+    if let Err(error) = error {
+        assert!(error.to_string().contains("is not the PIN of token"), "{error}");
     }
 }
 

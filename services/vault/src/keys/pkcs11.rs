@@ -45,7 +45,9 @@ const CALLS_MAX: usize = 8;
 /// Keys of a vault at most: rotations destroy all but the last.
 const KEYS_MAX: usize = 1024;
 /// Bytes of a PIN at most.
-const PIN_BYTES_MAX: u64 = 255;
+const PIN_BYTES_MAX: usize = 255;
+/// Bytes of its file at most: a line's end comes after it.
+const PIN_FILE_BYTES_MAX: u64 = 257;
 
 const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
@@ -60,7 +62,7 @@ pub struct Token {
     pub module: PathBuf,
     /// Its label.
     pub label: String,
-    /// The file with its user's PIN, which its owner alone may read. A line's end after it is not part of it.
+    /// The file with its user's PIN, which its owner alone may read. Line ends after it are not part of it.
     pub pin: PathBuf,
 }
 
@@ -460,14 +462,18 @@ fn module(path: &Path) -> Result<Pkcs11, Error> {
 fn read_pin(path: &Path) -> Result<Zeroizing<String>, Error> {
     refuse_others(path)?;
     // Room for all of it, so that it is not copied as it grows.
-    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(PIN_BYTES_MAX + 2).expect("it is small")));
-    let read = fs::File::open(path).and_then(|file| file.take(PIN_BYTES_MAX + 1).read_to_string(&mut text));
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(PIN_FILE_BYTES_MAX + 2).expect("it is small")));
+    let read = fs::File::open(path).and_then(|file| file.take(PIN_FILE_BYTES_MAX + 1).read_to_string(&mut text));
     read.map_err(|error| unusable(path, format!("cannot be read: {error}")))?;
-    if text.ends_with('\n') {
-        text.pop();
-    }
-    if text.is_empty() || text.contains('\n') {
+    let is_longer = text.len() as u64 > PIN_FILE_BYTES_MAX;
+    let length = text.trim_end_matches(['\r', '\n']).len();
+    text.truncate(length);
+    if text.is_empty() || text.contains(['\r', '\n']) {
         return Err(unusable(path, "is no PIN: it has one line"));
+    }
+    // What is cut off would be refused by the token, which counts that.
+    if is_longer || text.len() > PIN_BYTES_MAX {
+        return Err(unusable(path, format!("is no PIN: it has more than {PIN_BYTES_MAX} bytes")));
     }
     Ok(text)
 }
