@@ -184,6 +184,7 @@ impl Check<'_, '_> {
         let names = zone.regions.as_ref()?;
         let regions: Vec<usize> = names.value.iter().filter_map(|name| self.region(&name.value)).collect();
         self.regimes(names, &regions);
+        self.vaults(&regions);
 
         let masters: Vec<usize> = regions.iter().copied().filter(|region| self.is_master(*region)).collect();
         // A region that is unknown, or whose database is, may have been the master.
@@ -260,6 +261,23 @@ impl Check<'_, '_> {
                 name(outside)
             );
             self.say(names, message);
+        }
+    }
+
+    /// The cards of a zone's users are in one place: of two vaults, each would have some of them, and the other would be asked.
+    fn vaults(&mut self, regions: &[usize]) {
+        let runs =
+            |region: &usize| self.regions[*region].services.as_ref().is_some_and(|services| services.value.contains(&Service::Vault));
+        // In the order of the file, so that the later line is the one that is said to be wrong.
+        let mut vaults: Vec<usize> = regions.iter().copied().filter(runs).collect();
+        vaults.sort_unstable();
+        vaults.dedup();
+        let Some((first, others)) = vaults.split_first() else { return };
+        let first = &self.regions[*first].name;
+        for other in others {
+            let Some(services) = &self.regions[*other].services else { continue };
+            let message = format!("{} is the vault of the zone already{}: a zone has one", first.value, on_line(first.place));
+            self.problems.add(services.place, &services.key, message);
         }
     }
 

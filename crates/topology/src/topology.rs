@@ -161,7 +161,7 @@ impl Topology {
         self.zone(zone).is_some_and(|zone| zone.regions.contains(region))
     }
 
-    /// The region whose nodes keep the cards of a zone's users: the first of its regions that runs a vault. `None`: the zone takes no cards,
+    /// The region whose nodes keep the cards of a zone's users: the one of its regions that runs a vault. `None`: the zone takes no cards,
     /// or there is no such zone.
     pub fn vault(&self, zone: &ZoneName) -> Option<&RegionName> {
         let runs = |region: &&RegionName| self.region(region).is_some_and(|region| region.runs(Service::Vault));

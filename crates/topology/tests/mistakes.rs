@@ -327,6 +327,18 @@ const REGIONS: &[Row] = &[
         LOAD_ONLY,
     ),
     (
+        "services: [payment_processor], database: primary_master} # 3\n  us_west: {primary: false, services: [payment_processor]",
+        "services: [payment_processor, vault], database: primary_master} # 3\n  us_west: {primary: false, services: [payment_processor, vault]",
+        &["regions.yaml:4: regions.us_west.services: us_east is the vault of the zone already (line 3): a zone has one"],
+        LOAD_ONLY,
+    ),
+    (
+        "services: [payment_processor], database: primary_master} # 3\n  us_west: {primary: false, services: [payment_processor], database: read_replica}",
+        "services: [payment_processor, vault], database: primary_master} # 3\n  us_west: {primary: false, services: [vault], database: none}",
+        &["regions.yaml:4: regions.us_west.services: us_east is the vault of the zone already (line 3): a zone has one"],
+        LOAD_ONLY,
+    ),
+    (
         "services: [payment_processor], database: read_replica",
         "services: [payment_processor], database: read_replica, vault_keys: {pkcs11: {module: /usr/lib/p11.so, token: t}}",
         &["regions.yaml:4: regions.us_west.vault_keys: us_west does not run vault"],

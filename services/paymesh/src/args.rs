@@ -78,8 +78,8 @@ Exit codes:
 
     /// Runs the vault of a zone as a process of its own, which keeps no journals and takes no calls but those for it
     ///
-    /// Its region has `services: [vault]` and `database: none` in the configuration, with endpoints and a node's certificate of its own; the regions of
-    /// the zone that come after it in the file keep no cards. It has the store, the keys and the credentials that the vault of a region's node has, serves /health and /metrics,
+    /// Its region has `services: [vault]` and `database: none` in the configuration, with endpoints and a node's certificate of its own; no other
+    /// region of the zone has `vault`. It has the store, the keys and the credentials that the vault of a region's node has, serves /health and /metrics,
     /// and leaves as a node does. `paymesh node` runs it too, as `paymesh up` does.
     #[command(after_long_help = "\
 Example:

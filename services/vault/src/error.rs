@@ -6,7 +6,10 @@ use paymesh_contract::Fault;
 use paymesh_types::{UserId, VaultToken};
 use tonic::Code;
 
-use crate::{keys, store};
+use crate::{
+    keys::{self, KekId},
+    store,
+};
 
 /// When to try again at a vault whose storage or keys cannot be had.
 const UNAVAILABLE_RETRY_AFTER_MS: u64 = 1_000;
@@ -53,6 +56,12 @@ pub enum Error {
     /// The gateway may not be given this zone's cards. Final.
     #[error("the gateway {0} does not serve the vault's zone")]
     GatewayNotInZone(String),
+    /// The store is new, and the keys are those of one that was in use. Final: an operator must look.
+    #[error(
+        "the vault's store is new, and there are keys of an older one, the last of them key-encryption key {0}: put that store back, \
+         or, to begin anew without its cards, move its keys away"
+    )]
+    StoreMissing(KekId),
     /// The key provider.
     #[error(transparent)]
     Keys(#[from] keys::Error),
@@ -76,6 +85,7 @@ impl From<Error> for Fault {
             Error::NotSealedForUser(_) => (Code::InvalidArgument, "CARD_NOT_SEALED_FOR_USER"),
             Error::SealedNonsense(_) => return Fault::invalid_field("sealed_card", message),
             Error::Damaged(_) => return damaged(&error, message),
+            Error::StoreMissing(_) => return damaged(&error, "what the vault keeps is not there".to_owned()),
             Error::Keys(keys::Error::Missing { .. } | keys::Error::NotWrapped { .. }) | Error::Store(store::Error::Damaged { .. }) => {
                 return damaged(&error, "what the vault keeps cannot be read".to_owned());
             }

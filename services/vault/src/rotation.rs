@@ -195,11 +195,15 @@ impl Vault {
         Ok(Rotated { kek, rewrapped, destroyed })
     }
 
+    /// It is to replace the only copy that opens, so it is looked at whether it opens too.
     async fn wrapped_anew(&self, key: WrappedKey, kek: KekId) -> Result<(WrappedKey, KekId), keys::Error> {
         let secret = self.unwrap(&key).await?;
         let before = key.kek;
         let mut anew = WrappedKey { kek, ..key };
         anew.wrapped = self.inner.keys.wrap(kek, &key_context(self.zone(), &anew), &secret).await?;
+        if self.unwrap(&anew).await?.expose() != secret.expose() {
+            return Err(keys::Error::NotWrapped { kek });
+        }
         Ok((anew, before))
     }
 }

@@ -109,16 +109,18 @@ impl Vault {
     /// [`Self::resume_rotation`].
     ///
     /// # Errors
-    /// Store or keys cannot be had; [`keys::Error::Missing`] where they do not belong together.
+    /// Store or keys cannot be had; [`keys::Error::Missing`] and [`Error::StoreMissing`] where they do not belong together.
     pub async fn open(zone: ZoneName, store: Arc<dyn Store>, keys: Arc<dyn KeyProvider>, clock: Clock) -> Result<Self, Error> {
         let known = keys.ids().await?;
         let kek = match store.state().await?.kek {
             Some((kek, _)) if known.contains(&kek) => kek,
             Some((kek, _)) => return Err(keys::Error::Missing { kek }.into()),
             None => {
-                let kek = match known.last() {
-                    Some(kek) => *kek,
-                    None => keys.make().await?,
+                let kek = match known[..] {
+                    [] => keys.make().await?,
+                    // A first start that broke off between the two.
+                    [first] if first.get() == 1 && store.zone_keys().await?.is_empty() && store.count_not_under(first).await? == 0 => first,
+                    [.., last] => return Err(Error::StoreMissing(last)),
                 };
                 store.use_kek(kek, clock()).await?;
                 kek

@@ -18,10 +18,10 @@ use std::{
 };
 
 use cryptoki::{
-    context::Pkcs11,
+    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
     mechanism::Mechanism,
-    object::Attribute,
-    session::{Session, UserType},
+    object::{Attribute, KeyType, ObjectClass},
+    session::{Session, SessionState, UserType},
     types::AuthPin,
 };
 use paymesh_cards::{Card, CardNumber, Expiry};
@@ -32,7 +32,7 @@ use paymesh_vault::{
         Error, KeyProvider, Secret, Token, TokenKeys,
         conformance::{Providers, provider},
     },
-    store::SqliteStore,
+    store::{SqliteStore, Store as _},
 };
 use uuid::Uuid;
 
@@ -94,12 +94,17 @@ impl Tokens {
 
     /// What another program does in a token.
     fn session(&self, label: &str) -> Session {
+        let session = self.unlogged_session(label);
+        let _ = session.login(UserType::User, Some(&AuthPin::from(PIN)));
+        session
+    }
+
+    /// What anybody can do in a token.
+    fn unlogged_session(&self, label: &str) -> Session {
         let module = Pkcs11::new(&self.module).expect("the module");
         let labelled = |slot| module.get_token_info(slot).expect("a token").label().trim_end() == label;
         let slot = module.get_slots_with_token().expect("slots").into_iter().find(|slot| labelled(*slot)).expect("the token");
-        let session = module.open_rw_session(slot).expect("a session");
-        let _ = session.login(UserType::User, Some(&AuthPin::from(PIN)));
-        session
+        module.open_rw_session(slot).expect("a session")
     }
 
     /// The directory that SoftHSM2 has a token in.
@@ -160,21 +165,123 @@ async fn keys_stay_in_the_token_and_are_one_vaults() {
     others.destroy(kek).await.expect("destroyed");
     assert_eq!((others.ids().await.expect("it answers"), ours.ids().await.expect("it answers")), (vec![next], vec![kek]));
     assert_eq!(ours.unwrap(kek, b"context", &wrapped).await.expect("unwrapped").expose(), secret().expose());
+}
 
-    // One that can be asked for is refused, whatever it is called.
-    let session = tokens.session(&token.label);
-    let taken_out = [
+/// An AES key of bytes that somebody has, which says of itself what it can.
+fn planted(is_private: bool) -> Vec<Attribute> {
+    vec![
+        Attribute::Class(ObjectClass::SECRET_KEY),
+        Attribute::KeyType(KeyType::AES),
         Attribute::Label(b"paymesh/test/eu/kek-7".to_vec()),
-        Attribute::ValueLen(32_u64.into()),
+        Attribute::Value(vec![9; 32]),
         Attribute::Token(true),
-        Attribute::Sensitive(false),
-        Attribute::Extractable(true),
+        Attribute::Private(is_private),
+        Attribute::Sensitive(true),
+        Attribute::Extractable(false),
+        Attribute::Modifiable(false),
+        Attribute::Encrypt(true),
+        Attribute::Decrypt(true),
+        Attribute::Wrap(false),
+        Attribute::Unwrap(false),
+        Attribute::Derive(false),
+    ]
+}
+
+/// What is made is as it is asked for when it is there already: otherwise a vault would refuse its own keys, or take others'.
+#[tokio::test]
+async fn a_key_was_never_outside_of_the_token_and_cannot_get_there() {
+    let Some(tokens) = tokens("a_key_was_never_outside_of_the_token_and_cannot_get_there") else { return };
+    let token = tokens.next();
+    let kek = open(token.clone()).make().await.expect("a key");
+    let session = tokens.session(&token.label);
+    let found = session.find_objects(&[Attribute::Label(format!("paymesh/test/eu/kek-{kek}").into_bytes())]).expect("it answers");
+    let [key] = found[..] else { panic!("{found:?}") };
+    let wanted = [
+        Attribute::Private(true),
+        Attribute::Sensitive(true),
+        Attribute::Extractable(false),
+        Attribute::Local(true),
+        Attribute::AlwaysSensitive(true),
+        Attribute::NeverExtractable(true),
+        Attribute::Modifiable(false),
+        Attribute::Encrypt(true),
+        Attribute::Decrypt(true),
+        Attribute::Sign(false),
+        Attribute::Verify(false),
+        Attribute::Wrap(false),
+        Attribute::Unwrap(false),
+        Attribute::Derive(false),
     ];
-    let planted = session.generate_key(&Mechanism::AesKeyGen, &taken_out).expect("a key");
-    let error = ours.ids().await.expect_err("it can be asked for").to_string();
-    assert!(error.contains("can be asked for the key paymesh/test/eu/kek-7"), "{error}");
-    session.destroy_object(planted).expect("destroyed");
+    for wanted in wanted {
+        assert_eq!(session.get_attributes(key, &[wanted.attribute_type()]).expect("it is told"), [wanted]);
+    }
+}
+
+/// Keys that somebody else has made, by a label of ours.
+#[tokio::test]
+async fn a_key_that_no_vault_made_is_refused() {
+    let Some(tokens) = tokens("a_key_that_no_vault_made_is_refused") else { return };
+    let token = tokens.next();
+    let ours = open(token.clone());
+    let kek = ours.make().await.expect("a key");
+    let session = tokens.session(&token.label);
+    let made = |changed: Attribute| {
+        let mut template: Vec<_> = planted(true).into_iter().skip(2).filter(|part| !matches!(part, Attribute::Value(_))).collect();
+        template.push(Attribute::ValueLen(32_u64.into()));
+        template.retain(|part| part.attribute_type() != changed.attribute_type());
+        template.push(changed);
+        session.generate_key(&Mechanism::AesKeyGen, &template).expect("a key")
+    };
+    for (planted, what) in [
+        (session.create_object(&planted(true)).expect("a key"), "Local(true)"),
+        (made(Attribute::Sensitive(false)), "Sensitive(true)"),
+        (made(Attribute::Extractable(true)), "Extractable(false)"),
+        (made(Attribute::Modifiable(true)), "Modifiable(false)"),
+        (made(Attribute::Wrap(true)), "Wrap(false)"),
+        (made(Attribute::Unwrap(true)), "Unwrap(false)"),
+        (made(Attribute::Derive(true)), "Derive(false)"),
+    ] {
+        let error = ours.ids().await.expect_err(what).to_string();
+        assert!(error.contains(&format!("has a key paymesh/test/eu/kek-7 that no vault made: it is not {what}")), "{error}");
+        assert!(ours.make().await.is_err(), "{what}");
+        session.destroy_object(planted).expect("destroyed");
+    }
     assert_eq!(ours.ids().await.expect("it answers"), [kek]);
+}
+
+/// Whoever can open the token without its PIN can put public objects in, with any label and bytes that they have.
+#[tokio::test]
+async fn a_key_that_was_planted_without_the_pin_is_none() {
+    let Some(tokens) = tokens("a_key_that_was_planted_without_the_pin_is_none") else { return };
+    let (module, clock) = (Pkcs11::new(&tokens.module).expect("the module"), Arc::new(|| Timestamp(1_795_000_000_000_000)) as Clock);
+    module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).expect("nobody else has yet");
+    for is_new in [true, false] {
+        let token = tokens.next();
+        let store = SqliteStore::open(&tokens.place.join(&token.label), "test", &zone()).await.expect("the store opens");
+        let opening = Vault::open(zone(), Arc::new(store.clone()), Arc::new(open(token.clone())), clock.clone());
+        let plant = || {
+            // Logged in where the vault is: that is the process's.
+            let session = tokens.unlogged_session(&token.label);
+            assert_eq!(matches!(session.get_session_info().expect("it answers").session_state(), SessionState::RwPublic), is_new);
+            session.create_object(&planted(false)).expect("nobody hinders it");
+        };
+        let vault = if is_new {
+            plant();
+            opening.await.expect("the vault opens")
+        } else {
+            let vault = opening.await.expect("the vault opens");
+            plant();
+            vault
+        };
+        let card =
+            Card { number: CardNumber::parse("4242424242424242").expect("a number"), expiry: Expiry::new(7, 2031).expect("an expiry") };
+        let (user, request) = (UserId::try_from(1).expect("a user"), Uuid::now_v7().try_into().expect("a request id"));
+        vault.tokenize(request, user, Offered::Clear(card)).await.expect("a card");
+        assert_eq!(vault.tend(RotationPlan::default()).await.expect("it answers"), None, "nothing is due");
+        assert_eq!(vault.rotate().await.expect("rotated").kek.get(), 2);
+        assert_eq!(store.user_key(user).await.expect("it answers").expect("there is one").kek.get(), 2);
+        assert_eq!(open(token).ids().await.expect("it answers").len(), 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -222,9 +329,22 @@ async fn what_is_wrong_with_a_token_is_said() {
         (open_to_all, "others than its owner may use it (mode 640): chmod go-rwx"),
         (with_pin("empty", "\n"), "is no PIN: it has one line"),
         (with_pin("two", "1\n2\n"), "is no PIN: it has one line"),
+        (with_pin("two-dos", "1\r2\r\n"), "is no PIN: it has one line"),
+        (with_pin("long", &"5".repeat(256)), "is no PIN: it has more than 255 bytes"),
+        (with_pin("longer", &format!("{}\r\n", "5".repeat(256))), "is no PIN: it has more than 255 bytes"),
+        (with_pin("longest", &"5".repeat(1024)), "is no PIN: it has more than 255 bytes"),
     ] {
         let error = open(token).ids().await.expect_err(what).to_string();
         assert!(error.contains(what) && !error.contains(PIN), "{error}");
+    }
+    // Whatever a line's end is where it was written. One that is as long as may be is asked of the token, once.
+    for (name, end) in [("dos", "\r\n"), ("none", ""), ("several", "\n\n")] {
+        open(with_pin(name, &format!("{PIN}{end}"))).ids().await.expect(name);
+    }
+    let error = open(with_pin("as-long", &format!("{}\r\n", "5".repeat(255)))).ids().await;
+    println!("{error:?}");
+    if let Err(error) = error {
+        assert!(error.to_string().contains("is not the PIN of token"), "{error}");
     }
 }
 
@@ -288,6 +408,29 @@ async fn who_was_logged_out_logs_in_again() {
     log_out();
     keys.destroy(kek).await.expect("destroyed");
     assert_eq!(keys.ids().await.expect("it answers").len(), 1);
+}
+
+/// What a handle means is forgotten with the sessions, and the same number is another key's afterwards.
+#[tokio::test]
+async fn a_key_is_not_taken_for_another_after_the_module_began_anew() {
+    let Some(tokens) = tokens("a_key_is_not_taken_for_another_after_the_module_began_anew") else { return };
+    let token = tokens.next();
+    let keys = open(token.clone());
+    let (one, other) = (keys.make().await.expect("a key"), keys.make().await.expect("a key"));
+    keys.wrap(other, b"context", &secret()).await.expect("wrapped");
+    // Whoever else uses the module in this process ends it, and begins it again.
+    let module = || Pkcs11::new(&tokens.module).expect("the module");
+    module().finalize().expect("it ends");
+    module().initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).expect("it begins");
+    // The handles from there on are counted from 1: the vault's session is not there any more, and the two keys have each other's.
+    let ended = tokens.session(&token.label);
+    let session = tokens.session(&token.label);
+    drop(ended);
+    let found = |kek| session.find_objects(&[Attribute::Label(format!("paymesh/test/eu/kek-{kek}").into_bytes())]).expect("it answers");
+    println!("{:?} {:?}", found(one), found(other));
+    let wrapped = keys.wrap(other, b"context", &secret()).await.expect("wrapped");
+    let unwrapped = open(token).unwrap(other, b"context", &wrapped).await.expect("it was wrapped under that key");
+    assert_eq!(unwrapped.expose(), secret().expose());
 }
 
 /// A vault from its first card to what is left of a user who was erased.

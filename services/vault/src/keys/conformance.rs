@@ -32,6 +32,7 @@ pub async fn provider<P: Providers>(providers: &P) {
     keys_are_the_same_when_they_are_opened_again(providers).await;
     what_is_destroyed_unwraps_nothing_any_more(providers).await;
     the_current_key_is_not_destroyed(providers).await;
+    no_two_nonces_are_the_same(providers).await;
 }
 
 async fn keys_have_numbers_that_grow<P: Providers>(providers: &P) {
@@ -100,6 +101,30 @@ async fn what_is_destroyed_unwraps_nothing_any_more<P: Providers>(providers: &P)
         assert!(matches!(opened.unwrap(first, b"context", &wrapped).await, Err(Error::Missing { kek }) if kek == first));
         let wrapping = opened.wrap(first, b"context", &crypto::random_secret()).await;
         assert!(matches!(wrapping, Err(Error::Missing { kek }) if kek == first), "{wrapping:?}");
+    }
+}
+
+/// Keys are wrapped by AES-GCM with random nonces, which stand first: two that are the same give both keys away.
+async fn no_two_nonces_are_the_same<P: Providers>(providers: &P) {
+    const WRAPS: usize = 4096;
+    const NONCE_BYTES: usize = 12;
+    let place = providers.place().await;
+    let keys = providers.open(&place).await;
+    let kek = keys.make().await.expect("a key");
+    let secret = crypto::random_secret();
+    let mut nonces = BTreeSet::new();
+    // Of each byte, the values that it has had: 4096 random ones are nearly all of 256.
+    let mut values = vec![BTreeSet::new(); NONCE_BYTES];
+    for _ in 0..WRAPS {
+        let wrapped = keys.wrap(kek, b"context", &secret).await.expect("wrapped");
+        let nonce = wrapped[..NONCE_BYTES].to_vec();
+        for (values, byte) in values.iter_mut().zip(&nonce) {
+            values.insert(*byte);
+        }
+        assert!(nonces.insert(nonce), "a nonce was used twice");
+    }
+    for (place, values) in values.iter().enumerate() {
+        assert!(values.len() > 200, "byte {place} of nonces has {} values only", values.len());
     }
 }
 

@@ -45,7 +45,9 @@ const CALLS_MAX: usize = 8;
 /// Keys of a vault at most: rotations destroy all but the last.
 const KEYS_MAX: usize = 1024;
 /// Bytes of a PIN at most.
-const PIN_BYTES_MAX: u64 = 255;
+const PIN_BYTES_MAX: usize = 255;
+/// Bytes of its file at most: a line's end comes after it.
+const PIN_FILE_BYTES_MAX: u64 = 257;
 
 const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
@@ -60,7 +62,7 @@ pub struct Token {
     pub module: PathBuf,
     /// Its label.
     pub label: String,
-    /// The file with its user's PIN, which its owner alone may read. A line's end after it is not part of it.
+    /// The file with its user's PIN, which its owner alone may read. Line ends after it are not part of it.
     pub pin: PathBuf,
 }
 
@@ -76,14 +78,28 @@ struct Inner {
     token: Token,
     /// What the names of all its keys begin with.
     prefix: String,
-    /// Those that nobody uses now, logged in.
-    idle: Mutex<Vec<Session>>,
-    /// Keys that were found in the token.
-    known: Mutex<BTreeMap<KekId, ObjectHandle>>,
+    held: Mutex<Held>,
     /// Held by whoever logs in; what a PIN hashes to that was refused.
     refused_pin: Mutex<Option<[u8; 32]>>,
     /// Held by whoever makes or destroys keys.
     changing: Mutex<()>,
+}
+
+/// What is held of the token, for as long as nothing fails.
+#[derive(Default)]
+struct Held {
+    /// How often all of it was let go. Handles and sessions of before mean nothing any more, or something else.
+    forgotten: u64,
+    /// Those that nobody uses now, logged in.
+    idle: Vec<Session>,
+    /// Keys that were found in the token.
+    known: BTreeMap<KekId, ObjectHandle>,
+}
+
+/// A session, and what [`Held::forgotten`] was when it began: handles are of use in sessions of the same time only.
+struct Entered {
+    session: Session,
+    at: u64,
 }
 
 /// Why one try did not come to its end.
@@ -110,9 +126,9 @@ impl TokenKeys {
     /// The keys of a vault. One process at a time may make and destroy them.
     pub fn new(token: Token, mesh: &str, zone: &ZoneName) -> Self {
         let prefix = format!("paymesh/{mesh}/{zone}/kek-");
-        let (idle, known, refused_pin, changing) = Default::default();
+        let (held, refused_pin, changing) = Default::default();
         Self {
-            inner: Arc::new(Inner { token, prefix, idle, known, refused_pin, changing }),
+            inner: Arc::new(Inner { token, prefix, held, refused_pin, changing }),
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
             wait_max: WAIT_MAX,
         }
@@ -174,8 +190,7 @@ impl Inner {
         let last = self.find_all()?.into_keys().next_back();
         let id = KekId::new(last.map_or(0, KekId::get) + 1).expect("more than 0");
         // Not tried again: what failed may have made it all the same, and there would be two.
-        let handle = self.once(self.session()?, |session| Ok(session.generate_key(&Mechanism::AesKeyGen, &self.new_key(id))?))?;
-        lock(&self.known).insert(id, handle);
+        self.once(self.session()?, |entered| Ok(entered.session.generate_key(&Mechanism::AesKeyGen, &self.new_key(id))?))?;
         Ok(id)
     }
 
@@ -224,33 +239,41 @@ impl Inner {
 
     fn destroy(&self, kek: KekId) -> Result<(), Error> {
         let _changing = lock(&self.changing);
-        let found = self.find_all()?;
-        let Some(handle) = found.get(&kek) else { return Ok(()) };
-        if found.keys().next_back() == Some(&kek) {
-            return Err(Error::Current { kek });
-        }
-        lock(&self.known).remove(&kek);
-        self.with_session(|session| Ok(session.destroy_object(*handle)?))
+        self.with_session(|entered| {
+            let found = self.found_in(entered)?;
+            let Some(handle) = found.get(&kek) else { return Ok(()) };
+            if found.keys().next_back() == Some(&kek) {
+                return Err(Error::Current { kek }.into());
+            }
+            lock(&self.held).known.remove(&kek);
+            Ok(entered.session.destroy_object(*handle)?)
+        })
     }
 
     /// Every key of the vault that is in the token.
     fn find_all(&self) -> Result<BTreeMap<KekId, ObjectHandle>, Error> {
-        let found = self.with_session(|session| {
-            let mut found = BTreeMap::new();
-            for handle in session.find_objects(&all_keys())? {
-                let Some(id) = self.id_of(session, handle)? else { continue };
-                self.refuse_extractable(session, id, handle)?;
-                if found.insert(id, handle).is_some() {
-                    return Err(self.wrong(format!("two of its keys are called {}", self.label(id))).into());
-                }
-                if found.len() > KEYS_MAX {
-                    return Err(self.wrong(format!("has more than {KEYS_MAX} keys of this vault")).into());
-                }
+        self.with_session(|entered| self.found_in(entered))
+    }
+
+    /// The same, with handles that are of use in this session.
+    fn found_in(&self, entered: &Entered) -> Result<BTreeMap<KekId, ObjectHandle>, Failed> {
+        let session = &entered.session;
+        let mut found = BTreeMap::new();
+        for handle in session.find_objects(&all_keys())? {
+            let Some(id) = self.id_of(session, handle)? else { continue };
+            self.refuse_others_make(session, id, handle)?;
+            if found.insert(id, handle).is_some() {
+                return Err(self.wrong(format!("two of its keys are called {}", self.label(id))).into());
             }
-            self.must_be_there(session)?;
-            Ok(found)
-        })?;
-        lock(&self.known).clone_from(&found);
+            if found.len() > KEYS_MAX {
+                return Err(self.wrong(format!("has more than {KEYS_MAX} keys of this vault")).into());
+            }
+        }
+        self.must_be_there(session)?;
+        let mut held = lock(&self.held);
+        if held.forgotten == entered.at {
+            held.known.clone_from(&found);
+        }
         Ok(found)
     }
 
@@ -281,36 +304,43 @@ impl Inner {
         Ok(id.filter(|id| self.label(*id).as_bytes() == label))
     }
 
-    /// A key that can be had from the token is in whatever copy somebody made of it, and destroying it destroys nothing.
-    fn refuse_extractable(&self, session: &Session, id: KekId, handle: ObjectHandle) -> Result<(), Failed> {
-        let kept = session.get_attributes(handle, &[AttributeType::Sensitive, AttributeType::Extractable])?;
-        if kept.contains(&Attribute::Sensitive(true)) && kept.contains(&Attribute::Extractable(false)) {
-            return Ok(());
-        }
-        Err(self.wrong(format!("can be asked for the key {}: it was not made by a vault", self.label(id))).into())
+    /// A key that was ever outside of the token, or can get there, is in whatever copy somebody made of it: what is wrapped under it is open to them, and destroying it
+    /// destroys nothing. One that was put in by bytes says itself that it is sensitive; whether it was made in there the token says.
+    fn refuse_others_make(&self, session: &Session, id: KekId, handle: ObjectHandle) -> Result<(), Failed> {
+        let wanted = as_made();
+        let types: Vec<_> = wanted.iter().map(Attribute::attribute_type).collect();
+        let found = session.get_attributes(handle, &types)?;
+        // One that the token does not tell is not as it should be either.
+        let Some(other) = wanted.iter().find(|wanted| !found.contains(wanted)) else { return Ok(()) };
+        Err(self.wrong(format!("has a key {} that no vault made: it is not {other:?}", self.label(id))).into())
     }
 
-    /// Does something with a key. One that is not known, or not any more, is looked for.
+    /// Does something with a key. One that is not known, or not any more, is looked for, in the session that it is used in: by another login's handle, another key may be
+    /// meant.
     fn with_key<T>(&self, kek: KekId, work: impl Fn(&Session, ObjectHandle) -> Result<T, Failed>) -> Result<T, Error> {
-        let known = lock(&self.known).get(&kek).copied();
-        if let Some(handle) = known {
-            let done = self.with_session(|session| match work(session, handle) {
-                Err(Failed::Token(Cause::Pkcs11(RvError::KeyHandleInvalid | RvError::ObjectHandleInvalid, _))) => Ok(None),
-                done => done.map(Some),
-            })?;
-            if let Some(done) = done {
-                return Ok(done);
+        self.with_session(|entered| {
+            if let Some(handle) = self.known(entered, kek) {
+                match work(&entered.session, handle) {
+                    Err(Failed::Token(Cause::Pkcs11(RvError::KeyHandleInvalid | RvError::ObjectHandleInvalid, _))) => {}
+                    done => return done,
+                }
             }
-        }
-        let handle = self.find_all()?.get(&kek).copied().ok_or(Error::Missing { kek })?;
-        self.with_session(|session| work(session, handle))
+            let handle = self.found_in(entered)?.get(&kek).copied().ok_or(Error::Missing { kek })?;
+            work(&entered.session, handle)
+        })
+    }
+
+    /// The handle of a key, where one is known that is of use in this session.
+    fn known(&self, entered: &Entered, kek: KekId) -> Option<ObjectHandle> {
+        let held = lock(&self.held);
+        held.known.get(&kek).copied().filter(|_| held.forgotten == entered.at)
     }
 
     /// Does something in a session. Where it fails for the session or the token, it is tried once more in a new one: a token that was away has forgotten all of them.
-    fn with_session<T>(&self, work: impl Fn(&Session) -> Result<T, Failed>) -> Result<T, Error> {
-        let idle = lock(&self.idle).pop();
-        if let Some(session) = idle {
-            match self.once(session, &work) {
+    /// What is found in one is not to be taken along to the other.
+    fn with_session<T>(&self, work: impl Fn(&Entered) -> Result<T, Failed>) -> Result<T, Error> {
+        if let Some(entered) = self.idle() {
+            match self.once(entered, &work) {
                 Err(Error::Unavailable { what, .. }) => {
                     tracing::warn!(token = self.token.label, why = what, "a session with the token of the vault's keys has failed");
                 }
@@ -321,35 +351,49 @@ impl Inner {
     }
 
     /// Does something in this session, which is kept where that goes well.
-    fn once<T>(&self, session: Session, work: impl Fn(&Session) -> Result<T, Failed>) -> Result<T, Error> {
-        match work(&session) {
+    fn once<T>(&self, entered: Entered, work: impl Fn(&Entered) -> Result<T, Failed>) -> Result<T, Error> {
+        match work(&entered) {
             Ok(done) => {
-                lock(&self.idle).push(session);
+                let mut held = lock(&self.held);
+                if held.forgotten == entered.at {
+                    held.idle.push(entered.session);
+                }
                 Ok(done)
             }
             Err(Failed::Known(error)) => Err(error),
             Err(Failed::Token(cause)) => {
-                drop(session);
+                drop(entered);
                 self.forget();
                 Err(self.unavailable(said(&cause)))
             }
         }
     }
 
-    fn session(&self) -> Result<Session, Error> {
-        let idle = lock(&self.idle).pop();
-        idle.map_or_else(|| self.open(), Ok)
+    fn session(&self) -> Result<Entered, Error> {
+        self.idle().map_or_else(|| self.open(), Ok)
+    }
+
+    fn idle(&self) -> Option<Entered> {
+        let mut held = lock(&self.held);
+        let at = held.forgotten;
+        held.idle.pop().map(|session| Entered { session, at })
     }
 
     /// Nothing of earlier sessions is used any more.
     fn forget(&self) {
-        let sessions = std::mem::take(&mut *lock(&self.idle));
-        lock(&self.known).clear();
+        let sessions = {
+            let mut held = lock(&self.held);
+            held.forgotten += 1;
+            held.known.clear();
+            std::mem::take(&mut held.idle)
+        };
         drop(sessions);
     }
 
     /// A session that is logged in.
-    fn open(&self) -> Result<Session, Error> {
+    fn open(&self) -> Result<Entered, Error> {
+        // Before it begins: what is forgotten meanwhile may be this login.
+        let at = lock(&self.held).forgotten;
         let module = module(&self.token.module)?;
         let mut refused = lock(&self.refused_pin);
         let pin = read_pin(&self.token.pin)?;
@@ -362,7 +406,7 @@ impl Inner {
         let session = module.open_rw_session(slot).map_err(told)?;
         // A login is the process's, not the session's.
         match session.login(UserType::User, Some(&AuthPin::from(pin.as_str()))) {
-            Ok(()) | Err(Cause::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(session),
+            Ok(()) | Err(Cause::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(Entered { session, at }),
             Err(cause @ Cause::Pkcs11(RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange, _)) => {
                 *refused = Some(hash);
                 Err(unusable(&self.token.pin, format!("is not the PIN of token {} ({})", self.token.label, said(&cause))))
@@ -418,20 +462,41 @@ fn module(path: &Path) -> Result<Pkcs11, Error> {
 fn read_pin(path: &Path) -> Result<Zeroizing<String>, Error> {
     refuse_others(path)?;
     // Room for all of it, so that it is not copied as it grows.
-    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(PIN_BYTES_MAX + 2).expect("it is small")));
-    let read = fs::File::open(path).and_then(|file| file.take(PIN_BYTES_MAX + 1).read_to_string(&mut text));
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(PIN_FILE_BYTES_MAX + 2).expect("it is small")));
+    let read = fs::File::open(path).and_then(|file| file.take(PIN_FILE_BYTES_MAX + 1).read_to_string(&mut text));
     read.map_err(|error| unusable(path, format!("cannot be read: {error}")))?;
-    if text.ends_with('\n') {
-        text.pop();
-    }
-    if text.is_empty() || text.contains('\n') {
+    let is_longer = text.len() as u64 > PIN_FILE_BYTES_MAX;
+    let length = text.trim_end_matches(['\r', '\n']).len();
+    text.truncate(length);
+    if text.is_empty() || text.contains(['\r', '\n']) {
         return Err(unusable(path, "is no PIN: it has one line"));
+    }
+    // What is cut off would be refused by the token, which counts that.
+    if is_longer || text.len() > PIN_BYTES_MAX {
+        return Err(unusable(path, format!("is no PIN: it has more than {PIN_BYTES_MAX} bytes")));
     }
     Ok(text)
 }
 
-fn all_keys() -> [Attribute; 3] {
-    [Attribute::Class(ObjectClass::SECRET_KEY), Attribute::KeyType(KeyType::AES), Attribute::Token(true)]
+/// Where the keys of all vaults are among. Objects that are not private are everybody's: whoever has no PIN can make them.
+fn all_keys() -> [Attribute; 4] {
+    [Attribute::Class(ObjectClass::SECRET_KEY), Attribute::KeyType(KeyType::AES), Attribute::Token(true), Attribute::Private(true)]
+}
+
+/// What a key is that [`Inner::make`] made. Whoever has bytes of a key and puts them in cannot have `Local`, `AlwaysSensitive` and `NeverExtractable`: the token says them.
+fn as_made() -> [Attribute; 10] {
+    [
+        Attribute::Private(true),
+        Attribute::Sensitive(true),
+        Attribute::Extractable(false),
+        Attribute::Local(true),
+        Attribute::AlwaysSensitive(true),
+        Attribute::NeverExtractable(true),
+        Attribute::Modifiable(false),
+        Attribute::Wrap(false),
+        Attribute::Unwrap(false),
+        Attribute::Derive(false),
+    ]
 }
 
 fn encrypt(session: &Session, key: ObjectHandle, context: &[u8], plain: &[u8]) -> Result<Vec<u8>, Failed> {

@@ -283,6 +283,104 @@ async fn however_many_ask_for_a_rotation_at_once_one_begins() {
     assert_eq!(began, 1);
 }
 
+/// A store that was lost, or is another's place, is not begun anew over keys that cards are under somewhere.
+#[tokio::test]
+async fn a_new_store_is_not_opened_with_the_keys_of_another() {
+    let place = Place::new();
+    let vault = place.open().await;
+    let token = tokenize(&vault, 1, VISA).await.token;
+    vault.rotate().await.expect("rotated");
+    for (keys, made) in [(1, false), (2, true)] {
+        if made {
+            place.file_keys().make().await.expect("a key");
+        }
+        let lost = place.crashed();
+        std::fs::remove_dir_all(lost.data()).expect("it is ours");
+        for _ in 0..2 {
+            let error = lost.try_open().await.expect_err("the cards are elsewhere");
+            let last = 2 + u32::from(made);
+            assert!(matches!(error, Error::StoreMissing(kek) if kek.get() == last), "{error}");
+            assert!(error.to_string().contains("put that store back"), "{error}");
+            assert_eq!(lost.file_keys().ids().await.expect("it answers").len(), keys);
+        }
+        // As it says: either the store is put back, or the keys are moved away.
+        std::fs::remove_dir_all(lost.data()).expect("it is ours");
+        crate::support::copy(&place.data(), &lost.data());
+        lost.open().await.describe(&token).await.expect("a card");
+        std::fs::remove_dir_all(lost.data()).expect("it is ours");
+        std::fs::remove_dir_all(lost.keys()).expect("it is ours");
+        assert!(matches!(lost.open().await.describe(&token).await, Err(Error::TokenNotFound(_))));
+    }
+}
+
+/// The first start makes the first key, and then notes it.
+#[tokio::test]
+async fn a_first_start_that_breaks_off_anywhere_is_begun_again() {
+    for done in [false, true] {
+        for step in 0..3 {
+            let place = Place::new();
+            let breaking = Arc::new(Breaking { left: AtomicI64::new(step), done });
+            let (store, keys) = (BreakingStore(place.store().await, breaking.clone()), BreakingKeys(place.file_keys(), breaking));
+            place.open_over(Arc::new(store), Arc::new(keys)).await.expect_err("broken off");
+            let found = place.crashed();
+            let vault = found.open().await;
+            assert_eq!(vault.rotate().await.expect("rotated").kek.get(), 2, "step {step}, done {done}");
+        }
+    }
+}
+
+/// Says that it wraps under the key that it is asked for, and wraps another key under it, or under another.
+#[derive(Debug)]
+struct Mistaking {
+    keys: FileKeys,
+    /// Under which it wraps all; `None`: another key is wrapped.
+    under: Option<KekId>,
+}
+
+#[async_trait]
+impl KeyProvider for Mistaking {
+    async fn ids(&self) -> Result<Vec<KekId>, keys::Error> {
+        self.keys.ids().await
+    }
+    async fn make(&self) -> Result<KekId, keys::Error> {
+        self.keys.make().await
+    }
+    async fn wrap(&self, kek: KekId, context: &[u8], key: &Secret) -> Result<Vec<u8>, keys::Error> {
+        match self.under {
+            Some(under) => self.keys.wrap(under, context, key).await,
+            None => self.keys.wrap(kek, context, &Secret::copied(&[7; 32]).expect("32 bytes")).await,
+        }
+    }
+    async fn unwrap(&self, kek: KekId, context: &[u8], wrapped: &[u8]) -> Result<Secret, keys::Error> {
+        self.keys.unwrap(kek, context, wrapped).await
+    }
+    async fn destroy(&self, kek: KekId) -> Result<(), keys::Error> {
+        self.keys.destroy(kek).await
+    }
+}
+
+/// The copy of a key that opens is not replaced by one that does not, nor is what it is under destroyed.
+#[tokio::test]
+async fn what_is_wrapped_anew_is_opened_before_it_is_kept() {
+    for under in [KekId::new(1), None] {
+        let place = Place::new();
+        let vault = place.open().await;
+        let token = tokenize(&vault, 1, VISA).await.token;
+        let before = place.store().await.user_key(user(1)).await.expect("it answers").expect("a key");
+        let keys = Mistaking { keys: place.file_keys(), under };
+        let mistaken = place.open_over(Arc::new(place.store().await), Arc::new(keys)).await.expect("the vault opens");
+        let error = mistaken.rotate().await.expect_err("what it wraps does not open");
+        assert!(matches!(error, Error::Keys(keys::Error::NotWrapped { kek }) if kek.get() == 2), "{error}");
+        let after = place.store().await.user_key(user(1)).await.expect("it answers").expect("a key");
+        assert!(after == before && after.kek.get() == 1, "{after:?}");
+        assert_eq!(place.file_keys().ids().await.expect("it answers").len(), 2);
+        // Whoever wraps rightly goes on with it.
+        let vault = place.open().await;
+        assert_eq!(vault.resume_rotation().await.expect("it goes on").expect("one is in progress").kek.get(), 2);
+        vault.describe(&token).await.expect("a card");
+    }
+}
+
 /// A broken step is broken again when it is gone on with, one step further each time.
 #[tokio::test]
 async fn a_rotation_that_is_broken_off_again_and_again_comes_to_its_end() {
