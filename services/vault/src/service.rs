@@ -97,9 +97,16 @@ impl VaultService for Service {
         let (request_id, user) = (door::request_id(&request_id)?, door::user(user_id)?);
         let vault = self.vault_of(user).await?;
         if matches!(offered, Offered::Clear(_)) && self.mesh.topology().zone(vault.zone()).is_some_and(|zone| zone.sealed_cards) {
-            return Err(Fault::new(Code::FailedPrecondition, "CARD_NOT_SEALED", format!("zone {} takes sealed cards only", vault.zone()))
-                .with_field("sealed_card")
-                .into());
+            return Err(Fault::new(
+                Code::FailedPrecondition,
+                "CARD_NOT_SEALED",
+                format!(
+                    "zone {} takes sealed cards only: seal it to the key of GetVaultKey, as SealedCard in vault.proto says",
+                    vault.zone()
+                ),
+            )
+            .with_field("sealed_card")
+            .into());
         }
         let description = vault.tokenize(request_id, user, offered).await.map_err(Fault::from)?;
         if let Some(call) = call {

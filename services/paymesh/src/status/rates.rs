@@ -97,7 +97,7 @@ fn percent(total: Totals) -> Option<String> {
 
 /// The rates, zone by zone; nothing where no zone is under PSD2.
 pub(super) fn text(zones: &[ZoneRate]) -> String {
-    let mut table = Table::new(["zone", "by card in 90 days", "of which fraud", "fraud rate", "allows up to"]);
+    let mut table = Table::new(["zone", "by card in 90 days", "of which fraud", "fraud rate", "would allow up to"]);
     for zone in zones {
         table.row([
             zone.zone.clone(),
