@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use paymesh_ledger::{
     Agreement, Body, ByCard, Challenge, Command, Context, CreatePayment, Credit, Decision, LeftBecause, MandateKind, MandateStanding,
-    Message, Missing, Outcome, Payment, Phase, Reason, Records, Request, Risk, RiskAnalysis, State, decide,
+    Means, Message, Missing, Outcome, Payment, Phase, Reason, Records, Request, Risk, RiskAnalysis, State, decide,
 };
 use paymesh_types::{
     Currency, Cursor, Epoch, GatewayName, HistoryMark, Money, PaymentId, Position, RequestId, Score, Sequence, ShardRef, Timestamp, UserId,
@@ -323,7 +323,10 @@ impl Stream {
         let standing: Vec<&Payment> = self.by_card.values().rev().filter(stands).take(12).collect();
         let known = (*self.dice.pick(&standing)?).clone();
         let agreement = Some(Agreement::Under(known.id(&shard())));
-        let card = ByCard { token: known.card.as_ref()?.token.clone(), agreement, declined: None, ..self.card() };
+        let charge = known.card.as_ref()?;
+        // One that was given without authentication exempts from none that is owed.
+        let psd2 = charge.means == Some(Means::Authenticated);
+        let card = ByCard { token: charge.token.clone(), agreement, declined: None, psd2, ..self.card() };
         Some(Command::CreatePayment(CreatePayment {
             payer: known.payer,
             payee: known.payee,
