@@ -275,11 +275,13 @@ impl Stream {
         };
         let hold_s = if self.dice.happens(500) { u32::try_from(self.dice.below(60)).unwrap_or(0) } else { 0 };
         let card = if self.dice.happens(500) { Some(self.card()) } else { None };
+        // Some by card are of no low value, and may be of low risk.
+        let most = if card.is_some() && self.dice.happens(300) { 20_000 } else { 300 };
         Command::CreatePayment(CreatePayment {
             payer,
             payee,
             payee_shard,
-            money: self.any_money(300),
+            money: self.any_money(most),
             hold_s,
             reference: self.any_reference(),
             card,
@@ -301,7 +303,7 @@ impl Stream {
             .filter(|_| self.dice.happens(800));
         let risk = Risk { score, review: self.dice.happens(200), rules: "2026-11-27.1-0123456789abcdef".to_owned() };
         let declined = self.dice.happens(50).then_some(Reason::FraudDetected);
-        let agreement = match self.dice.below(10) {
+        let agreement = match self.dice.below(7) {
             0 => Some(Agreement::SetUp(MandateKind::Recurring)),
             1 => Some(Agreement::SetUp(MandateKind::TrustedPayee)),
             _ => None,
@@ -320,8 +322,11 @@ impl Stream {
     /// One more payment by the mandate of an earlier one, if one stands.
     fn under_a_mandate(&mut self) -> Option<Command> {
         let stands = |payment: &&Payment| payment.mandate().is_some_and(|(_, standing)| standing == MandateStanding::Active);
-        let standing: Vec<&Payment> = self.by_card.values().rev().filter(stands).take(12).collect();
-        let known = (*self.dice.pick(&standing)?).clone();
+        let standing: Vec<&Payment> = self.by_card.values().rev().filter(stands).collect();
+        // Those that were given with authentication are few, and exempt.
+        let authenticated = |payment: &&Payment| payment.card.as_ref().is_some_and(|card| card.means == Some(Means::Authenticated));
+        let given: Vec<&Payment> = standing.iter().copied().filter(authenticated).collect();
+        let known = (*self.dice.pick(if given.is_empty() { &standing } else { &given })?).clone();
         let agreement = Some(Agreement::Under(known.id(&shard())));
         let charge = known.card.as_ref()?;
         // One that was given without authentication exempts from none that is owed.
@@ -357,16 +362,16 @@ impl Stream {
                 _ => Command::Settle { payment, operation: 1, outcome: self.outcome() },
             });
         };
-        Some(Command::Settle { payment, operation, outcome: self.outcome() })
+        // What sets a mandate up is mostly challenged, as one that exempts has to be.
+        let asks = known.card.as_ref().is_some_and(|card| card.mandate.is_some() && card.challenge.is_none() && card.id.is_none());
+        let outcome = if asks && self.dice.happens(700) { challenged() } else { self.outcome() };
+        Some(Command::Settle { payment, operation, outcome })
     }
 
     fn outcome(&mut self) -> Outcome {
         let id = || "ch_3MmlLrLkdIwHu7ix0snN0B15".parse().expect("a charge's name");
         match self.dice.below(10) {
-            0 => {
-                let url = Some("https://acquirer.example/challenges/7".to_owned());
-                Outcome::Challenged { id: id(), challenge: Challenge { id: "7".to_owned(), url } }
-            }
+            0 => challenged(),
             1 | 2 => Outcome::Declined { reason: Reason::CardInsufficientFunds },
             3 => Outcome::Left { to: gateway(1), why: LeftBecause::Overloaded },
             4 => Outcome::AuthenticationWanted,
@@ -437,4 +442,10 @@ pub fn pack(chain: &Chain, entries: &[Committed], salt: [u8; 32]) -> Segment {
     let mut builder = SegmentBuilder::new(shard(), first.epoch, first.sequence, chain.hash(), salt);
     entries.iter().for_each(|(_, entry)| builder.push(entry));
     builder.finish()
+}
+
+fn challenged() -> Outcome {
+    let url = Some("https://acquirer.example/challenges/7".to_owned());
+    let id = "ch_3MmlLrLkdIwHu7ix0snN0B15".parse().expect("a charge's name");
+    Outcome::Challenged { id, challenge: Challenge { id: "7".to_owned(), url } }
 }
