@@ -29,6 +29,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("paymesh-client", &["paymesh-types", "paymesh-cards", "paymesh-contract", "paymesh-identity"]),
     // The map, and the rules by which cards go to gateways: of cards, it knows their brands.
     ("paymesh-topology", &["paymesh-types", "paymesh-cards"]),
+    // What a mesh needs and costs, of what region-config says: it reads nothing itself.
+    ("paymesh-planning", &["paymesh-topology"]),
     // The outside: acquirers over HTTP. Both who has a card's number and who has the payment's books use it, so it knows neither the contract nor the mesh.
     ("paymesh-acquirers", &["paymesh-types", "paymesh-cards", "paymesh-identity", "paymesh-topology"]),
     // For the mesh, which records calls there: it knows words and the contract, and nothing of calls.
@@ -53,7 +55,7 @@ const COMPOSITION_ROOT: &str = "paymesh";
 const OUTSIDE: &[&str] = &["bench", "paymesh-fuzz", "xtask"];
 
 /// Libraries without I/O, clock, randomness or async, and what would bring these in.
-const PURE: &[&str] = &["paymesh-types", "paymesh-cards", "paymesh-ledger"];
+const PURE: &[&str] = &["paymesh-types", "paymesh-cards", "paymesh-ledger", "paymesh-planning"];
 const IMPURE_DEPENDENCIES: &[&str] =
     &["tokio", "futures", "async-trait", "tonic", "hyper", "sqlx", "tracing", "metrics", "rand", "getrandom", "jiff", "tempfile"];
 const IMPURE_PATHS: &[&str] =

@@ -1,5 +1,7 @@
 //! What takes more than one key to see: that regions, zones, leaders, countries and addresses agree with each other.
 
+mod cloud;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -28,10 +30,14 @@ pub(crate) fn check(draft: &Draft, problems: &mut Problems) -> Option<Topology> 
     let endpoints = draft.endpoints.as_ref().map(|endpoints| check.endpoints(&endpoints.value));
     check.services();
     check.journal(draft);
+    let placed = match (&draft.zones, &zones) {
+        (Some(drafts), Some(checked)) => check.cloud(draft, &drafts.value, checked),
+        _ => None,
+    };
     if !check.problems.is_empty() {
         return None;
     }
-    assemble(draft, primary?, &zones?, &endpoints?)
+    assemble(draft, primary?, &zones?, &endpoints?, placed?)
 }
 
 /// What the checks of the zones found out.
@@ -45,7 +51,14 @@ struct Checked {
 }
 
 /// Makes the topology of parts that agree.
-fn assemble(draft: &Draft, primary: usize, checked: &Checked, endpoints: &[Option<&DraftEndpoints>]) -> Option<Topology> {
+fn assemble(
+    draft: &Draft,
+    primary: usize,
+    checked: &Checked,
+    endpoints: &[Option<&DraftEndpoints>],
+    placed: cloud::Placed,
+) -> Option<Topology> {
+    let (cloud, mut sites) = placed;
     let drafts = &draft.regions.as_ref()?.value;
     let zones = &draft.zones.as_ref()?.value;
     let mut regions = Vec::new();
@@ -61,6 +74,7 @@ fn assemble(draft: &Draft, primary: usize, checked: &Checked, endpoints: &[Optio
             grpc: endpoints.grpc.as_ref()?.value.clone(),
             http: endpoints.http.as_ref()?.value.clone(),
             vault_token: region.vault_keys.as_ref().map(|token| token.value.clone()),
+            site: sites.remove(&index),
         });
     }
     let name = |index: &usize| regions[*index].name.clone();
@@ -73,6 +87,7 @@ fn assemble(draft: &Draft, primary: usize, checked: &Checked, endpoints: &[Optio
             countries: zone.countries.as_ref()?.iter().map(|country| country.value).collect::<BTreeSet<_>>(),
             sealed_cards: zone.sealed_cards.as_ref().is_some_and(|sealed| sealed.value),
             leaders: checked.leaders[index].as_ref()?.iter().map(name).collect(),
+            entry: zone.entry?,
         });
     }
     let journal = draft.journal.as_ref()?;
@@ -90,6 +105,7 @@ fn assemble(draft: &Draft, primary: usize, checked: &Checked, endpoints: &[Optio
             bytes: journal.retention_bytes,
         },
         limits: draft.limits.clone()?,
+        cloud,
         audit_retention: AuditRetention {
             time: Duration::from_secs(audit.retention_hours.as_ref().map_or(AUDIT_RETENTION_HOURS_DEFAULT, |hours| hours.value) * 3600),
             bytes: audit.retention_bytes.unwrap_or(AUDIT_RETENTION_BYTES_DEFAULT),

@@ -27,6 +27,7 @@
 
 mod access;
 mod check;
+mod cloud;
 mod endpoint;
 mod fraud;
 mod gateways;
@@ -39,6 +40,9 @@ mod topology;
 mod tree;
 
 pub use access::{ACCESS_FILE_NAME, Access, CallLimits, Issuer, KeySource, Principal, TokenMatch, UserGrant, ZoneGrant};
+pub use cloud::{
+    Cloud, EEA_AWS_REGIONS, Entry, Kafka, Machines, PARTITIONS_MAX, SITE_PREFIX_BITS_MAX, SITE_PREFIX_BITS_MIN, Site, TOPICS_MAX, Topic,
+};
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use fraud::{FRAUD_FILE_NAME, Fraud, Listed, Rule, Shape, Signal, TransactionRisk, Unscored, Window, ZonePolicy};
 pub use gateways::{

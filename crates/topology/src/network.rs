@@ -29,6 +29,26 @@ impl Network {
         }
     }
 
+    /// Whether two networks have an address in common: the larger has the first of the smaller.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.contains(other.first) || other.contains(self.first)
+    }
+
+    /// The first of its addresses.
+    pub fn first(&self) -> IpAddr {
+        self.first
+    }
+
+    /// How many bits its addresses have in common.
+    pub fn prefix_bits(&self) -> u8 {
+        self.prefix_bits
+    }
+
+    /// Whether its addresses are IPv4, and their first byte is `byte`.
+    pub(crate) fn is_in(&self, byte: u8) -> bool {
+        matches!(self.first, IpAddr::V4(first) if first.octets()[0] == byte && self.prefix_bits >= 8)
+    }
+
     /// The bits that count.
     fn mask(&self) -> u128 {
         let width = if self.first.is_ipv4() { 32 } else { 128 };
@@ -100,6 +120,21 @@ mod tests {
         assert!(all.contains("203.0.113.9".parse().expect("an address")) && !all.contains("::1".parse().expect("an address")));
         assert!("::/0".parse::<Network>().expect("all").contains("2001:db8::1".parse().expect("an address")));
         assert_eq!("10.0.0.0/8".parse::<Network>().expect("a network").to_string(), "10.0.0.0/8");
+    }
+
+    #[test]
+    fn networks_overlap_when_one_is_in_the_other() {
+        for (one, other, overlap) in [
+            ("10.0.0.0/16", "10.0.0.0/16", true),
+            ("10.0.0.0/16", "10.0.240.0/20", true),
+            ("10.0.0.0/16", "10.1.0.0/16", false),
+            ("10.0.16.0/20", "10.0.0.0/20", false),
+            ("10.0.0.0/8", "::/0", false),
+            ("::/0", "2001:db8::/32", true),
+        ] {
+            let (one, other): (Network, Network) = (one.parse().expect(one), other.parse().expect(other));
+            assert_eq!((one.overlaps(&other), other.overlaps(&one)), (overlap, overlap), "{one} {other}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! missing from the draft, so that one mistake is reported once.
 
 pub(crate) mod access;
+pub(crate) mod cloud;
 pub(crate) mod fraud;
 pub(crate) mod gateways;
 
@@ -13,9 +14,9 @@ use paymesh_types::{Country, Invalid, RegionName, ZoneName};
 
 use crate::{
     AUDIT_RETENTION_BYTES_MAX, AUDIT_RETENTION_BYTES_MIN, AUDIT_RETENTION_HOURS_MAX, AUDIT_RETENTION_HOURS_MIN, Compliance, DIRECTORY_ZONE,
-    Database, Endpoint, JOURNAL_RETENTION_BYTES_MAX, JOURNAL_RETENTION_BYTES_MIN, JOURNAL_RETENTION_HOURS_MAX, KeyToken, Limits, Network,
-    OUTCOME_RETENTION_HOURS_DEFAULT, OUTCOME_RETENTION_HOURS_MAX, OUTCOME_RETENTION_HOURS_MIN, Service, TOKEN_LABEL_BYTES_MAX,
-    ZONE_SHARDS_MAX, limits,
+    Database, Endpoint, Entry as ZoneEntry, JOURNAL_RETENTION_BYTES_MAX, JOURNAL_RETENTION_BYTES_MIN, JOURNAL_RETENTION_HOURS_MAX,
+    KeyToken, Limits, Network, OUTCOME_RETENTION_HOURS_DEFAULT, OUTCOME_RETENTION_HOURS_MAX, OUTCOME_RETENTION_HOURS_MIN, Service,
+    TOKEN_LABEL_BYTES_MAX, ZONE_SHARDS_MAX, limits,
     problem::{Problems, quote, suggest},
     tree::{Entry, Place, Value},
 };
@@ -49,6 +50,8 @@ pub(crate) struct Draft {
     /// The same of audit logs.
     pub(crate) audit: Option<DraftRetention>,
     pub(crate) limits: Option<Limits>,
+    /// `None` where the file has none.
+    pub(crate) cloud: Option<cloud::DraftCloud>,
 }
 
 /// How much is kept of something.
@@ -81,6 +84,9 @@ pub(crate) struct DraftZone {
     pub(crate) sealed_cards: Option<At<bool>>,
     /// `Some(None)`: the key is there and could not be read.
     pub(crate) leaders: Option<At<Option<Vec<DraftLeader>>>>,
+    /// `Some(None)`: the key is there and could not be read.
+    pub(crate) aws_regions: Option<Option<Vec<At<String>>>>,
+    pub(crate) entry: Option<ZoneEntry>,
 }
 
 #[derive(Debug)]
@@ -111,7 +117,8 @@ pub(crate) fn read(root: &Value, problems: &mut Problems) -> Draft {
     // An empty file lacks every key, which says more than that it is no mapping.
     let root = if matches!(root, Value::Nothing) { &Value::Map(Vec::new()) } else { root };
     let root = At { value: root, place: Place::NOWHERE, key: String::new() };
-    let Some(root) = reader.mapping(&root, Some(&["mesh", "regions", "zones", "endpoints", "outcomes", "journal", "audit", "limits"]))
+    let Some(root) =
+        reader.mapping(&root, Some(&["mesh", "regions", "zones", "endpoints", "outcomes", "journal", "audit", "limits", "cloud"]))
     else {
         return Draft::default();
     };
@@ -136,6 +143,7 @@ pub(crate) fn read(root: &Value, problems: &mut Problems) -> Draft {
             Some(field) => reader.limits(field),
             None => Some(Limits::default()),
         },
+        cloud: root.find("cloud").map(|field| reader.cloud(field)),
     }
 }
 
@@ -220,8 +228,11 @@ impl Reader<'_> {
             countries: None,
             sealed_cards: None,
             leaders: None,
+            aws_regions: None,
+            entry: None,
         };
-        let Some(zone) = self.mapping(field, Some(&["shards", "regions", "countries", "sealed_cards", "leaders"])) else { return draft };
+        let known = ["shards", "regions", "countries", "sealed_cards", "leaders", "aws_regions", "entry"];
+        let Some(zone) = self.mapping(field, Some(&known)) else { return draft };
         draft.shards = self.required(&zone, "shards").and_then(|field| {
             let shards = self.whole(field, 1..=u64::from(ZONE_SHARDS_MAX))?;
             u16::try_from(shards).ok()
@@ -242,6 +253,13 @@ impl Reader<'_> {
             });
             field.with(leaders)
         });
+        draft.aws_regions = zone
+            .find("aws_regions")
+            .map(|field| self.list(field, |reader, item| reader.aws_region(item).map(|(_, name)| name), "AWS region"));
+        draft.entry = match zone.find("entry") {
+            Some(field) => self.word(field, ZoneEntry::WORDS, ZoneEntry::from_word, "way in"),
+            None => Some(ZoneEntry::Any),
+        };
         draft
     }
 

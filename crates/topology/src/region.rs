@@ -1,10 +1,10 @@
 //! A region and the words its entry may use.
 
-use std::{fmt, path::PathBuf};
+use std::path::PathBuf;
 
 use paymesh_types::{RegionName, ZoneName};
 
-use crate::Endpoint;
+use crate::{Endpoint, Site};
 
 /// A place where nodes run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Region {
     pub http: Endpoint,
     /// The token of the keys of its vault. `None`: they are in files.
     pub vault_token: Option<KeyToken>,
+    /// Where it is deployed. `None`: the file says nothing of the cloud.
+    pub site: Option<Site>,
 }
 
 /// A PKCS#11 token that a vault's key-encryption keys are in.
@@ -79,8 +81,8 @@ macro_rules! words {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }

@@ -13,7 +13,7 @@ use std::{
 use paymesh_types::{Country, RegionName, ShardRef, UserId, ZoneName};
 
 use crate::{
-    Compliance, Errors, FILE_BYTES_MAX, FILE_NAME, Limits, Region, Service, check,
+    Cloud, Compliance, Entry, Errors, FILE_BYTES_MAX, FILE_NAME, Limits, Region, Service, check,
     problem::Problems,
     read,
     tree::{self, Place, Value},
@@ -41,6 +41,7 @@ pub struct Topology {
     pub(crate) journal_retention: JournalRetention,
     pub(crate) limits: Limits,
     pub(crate) audit_retention: AuditRetention,
+    pub(crate) cloud: Option<Cloud>,
 }
 
 /// How much of each shard's journal is kept. What outcomes of requests are read from and what holds money in transit is kept in any case.
@@ -74,6 +75,8 @@ pub struct Zone {
     pub countries: BTreeSet<Country>,
     /// Whether its vault takes cards sealed only: no node on their way has a number then.
     pub sealed_cards: bool,
+    /// Which regions its names lead to, once it is deployed.
+    pub entry: Entry,
     /// The leader of each shard, by the shard's number.
     pub(crate) leaders: Vec<RegionName>,
 }
@@ -215,6 +218,11 @@ impl Topology {
     /// How much of each shard's journal is kept.
     pub fn journal_retention(&self) -> JournalRetention {
         self.journal_retention
+    }
+
+    /// The deployment. `None`: the file has none, and no region has a site.
+    pub fn cloud(&self) -> Option<&Cloud> {
+        self.cloud.as_ref()
     }
 
     /// What each node bounds.

@@ -94,7 +94,7 @@ const KEYS: &[Row] = &[
         "<<: {mesh: test}",
         &[
             "regions.yaml: mesh: is missing",
-            "regions.yaml:1: <<: unknown key; known here: mesh, regions, zones, endpoints, outcomes, journal, audit, limits",
+            "regions.yaml:1: <<: unknown key; known here: mesh, regions, zones, endpoints, outcomes, journal, audit, limits, cloud",
         ],
         LOAD_ONLY,
     ),

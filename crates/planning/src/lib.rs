@@ -1,0 +1,4 @@
+//! How much a mesh needs, what that costs, and what scaling policies make of traffic. Pure: no files, no clock, no randomness; figures are
+//! decimals and whole numbers, never floats.
+
+#![forbid(unsafe_code)]
