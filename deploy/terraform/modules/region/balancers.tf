@@ -1,0 +1,199 @@
+# What is public: the balancer of callers, which ends their TLS and begins another to an edge, and those of the mesh, which pass bytes on to where
+# the other end of a connection is known by its certificate.
+locals {
+  callers = local.is_vault_alone ? 0 : 1
+  # Kubernetes registers its pods by these names (deploy/kubernetes).
+  group_name = { for kind in ["edge", "vault", "hooks", "node", "vnode"] : kind => "pm-${local.label}-${kind}" }
+
+  # Source document, "ALB with Health Checks".
+  health = { path = "/health", interval = 30, timeout = 5, healthy = 2, unhealthy = 3 }
+
+  certificate_names = ["${local.label}.api.${local.domain}", "api.${local.domain}", "${local.zone}.api.${local.domain}"]
+}
+
+resource "aws_acm_certificate" "callers" {
+  count                     = local.callers
+  domain_name               = local.certificate_names[0]
+  subject_alternative_names = slice(local.certificate_names, 1, 3)
+  validation_method         = "DNS"
+  tags                      = merge(local.tags, { Name = local.name })
+
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
+resource "aws_lb" "callers" {
+  count                      = local.callers
+  name                       = "pm-${local.label}"
+  internal                   = false
+  load_balancer_type         = "application"
+  security_groups            = [aws_security_group.these["callers"].id]
+  subnets                    = [for subnet in aws_subnet.public : subnet.id]
+  drop_invalid_header_fields = true
+  enable_http2               = true
+  idle_timeout               = 330 # A call may take five minutes.
+  enable_deletion_protection = var.protected
+  tags                       = merge(local.tags, { Name = "pm-${local.label}" })
+}
+
+# gRPC, in TLS to the edge as well. What gRPC's health service says is no HTTP path: here a process counts that answers at all, and which pods are ready is
+# Kubernetes' to say, which takes the others out of the group.
+resource "aws_lb_target_group" "grpc" {
+  for_each             = local.is_vault_alone ? toset([]) : toset(["edge", "vault"])
+  name                 = local.group_name[each.key]
+  vpc_id               = aws_vpc.this.id
+  target_type          = "ip"
+  port                 = local.grpc
+  protocol             = "HTTPS"
+  protocol_version     = "GRPC"
+  deregistration_delay = 60
+  tags                 = merge(local.tags, { Name = local.group_name[each.key] })
+
+  health_check {
+    path                = "/grpc.health.v1.Health/Check"
+    port                = local.grpc
+    protocol            = "HTTPS"
+    matcher             = "0"
+    interval            = local.health.interval
+    timeout             = local.health.timeout
+    healthy_threshold   = local.health.healthy
+    unhealthy_threshold = local.health.unhealthy
+  }
+}
+
+resource "aws_lb_target_group" "hooks" {
+  count                = local.callers
+  name                 = local.group_name.hooks
+  vpc_id               = aws_vpc.this.id
+  target_type          = "ip"
+  port                 = local.http
+  protocol             = "HTTP"
+  deregistration_delay = 60
+  tags                 = merge(local.tags, { Name = local.group_name.hooks })
+
+  health_check {
+    path                = local.health.path
+    port                = local.http
+    protocol            = "HTTP"
+    matcher             = "200"
+    interval            = local.health.interval
+    timeout             = local.health.timeout
+    healthy_threshold   = local.health.healthy
+    unhealthy_threshold = local.health.unhealthy
+  }
+}
+
+resource "aws_lb_listener" "callers" {
+  count             = local.callers
+  load_balancer_arn = aws_lb.callers[0].arn
+  port              = 443
+  protocol          = "HTTPS"
+  ssl_policy        = "ELBSecurityPolicy-TLS13-1-3-2021-06"
+  certificate_arn   = aws_acm_certificate.callers[0].arn
+
+  default_action {
+    type             = "forward"
+    target_group_arn = aws_lb_target_group.grpc["edge"].arn
+  }
+}
+
+locals {
+  rules = local.is_vault_alone ? {} : {
+    vault = { priority = 10, path = "/paymesh.vault.v1.VaultService/*" }
+    hooks = { priority = 20, path = "/api/v1/webhooks/*" }
+    # Whether the region is there, for the health checks of its name.
+    health = { priority = 30, path = "/health" }
+  }
+}
+
+resource "aws_lb_listener_rule" "these" {
+  for_each     = local.rules
+  listener_arn = aws_lb_listener.callers[0].arn
+  priority     = each.value.priority
+
+  action {
+    type             = "forward"
+    target_group_arn = each.key == "vault" ? aws_lb_target_group.grpc["vault"].arn : aws_lb_target_group.hooks[0].arn
+  }
+  condition {
+    path_pattern {
+      values = [each.value.path]
+    }
+  }
+}
+
+# The mesh's own: TCP, so that both ends of the TLS are nodes.
+locals {
+  meshes = merge(
+    local.is_vault_alone ? {} : { mesh = "node" },
+    local.has_vault ? { vmesh = "vnode" } : {},
+  )
+}
+
+resource "aws_lb" "mesh" {
+  for_each                         = local.meshes
+  name                             = "pm-${local.label}-${each.key}"
+  internal                         = false
+  load_balancer_type               = "network"
+  security_groups                  = [aws_security_group.these[each.key].id]
+  subnets                          = [for subnet in aws_subnet.public : subnet.id]
+  enable_cross_zone_load_balancing = true
+  enable_deletion_protection       = var.protected
+  tags                             = merge(local.tags, { Name = "pm-${local.label}-${each.key}" })
+}
+
+resource "aws_lb_target_group" "mesh" {
+  for_each             = local.meshes
+  name                 = local.group_name[each.value]
+  vpc_id               = aws_vpc.this.id
+  target_type          = "ip"
+  port                 = local.grpc
+  protocol             = "TCP"
+  deregistration_delay = 60
+  tags                 = merge(local.tags, { Name = local.group_name[each.value] })
+
+  # A network balancer counts up and down alike.
+  health_check {
+    path                = local.health.path
+    port                = local.http
+    protocol            = "HTTP"
+    interval            = local.health.interval
+    healthy_threshold   = local.health.unhealthy
+    unhealthy_threshold = local.health.unhealthy
+  }
+}
+
+resource "aws_lb_listener" "mesh" {
+  for_each          = local.meshes
+  load_balancer_arn = aws_lb.mesh[each.key].arn
+  port              = local.grpc
+  protocol          = "TCP"
+
+  default_action {
+    type             = "forward"
+    target_group_arn = aws_lb_target_group.mesh[each.key].arn
+  }
+}
+
+# The region's own names. Those of the whole mesh lead to them (root `global`).
+locals {
+  dns_names = var.zone_id == null ? {} : merge(
+    local.is_vault_alone ? {} : { "${local.label}.api" = { name = try(aws_lb.callers[0].dns_name, ""), zone = try(aws_lb.callers[0].zone_id, "") } },
+    local.is_vault_alone ? {} : { "${local.label}.nodes" = { name = try(aws_lb.mesh["mesh"].dns_name, ""), zone = try(aws_lb.mesh["mesh"].zone_id, "") } },
+    local.has_vault ? { "${local.is_vault_alone ? local.label : "${local.label}-vault"}.nodes" = { name = try(aws_lb.mesh["vmesh"].dns_name, ""), zone = try(aws_lb.mesh["vmesh"].zone_id, "") } } : {},
+  )
+}
+
+resource "aws_route53_record" "region" {
+  for_each = local.dns_names
+  zone_id  = var.zone_id
+  name     = "${each.key}.${local.domain}"
+  type     = "A"
+
+  alias {
+    name                   = each.value.name
+    zone_id                = each.value.zone
+    evaluate_target_health = true
+  }
+}

@@ -1,0 +1,239 @@
+# What must hold of every region, whatever is changed. Nothing of AWS is asked: the provider is mocked, and only plans are looked at.
+mock_provider "aws" {
+  override_during = plan
+
+  mock_data "aws_availability_zones" {
+    defaults = { names = ["a", "b", "c"] }
+  }
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+  mock_data "aws_iam_policy_document" {
+    defaults = { json = "{\"Version\":\"2012-10-17\",\"Statement\":[]}" }
+  }
+  mock_resource "aws_kms_key" {
+    defaults = { arn = "arn:aws:kms:eu-west-1:123456789012:key/11111111-1111-1111-1111-111111111111", key_id = "11111111-1111-1111-1111-111111111111" }
+  }
+  mock_resource "aws_secretsmanager_secret" {
+    defaults = { arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:one" }
+  }
+  mock_resource "aws_eks_cluster" {
+    defaults = { identity = [{ oidc = [{ issuer = "https://oidc.example/id" }] }] }
+  }
+}
+
+variables {
+  region_config = "../../../../region-config"
+  region        = "eu_west"
+}
+
+run "an_eu_regions_data_does_not_leave_its_zone" {
+  command = plan
+
+  assert {
+    condition     = length(aws_db_instance.replica) == 0
+    error_message = "the database of eu_west is a master, and there is no replica of it here"
+  }
+  assert {
+    condition     = alltrue([for key in aws_kms_key.these : try(key.multi_region, false) != true && key.enable_key_rotation])
+    error_message = "a key can be copied out of its zone, or is never changed"
+  }
+  assert {
+    condition     = contains(module.facts.facts.config.zones.eu.aws_regions, output.region.aws_region)
+    error_message = "it lies outside of its zone"
+  }
+  # Backups are where their database is: nothing copies them on.
+  assert {
+    condition     = aws_db_instance.master[0].backup_retention_period >= 7 && aws_db_instance.vault[0].backup_retention_period <= 7
+    error_message = "journals have backups for a week at least, and those of a vault are gone after one"
+  }
+  assert {
+    condition     = alltrue([for database in concat(aws_db_instance.master, aws_db_instance.vault) : database.replicate_source_db == null])
+    error_message = "a master is a replica"
+  }
+}
+
+run "replicas_copy_a_master_of_their_own_zone" {
+  command = plan
+  variables {
+    region = "us_west"
+  }
+  assert {
+    condition     = length(aws_db_instance.master) == 0 && aws_db_instance.replica[0].replicate_source_db == "arn:aws:rds:us-east-1:123456789012:db:paymesh-us-east"
+    error_message = "the replica of us_west is not of us_east"
+  }
+  assert {
+    condition     = aws_db_instance.replica[0].storage_encrypted && aws_db_instance.replica[0].kms_key_id == aws_kms_key.these["data"].arn
+    error_message = "a replica is encrypted with its own region's key of the zone"
+  }
+  assert {
+    condition     = length(aws_db_instance.vault) == 0 && length(aws_subnet.vault) == 0 && !contains(keys(aws_kms_key.these), "vault")
+    error_message = "us_west has no vault, and nothing for one"
+  }
+}
+
+run "nothing_is_public_but_the_balancers" {
+  command = plan
+
+  assert {
+    condition     = alltrue([for database in concat(aws_db_instance.master, aws_db_instance.vault) : !database.publicly_accessible])
+    error_message = "a database is public"
+  }
+  assert {
+    condition     = aws_eks_cluster.this.vpc_config[0].endpoint_public_access == false && aws_eks_cluster.this.vpc_config[0].endpoint_private_access
+    error_message = "the API of Kubernetes is public"
+  }
+  assert {
+    condition = alltrue([
+      for name, rule in aws_security_group_rule.in : contains(["world-callers-443", "world-mesh-7100", "world-vmesh-7100"], name) if try(length(rule.cidr_blocks), 0) > 0
+    ])
+    error_message = "the world reaches more than the listeners of the balancers"
+  }
+  assert {
+    condition     = alltrue([for name, rule in aws_security_group_rule.in : rule.from_port == rule.to_port && rule.protocol == "tcp"])
+    error_message = "a path is wider than a port"
+  }
+  assert {
+    condition     = alltrue([for subnet in concat(values(aws_subnet.private), values(aws_subnet.data), values(aws_subnet.vault), values(aws_subnet.public)) : try(subnet.map_public_ip_on_launch, false) != true])
+    error_message = "machines get public addresses"
+  }
+  assert {
+    condition     = length(setintersection(toset([for name, association in aws_route_table_association.data : name]), toset(keys(aws_subnet.data)))) == 3 && alltrue([for name, route in aws_route.nat : contains(keys(aws_subnet.private), name)])
+    error_message = "the subnets of data have a way out"
+  }
+}
+
+run "the_vault_is_reached_by_nodes_edges_and_its_balancer_alone" {
+  command = plan
+  assert {
+    condition = toset([for path in local.open : path.from if path.to == "vault"]) == toset(["vmesh", "edge", "node", "cluster"])
+    error_message = "somebody else reaches the vault"
+  }
+  assert {
+    condition     = toset([for path in local.open : path.from if path.to == "vaultdb"]) == toset(["vault"])
+    error_message = "somebody else reaches the vault's database"
+  }
+  assert {
+    condition     = toset([for path in local.open : path.from if path.to == "database"]) == toset(["node"])
+    error_message = "somebody else reaches the journals' database"
+  }
+  assert {
+    condition     = length(setintersection(toset(values(local.layers.vault)), toset(concat(values(local.layers.private), values(local.layers.data), values(local.layers.public))))) == 0
+    error_message = "the vault shares subnets"
+  }
+  assert {
+    condition     = aws_db_instance.vault[0].kms_key_id == aws_kms_key.these["vault"].arn && aws_eks_node_group.these["vault"].labels["paymesh/role"] == "vault"
+    error_message = "the vault has no key or no machines of its own"
+  }
+}
+
+run "everything_is_encrypted_at_rest_and_in_transit" {
+  command = plan
+
+  assert {
+    condition     = alltrue([for database in concat(aws_db_instance.master, aws_db_instance.vault) : database.storage_encrypted && database.kms_key_id != null])
+    error_message = "a database is not encrypted"
+  }
+  assert {
+    condition     = alltrue([for group in concat(aws_db_parameter_group.this, aws_db_parameter_group.vault) : contains([for parameter in group.parameter : "${parameter.name}=${parameter.value}"], "rds.force_ssl=1")])
+    error_message = "a database takes connections in clear"
+  }
+  assert {
+    condition     = tostring(aws_elasticache_replication_group.this[0].at_rest_encryption_enabled) == "true" && aws_elasticache_replication_group.this[0].transit_encryption_enabled && aws_elasticache_replication_group.this[0].kms_key_id != null
+    error_message = "Redis is not encrypted"
+  }
+  assert {
+    condition     = aws_msk_cluster.this[0].encryption_info[0].encryption_in_transit[0].client_broker == "TLS" && aws_msk_cluster.this[0].encryption_info[0].encryption_in_transit[0].in_cluster && aws_msk_cluster.this[0].encryption_info[0].encryption_at_rest_kms_key_arn != null
+    error_message = "Kafka is not encrypted"
+  }
+  assert {
+    condition     = aws_lb_listener.callers[0].protocol == "HTTPS" && startswith(aws_lb_listener.callers[0].ssl_policy, "ELBSecurityPolicy-TLS13-1-3") && alltrue([for group in aws_lb_target_group.grpc : group.protocol == "HTTPS"])
+    error_message = "calls go in clear, or in an older TLS"
+  }
+  assert {
+    condition     = alltrue([for listener in aws_lb_listener.mesh : listener.protocol == "TCP"])
+    error_message = "the balancers of the mesh end its TLS"
+  }
+  assert {
+    condition     = aws_eks_cluster.this.encryption_config[0].resources == toset(["secrets"]) && alltrue([for template in aws_launch_template.these : tostring(template.block_device_mappings[0].ebs[0].encrypted) == "true" && template.metadata_options[0].http_tokens == "required"])
+    error_message = "secrets or volumes of the cluster are not encrypted"
+  }
+  assert {
+    condition     = alltrue([for group in aws_cloudwatch_log_group.these : group.kms_key_id != null]) && alltrue([for secret in aws_secretsmanager_secret.these : secret.kms_key_id != null]) && aws_sns_topic.alarms.kms_master_key_id != null
+    error_message = "logs, secrets or alarms are not encrypted"
+  }
+}
+
+run "no_action_in_iam_has_a_wildcard" {
+  command = plan
+  assert {
+    condition = alltrue(flatten([
+      for document in concat(
+        values(data.aws_iam_policy_document.key), values(data.aws_iam_policy_document.assume), values(data.aws_iam_policy_document.account),
+        values(data.aws_iam_policy_document.secrets), [data.aws_iam_policy_document.paths, data.aws_iam_policy_document.paths_assume],
+      ) : [for statement in document.statement : [for action in statement.actions : !strcontains(action, "*")]]
+    ]))
+    error_message = "an action has a wildcard"
+  }
+  assert {
+    condition     = alltrue(flatten([for document in values(data.aws_iam_policy_document.secrets) : [for statement in document.statement : [for resource in statement.resources : resource != "*"]]]))
+    error_message = "an account reads secrets of others"
+  }
+}
+
+run "health_is_looked_at_as_the_source_document_says" {
+  command = plan
+  assert {
+    condition     = alltrue([for group in concat(values(aws_lb_target_group.grpc), aws_lb_target_group.hooks) : group.health_check[0].interval == 30 && group.health_check[0].timeout == 5 && group.health_check[0].healthy_threshold == 2 && group.health_check[0].unhealthy_threshold == 3])
+    error_message = "intervals, timeouts or thresholds are others"
+  }
+  assert {
+    condition     = aws_lb_target_group.hooks[0].health_check[0].path == "/health" && alltrue([for group in aws_lb_target_group.mesh : group.health_check[0].path == "/health" && group.health_check[0].port == "7200"])
+    error_message = "the path of health is another"
+  }
+  assert {
+    condition     = aws_lb_target_group.grpc["edge"].protocol_version == "GRPC" && aws_lb_target_group.grpc["vault"].protocol_version == "GRPC"
+    error_message = "payments and the vault's calls are gRPC"
+  }
+}
+
+run "kafka_is_as_region_config_says" {
+  command = plan
+  assert {
+    condition     = aws_msk_cluster.this[0].number_of_broker_nodes == 9 && jsondecode(aws_ssm_parameter.topics[0].value)["payment_events"] == { partitions = 24, replication_factor = 3, retention_ms = 604800000 }
+    error_message = "brokers or topics are others than those of the source document"
+  }
+}
+
+run "engines_that_are_left_out_are_not_made" {
+  command = plan
+  variables {
+    engines = []
+  }
+  assert {
+    condition     = length(aws_db_instance.master) + length(aws_db_instance.vault) + length(aws_elasticache_replication_group.this) + length(aws_msk_cluster.this) == 0
+    error_message = "an engine is made that nobody asked for"
+  }
+}
+
+run "an_unknown_region_is_refused" {
+  command = plan
+  variables {
+    region = "eu_wst"
+  }
+  expect_failures = [var.region]
+}
+
+run "a_regions_names_are_its_own" {
+  command = plan
+  variables {
+    zone_id = "Z0123456789"
+  }
+  assert {
+    condition     = toset([for record in aws_route53_record.region : record.name]) == toset(["eu-west.api.pay.example.com", "eu-west.nodes.pay.example.com", "eu-west-vault.nodes.pay.example.com"])
+    error_message = "the names of the region are others"
+  }
+}
