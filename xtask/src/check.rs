@@ -11,6 +11,7 @@ use crate::{
     foreign,
     process::{cargo, command, read, root, run as run_program},
     steps::{self, Outcome, Step},
+    terraform,
     tools::{BUF, CARGO_DENY, LOCALSTRIPE, SOFTHSM},
     trace,
 };
@@ -31,17 +32,31 @@ const DOCUMENTATION: Step = ("documentation", documentation);
 const DOC_TESTS: Step = ("documentation tests", documentation_tests);
 const TESTS: Step = ("tests", tests);
 const TRACE: Step = ("bank trace", bank_trace);
+const TERRAFORM: Step = ("terraform", terraform::run);
 const FOREIGN: Step = ("foreign clients", foreign::run);
 
 /// Everything that CI checks, or the part that a quick look wants.
 pub(crate) fn run(quick: bool, keep_going: bool) -> Result<()> {
     if quick {
-        println!("quick: breaking changes, dependencies, documentation, the bank trace and foreign clients are left out");
+        println!("quick: breaking changes, dependencies, documentation, terraform, the bank trace and foreign clients are left out");
         steps::run(&[SETUP, FORMAT, CONTRACT_LINT, CLIPPY, TESTS], keep_going)
     } else {
         // The tests come late because they take longest, and after the documentation's own, so that theirs is the count
         // that a reader finds at the end.
-        let all = [SETUP, FORMAT, CONTRACT_LINT, CONTRACT_BREAKING, DEPENDENCIES, CLIPPY, DOCUMENTATION, DOC_TESTS, TESTS, TRACE, FOREIGN];
+        let all = [
+            SETUP,
+            FORMAT,
+            CONTRACT_LINT,
+            CONTRACT_BREAKING,
+            DEPENDENCIES,
+            CLIPPY,
+            DOCUMENTATION,
+            DOC_TESTS,
+            TESTS,
+            TERRAFORM,
+            TRACE,
+            FOREIGN,
+        ];
         steps::run(&all, keep_going)
     }
 }

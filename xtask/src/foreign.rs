@@ -1,15 +1,12 @@
 //! The step "foreign clients": finds programs that know nothing of paymesh, and has them call a mesh of this build (`foreign_clients.rs`).
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use anyhow::Result;
 
 use crate::{
     check::WORKSPACE,
-    process::{cargo, command, root, run as run_program, target_folder},
+    process::{cargo, command, on_path, root, run as run_program, target_folder},
     steps::{self, Outcome},
     tools::GRPC_PYTHON,
 };
@@ -64,8 +61,4 @@ pub(crate) fn run() -> Result<Outcome> {
     run_program(&mut clients)?;
     let skipped = if missing.is_empty() { String::new() } else { format!("; SKIPPED: {}", missing.join("; ")) };
     Ok(Outcome::PassedWith(format!("{}{skipped}", there.join(", "))))
-}
-
-fn on_path(program: &str) -> Option<PathBuf> {
-    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| Path::is_file(path))
 }

@@ -12,6 +12,7 @@ mod fuzz;
 mod process;
 mod sbom;
 mod steps;
+mod terraform;
 mod tools;
 mod trace;
 
@@ -34,7 +35,7 @@ enum Chore {
     /// Check everything that CI checks
     ///
     /// In an order that fails early: formatting, the contract (buf lint, buf breaking), dependencies (cargo-deny), clippy,
-    /// documentation, tests, the bank's trace played through a mesh of this build, and calls to such a mesh, in TLS, by programs that
+    /// documentation, tests, what is in deploy/terraform, the bank's trace played through a mesh of this build, and calls to such a mesh, in TLS, by programs that
     /// know nothing of it (grpcio for Python, openssl, sslscan, testssl.sh, h2load). Stops at the first failure and ends with a summary
     /// of every step, those that could not run among them.
     ///
@@ -134,6 +135,17 @@ enum Chore {
     /// has examples/python/pay.py pay through it, `openssl s_client`, `sslscan` and `testssl.sh` look at what its ports take, and
     /// `h2load` read a balance 4,000 times. What is not installed is left out and named.
     ForeignClients,
+
+    /// Check deploy/terraform, and apply all regions to an emulator of AWS where one is at hand
+    ///
+    /// Formatting; and with a provider from Terraform's registry, or of a laboratory ($PAYMESH_TERRAFORM_LAB, or ../shared/terraform-lab where that exists): every module
+    /// and root is valid, and the policies in the modules' tests hold. In a laboratory, `paymesh region add` adds a region to a copy of region-config; root
+    /// `global` and each region are applied to an emulator, planned again, which must change nothing, and destroyed. Logs are in target/terraform/logs.
+    Terraform {
+        /// Apply this region, and the one whose database it copies; may be given more than once. All, and one that is added, when absent
+        #[arg(long = "region", value_name = "NAME")]
+        regions: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -144,6 +156,7 @@ fn main() -> ExitCode {
         Chore::Sbom { target, output } => sbom::write(&target, output),
         Chore::BankTrace { input, output } => trace::convert(&input, &output),
         Chore::ForeignClients => foreign::alone(),
+        Chore::Terraform { regions } => terraform::alone(regions),
         Chore::PlayTrace { trace, release, keep } => trace::play(trace, release, keep),
     };
     match result {

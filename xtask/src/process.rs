@@ -56,6 +56,11 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// Where a program of the system is.
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| Path::is_file(path))
+}
+
 /// Where cargo builds to.
 pub(crate) fn target_folder() -> Result<PathBuf> {
     let metadata = read(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;

@@ -30,6 +30,8 @@ pub struct Cloud {
     pub machines: Machines,
     /// The clusters of Kafka, one of a region.
     pub kafka: Kafka,
+    /// Whether what has data refuses to be deleted: true where the file does not say.
+    pub protected: bool,
 }
 
 /// Kinds of machines, as the cloud calls them: `c5.large`.

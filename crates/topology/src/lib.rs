@@ -28,6 +28,7 @@
 mod access;
 mod check;
 mod cloud;
+mod edit;
 mod endpoint;
 mod fraud;
 mod gateways;
@@ -43,6 +44,7 @@ pub use access::{ACCESS_FILE_NAME, Access, CallLimits, Issuer, KeySource, Princi
 pub use cloud::{
     Cloud, EEA_AWS_REGIONS, Entry, Kafka, Machines, PARTITIONS_MAX, SITE_PREFIX_BITS_MAX, SITE_PREFIX_BITS_MIN, Site, TOPICS_MAX, Topic,
 };
+pub use edit::{EditError, NewRegion, NewSite, add_region, retire_region};
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use fraud::{FRAUD_FILE_NAME, Fraud, Listed, Rule, Shape, Signal, TransactionRisk, Unscored, Window, ZonePolicy};
 pub use gateways::{

@@ -50,7 +50,7 @@ fn problems(yaml: &str) -> Vec<String> {
 fn a_sound_block_is_taken() {
     Schema::shipped().validate(SOUND).expect("the schema takes it");
     let topology = Topology::parse("test", SOUND).unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(topology.cloud().map(|cloud| cloud.domain.as_str()), Some("pay.example.com"));
+    assert_eq!(topology.cloud().map(|cloud| (cloud.domain.as_str(), cloud.protected)), Some(("pay.example.com", true)));
     let site = |name: &str| topology.region(&name.parse().expect(name)).and_then(|region| region.site.clone()).expect(name);
     assert_eq!(site("us_west").replica_of.as_ref().map(|region| region.as_str()), Some("us_east"), "the only master of its zone");
     assert_eq!((site("us_east").replica_of, site("eu_west").replica_of), (None, None));
@@ -88,6 +88,7 @@ const MISTAKES: &[Row] = &[
         true,
     ),
     ("pay.example.com", "pay", &["14: cloud.domain: must be a DNS name in lower case such as pay.example.com, not `pay`"], true),
+    ("  kafka: # 16", "  protected: yes\n  kafka: # 16", &["16: cloud.protected: must be true or false, not `yes`"], true),
     ("edge: c5.large, ", "", &["15: cloud.machines.edge: is missing"], true),
     ("node: c5.xlarge", "node: c5", &["15: cloud.machines.node: must be a kind of machine such as c5.large, not `c5`"], true),
     ("brokers: 3", "brokers: 4", &["17: cloud.kafka.brokers: must be a multiple of 3, one for each zone of availability, not 4"], true),

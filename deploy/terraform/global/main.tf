@@ -57,9 +57,8 @@ output "zone_id" {
 output "mesh" {
   description = "What was made."
   value = {
-    name_servers           = module.global.name_servers
-    leads_to               = module.global.leads_to
-    cdn                    = module.global.cdn
-    certificate_validation = module.global.certificate_validation
+    name_servers = module.global.name_servers
+    leads_to     = module.global.leads_to
+    cdn          = module.global.cdn
   }
 }

@@ -33,9 +33,9 @@ variable "engines" {
 }
 
 variable "protected" {
-  description = "Whether databases and balancers refuse to be deleted. False to retire the region."
+  description = "Whether databases and balancers refuse to be deleted, and databases leave a last snapshot. As cloud.protected says when null; false to retire a region."
   type        = bool
-  default     = true
+  default     = null
 }
 
 locals {

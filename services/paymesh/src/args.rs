@@ -4,7 +4,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand, builder::NonEmptyStringValueParser};
 use clap_complete::Shell;
-use paymesh_types::RegionName;
+use paymesh_topology::{Endpoint, Network};
+use paymesh_types::{RegionName, ZoneName};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -235,12 +236,126 @@ Exit codes:
     #[command(after_long_help = crate::acquirer::after_help())]
     Acquirer(AcquirerArgs),
 
+    /// Adds regions to the configuration, retires and lists them
+    #[command(subcommand)]
+    Region(RegionCommand),
+
     /// Prints the completions of a shell
     #[command(after_long_help = "Example:\n  paymesh completions bash > /etc/bash_completion.d/paymesh")]
     Completions {
         /// bash, elvish, fish, powershell or zsh
         shell: Shell,
     },
+}
+
+/// `paymesh region`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RegionCommand {
+    /// Adds a region to regions.yaml, in the four places where a region stands, and says what follows
+    ///
+    /// Comments, order and everything else stay as they are: the new file is compared with the old, and one that says more than was meant, or that nodes would
+    /// refuse, is not written. What is not given is chosen as the other regions of the zone have it, and said.
+    #[command(after_long_help = "\
+Examples:
+  paymesh region add eu_central --zone eu --aws-region eu-central-1
+  paymesh region add eu_central --zone eu --aws-region eu-central-1 --network 10.40.0.0/16 --dry-run
+
+Exit codes:
+  0  it is written, or would be, with --dry-run
+  2  it cannot be: the file is as it was")]
+    Add(Box<AddArgs>),
+
+    /// Takes a region out of regions.yaml, and says what follows
+    ///
+    /// Not one that leads a shard, keeps the cards of its zone, or whose database another copies: what only that region has would be lost.
+    #[command(after_long_help = "\
+Examples:
+  paymesh region retire asia_pacific --dry-run
+  paymesh region retire asia_pacific
+
+Exit codes:
+  0  it is written, or would be, with --dry-run
+  2  it cannot be: the file is as it was")]
+    Retire(RetireArgs),
+
+    /// Lists the regions of the configuration
+    List(ListArgs),
+}
+
+/// `paymesh region add`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AddArgs {
+    /// Its name: a-z, 0-9 and _
+    #[arg(value_name = "NAME")]
+    pub(crate) name: RegionName,
+
+    /// The compliance zone that it joins
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) zone: ZoneName,
+
+    /// Where it is deployed, such as eu-central-1; needed where regions.yaml has `cloud`
+    #[arg(long, value_name = "REGION")]
+    pub(crate) aws_region: Option<String>,
+
+    /// Its addresses, within 10.0.0.0/8 [default: the next /16 that no region has]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) network: Option<Network>,
+
+    /// The master whose database it has, where its zone has more than one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) replica_of: Option<RegionName>,
+
+    /// payment_processor, fraud_detection, vault; separated by commas [default: as the zone's last region, without vault]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) services: Vec<String>,
+
+    /// primary_master, regional_master, read_replica or none [default: read_replica]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) database: Option<String>,
+
+    /// GDPR, PSD2; separated by commas [default: as the zone's other regions]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) compliance: Vec<String>,
+
+    /// Where its node takes gRPC on one machine [default: the next port]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) grpc: Option<Endpoint>,
+
+    /// Where its node serves HTTP on one machine [default: the next port]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) http: Option<Endpoint>,
+
+    /// Writes nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// What came of it, as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `paymesh region retire`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RetireArgs {
+    /// Its name
+    #[arg(value_name = "NAME")]
+    pub(crate) region: RegionName,
+
+    /// Writes nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// What came of it, as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `paymesh region list`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListArgs {
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What every process of a mesh is started with.

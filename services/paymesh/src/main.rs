@@ -17,6 +17,7 @@ mod node;
 mod output;
 mod place;
 mod progress;
+mod region;
 mod status;
 mod submit;
 mod supervisor;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         Command::Token(token) => token::run(&setting, &token).map(Into::into),
         Command::Certs(certs) => certs::run(&setting.config, &certs).map(Into::into),
         Command::Acquirer(acquirer) => on_runtime(acquirer::run(acquirer)),
+        Command::Region(region) => region::run(&setting, &region).map(Into::into),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "paymesh", &mut std::io::stdout());
             Ok(Exit::Good.into())

@@ -39,7 +39,8 @@ impl Check<'_, '_> {
             };
             placed.insert(region, Site { aws_region: aws_region.value.clone(), network: network.value, replica_of });
         }
-        let whole = Cloud { domain: cloud.domain.clone()?, machines: cloud.machines.clone()?, kafka: cloud.kafka.clone()? };
+        let (domain, machines, kafka) = (cloud.domain.clone()?, cloud.machines.clone()?, cloud.kafka.clone()?);
+        let whole = Cloud { domain, machines, kafka, protected: cloud.protected? };
         Some((Some(whole), placed))
     }
 

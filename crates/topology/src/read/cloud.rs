@@ -27,6 +27,7 @@ pub(crate) struct DraftCloud {
     pub(crate) domain: Option<String>,
     pub(crate) machines: Option<Machines>,
     pub(crate) kafka: Option<Kafka>,
+    pub(crate) protected: Option<bool>,
     pub(crate) regions: Option<At<Vec<DraftSite>>>,
 }
 
@@ -40,13 +41,17 @@ pub(crate) struct DraftSite {
 
 impl Reader<'_> {
     pub(super) fn cloud(&mut self, field: &Field<'_>) -> DraftCloud {
-        let Some(cloud) = self.mapping(field, Some(&["domain", "machines", "kafka", "regions"])) else {
-            return DraftCloud { domain: None, machines: None, kafka: None, regions: None };
+        let Some(cloud) = self.mapping(field, Some(&["domain", "protected", "machines", "kafka", "regions"])) else {
+            return DraftCloud { domain: None, machines: None, kafka: None, protected: None, regions: None };
         };
         DraftCloud {
             domain: self.required(&cloud, "domain").and_then(|field| self.domain(field)),
             machines: self.required(&cloud, "machines").and_then(|field| self.machines(field)),
             kafka: self.required(&cloud, "kafka").and_then(|field| self.kafka(field)),
+            protected: match cloud.find("protected") {
+                Some(field) => self.flag(field).map(|flag| flag.value),
+                None => Some(true),
+            },
             regions: self.each(&cloud, "regions", Self::site),
         }
     }

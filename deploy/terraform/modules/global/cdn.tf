@@ -4,16 +4,38 @@ locals {
   day      = 86400
 }
 
-# CloudFront takes certificates of this region of AWS only.
+# CloudFront takes certificates of this region of AWS only. The names of the whole mesh are in it too: the records by which AWS sees that they are ours are the same for
+# the certificates of all regions, so they are made here, once, and go with no region.
 resource "aws_acm_certificate" "cdn" {
-  provider          = aws.us_east_1
-  domain_name       = local.cdn_name
-  validation_method = "DNS"
-  tags              = merge(local.tags, { Name = local.cdn_name })
+  provider                  = aws.us_east_1
+  domain_name               = local.cdn_name
+  subject_alternative_names = sort([for name in keys(local.leads_to) : "${name}.${local.domain}"])
+  validation_method         = "DNS"
+  tags                      = merge(local.tags, { Name = local.cdn_name })
 
   lifecycle {
     create_before_destroy = true
   }
+}
+
+locals {
+  proofs = { for proof in aws_acm_certificate.cdn.domain_validation_options : proof.domain_name => proof }
+}
+
+resource "aws_route53_record" "proof" {
+  for_each        = toset(concat([local.cdn_name], [for name in keys(local.leads_to) : "${name}.${local.domain}"]))
+  zone_id         = aws_route53_zone.this.zone_id
+  name            = local.proofs[each.key].resource_record_name
+  type            = local.proofs[each.key].resource_record_type
+  records         = [local.proofs[each.key].resource_record_value]
+  ttl             = 300
+  allow_overwrite = true
+}
+
+resource "aws_acm_certificate_validation" "cdn" {
+  provider                = aws.us_east_1
+  certificate_arn         = aws_acm_certificate.cdn.arn
+  validation_record_fqdns = [for record in aws_route53_record.proof : record.fqdn]
 }
 
 resource "aws_s3_bucket" "static" {
@@ -145,7 +167,7 @@ resource "aws_cloudfront_distribution" "this" {
   }
 
   viewer_certificate {
-    acm_certificate_arn      = aws_acm_certificate.cdn.arn
+    acm_certificate_arn      = aws_acm_certificate_validation.cdn.certificate_arn
     ssl_support_method       = "sni-only"
     minimum_protocol_version = "TLSv1.2_2021"
   }

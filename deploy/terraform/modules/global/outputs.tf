@@ -22,8 +22,3 @@ output "cdn" {
   description = "The CDN: its name, and the bucket of its files."
   value       = { name = local.cdn_name, bucket = aws_s3_bucket.static.id }
 }
-
-output "certificate_validation" {
-  description = "The records by which AWS sees that the CDN's name is ours: they belong in the hosted zone."
-  value       = tolist(aws_acm_certificate.cdn.domain_validation_options)
-}

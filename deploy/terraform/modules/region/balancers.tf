@@ -23,6 +23,28 @@ resource "aws_acm_certificate" "callers" {
   }
 }
 
+# The record by which AWS sees that the region's name is ours. Those of the other names are the same for every region, and root `global` has made them.
+resource "aws_route53_record" "proof" {
+  count           = var.zone_id == null ? 0 : local.callers
+  zone_id         = var.zone_id
+  name            = local.proof[0].resource_record_name
+  type            = local.proof[0].resource_record_type
+  records         = [local.proof[0].resource_record_value]
+  ttl             = 300
+  allow_overwrite = true
+}
+
+locals {
+  proof = [for proof in flatten([for certificate in aws_acm_certificate.callers : tolist(certificate.domain_validation_options)]) : proof if proof.domain_name == local.certificate_names[0]]
+}
+
+# A listener takes a certificate that is issued. Without a hosted zone somebody else has to make the records, and to apply again.
+resource "aws_acm_certificate_validation" "callers" {
+  count           = var.zone_id == null ? 0 : local.callers
+  certificate_arn = aws_acm_certificate.callers[0].arn
+  depends_on      = [aws_route53_record.proof]
+}
+
 resource "aws_lb" "callers" {
   count                      = local.callers
   name                       = "pm-${local.label}"
@@ -33,7 +55,7 @@ resource "aws_lb" "callers" {
   drop_invalid_header_fields = true
   enable_http2               = true
   idle_timeout               = 330 # A call may take five minutes.
-  enable_deletion_protection = var.protected
+  enable_deletion_protection = local.protected
   tags                       = merge(local.tags, { Name = "pm-${local.label}" })
 }
 
@@ -90,7 +112,7 @@ resource "aws_lb_listener" "callers" {
   port              = 443
   protocol          = "HTTPS"
   ssl_policy        = "ELBSecurityPolicy-TLS13-1-3-2021-06"
-  certificate_arn   = aws_acm_certificate.callers[0].arn
+  certificate_arn   = var.zone_id == null ? aws_acm_certificate.callers[0].arn : aws_acm_certificate_validation.callers[0].certificate_arn
 
   default_action {
     type             = "forward"
@@ -139,7 +161,7 @@ resource "aws_lb" "mesh" {
   security_groups                  = [aws_security_group.these[each.key].id]
   subnets                          = [for subnet in aws_subnet.public : subnet.id]
   enable_cross_zone_load_balancing = true
-  enable_deletion_protection       = var.protected
+  enable_deletion_protection       = local.protected
   tags                             = merge(local.tags, { Name = "pm-${local.label}-${each.key}" })
 }
 

@@ -61,8 +61,8 @@ resource "aws_db_instance" "master" {
   maintenance_window              = "sun:03:30-sun:04:30"
   copy_tags_to_snapshot           = true
   delete_automated_backups        = false
-  deletion_protection             = var.protected
-  skip_final_snapshot             = !var.protected
+  deletion_protection             = local.protected
+  skip_final_snapshot             = !local.protected
   final_snapshot_identifier       = "${local.name}-last"
   auto_minor_version_upgrade      = true
   enabled_cloudwatch_logs_exports = ["postgresql", "upgrade"]
@@ -83,7 +83,7 @@ resource "aws_db_instance" "replica" {
   kms_key_id                      = aws_kms_key.these["data"].arn
   maintenance_window              = "sun:05:00-sun:06:00"
   copy_tags_to_snapshot           = true
-  deletion_protection             = var.protected
+  deletion_protection             = local.protected
   skip_final_snapshot             = true
   auto_minor_version_upgrade      = true
   enabled_cloudwatch_logs_exports = ["postgresql", "upgrade"]

@@ -30,6 +30,8 @@ locals {
   source       = try(module.facts.facts.source_of[var.region], "")
   source_label = replace(local.source, "_", "-")
 
+  protected = coalesce(var.protected, try(local.cloud.protected, true))
+
   tags = { mesh = local.config.mesh, region = var.region, zone = local.zone, terraform = "region" }
 }
 

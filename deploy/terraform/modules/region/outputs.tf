@@ -23,7 +23,7 @@ output "names" {
 }
 
 output "certificate_validation" {
-  description = "The records by which AWS sees that the names of the certificate are ours: they belong in the hosted zone."
+  description = "The records by which AWS sees that the names of the certificate are ours. Where there is a zone_id they are there."
   value       = flatten([for certificate in aws_acm_certificate.callers : tolist(certificate.domain_validation_options)])
 }
 

@@ -31,9 +31,9 @@ variable "zone_id" {
 }
 
 variable "protected" {
-  description = "Whether databases and balancers refuse to be deleted, and databases leave a last snapshot. False to retire a region."
+  description = "Whether databases and balancers refuse to be deleted, and databases leave a last snapshot. As cloud.protected says when null; false to retire a region."
   type        = bool
-  default     = true
+  default     = null
 }
 
 variable "kubernetes_version" {

@@ -51,8 +51,8 @@ resource "aws_db_instance" "vault" {
   backup_window                 = "02:00-03:00"
   maintenance_window            = "sun:03:30-sun:04:30"
   copy_tags_to_snapshot         = true
-  deletion_protection           = var.protected
-  skip_final_snapshot           = !var.protected
+  deletion_protection           = local.protected
+  skip_final_snapshot           = !local.protected
   final_snapshot_identifier     = "${local.name}-vault-last"
   auto_minor_version_upgrade    = true
   tags                          = merge(local.tags, { Name = "${local.name}-vault" })

@@ -7,16 +7,24 @@ mock_provider "aws" {
   mock_resource "aws_route53_health_check" {
     defaults = { id = "11111111-1111-1111-1111-111111111111" }
   }
-  mock_resource "aws_acm_certificate" {
-    defaults = { arn = "arn:aws:acm:us-east-1:123456789012:certificate/1" }
-  }
 }
 
 mock_provider "aws" {
   alias           = "us_east_1"
   override_during = plan
   mock_resource "aws_acm_certificate" {
-    defaults = { arn = "arn:aws:acm:us-east-1:123456789012:certificate/1" }
+    defaults = {
+      arn = "arn:aws:acm:us-east-1:123456789012:certificate/1"
+      domain_validation_options = [
+        { domain_name = "cdn.pay.example.com", resource_record_name = "_1.cdn.pay.example.com.", resource_record_type = "CNAME", resource_record_value = "_2.acm-validations.aws." },
+        { domain_name = "api.pay.example.com", resource_record_name = "_1.api.pay.example.com.", resource_record_type = "CNAME", resource_record_value = "_2.acm-validations.aws." },
+        { domain_name = "eu.api.pay.example.com", resource_record_name = "_1.eu.api.pay.example.com.", resource_record_type = "CNAME", resource_record_value = "_2.acm-validations.aws." },
+        { domain_name = "global.api.pay.example.com", resource_record_name = "_1.global.api.pay.example.com.", resource_record_type = "CNAME", resource_record_value = "_2.acm-validations.aws." },
+      ]
+    }
+  }
+  mock_resource "aws_acm_certificate_validation" {
+    defaults = { certificate_arn = "arn:aws:acm:us-east-1:123456789012:certificate/1" }
   }
   mock_resource "aws_wafv2_web_acl" {
     defaults = { arn = "arn:aws:wafv2:us-east-1:123456789012:global/webacl/paymesh-cdn/1" }

@@ -109,7 +109,7 @@ run "nothing_is_public_but_the_balancers" {
 run "the_vault_is_reached_by_nodes_edges_and_its_balancer_alone" {
   command = plan
   assert {
-    condition = toset([for path in local.open : path.from if path.to == "vault"]) == toset(["vmesh", "edge", "node", "cluster"])
+    condition     = toset([for path in local.open : path.from if path.to == "vault"]) == toset(["vmesh", "edge", "node", "cluster"])
     error_message = "somebody else reaches the vault"
   }
   assert {
@@ -235,5 +235,16 @@ run "a_regions_names_are_its_own" {
   assert {
     condition     = toset([for record in aws_route53_record.region : record.name]) == toset(["eu-west.api.pay.example.com", "eu-west.nodes.pay.example.com", "eu-west-vault.nodes.pay.example.com"])
     error_message = "the names of the region are others"
+  }
+}
+
+run "what_has_data_refuses_to_be_deleted_unless_region_config_or_who_retires_it_says_otherwise" {
+  command = plan
+  variables {
+    region_config = "../facts/tests/sound"
+  }
+  assert {
+    condition     = aws_db_instance.master[0].deletion_protection && !aws_db_instance.master[0].skip_final_snapshot && aws_db_instance.vault[0].deletion_protection && aws_lb.callers[0].enable_deletion_protection
+    error_message = "it can be deleted by mistake"
   }
 }

@@ -1,0 +1,373 @@
+//! `cargo xtask terraform`, and the step of the same name: what is in deploy/terraform is well formed, keeps its policies, and can be applied.
+//!
+//! The provider comes from Terraform's registry. Where that cannot be reached, and where a laboratory is there (`$PAYMESH_TERRAFORM_LAB`, or [`DEFAULT_LAB`]), that
+//! has an older provider, a script that rewrites a copy of the sources for it, and an emulator of AWS: then roots are applied too, planned again, which must change
+//! nothing, and destroyed. An emulator shows that the parts fit together, and not that AWS takes them.
+
+use std::{
+    env, fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    check::WORKSPACE,
+    process::{cargo, command, on_path, read, root, run as run_program, target_folder},
+    steps::Outcome,
+};
+
+/// The laboratory that is used when none is named, from the workspace's root.
+const DEFAULT_LAB: &str = "../shared/terraform-lab";
+const SOURCES: &str = "deploy/terraform";
+/// Modules with tests of their own.
+const MODULES: [&str; 3] = ["modules/facts", "modules/region", "modules/global"];
+const ROOTS: [&str; 2] = ["global", "region"];
+/// How long the emulator has to listen.
+const EMULATOR_START: Duration = Duration::from_secs(60);
+
+/// The region that is added to try out that one edit is enough, and how.
+const ADDED: &str = "eu_central";
+const ADD: [&str; 7] = ["region", "add", ADDED, "--zone", "eu", "--aws-region", "eu-central-1"];
+
+/// The chore: everything that can be checked here, with all regions, or those that are named.
+///
+/// # Errors
+/// Something is not as it should be.
+pub(crate) fn alone(regions: Vec<String>) -> Result<()> {
+    let begun = Instant::now();
+    match check(&Wanted { regions: if regions.is_empty() { None } else { Some(regions) } })? {
+        Outcome::Skipped(why) => println!("SKIPPED: {why}"),
+        Outcome::PassedWith(note) => println!("ok ({note}), {:.0?}", begun.elapsed()),
+        Outcome::Passed => println!("ok, {:.0?}", begun.elapsed()),
+    }
+    Ok(())
+}
+
+/// The step: of the regions, the one that is added by one edit is applied.
+///
+/// # Errors
+/// As [`alone`].
+pub(crate) fn run() -> Result<Outcome> {
+    check(&Wanted { regions: Some(vec![ADDED.to_owned()]) })
+}
+
+/// Which regions are applied where they can be.
+struct Wanted {
+    /// `None`: all, and the one that is added.
+    regions: Option<Vec<String>>,
+}
+
+fn check(wanted: &Wanted) -> Result<Outcome> {
+    let lab = Laboratory::find()?;
+    let terraform = on_path("terraform");
+    let Some(formatter) = terraform.clone().or_else(|| lab.as_ref().map(|lab| lab.terraform.clone())) else {
+        return Ok(Outcome::Skipped("no terraform on PATH, and no laboratory".into()));
+    };
+    run_program(command(&formatter).args(["fmt", "-check", "-recursive", SOURCES]))?;
+    let scratch = target_folder()?.join("terraform");
+    copy_sources(&scratch)?;
+    let Some(lab) = lab else {
+        let terraform = Tool { program: formatter, config: None };
+        return match registry(&terraform, &scratch) {
+            Some(why) => Ok(Outcome::Skipped(format!("formatting is right; the provider cannot be had: {why}"))),
+            None => {
+                validate_all(&terraform, &scratch)?;
+                Ok(Outcome::PassedWith("validated and tested; no laboratory, so nothing was applied".into()))
+            }
+        };
+    };
+    // What is written for the provider that is used in earnest is checked against it by name, and run by the one that is here.
+    run_program(command(&lab.python).arg(lab.folder.join("check_provider_6.py")).arg(SOURCES))?;
+    let added = add_region(&scratch)?;
+    run_program(command(&lab.python).arg(lab.folder.join("to_provider_3.py")).arg(&scratch))?;
+    let terraform = Tool { program: lab.terraform.clone(), config: Some(lab.config.clone()) };
+    validate_all(&terraform, &scratch)?;
+    let applied = apply_all(&lab, &terraform, &scratch, wanted, added)?;
+    Ok(Outcome::PassedWith(format!("against an emulator: {applied}")))
+}
+
+/// A Terraform, and where it finds providers.
+struct Tool {
+    program: PathBuf,
+    config: Option<PathBuf>,
+}
+
+impl Tool {
+    fn command(&self, folder: &Path) -> Command {
+        let mut command = command(&self.program);
+        command.current_dir(folder).env("CHECKPOINT_DISABLE", "1").env("TF_IN_AUTOMATION", "1").env("AWS_EC2_METADATA_DISABLED", "true");
+        if let Some(config) = &self.config {
+            command.env("TF_CLI_CONFIG_FILE", config);
+        }
+        command
+    }
+
+    /// Runs to the end; what it said goes into a file, which an error names, with its last lines.
+    fn logged(&self, folder: &Path, arguments: &[&str], workspace: Option<&str>, log: &Path) -> Result<()> {
+        let mut command = self.command(folder);
+        if let Some(workspace) = workspace {
+            command.env("TF_WORKSPACE", workspace);
+        }
+        let output = command.args(arguments).output().with_context(|| format!("{} cannot be started", self.program.display()))?;
+        let mut said = output.stdout;
+        said.extend(&output.stderr);
+        fs::write(log, &said).with_context(|| format!("{} cannot be written", log.display()))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&said);
+            let lines: Vec<&str> = said.lines().collect();
+            let last = lines[lines.len().saturating_sub(40)..].join("\n");
+            bail!("terraform {} failed ({}); all of it is in {}\n{last}", arguments.join(" "), output.status, log.display());
+        }
+        Ok(())
+    }
+}
+
+/// Why the registry gives no provider. None: it does.
+fn registry(terraform: &Tool, scratch: &Path) -> Option<String> {
+    let folder = scratch.join(SOURCES).join("modules/region");
+    let error = read(terraform.command(&folder).args(["init", "-backend=false", "-input=false", "-no-color"])).err()?;
+    let said = format!("{error:#}");
+    Some(said.lines().map(str::trim).filter(|line| !line.is_empty()).find(|line| line.contains("rror")).unwrap_or("init failed").to_owned())
+}
+
+fn validate_all(terraform: &Tool, scratch: &Path) -> Result<()> {
+    for module in MODULES.iter().chain(&ROOTS) {
+        let folder = scratch.join(SOURCES).join(module);
+        let begun = Instant::now();
+        read(terraform.command(&folder).args(["init", "-backend=false", "-input=false", "-no-color"]))
+            .with_context(|| (*module).to_owned())?;
+        read(terraform.command(&folder).args(["validate", "-no-color"])).with_context(|| (*module).to_owned())?;
+        let tests = folder.join("tests").is_dir();
+        if tests {
+            run_program(terraform.command(&folder).args(["test", "-no-color"])).with_context(|| (*module).to_owned())?;
+        }
+        println!("{module}: valid{}, {:.1?}", if tests { ", and its policies hold" } else { "" }, begun.elapsed());
+    }
+    Ok(())
+}
+
+/// The laboratory, set up.
+struct Laboratory {
+    folder: PathBuf,
+    terraform: PathBuf,
+    config: PathBuf,
+    python: PathBuf,
+    emulator: PathBuf,
+}
+
+impl Laboratory {
+    /// None: there is none here.
+    fn find() -> Result<Option<Self>> {
+        let folder = match env::var_os("PAYMESH_TERRAFORM_LAB").filter(|path| !path.is_empty()).map(PathBuf::from) {
+            Some(named) => {
+                ensure!(named.join("setup").is_file(), "PAYMESH_TERRAFORM_LAB names {}, which has no laboratory", named.display());
+                named
+            }
+            None => root().join(DEFAULT_LAB),
+        };
+        let setup = folder.join("setup");
+        if !setup.is_file() {
+            return Ok(None);
+        }
+        println!("setting up the laboratory in {} (once: a minute or two)", folder.display());
+        let place = PathBuf::from(read(&mut command(setup)).context("the laboratory cannot be set up")?);
+        Ok(Some(Self {
+            terraform: place.join("tf"),
+            config: place.join("terraformrc"),
+            python: place.join("venv/bin/python"),
+            emulator: place.join("aws_emulator.py"),
+            folder,
+        }))
+    }
+}
+
+/// An emulator of AWS, which ends with this value.
+struct Emulator {
+    process: Child,
+    url: String,
+}
+
+impl Emulator {
+    fn start(lab: &Laboratory, log: &Path) -> Result<Self> {
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).context("a free port")?;
+        let output = fs::File::create(log).with_context(|| format!("{} cannot be created", log.display()))?;
+        let process = command(&lab.python)
+            .arg(&lab.emulator)
+            .args(["-H", "127.0.0.1", "-p", &free.port().to_string()])
+            .env("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
+            .stdout(output.try_clone().context("the emulator's log")?)
+            .stderr(output)
+            .stdin(Stdio::null())
+            .spawn()
+            .context("the emulator cannot be started")?;
+        let emulator = Self { process, url: format!("http://{free}") };
+        let begun = Instant::now();
+        while std::net::TcpStream::connect_timeout(&free, Duration::from_secs(1)).is_err() {
+            ensure!(
+                begun.elapsed() < EMULATOR_START,
+                "the emulator does not listen after {EMULATOR_START:?}; its log is {}",
+                log.display()
+            );
+            thread::sleep(Duration::from_millis(200));
+        }
+        Ok(emulator)
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to end.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Applies `global` and the regions to one emulator, masters before those that copy them; plans each again; destroys them in the opposite order. Says what was done.
+fn apply_all(lab: &Laboratory, terraform: &Tool, scratch: &Path, wanted: &Wanted, added: &str) -> Result<String> {
+    let logs = scratch.join("logs");
+    fs::create_dir_all(&logs).with_context(|| format!("{} cannot be created", logs.display()))?;
+    let regions = in_order(scratch, wanted, added)?;
+    let emulator = Emulator::start(lab, &logs.join("emulator.log"))?;
+    for module in ROOTS {
+        let folder = scratch.join(SOURCES).join(module);
+        run_program(command(&lab.python).arg(lab.folder.join("to_provider_3.py")).args(["--override", &emulator.url]).arg(&folder))?;
+        read(terraform.command(&folder).args(["init", "-backend=false", "-input=false", "-no-color"]))?;
+    }
+    let global = Applied { terraform, folder: scratch.join(SOURCES).join("global"), name: "global", variables: Vec::new(), logs: &logs };
+    global.apply()?;
+    let zone_id = read(terraform.command(&global.folder).args(["output", "-raw", "zone_id"]))?;
+    let folder = scratch.join(SOURCES).join("region");
+    let roots: Vec<Applied<'_>> = regions
+        .iter()
+        .map(|region| Applied {
+            terraform,
+            folder: folder.clone(),
+            name: region,
+            variables: vec![format!("-var=region={region}"), format!("-var=zone_id={zone_id}")],
+            logs: &logs,
+        })
+        .collect();
+    for region in &roots {
+        region.workspace()?;
+        region.apply()?;
+    }
+    for applied in std::iter::once(&global).chain(&roots) {
+        applied.changes_nothing()?;
+    }
+    for applied in roots.iter().rev().chain([&global]) {
+        applied.destroy()?;
+    }
+    Ok(format!("global, {} applied, planned again without a change, destroyed", regions.join(", ")))
+}
+
+/// A root with its variables. The states of regions are in workspaces of their names.
+struct Applied<'a> {
+    terraform: &'a Tool,
+    folder: PathBuf,
+    name: &'a str,
+    variables: Vec<String>,
+    logs: &'a Path,
+}
+
+impl Applied<'_> {
+    fn workspace(&self) -> Result<()> {
+        read(self.terraform.command(&self.folder).args(["workspace", "new", "-no-color", self.name])).map(|_| ())
+    }
+
+    fn run(&self, what: &str, arguments: &[&str]) -> Result<()> {
+        let begun = Instant::now();
+        let variables = self.variables.iter().map(String::as_str);
+        let arguments: Vec<&str> = arguments.iter().copied().chain(["-input=false", "-no-color"]).chain(variables).collect();
+        let workspace = (!self.variables.is_empty()).then_some(self.name);
+        let log = self.logs.join(format!("{}-{what}.log", self.name));
+        self.terraform.logged(&self.folder, &arguments, workspace, &log).with_context(|| format!("{}: {what}", self.name))?;
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        let summary = said.lines().find(|line| line.contains("complete!") || line.starts_with("No changes")).unwrap_or_default().to_owned();
+        println!("{}: {what}: {summary} {:.0?}", self.name, begun.elapsed());
+        Ok(())
+    }
+
+    fn apply(&self) -> Result<()> {
+        self.run("apply", &["apply", "-auto-approve"])
+    }
+
+    fn changes_nothing(&self) -> Result<()> {
+        // With 2 it says that something would be changed, which is an error here.
+        self.run("second plan", &["plan", "-detailed-exitcode"])
+    }
+
+    fn destroy(&self) -> Result<()> {
+        self.run("destroy", &["destroy", "-auto-approve"])
+    }
+}
+
+/// The regions to apply: those that are wanted and those whose databases they copy, which come first.
+fn in_order(scratch: &Path, wanted: &Wanted, added: &str) -> Result<Vec<String>> {
+    let topology = paymesh_topology::Topology::load(&scratch.join("region-config")).context("the edited region-config")?;
+    let source = |name: &str| -> Result<Option<String>> {
+        let region =
+            topology.regions().find(|region| region.name.as_str() == name).with_context(|| format!("there is no region {name}"))?;
+        Ok(region.site.as_ref().and_then(|site| site.replica_of.as_ref()).map(ToString::to_string))
+    };
+    let all: Vec<String> = match &wanted.regions {
+        Some(regions) => regions.clone(),
+        None => topology.regions().map(|region| region.name.to_string()).collect(),
+    };
+    let mut order: Vec<String> = Vec::new();
+    for name in all {
+        if let Some(source) = source(&name)?.filter(|source| !order.contains(source)) {
+            order.push(source);
+        }
+        if !order.contains(&name) {
+            order.push(name);
+        }
+    }
+    if wanted.regions.is_none() {
+        ensure!(order.iter().any(|name| name == added), "{added} is not among the regions: {}", order.join(", "));
+    }
+    Ok(order)
+}
+
+/// Adds a region to the copy of region-config, by the command that operators use.
+fn add_region(scratch: &Path) -> Result<&'static str> {
+    run_program(cargo().arg("build").args(WORKSPACE).args(["--bin", "paymesh"]))?;
+    let paymesh = target_folder()?.join("debug/paymesh");
+    run_program(command(paymesh).arg("--config").arg(scratch.join("region-config")).args(ADD))?;
+    Ok(ADDED)
+}
+
+/// What Terraform reads, in a fresh folder.
+fn copy_sources(scratch: &Path) -> Result<()> {
+    if scratch.exists() {
+        fs::remove_dir_all(scratch).with_context(|| format!("{} cannot be removed", scratch.display()))?;
+    }
+    for part in [SOURCES, "region-config"] {
+        copy(&root().join(part), &scratch.join(part))?;
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("{} cannot be created", to.display()))?;
+    for entry in fs::read_dir(from).with_context(|| format!("{} cannot be read", from.display()))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        // What an operator's own runs have left.
+        let text = name.to_string_lossy();
+        if text == ".terraform" || text == "backend.tf" || text.ends_with(".tfvars") || text.contains(".tfstate") {
+            continue;
+        }
+        let (from, to) = (entry.path(), to.join(&name));
+        if from.is_dir() {
+            copy(&from, &to)?;
+        } else {
+            fs::copy(&from, &to).with_context(|| format!("{} cannot be copied", from.display()))?;
+        }
+    }
+    Ok(())
+}
