@@ -17,6 +17,7 @@ mod node;
 mod output;
 mod place;
 mod progress;
+mod render;
 mod status;
 mod submit;
 mod supervisor;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Command::Demo(demo) => on_runtime(demo::run(&setting, demo)),
         Command::Token(token) => token::run(&setting, &token).map(Into::into),
         Command::Certs(certs) => certs::run(&setting.config, &certs).map(Into::into),
+        Command::Render { command } => render::run(&setting, &command).map(Into::into),
         Command::Acquirer(acquirer) => on_runtime(acquirer::run(acquirer)),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "paymesh", &mut std::io::stdout());
