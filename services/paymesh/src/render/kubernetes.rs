@@ -155,6 +155,7 @@ fn overlay(
         files.insert(PathBuf::from(name), yaml::documents(&comment(what), &documents)?);
         resources.push(name.to_owned());
     }
+    // How many edges there are is the scaling policies' to say: what is made of those is a resource more.
     let mut patches = Vec::new();
     for (name, patch) in place.patches(deployed) {
         let path = format!("patches/{name}.yaml");

@@ -166,9 +166,9 @@ fn allowed_at_the_vault(documents: &Documents, who: &Value) -> bool {
             .map_or_else(Vec::new, |policy| array(&policy["spec"]["egress"][0]["to"]).iter().map(ToString::to_string).collect());
         return *peer == pod("edge") || *peer == pod("node") || regions.contains(&peer.to_string());
     }
-    // The health that its load balancer asks for, and metrics.
-    let cidr = peer["ipBlock"]["cidr"].as_str().is_some_and(|cidr| cidr.starts_with("10."));
-    *port == 7200 && (cidr || peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] == "monitoring")
+    // The health that its load balancer asks for, from where the region's own are, and metrics.
+    let own = documents.named("NetworkPolicy", "edge-balancers").map(|policy| &policy["spec"]["ingress"][0]["from"][0]);
+    *port == 7200 && (own == Some(peer) || peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] == "monitoring")
 }
 
 #[test]
@@ -211,6 +211,7 @@ fn each_rule_finds_what_breaks_it() {
         ("NetworkPolicy", "vault", "/spec/ingress/0/from".into(), json!([])),
         ("NetworkPolicy", "vault-balancers", "/spec/ingress/0/from/0/ipBlock/cidr".into(), json!("0.0.0.0/0")),
         ("NetworkPolicy", "vault-balancers", "/spec/ingress/0/ports/0/port".into(), json!(22)),
+        ("NetworkPolicy", "vault-balancers", "/spec/ingress/1/from/0/ipBlock/cidr".into(), json!("10.17.0.0/16")),
     ];
     for (kind, name, pointer, value) in table {
         let mut changed = Documents(documents.0.clone());

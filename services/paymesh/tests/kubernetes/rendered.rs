@@ -131,21 +131,20 @@ fn folders_of_regions_that_are_gone_go_and_folders_of_others_stay() {
 
 #[test]
 fn a_configuration_that_cannot_be_deployed_is_refused_by_its_key_and_nothing_is_written() {
-    let cut = |text: String| text[..text.find("\ncloud:").unwrap()].to_owned();
-    let long = "a_region_whose_name_is_long";
-    let table: [(&str, Box<dyn Fn(String) -> String>); 6] = [
-        ("regions.yaml: cloud: is missing", Box::new(cut)),
-        ("cloud.regions", Box::new(|text| text.replace("    us_west: {aws_region: us-west-2, network: 10.17.0.0/16}\n", ""))),
-        ("10.16.0.0/16", Box::new(|text| text.replace("10.17.0.0/16", "10.16.0.0/16"))),
-        (
-            "regions.us_east: its vault is deployed apart, as us_east_vault, and there is a region of that name",
-            Box::new(|text| text.replace("us_west", "us_east_vault")),
-        ),
-        ("regions.a_region_whose_name_is_long: the names of its target groups", Box::new(move |text| text.replace("asia_pacific", long))),
-        (
-            "regions.an_east_of_more_than_26_bytes: its vault is deployed apart",
-            Box::new(|text| text.replace("us_east", "an_east_of_more_than_26_bytes")),
-        ),
+    let cut: fn(String) -> String = |text| text[..text.find("\ncloud:").unwrap()].to_owned();
+    let table: [(&str, fn(String) -> String); 6] = [
+        ("regions.yaml: cloud: is missing", cut),
+        ("cloud.regions", |text| text.replace("    us_west: {aws_region: us-west-2, network: 10.17.0.0/16}\n", "")),
+        ("10.16.0.0/16", |text| text.replace("10.17.0.0/16", "10.16.0.0/16")),
+        ("regions.us_east: its vault is deployed apart, as us_east_vault, and there is a region of that name", |text| {
+            text.replace("us_west", "us_east_vault")
+        }),
+        ("regions.a_region_whose_name_is_long: the names of its target groups", |text| {
+            text.replace("asia_pacific", "a_region_whose_name_is_long")
+        }),
+        ("regions.an_east_of_more_than_26_bytes: its vault is deployed apart", |text| {
+            text.replace("us_east", "an_east_of_more_than_26_bytes")
+        }),
     ];
     for (said, change) in table {
         let work = Work::new(change);

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use paymesh_topology::Topology;
 use serde_json::Value;
 
 use crate::{
@@ -135,6 +136,7 @@ fn certificates_are_those_that_paymesh_certs_would_make_of_the_deployed_configur
     for (region, documents) in built::all() {
         let directory = tempfile::tempdir().unwrap();
         let config = built::root().join("deploy/kubernetes/overlays").join(&region).join("config");
+        let deployed = Topology::load(&config).unwrap();
         let run =
             Command::new(PAYMESH).arg("--config").arg(config).arg("certs").arg(directory.path()).stdin(Stdio::null()).output().unwrap();
         let run = Run::from(run);
@@ -152,6 +154,8 @@ fn certificates_are_those_that_paymesh_certs_would_make_of_the_deployed_configur
             let certificate = certificate.unwrap_or_else(|| panic!("{region}: {owner}: nobody makes its certificate"));
             let uris = array(&certificate["spec"]["uris"]);
             assert_eq!(uris.len(), 1);
+            let found_at = deployed.regions().find(|region| region.name.as_str() == name).unwrap().grpc.host();
+            assert_eq!(array(&certificate["spec"]["dnsNames"]), [Value::from(found_at)], "{region}: {owner}");
             assert!(run.stdout.contains(uris[0].as_str().unwrap()), "{region}: {owner}: {uris:?}\n{}", run.stdout);
         }
     }
