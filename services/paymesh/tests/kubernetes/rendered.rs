@@ -15,6 +15,9 @@ use crate::{
     support::{PAYMESH, Run},
 };
 
+/// What a test does to regions.yaml.
+type Change = fn(String) -> String;
+
 /// The shipped configuration, changed, and a folder for what is made of it.
 struct Work(TempDir);
 
@@ -131,8 +134,8 @@ fn folders_of_regions_that_are_gone_go_and_folders_of_others_stay() {
 
 #[test]
 fn a_configuration_that_cannot_be_deployed_is_refused_by_its_key_and_nothing_is_written() {
-    let cut: fn(String) -> String = |text| text[..text.find("\ncloud:").unwrap()].to_owned();
-    let table: [(&str, fn(String) -> String); 6] = [
+    let cut: Change = |text| text[..text.find("\ncloud:").unwrap()].to_owned();
+    let table: [(&str, Change); 6] = [
         ("regions.yaml: cloud: is missing", cut),
         ("cloud.regions", |text| text.replace("    us_west: {aws_region: us-west-2, network: 10.17.0.0/16}\n", "")),
         ("10.16.0.0/16", |text| text.replace("10.17.0.0/16", "10.16.0.0/16")),
