@@ -12,7 +12,7 @@ use crate::{
     process::{cargo, command, read, root, run as run_program},
     steps::{self, Outcome, Step},
     terraform,
-    tools::{BUF, CARGO_DENY, LOCALSTRIPE, SOFTHSM},
+    tools::{BUF, CARGO_DENY, KUBERNETES_VALIDATE, LOCALSTRIPE, SOFTHSM},
     trace,
 };
 
@@ -154,10 +154,15 @@ fn documentation_tests() -> Result<Outcome> {
 
 fn tests() -> Result<Outcome> {
     run_tests(None, None)?;
-    let missing: Vec<String> = [("localstripe", LOCALSTRIPE.find().err()), ("SoftHSM2", SOFTHSM.find().err())]
-        .into_iter()
-        .filter_map(|(name, why)| Some(format!("SKIPPED: what needs {name}: {:#}", why?)))
-        .collect();
+    let kubectl = read(command("kubectl").args(["version", "--client"])).map(drop);
+    let found = [
+        ("localstripe", LOCALSTRIPE.find().map(drop)),
+        ("SoftHSM2", SOFTHSM.find().map(drop)),
+        ("kubernetes-validate", KUBERNETES_VALIDATE.find().map(drop)),
+        ("kubectl", kubectl),
+    ];
+    let missing: Vec<String> =
+        found.into_iter().filter_map(|(name, found)| Some(format!("SKIPPED: what needs {name}: {:#}", found.err()?))).collect();
     Ok(if missing.is_empty() { Outcome::Passed } else { Outcome::PassedWith(missing.join("; ")) })
 }
 
@@ -191,6 +196,9 @@ fn run_tests(filter: Option<&str>, soak: Option<u64>) -> Result<()> {
     }
     if let Ok(softhsm) = SOFTHSM.find() {
         tests.env("PAYMESH_SOFTHSM", softhsm);
+    }
+    if let Ok(validate) = KUBERNETES_VALIDATE.find() {
+        tests.env("PAYMESH_KUBERNETES_VALIDATE", validate);
     }
     if let Some(seed) = soak {
         tests.env("PAYMESH_SOAK", "1").env("SEED", seed.to_string());

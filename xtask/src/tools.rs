@@ -45,6 +45,9 @@ const SOURCE_ONLY: &str = "localstripe";
 /// A simulator of Stripe by others.
 pub(crate) const LOCALSTRIPE: Packages = Packages { name: "localstripe", packages: &[("localstripe", "1.15.10")] };
 
+/// The schemas of Kubernetes, and what holds manifests against them.
+pub(crate) const KUBERNETES_VALIDATE: Packages = Packages { name: "kubernetes-validate", packages: &[("kubernetes-validate", "1.37.0")] };
+
 /// Where tools and what they find are kept: `$XDG_CACHE_HOME/paymesh-tools` or `~/.cache/paymesh-tools`.
 pub(crate) fn cache_folder() -> Result<PathBuf> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);

@@ -240,6 +240,12 @@ Exit codes:
     #[command(subcommand)]
     Region(RegionCommand),
 
+    /// Makes what runs the mesh elsewhere from region-config
+    Render {
+        #[command(subcommand)]
+        command: RenderCommand,
+    },
+
     /// Prints the completions of a shell
     #[command(after_long_help = "Example:\n  paymesh completions bash > /etc/bash_completion.d/paymesh")]
     Completions {
@@ -461,6 +467,39 @@ pub(crate) struct AcquirerArgs {
     /// What those are picked by: the same seed and the same calls go wrong in the same way
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
+}
+
+/// What to make.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RenderCommand {
+    /// A Kustomize overlay for each region, over deploy/kubernetes/base
+    ///
+    /// Each has the configuration as its processes read it there (endpoints by the DNS, the vault as a region of its own, nothing of the cloud), its certificates, its
+    /// load balancers' targets, its networks and its storage. All of it is validated before anything is written. A folder of a region that is gone is removed;
+    /// one that was not made by this command is never touched.
+    #[command(after_long_help = "\
+Examples:
+  paymesh render kubernetes
+  paymesh render kubernetes --check
+  kubectl apply -k deploy/kubernetes/overlays/eu_west
+
+Exit codes:
+  0  it is written; with --check: what is there is what would be written
+  1  with --check: it is not, and what differs is named; or a file cannot be written
+  2  the configuration cannot be used, or a folder there is somebody's own; nothing was written")]
+    Kubernetes(RenderKubernetesArgs),
+}
+
+/// `paymesh render kubernetes`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RenderKubernetesArgs {
+    /// Where: a folder for each region
+    #[arg(long, value_name = "DIR", default_value = "deploy/kubernetes/overlays")]
+    pub(crate) out: PathBuf,
+
+    /// Writes nothing, and says what differs from what is there
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 /// `paymesh up`.

@@ -18,6 +18,7 @@ mod output;
 mod place;
 mod progress;
 mod region;
+mod render;
 mod status;
 mod submit;
 mod supervisor;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         Command::Demo(demo) => on_runtime(demo::run(&setting, demo)),
         Command::Token(token) => token::run(&setting, &token).map(Into::into),
         Command::Certs(certs) => certs::run(&setting.config, &certs).map(Into::into),
+        Command::Render { command } => render::run(&setting, &command).map(Into::into),
         Command::Acquirer(acquirer) => on_runtime(acquirer::run(acquirer)),
         Command::Region(region) => region::run(&setting, &region).map(Into::into),
         Command::Completions { shell } => {

@@ -1,0 +1,192 @@
+//! `paymesh render kubernetes`: a Kustomize overlay for each region, over deploy/kubernetes/base.
+//!
+//! An overlay is everything of a region that follows from region-config: the configuration that its processes read, its names, its addresses. What is the same in all
+//! regions is in base, what is a company's own in site. Nothing is written unless all of it could be made and its readers take it.
+
+mod deployed;
+mod documents;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use paymesh_contract::policies;
+use paymesh_topology::{
+    ACCESS_FILE_NAME, Access, Cloud, FILE_NAME, FRAUD_FILE_NAME, Fraud, GATEWAYS_FILE_NAME, Gateways, Region, Topology,
+};
+use serde_json::{Value, json};
+
+use self::{
+    deployed::{Deployed, label},
+    documents::Place,
+};
+use super::{
+    folders::{self, Files, MARK, MARKED_FILE},
+    yaml,
+};
+use crate::{
+    args::RenderKubernetesArgs,
+    exit::{Exit, unusable},
+    note, say,
+};
+
+const NAMESPACE: &str = "paymesh";
+/// gRPC of every process.
+const EDGE_PORT: u16 = 7100;
+/// `/health`, `/ready` and `/metrics` of every process.
+const HTTP_PORT: u16 = 7200;
+
+/// Bytes that the cloud allows the name of a target group.
+const TARGET_GROUP_BYTES_MAX: usize = 32;
+/// The longest of those names around a region's.
+const TARGET_GROUP_FRAME: &str = "pm--vnode";
+
+/// Files of the configuration that are read at the start only, and those that are read again when they change.
+const AT_THE_START: [&str; 2] = [FILE_NAME, GATEWAYS_FILE_NAME];
+const AT_ANY_TIME: [&str; 2] = [ACCESS_FILE_NAME, FRAUD_FILE_NAME];
+
+/// Runs the command.
+pub(super) fn run(config: &Path, args: &RenderKubernetesArgs) -> anyhow::Result<Exit> {
+    let overlays = render(config)?;
+    if args.check {
+        let found = folders::differences(&args.out, &overlays)?;
+        if found.is_empty() {
+            say!("{} is what the configuration makes: {}", args.out.display(), names(&overlays));
+            return Ok(Exit::Good);
+        }
+        found.iter().for_each(|difference| note!("{difference}"));
+        note!("run `paymesh render kubernetes --out {}`", args.out.display());
+        return Ok(Exit::Failed);
+    }
+    folders::write(&args.out, &overlays)?;
+    say!("{}: {}", args.out.display(), names(&overlays));
+    Ok(Exit::Good)
+}
+
+fn names(overlays: &BTreeMap<String, Files>) -> String {
+    overlays.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The overlay of every region, by its name.
+fn render(config: &Path) -> anyhow::Result<BTreeMap<String, Files>> {
+    let file = if config.is_dir() { config.join(FILE_NAME) } else { config.to_owned() };
+    let source = file.display().to_string();
+    let topology = Topology::load(config).map_err(unusable)?;
+    let cloud = topology.cloud().ok_or_else(|| {
+        unusable(format!(
+            "{source}: cloud: is missing: it says where the regions run, and by which names they are found; the shipped file has one"
+        ))
+    })?;
+    let text = fs::read_to_string(&file).with_context(|| format!("{source} cannot be read"))?;
+    let deployed = deployed::derive(&source, &text, &topology, &cloud.domain)?;
+    // By the regions as they are deployed: that is what their readers will hold them against.
+    let access = Access::load(config, &deployed.topology, &policies().caller_scopes()).map_err(unusable)?;
+    Gateways::load(config, &deployed.topology).map_err(unusable)?;
+    Fraud::load(config, &deployed.topology).map_err(unusable)?;
+    let mut configuration = BTreeMap::from([(FILE_NAME, deployed.text.clone())]);
+    let folder = file.parent().unwrap_or(Path::new(""));
+    for name in [GATEWAYS_FILE_NAME, ACCESS_FILE_NAME, FRAUD_FILE_NAME] {
+        let file = folder.join(name);
+        if file.exists() {
+            configuration.insert(name, fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?);
+        }
+    }
+    let mut overlays = BTreeMap::new();
+    for region in topology.regions() {
+        let place = place(&source, &topology, cloud, &deployed, region)?;
+        let files = overlay(&place, &deployed.topology, access.as_ref(), &configuration)
+            .with_context(|| format!("{source}: regions.{}", region.name))?;
+        overlays.insert(region.name.to_string(), files);
+    }
+    Ok(overlays)
+}
+
+fn place<'a>(
+    source: &str,
+    topology: &'a Topology,
+    cloud: &'a Cloud,
+    deployed: &'a Deployed,
+    region: &'a Region,
+) -> anyhow::Result<Place<'a>> {
+    let networks = topology.regions().map(|region| region.site.as_ref().map(|site| site.network)).collect::<Option<Vec<_>>>();
+    let (Some(site), Some(networks)) = (&region.site, networks) else {
+        return Err(unusable(format!("{source}: cloud.regions.{}: is missing", region.name)));
+    };
+    let longest = TARGET_GROUP_BYTES_MAX - TARGET_GROUP_FRAME.len();
+    if region.name.as_str().len() > longest {
+        return Err(unusable(format!(
+            "{source}: regions.{}: the names of its target groups would be longer than the {TARGET_GROUP_BYTES_MAX} bytes that the cloud allows: a region's name \
+             has {longest} at most",
+            region.name
+        )));
+    }
+    Ok(Place {
+        mesh: topology.mesh(),
+        domain: &cloud.domain,
+        region: &region.name,
+        label: label(&region.name),
+        zone: &region.zone,
+        has_node: !region.is_vault_alone(),
+        vault: deployed.vaults.get(&region.name),
+        network: site.network,
+        networks,
+    })
+}
+
+/// A region's files.
+fn overlay(
+    place: &Place<'_>,
+    deployed: &Topology,
+    access: Option<&Access>,
+    configuration: &BTreeMap<&str, String>,
+) -> anyhow::Result<Files> {
+    let mut files = Files::new();
+    let mut resources = place.bases();
+    let lists = [
+        ("certificates.yaml", "Who the region's processes are, to each other and to callers.", place.certificates()?),
+        ("load-balancers.yaml", "Which pods are behind which load balancers.", place.balancers()),
+        ("network.yaml", "Who may come from outside of the cluster, and where its pods may go.", place.network(access)),
+        ("storage.yaml", "Where volumes are made, and under which keys.", place.storage()),
+    ];
+    for (name, what, documents) in lists {
+        files.insert(PathBuf::from(name), yaml::documents(&comment(what), &documents)?);
+        resources.push(name.to_owned());
+    }
+    // How many edges there are is the scaling policies' to say: what is made of those is a resource more.
+    let mut patches = Vec::new();
+    for (name, patch) in place.patches(deployed) {
+        let path = format!("patches/{name}.yaml");
+        let what = "What the region's name and region-config change in base.";
+        files.insert(PathBuf::from(&path), yaml::document(&comment(what), &patch)?);
+        patches.push(json!({"path": path}));
+    }
+    for (name, text) in configuration {
+        files.insert(Path::new("config").join(name), text.clone());
+    }
+    let in_map = |names: [&str; 2]| -> Vec<String> {
+        names.iter().filter(|name| configuration.contains_key(**name)).map(|name| format!("config/{name}")).collect()
+    };
+    let kustomization: Value = json!({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": NAMESPACE,
+        "resources": resources,
+        "components": ["../../site"],
+        "configMapGenerator": [
+            {"name": "topology", "files": in_map(AT_THE_START)},
+            {"name": "rules", "files": in_map(AT_ANY_TIME), "options": {"disableNameSuffixHash": true}},
+        ],
+        "patches": patches,
+    });
+    let what = format!("Region {}. Put what is yours into ../../site: this folder is made anew each time.", place.region);
+    files.insert(PathBuf::from(MARKED_FILE), yaml::document(&comment(&what), &kustomization)?);
+    Ok(files)
+}
+
+/// What every made file begins with.
+fn comment(what: &str) -> String {
+    format!("{} from region-config: change that, and render again.\n{what}", MARK.trim_start_matches("# "))
+}
