@@ -16,6 +16,7 @@ mod exit;
 mod node;
 mod output;
 mod place;
+mod plan;
 mod progress;
 mod status;
 mod submit;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         Command::Token(token) => token::run(&setting, &token).map(Into::into),
         Command::Certs(certs) => certs::run(&setting.config, &certs).map(Into::into),
         Command::Acquirer(acquirer) => on_runtime(acquirer::run(acquirer)),
+        Command::Plan(what) => plan::run(&setting, &what).map(Into::into),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "paymesh", &mut std::io::stdout());
             Ok(Exit::Good.into())
