@@ -15,7 +15,7 @@ use crate::{
     figure::{exact, over, times, wholes, within},
 };
 
-pub use mix::{Mix, MixDemand, Part, mix};
+pub use mix::{BASELINE, Mix, MixDemand, Part, mix};
 pub use reserve::{Reservation, SpotOffer, reservations, spot_offers};
 
 /// Payments a second of a processor (source document, "Resource Right-sizing").

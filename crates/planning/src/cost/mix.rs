@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The reservation of prices.yaml that carries the baseline.
-const BASELINE: &str = "payment_processor";
+pub const BASELINE: &str = "payment_processor";
 
 /// A load to mix instances for.
 #[derive(Debug, Clone, PartialEq, Eq)]

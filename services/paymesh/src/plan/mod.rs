@@ -3,6 +3,7 @@
 
 mod capacity;
 mod cost;
+mod measured;
 
 use clap::Subcommand;
 
