@@ -91,6 +91,15 @@ impl Lab {
         Ok(path)
     }
 
+    /// The node's program, which the report names from then on.
+    pub(crate) fn program(&mut self) -> anyhow::Result<PathBuf> {
+        let program = self.common.paymesh()?;
+        if self.report.program.is_none() {
+            self.report.program = Some(Program::look(&program)?);
+        }
+        Ok(program)
+    }
+
     /// Starts a peer, this program's own subcommand.
     pub(crate) async fn peer(&mut self, name: &str, arguments: &[&str]) -> anyhow::Result<Server> {
         let folder = self.folder(name)?;
@@ -99,7 +108,7 @@ impl Lab {
 
     /// Starts the simulator of an acquirer.
     pub(crate) async fn acquirer(&mut self, latency_ms: u64) -> anyhow::Result<Server> {
-        let (program, folder) = (self.common.paymesh()?, self.folder("acquirer")?);
+        let (program, folder) = (self.program()?, self.folder("acquirer")?);
         Server::acquirer(&program, &folder, latency_ms).await
     }
 
@@ -114,10 +123,7 @@ impl Lab {
     }
 
     async fn start(&mut self, mesh: &Mesh, secured: bool) -> anyhow::Result<Vec<Server>> {
-        let program = self.common.paymesh()?;
-        if self.report.program.is_none() {
-            self.report.program = Some(Program::look(&program)?);
-        }
+        let program = self.program()?;
         let config = self.folder("region-config")?;
         mesh.write(&config)?;
         let security = if secured { Some(self.security(&program, &config)?) } else { None };

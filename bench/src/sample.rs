@@ -82,7 +82,7 @@ impl Process {
 /// What a server keeps on its disk, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Stored {
-    /// The files of journals, with what their write-ahead logs hold.
+    /// The files of journals, without their write-ahead logs, which are used again and again.
     pub(crate) journals: u64,
     /// All files.
     pub(crate) all: u64,
@@ -100,7 +100,7 @@ impl Stored {
                 continue;
             }
             sum.all += metadata.len();
-            if entry.file_name().to_string_lossy().starts_with("journal.sqlite") {
+            if entry.file_name() == "journal.sqlite" {
                 sum.journals += metadata.len();
             }
         }

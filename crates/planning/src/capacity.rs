@@ -112,7 +112,7 @@ impl Profile {
             instance_per_hour: Figure::new(exact(50, 2), says("0.50 USD an instance and hour")),
             partition_events: Figure::new(
                 exact(1_000, 0),
-                "an assumption: one event a payment, and 1,000 events a second for each partition, as a consumer that commits each to a database takes them",
+                "an assumption: one event a payment in each topic, which is the most, and 1,000 events a second for each partition, as a consumer that commits each to a database takes them",
             ),
             journal_bytes: Figure::new(
                 exact(300, 0),

@@ -60,15 +60,15 @@ Exit codes:
   2  an option, the configuration or a measurement cannot be used")]
 pub(crate) struct CapacityArgs {
     /// Payments a second on a usual day
-    #[arg(long, value_name = "N", default_value = "1000", value_parser = tps)]
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = tps, allow_negative_numbers = true)]
     base_tps: Decimal,
 
     /// How many times of it there are at the peak
-    #[arg(long, value_name = "N", default_value = "10", value_parser = multiplier)]
+    #[arg(long, value_name = "N", default_value = "10", value_parser = multiplier, allow_negative_numbers = true)]
     peak_multiplier: Decimal,
 
     /// The margin above the peak, as a factor
-    #[arg(long, value_name = "N", default_value = "1.5", value_parser = margin)]
+    #[arg(long, value_name = "N", default_value = "1.5", value_parser = margin, allow_negative_numbers = true)]
     safety_margin: Decimal,
 
     /// What it goes by

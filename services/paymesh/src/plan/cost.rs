@@ -47,35 +47,35 @@ Exit codes:
      prices.yaml cannot be used")]
 pub(crate) struct CostArgs {
     /// Processors
-    #[arg(long, value_name = "N", value_parser = cpu)]
+    #[arg(long, value_name = "N", value_parser = cpu, allow_negative_numbers = true)]
     cpu: Decimal,
 
     /// Memory in GiB
-    #[arg(long, value_name = "N", value_parser = memory)]
+    #[arg(long, value_name = "N", value_parser = memory, allow_negative_numbers = true)]
     memory_gib: Decimal,
 
     /// Payments a second
-    #[arg(long, value_name = "N", value_parser = required_tps)]
+    #[arg(long, value_name = "N", value_parser = required_tps, allow_negative_numbers = true)]
     tps: Decimal,
 
     /// So many instances of one kind may meet it together
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=cost::INSTANCES_MAX))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=cost::INSTANCES_MAX), allow_negative_numbers = true)]
     instances: u64,
 
     /// Of the mix: payments a second on a usual day
-    #[arg(long, value_name = "N", default_value = "1000", value_parser = tps)]
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = tps, allow_negative_numbers = true)]
     base_tps: Decimal,
 
     /// Of the mix: how many times of it there are at the peak
-    #[arg(long, value_name = "N", default_value = "10", value_parser = multiplier)]
+    #[arg(long, value_name = "N", default_value = "10", value_parser = multiplier, allow_negative_numbers = true)]
     peak_multiplier: Decimal,
 
     /// Of the mix: hours of a month at the peak
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=730))]
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=730), allow_negative_numbers = true)]
     peak_hours: u64,
 
     /// Of the mix: instance-hours of batch work in a month
-    #[arg(long, value_name = "N", default_value_t = 120, value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 120, value_parser = clap::value_parser!(u64).range(0..=1_000_000), allow_negative_numbers = true)]
     batch_hours: u64,
 
     /// Prints JSON; decimals are text

@@ -119,7 +119,7 @@ impl Measured {
             .iter()
             .filter(|(_, report)| report.bench == "node" || report.bench == "all")
             .flat_map(|(_, report)| &report.runs)
-            .filter(|run| (run.side == "node" || run.side == "secured") && run.payees == "uniform" && run.answered > 0)
+            .filter(|run| (run.side == "node" || run.side == "secured") && run.payees == "Uniform" && run.answered > 0)
             .filter(|run| {
                 run.load.strip_prefix("unary ").is_none_or(|flight| flight.parse().is_ok_and(|flight: u64| flight >= IN_FLIGHT_MIN))
             })
