@@ -14,8 +14,8 @@ use crate::{
     load::{self, Mode, Payees, Plan, Security, Work},
     options::Common,
     region::{CALLER, Mesh, Place},
-    report::{Report, Run, Setup},
-    sample::{Machine, Process, load_average},
+    report::{Program, Report, Run, Setup},
+    sample::{Machine, Process, Stored, load_average},
     server::{Server, drained},
 };
 
@@ -66,6 +66,7 @@ impl Lab {
             arguments: std::env::args().skip(1).collect(),
             seed: common.seed,
             optimised: !cfg!(debug_assertions),
+            program: None,
             machine: Machine::look(data.path())?,
             runs: Vec::new(),
             setups: Vec::new(),
@@ -90,6 +91,15 @@ impl Lab {
         Ok(path)
     }
 
+    /// The node's program, which the report names from then on.
+    pub(crate) fn program(&mut self) -> anyhow::Result<PathBuf> {
+        let program = self.common.paymesh()?;
+        if self.report.program.is_none() {
+            self.report.program = Some(Program::look(&program)?);
+        }
+        Ok(program)
+    }
+
     /// Starts a peer, this program's own subcommand.
     pub(crate) async fn peer(&mut self, name: &str, arguments: &[&str]) -> anyhow::Result<Server> {
         let folder = self.folder(name)?;
@@ -98,7 +108,7 @@ impl Lab {
 
     /// Starts the simulator of an acquirer.
     pub(crate) async fn acquirer(&mut self, latency_ms: u64) -> anyhow::Result<Server> {
-        let (program, folder) = (self.common.paymesh()?, self.folder("acquirer")?);
+        let (program, folder) = (self.program()?, self.folder("acquirer")?);
         Server::acquirer(&program, &folder, latency_ms).await
     }
 
@@ -113,7 +123,7 @@ impl Lab {
     }
 
     async fn start(&mut self, mesh: &Mesh, secured: bool) -> anyhow::Result<Vec<Server>> {
-        let program = self.common.paymesh()?;
+        let program = self.program()?;
         let config = self.folder("region-config")?;
         mesh.write(&config)?;
         let security = if secured { Some(self.security(&program, &config)?) } else { None };
@@ -174,10 +184,11 @@ impl Lab {
         let plan = self.plan(&servers[0], accounts, work);
         eprint!("{case}, {side}, {}, {payees:?}, round {round}: ", mode.name());
         let load_before = load_average();
-        let before = samples(servers)?;
+        let (before, files_before) = (samples(servers)?, stored(servers)?);
         let report = load::run(&plan, |_| ()).await.with_context(|| format!("{case}, {side}: {}", servers[0].log_tail()))?;
         let drained_us = drained(servers).await?;
-        let after = samples(servers)?;
+        let (after, files_after) = (samples(servers)?, stored(servers)?);
+        let grown = |before: u64, after: u64| after.saturating_sub(before) as f64 / report.answered as f64;
         let seconds = (drained_us.unwrap_or(report.ended_us).max(report.ended_us) - report.began_us) as f64 / 1e6;
         let cpu = |samples: &[Process]| samples.iter().map(|sample| sample.cpu_seconds).sum::<f64>();
         let cpu_seconds = cpu(&after) - cpu(&before);
@@ -199,6 +210,8 @@ impl Lab {
             client_cpu_seconds: report.client_cpu_seconds,
             peak_bytes: after.iter().map(|sample| sample.peak_bytes).max().unwrap_or_default(),
             threads: after.iter().map(|sample| sample.threads).sum(),
+            journal_bytes_per_payment: grown(files_before.journals, files_after.journals),
+            disk_bytes_per_payment: grown(files_before.all, files_after.all),
             load_before,
             load_after: load_average(),
         };
@@ -230,6 +243,14 @@ impl Lab {
         let (endpoint, security) = (server.endpoint.clone(), server.security.clone());
         Plan { endpoint, security, connections: self.common.connections, accounts, seed, work }
     }
+}
+
+/// The files of all of them together.
+fn stored(servers: &[Server]) -> anyhow::Result<Stored> {
+    servers.iter().try_fold(Stored::default(), |sum, server| {
+        let Stored { journals, all } = server.stored()?;
+        Ok(Stored { journals: sum.journals + journals, all: sum.all + all })
+    })
 }
 
 fn samples(servers: &[Server]) -> anyhow::Result<Vec<Process>> {

@@ -1,8 +1,8 @@
 //! What came out: runs, ratios, bars; as a table for people and as JSON for everything else.
 
-use std::{collections::BTreeMap, fs::File, io::BufWriter, path::Path};
+use std::{collections::BTreeMap, fs::File, io::BufWriter, path::Path, process::Command};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde::Serialize;
 
 use crate::{load::Payees, sample::Machine};
@@ -18,6 +18,8 @@ pub(crate) struct Report {
     pub(crate) seed: u64,
     /// Whether this program, and so the peers and the client in it, was built with optimisation.
     pub(crate) optimised: bool,
+    /// The node's program. Absent where no node was started.
+    pub(crate) program: Option<Program>,
     /// Where it ran.
     pub(crate) machine: Machine,
     /// Every run, in the order in which they ran.
@@ -30,6 +32,27 @@ pub(crate) struct Report {
     pub(crate) ratios: Vec<Ratio>,
     /// What was wanted, and whether it was met.
     pub(crate) bars: Vec<Bar>,
+}
+
+/// A program, so that figures are not taken for another's: `paymesh plan capacity --measured` compares it with itself.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Program {
+    /// What it says of its version: `paymesh 0.1.0`.
+    pub(crate) version: String,
+    /// The BLAKE3 hash of its file.
+    pub(crate) blake3: String,
+}
+
+impl Program {
+    /// Looks at a program.
+    pub(crate) fn look(path: &Path) -> anyhow::Result<Self> {
+        let output = Command::new(path).arg("--version").output().with_context(|| format!("cannot start {}", path.display()))?;
+        ensure!(output.status.success(), "{} does not say its version", path.display());
+        let mut hasher = blake3::Hasher::new();
+        let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        hasher.update_reader(file).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self { version: String::from_utf8_lossy(&output.stdout).trim().to_owned(), blake3: hasher.finalize().to_hex().to_string() })
+    }
 }
 
 /// One run of one load against one side.
@@ -69,6 +92,10 @@ pub(crate) struct Run {
     pub(crate) peak_bytes: u64,
     /// Threads of the server processes.
     pub(crate) threads: u64,
+    /// What the files of the journals grew by, for each payment; 0 where there are none. Short runs say little: files grow in steps.
+    pub(crate) journal_bytes_per_payment: f64,
+    /// What all files of the servers' data grew by, for each payment.
+    pub(crate) disk_bytes_per_payment: f64,
     /// Load average of the last minute before the run.
     pub(crate) load_before: f64,
     /// Load average of the last minute after it.

@@ -79,6 +79,35 @@ impl Process {
     }
 }
 
+/// What a server keeps on its disk, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Stored {
+    /// The files of journals, without their write-ahead logs, which are used again and again.
+    pub(crate) journals: u64,
+    /// All files.
+    pub(crate) all: u64,
+}
+
+impl Stored {
+    /// Looks through a folder and those in it. A file that is gone meanwhile counts nothing.
+    pub(crate) fn in_folder(folder: &Path) -> anyhow::Result<Self> {
+        let mut sum = Self::default();
+        for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+            let Ok((entry, metadata)) = entry.and_then(|entry| entry.metadata().map(|metadata| (entry, metadata))) else { continue };
+            if metadata.is_dir() {
+                let Self { journals, all } = Self::in_folder(&entry.path())?;
+                sum = Self { journals: sum.journals + journals, all: sum.all + all };
+                continue;
+            }
+            sum.all += metadata.len();
+            if entry.file_name() == "journal.sqlite" {
+                sum.journals += metadata.len();
+            }
+        }
+        Ok(sum)
+    }
+}
+
 /// The fields of /proc/PID/stat that come after the name, which may hold spaces: the state, the parent, …
 fn after_name(pid: &str) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -23,7 +23,7 @@ use crate::{
         mesh::{GetStatusRequest, GetStatusResponse, ShardState, mesh_service_client::MeshServiceClient},
         replication::{GetReplicationRequest, Replica, ReplicaState, replication_service_client::ReplicationServiceClient},
     },
-    sample::Process,
+    sample::{Process, Stored},
 };
 
 /// Time that a server may take until it serves, in seconds.
@@ -46,6 +46,7 @@ pub(crate) struct Server {
     /// `http://127.0.0.1:PORT`.
     pub(crate) endpoint: String,
     child: Child,
+    data: PathBuf,
     log: PathBuf,
     /// How it is called, where that is in TLS.
     pub(crate) security: Option<Security>,
@@ -114,7 +115,15 @@ impl Server {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {:?}", command.as_std().get_program()))?;
-        Ok(Self { name: name.to_owned(), endpoint: format!("http://127.0.0.1:{port}"), child, log, security: None, status: None })
+        Ok(Self {
+            name: name.to_owned(),
+            endpoint: format!("http://127.0.0.1:{port}"),
+            child,
+            data: data.to_owned(),
+            log,
+            security: None,
+            status: None,
+        })
     }
 
     /// Waits until every shard that the node leads serves.
@@ -201,6 +210,11 @@ impl Server {
     pub(crate) fn sample(&self) -> anyhow::Result<Process> {
         let pid = self.child.id().with_context(|| format!("{} has ended:\n{}", self.name, self.log_tail()))?;
         Process::of(&pid.to_string()).with_context(|| format!("{}:\n{}", self.name, self.log_tail()))
+    }
+
+    /// What it keeps on its disk now.
+    pub(crate) fn stored(&self) -> anyhow::Result<Stored> {
+        Stored::in_folder(&self.data)
     }
 
     /// The end of what the server wrote.

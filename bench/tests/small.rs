@@ -34,6 +34,11 @@ fn path(path: &Path) -> &str {
 
 /// The report has runs of each of these sides, all with payments, and these many bars.
 fn assert_holds(report: &Value, sides: &[&str], bars: usize) {
+    // Whoever reads the figures can tell which program they are of.
+    if !["ledger", "peers"].iter().any(|bench| report["bench"] == *bench) {
+        assert_eq!(report["program"]["version"], concat!("paymesh ", env!("CARGO_PKG_VERSION")));
+        assert_eq!(report["program"]["blake3"].as_str().map(str::len), Some(64), "{}", report["program"]);
+    }
     let runs = report["runs"].as_array().expect("runs");
     for side in sides {
         assert!(runs.iter().any(|run| run["side"] == *side), "no run of {side}");

@@ -114,6 +114,8 @@ impl Books {
             client_cpu_seconds: 0.0,
             peak_bytes: process.peak_bytes,
             threads: 1,
+            journal_bytes_per_payment: 0.0,
+            disk_bytes_per_payment: 0.0,
             load_before,
             load_after: load_average(),
         });

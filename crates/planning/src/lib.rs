@@ -2,3 +2,10 @@
 //! decimals and whole numbers, never floats.
 
 #![forbid(unsafe_code)]
+
+pub mod capacity;
+pub mod cost;
+
+mod figure;
+
+pub use figure::{Error, Figure, HOURS_PER_MONTH, decimal_within};

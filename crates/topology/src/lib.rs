@@ -34,6 +34,7 @@ mod fraud;
 mod gateways;
 mod limits;
 mod network;
+mod prices;
 mod problem;
 mod read;
 mod region;
@@ -53,6 +54,10 @@ pub use gateways::{
 };
 pub use limits::Limits;
 pub use network::{InvalidNetwork, Network};
+pub use prices::{
+    INSTANCE_TYPES_MAX, InstanceType, Interruption, PRICE_DIGITS_MAX, PRICE_MAX, PRICES_FILE_NAME, PaymentOption, Prices, RESERVED_MAX,
+    Reserved, Spot, Term,
+};
 pub use problem::{Errors, Problem};
 pub use region::{Compliance, Database, KeyToken, Region, Service};
 pub use topology::{AuditRetention, DIRECTORY_SHARDS, DIRECTORY_ZONE, JournalRetention, Topology, Zone};

@@ -7,6 +7,7 @@ pub(crate) mod access;
 pub(crate) mod cloud;
 pub(crate) mod fraud;
 pub(crate) mod gateways;
+pub(crate) mod prices;
 
 use std::{collections::BTreeMap, ops::RangeInclusive, path::PathBuf, str::FromStr};
 

@@ -7,6 +7,8 @@ use clap_complete::Shell;
 use paymesh_topology::{Endpoint, Network};
 use paymesh_types::{RegionName, ZoneName};
 
+use crate::plan::PlanCommand;
+
 const AFTER_HELP: &str = "\
 Examples:
   paymesh demo                           a whole mesh, 12,700 payments, the proof
@@ -245,6 +247,23 @@ Exit codes:
         #[command(subcommand)]
         command: RenderCommand,
     },
+
+    /// What traffic needs and what that costs, by formulas or by what was measured; nothing is asked and nothing is changed
+    ///
+    /// The figures come from the configuration (regions.yaml, prices.yaml, scaling.yaml) and from the options. It calls no node.
+    #[command(
+        subcommand,
+        after_long_help = "\
+Examples:
+  paymesh plan capacity --base-tps 1000 --peak-multiplier 10 --safety-margin 1.5
+  paymesh plan cost --cpu 2 --memory-gib 4 --tps 100
+
+Exit codes:
+  0  the plan is printed
+  1  the plan is printed, and the mesh as it is configured cannot carry it; the output says what to do
+  2  the command line, the configuration or an input file cannot be used, or nothing meets what is required"
+    )]
+    Plan(PlanCommand),
 
     /// Prints the completions of a shell
     #[command(after_long_help = "Example:\n  paymesh completions bash > /etc/bash_completion.d/paymesh")]

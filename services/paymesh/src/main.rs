@@ -16,6 +16,7 @@ mod exit;
 mod node;
 mod output;
 mod place;
+mod plan;
 mod progress;
 mod region;
 mod render;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         Command::Render { command } => render::run(&setting, &command).map(Into::into),
         Command::Acquirer(acquirer) => on_runtime(acquirer::run(acquirer)),
         Command::Region(region) => region::run(&setting, &region).map(Into::into),
+        Command::Plan(what) => plan::run(&setting, &what).map(Into::into),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Args::command(), "paymesh", &mut std::io::stdout());
             Ok(Exit::Good.into())

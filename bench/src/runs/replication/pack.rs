@@ -44,7 +44,7 @@ impl Pack {
     }
 
     async fn of(lab: &mut Lab, case: &str, mesh: Mesh, by_way_of: Option<u16>, accounts: u64) -> anyhow::Result<Self> {
-        let program = lab.common.paymesh()?;
+        let program = lab.program()?;
         let config = lab.folder("region-config")?;
         mesh.write(&config)?;
         let folders = mesh.places.iter().map(|place| lab.folder(&place.region)).collect::<anyhow::Result<Vec<_>>>()?;
