@@ -62,6 +62,11 @@ pub enum Refusal {
         /// The node's region.
         region: String,
     },
+    /// An edge takes tokens, and what it says that a caller has shown else is not taken from it.
+    TokensOnly {
+        /// The edge's region.
+        region: String,
+    },
     /// The user is not one that the caller acts for; also where there is no such user.
     NotYourUser,
     /// The zone is not one that the caller acts in.
@@ -156,6 +161,11 @@ impl Refusal {
                 Code::PermissionDenied,
                 "NOT_THAT_NODE",
                 format!("{region} is a vault alone, which passes no calls on: what callers have shown it is not taken from it"),
+            ),
+            Self::TokensOnly { region } => (
+                Code::PermissionDenied,
+                "TOKENS_ONLY",
+                format!("an edge of {region} takes callers by their tokens alone: with a certificate, call a node"),
             ),
             Self::NotYourUser => {
                 (Code::PermissionDenied, "NOT_YOUR_USER", "there is no such user among those that the caller acts for".to_owned())

@@ -50,6 +50,8 @@ struct Inner {
     directory: PathBuf,
     mesh: String,
     region: RegionName,
+    /// What it is in its region, as a certificate says it.
+    service: &'static str,
     current: RwLock<Arc<Loaded>>,
     /// How often other authorities were read than before; told after they are in use.
     authorities_reading: AtomicU64,
@@ -75,11 +77,24 @@ impl Identity {
     /// A file is missing, or can be read by everybody, or does not fit the others; the certificate is another's, or does not hold now,
     /// or those who believe the same authorities would not believe it.
     pub fn load(directory: &Path, mesh: &str, region: &RegionName, now: SystemTime) -> Result<Self, Error> {
-        let loaded = Loaded::new(Files::read(directory)?, mesh, region, now)?;
+        Self::load_as(NodeName::NODE, directory, mesh, region, now)
+    }
+
+    /// The same for an edge of that region.
+    ///
+    /// # Errors
+    /// As for [`Self::load`].
+    pub fn load_edge(directory: &Path, mesh: &str, region: &RegionName, now: SystemTime) -> Result<Self, Error> {
+        Self::load_as(NodeName::EDGE, directory, mesh, region, now)
+    }
+
+    fn load_as(service: &'static str, directory: &Path, mesh: &str, region: &RegionName, now: SystemTime) -> Result<Self, Error> {
+        let loaded = Loaded::new(Files::read(directory)?, mesh, region, service, now)?;
         let inner = Inner {
             directory: directory.to_owned(),
             mesh: mesh.to_owned(),
             region: region.clone(),
+            service,
             current: RwLock::new(Arc::new(loaded)),
             authorities_reading: AtomicU64::new(0),
         };
@@ -97,7 +112,7 @@ impl Identity {
         if before.files.same(&files) {
             return Ok(false);
         }
-        let loaded = Arc::new(Loaded::new(files, &self.inner.mesh, &self.inner.region, now)?);
+        let loaded = Arc::new(Loaded::new(files, &self.inner.mesh, &self.inner.region, self.inner.service, now)?);
         let other_authorities = !before.files.authorities.same(&loaded.files.authorities);
         *self.inner.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
         if other_authorities {
@@ -186,12 +201,12 @@ impl std::fmt::Debug for Identity {
 }
 
 impl Loaded {
-    fn new(files: Files, mesh: &str, region: &RegionName, now: SystemTime) -> Result<Self, Error> {
+    fn new(files: Files, mesh: &str, region: &RegionName, service: &str, now: SystemTime) -> Result<Self, Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let chain = files.certificate.certificates()?;
         let authorities = Arc::new(files.authorities.authorities()?);
         let said = Statement::of(&chain[0]).map_err(|error| files.certificate.unusable(error))?;
-        let name = name(&files, &said, mesh, region)?;
+        let name = name(&files, &said, mesh, region, service)?;
         holds(&files, &said, now)?;
         let clients = WebPkiClientVerifier::builder_with_provider(authorities.clone(), provider.clone())
             .allow_unauthenticated()
@@ -218,8 +233,8 @@ impl Loaded {
 }
 
 /// The node that the certificate names, which must be the one that is wanted.
-fn name(files: &Files, said: &Statement, mesh: &str, region: &RegionName) -> Result<NodeName, Error> {
-    let wanted = NodeName::new(mesh, region, NodeName::NODE);
+fn name(files: &Files, said: &Statement, mesh: &str, region: &RegionName, service: &str) -> Result<NodeName, Error> {
+    let wanted = NodeName::new(mesh, region, service);
     let wanted = wanted.ok_or_else(|| files.certificate.unusable(format!("cannot name a node of mesh {mesh}")))?;
     if said.is_authority {
         return Err(files.certificate.unusable("is an authority's certificate; a node has one of its own"));
@@ -297,6 +312,7 @@ pub struct Connected {
 #[derive(Debug)]
 enum Shown {
     Node { node: NodeName, not_after: SystemTime },
+    Edge { edge: NodeName, not_after: SystemTime },
     Caller(ShownCaller),
 }
 
@@ -317,14 +333,22 @@ impl Connected {
     pub fn node(&self, now: SystemTime) -> Option<&NodeName> {
         match self.shown.get()?.as_ref()? {
             Shown::Node { node, not_after } => (now < *not_after).then_some(node),
-            Shown::Caller(_) => None,
+            Shown::Edge { .. } | Shown::Caller(_) => None,
+        }
+    }
+
+    /// The edge of this mesh that it is, by a certificate that holds at this time.
+    pub fn edge(&self, now: SystemTime) -> Option<&NodeName> {
+        match self.shown.get()?.as_ref()? {
+            Shown::Edge { edge, not_after } => (now < *not_after).then_some(edge),
+            Shown::Node { .. } | Shown::Caller(_) => None,
         }
     }
 
     /// When the certificate that was shown ends. None: none was, or nobody knows yet.
     pub fn not_after(&self) -> Option<SystemTime> {
         Some(match self.shown.get()?.as_ref()? {
-            Shown::Node { not_after, .. } => *not_after,
+            Shown::Node { not_after, .. } | Shown::Edge { not_after, .. } => *not_after,
             Shown::Caller(caller) => caller.not_after,
         })
     }
@@ -333,7 +357,7 @@ impl Connected {
     pub fn caller(&self, now: SystemTime) -> Option<&ShownCaller> {
         match self.shown.get()?.as_ref()? {
             Shown::Caller(caller) => (now < caller.not_after).then_some(caller),
-            Shown::Node { .. } => None,
+            Shown::Node { .. } | Shown::Edge { .. } => None,
         }
     }
 }
@@ -388,9 +412,10 @@ impl Accepted {
 fn shown(stream: &server::TlsStream<TcpStream>, mesh: &str) -> Option<Shown> {
     let chain = stream.get_ref().1.peer_certificates()?;
     let said = Statement::of(chain.first()?).ok()?;
-    match said.node().filter(|node| node.is_node() && node.mesh() == mesh) {
-        Some(node) => Some(Shown::Node { node, not_after: said.not_after }),
-        None => shown_caller(chain, mesh).map(Shown::Caller),
+    match said.node().filter(|node| node.mesh() == mesh) {
+        Some(node) if node.is_node() => Some(Shown::Node { node, not_after: said.not_after }),
+        Some(edge) if edge.is_edge() => Some(Shown::Edge { edge, not_after: said.not_after }),
+        _ => shown_caller(chain, mesh).map(Shown::Caller),
     }
 }
 

@@ -25,6 +25,8 @@ pub struct NotANodeName;
 impl NodeName {
     /// The service of a node that runs all of its region's.
     pub const NODE: &str = "node";
+    /// The service of an edge: it takes calls of callers for its region's node, and may do nothing that nodes may.
+    pub const EDGE: &str = "edge";
 
     /// The name of a service's nodes in a region. None: the mesh or the service cannot be in a URI.
     pub fn new(mesh: &str, region: &RegionName, service: &str) -> Option<Self> {
@@ -35,6 +37,11 @@ impl NodeName {
     /// Whether it is a node's, rather than that of something else that runs in a region.
     pub fn is_node(&self) -> bool {
         self.service == Self::NODE
+    }
+
+    /// Whether it is an edge's.
+    pub fn is_edge(&self) -> bool {
+        self.service == Self::EDGE
     }
 
     /// The mesh, which region-config names.

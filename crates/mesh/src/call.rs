@@ -40,6 +40,8 @@ const TIMEOUT_DIGITS_MAX: usize = 8;
 pub struct Call {
     pub(crate) entry_region: RegionName,
     pub(crate) passed: Vec<RegionName>,
+    /// Whether an edge of the last of those sent it, and not a node.
+    pub(crate) by_edge: bool,
     pub(crate) caller: Caller,
     /// Where it leaves its record. None: it is recorded where it came in, or not at all.
     pub(crate) trail: Option<Trail>,
@@ -58,6 +60,8 @@ pub(crate) enum Sender<'a> {
     Caller,
     /// A node of this region.
     Node(&'a RegionName),
+    /// An edge of this region.
+    Edge(&'a RegionName),
 }
 
 impl Call {
@@ -66,6 +70,7 @@ impl Call {
         Self {
             entry_region: region.clone(),
             passed: Vec::new(),
+            by_edge: false,
             caller: Caller::Node(region.clone()),
             trail: None,
             refused: None,
@@ -94,12 +99,18 @@ impl Call {
                 Sender::Unproven => None,
                 Sender::Caller => Some("has shown no certificate of a node that holds now".to_owned()),
                 Sender::Node(region) if Some(region) == claimed => None,
+                // Calls enter the mesh at an edge: there is nobody before it.
+                Sender::Edge(region) if call.passed == [region.clone()] => None,
+                Sender::Edge(region) => {
+                    Some(format!("has shown the certificate of an edge of {region}, which passes on what callers send it"))
+                }
                 Sender::Node(region) => Some(format!("has shown the certificate of a node of {region}")),
             };
             if let (Some(other), Some(claimed)) = (other, claimed) {
                 let message = format!("`{HOPS_HEADER}` says that a node of {claimed} sends this; the other end of the connection {other}");
                 return Err(Fault::new(Code::PermissionDenied, "NOT_THAT_NODE", message));
             }
+            call.by_edge = matches!(sender, Sender::Edge(_));
             call.entry_region = match headers.get(ENTRY_REGION_HEADER) {
                 Some(entry) => parse_region(ENTRY_REGION_HEADER, entry)?,
                 None => {
@@ -115,14 +126,19 @@ impl Call {
         &self.entry_region
     }
 
-    /// Whether another region's node sent the call, rather than a caller.
+    /// Whether a node or an edge sent the call, rather than a caller.
     pub fn is_from_peer(&self) -> bool {
         !self.passed.is_empty()
     }
 
-    /// The region whose node sent the call: the one at the other end of its connection. None: a caller did.
+    /// The region whose node sent the call: the one at the other end of its connection. None: a caller or an edge did.
     pub fn node(&self) -> Option<&RegionName> {
-        self.passed.last()
+        self.passed.last().filter(|_| !self.by_edge)
+    }
+
+    /// The region whose edge sent the call. None: a caller or a node did.
+    pub fn edge(&self) -> Option<&RegionName> {
+        self.passed.last().filter(|_| self.by_edge)
     }
 
     /// Who the call is from, and what it may do.
@@ -273,6 +289,7 @@ mod tests {
             (Sender::Node(&other), Err("NOT_THAT_NODE")),
             (Sender::Node(&here), Err("NOT_THAT_NODE")),
             (Sender::Caller, Err("NOT_THAT_NODE")),
+            (Sender::Edge(&other), Err("NOT_THAT_NODE")),
         ] {
             let call = Call::arriving(&here, "/x", &sent, sender);
             assert_eq!(call.as_ref().map(|_| ()).map_err(|fault| &*fault.reason), wanted, "{sender:?}");
@@ -296,6 +313,24 @@ mod tests {
             // Without what nodes say, it is a call of its own, whoever sends it.
             let call = Call::arriving(&here, "/x", &HeaderMap::new(), sender).expect("no headers are fine");
             assert_eq!(call.node(), None, "{sender:?}");
+        }
+    }
+
+    #[test]
+    fn an_edge_is_the_first_on_a_calls_way_and_no_node() {
+        let (here, there) = (region("us_east"), region("eu_west"));
+        let mut sent = HeaderMap::new();
+        Call::entering(&there, "/x").write_headers(&there, &mut sent);
+        let call = Call::arriving(&here, "/x", &sent, Sender::Edge(&there)).expect("an edge's headers");
+        assert!(call.is_from_peer() && call.node().is_none());
+        assert_eq!((call.edge(), call.entry_region()), (Some(&there), &there));
+        // What it says of others on the way is not believed.
+        for (hops, entry) in
+            [("us_west,eu_west", "us_west"), ("us_east,eu_west", "us_east"), ("us_east", "us_east"), ("eu_west,eu_west", "eu_west")]
+        {
+            let said = headers(&[(HOPS_HEADER, hops), (ENTRY_REGION_HEADER, entry)]);
+            let fault = Call::arriving(&here, "/x", &said, Sender::Edge(&there)).expect_err(hops);
+            assert_eq!(fault.reason, "NOT_THAT_NODE", "{hops}: {fault}");
         }
     }
 

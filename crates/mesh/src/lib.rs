@@ -56,7 +56,7 @@ pub use crate::{
     edge::{Edge, Limits},
     frame::MESSAGE_BYTES_MAX,
     layers::deadline::DEADLINE_DEFAULT_MS,
-    mesh::{Copies, Mesh, MeshChannel, describe_metrics},
+    mesh::{Copies, Mesh, MeshChannel, describe_edge_metrics, describe_metrics},
     worded::{Worded, unreadable},
 };
 

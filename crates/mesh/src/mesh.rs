@@ -56,7 +56,9 @@ struct Inner {
     topology: Arc<Topology>,
     region: RegionName,
     security: Security,
-    /// Every region but our own.
+    /// Whether this is an edge: it has no services of its own, and its own region's node is a peer like any other.
+    is_edge: bool,
+    /// Every region but our own; of an edge, that too.
     peers: BTreeMap<RegionName, Peer>,
     directory: Directory,
     counts: RouteCounts,
@@ -75,11 +77,23 @@ impl Mesh {
     /// # Errors
     /// When the region is not in the topology, or an endpoint cannot be dialled.
     pub fn new(topology: Arc<Topology>, region: RegionName, security: Security) -> Result<Self, Error> {
+        Self::seen_by(topology, region, security, false)
+    }
+
+    /// The mesh as an edge of `region` sees it: all calls of the contract go on, to that region's node or to another's.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub fn of_edge(topology: Arc<Topology>, region: RegionName, security: Security) -> Result<Self, Error> {
+        Self::seen_by(topology, region, security, true)
+    }
+
+    fn seen_by(topology: Arc<Topology>, region: RegionName, security: Security, is_edge: bool) -> Result<Self, Error> {
         if topology.region(&region).is_none() {
             let known = topology.regions().map(|region| region.name.as_str()).collect::<Vec<_>>().join(", ");
             return Err(Error::UnknownRegion { region, known });
         }
-        let others = topology.regions().filter(|other| other.name != region);
+        let others = topology.regions().filter(|other| is_edge || other.name != region);
         let peers = others
             .map(|other| Ok((other.name.clone(), Peer::new(other, topology.led_by(&other.name).len(), topology.limits(), &security)?)))
             .collect::<Result<_, Error>>()?;
@@ -89,6 +103,7 @@ impl Mesh {
             topology,
             region,
             security,
+            is_edge,
             peers,
             stop: Stop::default(),
             copies: OnceLock::new(),
@@ -111,6 +126,15 @@ impl Mesh {
     /// Whether calls that come in here may go on to other regions: not through a vault alone.
     pub(crate) fn forwards(&self) -> bool {
         self.inner.topology.region(&self.inner.region).is_none_or(|region| !region.is_vault_alone())
+    }
+
+    pub(crate) fn is_edge(&self) -> bool {
+        self.inner.is_edge
+    }
+
+    /// A call of an edge's that waits for its answer from a node, for as long as this is held. Nodes count what waits at their shards.
+    pub(crate) fn waits(&self) -> Option<Waiting> {
+        self.is_edge().then(Waiting::begin)
     }
 
     /// User to zone.
@@ -284,6 +308,31 @@ pub trait Copies: Send + Sync {
 
     /// The zones of those users that a copy of the directory here knows, in any order. Users that are left out may exist.
     async fn zones_of(&self, users: &[UserId]) -> Vec<(UserId, ZoneName)>;
+}
+
+/// The autoscaler's signal (source document, "Kubernetes HPA Setup"), which shards have under the same name.
+const QUEUE_LENGTH: &str = "payment_queue_length";
+
+/// A call that waits.
+pub(crate) struct Waiting(());
+
+impl Waiting {
+    fn begin() -> Self {
+        metrics::gauge!(QUEUE_LENGTH).increment(1.0);
+        Self(())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        metrics::gauge!(QUEUE_LENGTH).decrement(1.0);
+    }
+}
+
+/// Says in `/metrics` what an edge counts besides. From the start: what is not there cannot be scaled by.
+pub fn describe_edge_metrics() {
+    metrics::describe_gauge!(QUEUE_LENGTH, "Calls that this edge has taken and that wait for their answers");
+    metrics::gauge!(QUEUE_LENGTH).set(0.0);
 }
 
 /// Asks this node's copy of the directory, and of what that does not know its home, wherever it is.

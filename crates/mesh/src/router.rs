@@ -79,8 +79,12 @@ impl Service<Request<Body>> for Router {
             if let (Entry::Edge, Some(_)) = (&entry, call.method) {
                 mesh.counts().add(&region, call.is_from_peer());
             }
-            match mesh.peer(&region) {
-                Some(peer) => Ok(forward(mesh.region(), peer, &call, parts, body).await),
+            // What the contract does not have is answered here, also by an edge, of which its own region's node is a peer.
+            match call.method.and_then(|_| mesh.peer(&region)) {
+                Some(peer) => {
+                    let _waiting = mesh.waits();
+                    Ok(forward(mesh.region(), peer, &call, parts, body).await)
+                }
                 // The only region without a peer is our own.
                 None => match local {
                     Some(mut local) => local.call(Request::from_parts(parts, body)).await,
@@ -121,7 +125,11 @@ async fn home(mesh: &Mesh, entry: &Entry, call: &Call, policy: &MethodPolicy, re
         trail.note(|record| note(record, &plan, id.as_ref()));
     }
     let zone = match plan {
-        Plan::User(user) | Plan::CardsOf(user) | Plan::PaymentOf(user) => mesh.directory().zone_of(user).await?,
+        Plan::User(user) | Plan::CardsOf(user) | Plan::PaymentOf(user) => match mesh.directory().zone_of(user).await {
+            // Its own region's node has a copy of the directory, and looks at all that is looked at here.
+            Err(fault) if mesh.is_edge() && fault.code == Code::Unavailable => return Ok(mesh.region().clone()),
+            found => found?,
+        },
         _ => None,
     };
     // What starts inside was looked at where the call came in that it is part of; what nodes alone send has no caller.
@@ -143,7 +151,9 @@ async fn home(mesh: &Mesh, entry: &Entry, call: &Call, policy: &MethodPolicy, re
         // By now it is known that there is such a shard, and which.
         Some(shard) => {
             let leader = route::leader(mesh.topology(), &shard)?;
-            let here = leader != mesh.region() && route::reads_here(policy, message)? && mesh.can_read(&shard);
+            // Whether there is a copy that can be read is for an edge's own region's node to say.
+            let readable = mesh.is_edge() || mesh.can_read(&shard);
+            let here = leader != mesh.region() && route::reads_here(policy, message)? && readable;
             Ok(if here { mesh.region() } else { leader }.clone())
         }
         None => Ok(mesh.region().clone()),

@@ -91,6 +91,18 @@ Example:
 Exit codes: those of `paymesh node`")]
     Vault(ProcessArgs),
 
+    /// Runs an edge of a region: it takes calls, and carries them to nodes. There can be any number of them
+    ///
+    /// It ends TLS, knows callers by their tokens, holds them to their limits, records their calls, and keeps no journals. Its certificate is one of its own,
+    /// spiffe://MESH/region/REGION/edge, in REGION-edge in the directory of credentials. Callers by certificate call a node: of what an edge says, nodes believe nothing but the tokens that
+    /// it passes on. It serves /health, /ready and /metrics, and leaves as a node does.
+    #[command(after_long_help = "\
+Example:
+  paymesh edge --region us_west --data ./data/us_west-edge-1 --listen-grpc 127.0.0.1:7401 --listen-http 127.0.0.1:7501
+
+Exit codes: those of `paymesh node`")]
+    Edge(ProcessArgs),
+
     /// Runs every region of the configuration on this machine, a process each
     ///
     /// Prints the nodes' logs with the region's name before each line, says where to call once all are ready, and restarts a
@@ -393,6 +405,14 @@ pub(crate) struct ProcessArgs {
     /// Directory of all that it stores; made when missing. No two processes may share one
     #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
+
+    /// Where it takes gRPC, where that is not where the configuration says that others find it: in a container, behind a balancer
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen_grpc: Option<SocketAddr>,
+
+    /// Where it serves /health, /ready and /metrics, likewise
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen_http: Option<SocketAddr>,
 
     /// Directory of the keys of the vault, where this region has one and they are in files [default: vault-keys, beside the node's certificate]
     ///

@@ -22,6 +22,9 @@ use crate::{
 /// What the operators' principal is called, and the directory of its certificate.
 const OPERATOR: &str = "operator";
 
+/// What the directory of a region's edges ends in, after the region's name.
+const EDGE_ENDING: &str = "-edge";
+
 /// How long a development certificate holds.
 const HOLDS: Duration = Duration::from_secs(90 * 24 * 3600);
 
@@ -34,6 +37,9 @@ pub(crate) fn run(config: &Path, args: &CertsArgs) -> anyhow::Result<Exit> {
     let mut table = Table::new(["who", "credentials"]);
     for region in topology.regions() {
         table.row([name(&topology, &region.name)?.to_string(), of_region(&args.directory, &region.name).display().to_string()]);
+    }
+    for region in topology.entries() {
+        table.row([edge_name(&topology, &region.name)?.to_string(), of_edge(&args.directory, &region.name).display().to_string()]);
     }
     for caller in all_callers(&args.callers) {
         table.row([caller_name(&topology, caller)?.to_string(), args.directory.join(caller).display().to_string()]);
@@ -61,8 +67,7 @@ fn unknown_callers<'a>(config: &Path, topology: &Topology, callers: &'a [String]
 
 /// Callers whose certificates were made another time, by name.
 fn earlier_callers(directory: &Path, topology: &Topology, callers: &[String]) -> Vec<String> {
-    let made_now =
-        |name: &str| all_callers(callers).any(|caller| caller == name) || topology.regions().any(|region| region.name.as_str() == name);
+    let made_now = |name: &str| all_callers(callers).any(|caller| caller == name) || is_taken(topology, name);
     let there = std::fs::read_dir(directory).into_iter().flatten().flatten().filter(|entry| entry.path().join(CERTIFICATE_FILE).exists());
     let mut earlier: Vec<String> = there.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| !made_now(name)).collect();
     earlier.sort_unstable();
@@ -72,6 +77,17 @@ fn earlier_callers(directory: &Path, topology: &Topology, callers: &[String]) ->
 /// The directory of a region's node.
 pub(crate) fn of_region(directory: &Path, region: &RegionName) -> PathBuf {
     directory.join(region.as_str())
+}
+
+/// The directory of a region's edges. No region's name has a `-`.
+pub(crate) fn of_edge(directory: &Path, region: &RegionName) -> PathBuf {
+    directory.join(format!("{region}{EDGE_ENDING}"))
+}
+
+/// Whether a directory is that of a region's node or edges.
+fn is_taken(topology: &Topology, directory: &str) -> bool {
+    let region = directory.strip_suffix(EDGE_ENDING).unwrap_or(directory);
+    topology.regions().any(|known| known.name.as_str() == region)
 }
 
 /// The directory of the operator's own certificate, where there is one.
@@ -87,7 +103,7 @@ fn all_callers(callers: &[String]) -> impl Iterator<Item = &str> {
 /// issuer of tokens, where there is none.
 fn make(topology: &Topology, directory: &Path, callers: &[String], holds: Duration) -> anyhow::Result<()> {
     for caller in callers {
-        let taken = topology.regions().any(|region| region.name.as_str() == caller) || caller == ISSUER_DIRECTORY;
+        let taken = is_taken(topology, caller) || caller == ISSUER_DIRECTORY;
         if taken {
             return Err(unusable(format!("a caller cannot be called {caller}: the directory of that name is another's")));
         }
@@ -97,6 +113,12 @@ fn make(topology: &Topology, directory: &Path, callers: &[String], holds: Durati
     for region in topology.regions() {
         let hosts = [region.grpc.host().to_owned(), "localhost".to_owned()];
         authority.issue_node(&name(topology, &region.name)?, &hosts, &of_region(directory, &region.name), now, holds).map_err(unusable)?;
+    }
+    for region in topology.entries() {
+        let hosts = [region.grpc.host().to_owned(), "localhost".to_owned()];
+        authority
+            .issue_node(&edge_name(topology, &region.name)?, &hosts, &of_edge(directory, &region.name), now, holds)
+            .map_err(unusable)?;
     }
     for caller in all_callers(callers) {
         authority.issue_caller(&caller_name(topology, caller)?, &directory.join(caller), now, holds).map_err(unusable)?;
@@ -115,7 +137,15 @@ fn caller_name(topology: &Topology, caller: &str) -> anyhow::Result<CallerName> 
         .ok_or_else(|| unusable(format!("a certificate cannot name the caller {caller}: 1 to 63 of a-z, 0-9, - and _")))
 }
 
+fn edge_name(topology: &Topology, region: &RegionName) -> anyhow::Result<NodeName> {
+    named(topology, region, NodeName::EDGE)
+}
+
 fn name(topology: &Topology, region: &RegionName) -> anyhow::Result<NodeName> {
-    NodeName::new(topology.mesh(), region, NodeName::NODE)
+    named(topology, region, NodeName::NODE)
+}
+
+fn named(topology: &Topology, region: &RegionName, service: &str) -> anyhow::Result<NodeName> {
+    NodeName::new(topology.mesh(), region, service)
         .ok_or_else(|| unusable(format!("a certificate cannot name the mesh {}", topology.mesh())))
 }

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         // A node builds its own runtime: it decides how many threads it takes.
         Command::Node(node) => node::run(&setting, &node),
         Command::Vault(vault) => node::run_vault(&setting, vault),
+        Command::Edge(edge) => node::edge::run(&setting, &edge),
         Command::Up(up) => on_runtime(up::run(&setting, up)),
         Command::Submit(submit) => on_runtime(submit::run(&setting, submit)),
         Command::Status(status) => on_runtime(status::run(&setting, status)),

@@ -8,6 +8,7 @@
 mod acquiring;
 mod audit;
 mod credentials;
+pub(crate) mod edge;
 mod files;
 mod fraud;
 mod machine;
@@ -32,10 +33,14 @@ use paymesh_replication::{Census, Heard, Replicas, Replication};
 use paymesh_shard::{Clock, Copies, Options, Shards, Unopened};
 use paymesh_telemetry::{Component, Health, Metrics};
 use paymesh_topology::{DIRECTORY_ZONE, Topology};
-use paymesh_types::{ShardRef, Timestamp};
+use paymesh_types::{RegionName, ShardRef, Timestamp};
 use tokio::{sync::watch, task::JoinSet};
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_reflection::server::{
+    v1::{ServerReflection, ServerReflectionServer},
+    v1alpha::{ServerReflection as AlphaReflection, ServerReflectionServer as AlphaReflectionServer},
+};
 
 use crate::{
     args::{NodeArgs, ProcessArgs, Setting},
@@ -43,7 +48,7 @@ use crate::{
     exit::unusable,
 };
 use acquiring::Outside;
-use machine::{DataDirectory, Listeners};
+use machine::{DataDirectory, Listeners, Owner};
 use replicas::{Keeper, SET_ASIDE};
 use shards::Opener;
 
@@ -94,12 +99,10 @@ pub(crate) fn run_vault(setting: &Setting, process: ProcessArgs) -> anyhow::Resu
 
 fn start(setting: &Setting, topology: Topology, args: &NodeArgs) -> anyhow::Result<ExitCode> {
     let process = &args.process;
-    let region = topology.region(&process.region).ok_or_else(|| {
-        let known = topology.regions().map(|region| region.name.as_str()).collect::<Vec<_>>().join(", ");
-        unusable(format!("region `{}` is not in the configuration; its regions are {known}", process.region))
-    })?;
+    let region = topology.region(&process.region).ok_or_else(|| no_region(&topology, &process.region))?;
     if setting.credentials.is_none() {
         machine::require_loopback(region)?;
+        machine::require_loopback_listeners(process)?;
     }
     machine::without_core_dumps()?;
     let shared = Arc::new(topology.clone());
@@ -107,12 +110,17 @@ fn start(setting: &Setting, topology: Topology, args: &NodeArgs) -> anyhow::Resu
     let rules = fraud::read(&setting.config, &topology)?;
     let outside = acquiring::outside(setting, &topology, &process.region, &rules)?;
     let vault = vault::Place::of(&topology, setting, process)?;
-    let data = DataDirectory::take(&process.data, topology.mesh(), &process.region)?;
+    let data = DataDirectory::take(&process.data, &Owner::node(topology.mesh(), &process.region))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting threads")?;
     let served = runtime.block_on(serve(setting, args, shared.clone(), Parts { security, outside, rules, vault }, &data));
     // What still runs has nothing to lose: everything that was answered is durable.
     runtime.shutdown_timeout(Duration::from_millis(500));
     served.map(|()| Exit::Good.into())
+}
+
+fn no_region(topology: &Topology, named: &RegionName) -> anyhow::Error {
+    let known = topology.regions().map(|region| region.name.as_str()).collect::<Vec<_>>().join(", ");
+    unusable(format!("region `{named}` is not in the configuration; its regions are {known}"))
 }
 
 /// What can be wrong with a node before it starts.
@@ -152,7 +160,7 @@ async fn serve(setting: &Setting, args: &NodeArgs, topology: Arc<Topology>, part
     metrics::describe_gauge!(BUILD_INFO, "Always 1; the label says which version runs");
     metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     let region = topology.region(&process.region).context("the region was found before")?;
-    let listeners = Listeners::bind(region).await?;
+    let listeners = Listeners::bind(region, process).await?;
     let leave = machine::Leave::new(process.supervised)?;
 
     let health = Health::new(process.region.as_str());
@@ -235,14 +243,7 @@ async fn serve(setting: &Setting, args: &NodeArgs, topology: Arc<Topology>, part
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", ServingStatus::NotServing).await;
     tasks.spawn(tell_readiness(health.clone(), reporter.clone()));
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(paymesh_contract::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let reflection_v1 = reflection().build_v1().context("the contract's descriptor set")?;
-    // Many stock clients ask in the older words only.
-    let reflection_v1alpha = reflection().build_v1alpha().context("the contract's descriptor set")?;
+    let (reflection_v1, reflection_v1alpha) = reflection()?;
     let problems = problems(&health);
     let routes = if region.is_vault_alone() {
         paymesh_payment_processor::operations(mesh.clone(), problems)
@@ -299,11 +300,7 @@ async fn serve(setting: &Setting, args: &NodeArgs, topology: Arc<Topology>, part
     };
     let served = tokio::select! {
         served = mesh.serve(routes, listeners.grpc, limits, leaving) => served.context("the gRPC listener"),
-        Some(ended) = tasks.join_next() => match ended {
-            Ok(Ok(())) => Err(anyhow::anyhow!("a task of the node ended before the node")),
-            Ok(Err(error)) => Err(error),
-            Err(error) => Err(error).context("a task of the node died"),
-        },
+        Some(task) = tasks.join_next() => ended(task),
     };
     // What was scored last is recorded by a task that is about to end.
     let detector = fraud.and_then(|detector| detector.borrow().clone());
@@ -324,6 +321,26 @@ async fn serve(setting: &Setting, args: &NodeArgs, topology: Arc<Topology>, part
     audit::close(&audit_log).await;
     tracing::info!("left");
     served
+}
+
+/// gRPC's reflection, in its words and in the older ones, which many stock clients ask in only.
+fn reflection() -> anyhow::Result<(ServerReflectionServer<impl ServerReflection>, AlphaReflectionServer<impl AlphaReflection>)> {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(paymesh_contract::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let what = "the contract's descriptor set";
+    Ok((builder().build_v1().context(what)?, builder().build_v1alpha().context(what)?))
+}
+
+/// A task that ends before its process is a failure of that.
+fn ended(task: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow::Result<()> {
+    match task {
+        Ok(Ok(())) => Err(anyhow::anyhow!("a task of the node ended before the node")),
+        Ok(Err(error)) => Err(error),
+        Err(error) => Err(error).context("a task of the node died"),
+    }
 }
 
 /// What is wrong with the node itself: its shards, copies and inboxes say it in statuses of their own.

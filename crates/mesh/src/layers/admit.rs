@@ -71,6 +71,12 @@ impl<S> Admit<S> {
         {
             return Err(Refusal::NothingToPassOn { region: region.to_string() });
         }
+        // What callers have shown it else would be its word alone.
+        if let Some(region) = call.edge()
+            && request.headers().contains_key(CALLER_CERTIFICATE_HEADER)
+        {
+            return Err(Refusal::TokensOnly { region: region.to_string() });
+        }
         let caller = match &self.security {
             Security::PlainText => Caller::Unproven,
             Security::Certificates { identity, callers } => credential::caller(request, call, identity, callers, SystemTime::now())?,

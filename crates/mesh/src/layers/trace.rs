@@ -80,7 +80,11 @@ impl<S: Answer> Service<Request<Body>> for Trace<S> {
 fn sender(request: &Request<Body>) -> Sender<'_> {
     match request.extensions().get::<OtherEnd>().and_then(|OtherEnd(connected)| connected.as_ref()) {
         None => Sender::Unproven,
-        Some(connected) => connected.node(SystemTime::now()).map_or(Sender::Caller, |node| Sender::Node(node.region())),
+        Some(connected) => {
+            let now = SystemTime::now();
+            let node = connected.node(now).map(|node| Sender::Node(node.region()));
+            node.or_else(|| connected.edge(now).map(|edge| Sender::Edge(edge.region()))).unwrap_or(Sender::Caller)
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The node's credentials: read at the start, read again when their files change, and watched as their end comes nearer.
 
 use std::{
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -24,6 +25,21 @@ const WARN_BEFORE: Duration = Duration::from_secs(24 * 3600);
 
 /// How this node knows its peers and its callers.
 pub(super) fn read(setting: &Setting, topology: Arc<Topology>, region: &RegionName) -> anyhow::Result<Security> {
+    read_from(setting, topology, region, certs::of_region, Identity::load)
+}
+
+/// The same of an edge.
+pub(super) fn read_edge(setting: &Setting, topology: Arc<Topology>, region: &RegionName) -> anyhow::Result<Security> {
+    read_from(setting, topology, region, certs::of_edge, Identity::load_edge)
+}
+
+fn read_from(
+    setting: &Setting,
+    topology: Arc<Topology>,
+    region: &RegionName,
+    place: fn(&Path, &RegionName) -> PathBuf,
+    load: fn(&Path, &str, &RegionName, SystemTime) -> Result<Identity, paymesh_identity::Error>,
+) -> anyhow::Result<Security> {
     let Some(directory) = &setting.credentials else { return Ok(Security::PlainText) };
     if !directory.exists() {
         return Err(unusable(format!(
@@ -32,8 +48,8 @@ pub(super) fn read(setting: &Setting, topology: Arc<Topology>, region: &RegionNa
             directory.display()
         )));
     }
-    let own = certs::of_region(directory, region);
-    let identity = Identity::load(&own, topology.mesh(), region, SystemTime::now()).map_err(unusable)?;
+    let own = place(directory, region);
+    let identity = load(&own, topology.mesh(), region, SystemTime::now()).map_err(unusable)?;
     let callers = Callers::load(Settings::new(&setting.config, directory, topology), Instant::now()).map_err(unusable)?;
     Ok(Security::Certificates { identity, callers })
 }

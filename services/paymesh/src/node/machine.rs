@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Write as _},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -14,7 +15,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use crate::{exit::unusable, supervisor};
+use crate::{args::ProcessArgs, exit::unusable, supervisor};
 
 /// In plain text whoever reaches a node may move money, so nobody but this machine may.
 pub(super) fn require_loopback(region: &Region) -> anyhow::Result<()> {
@@ -24,6 +25,19 @@ pub(super) fn require_loopback(region: &Region) -> anyhow::Result<()> {
                 "endpoints.{}.{key} is {endpoint}: in plain text everybody may do everything, so a node listens on loopback only; use an address \
                  such as 127.0.0.1, or credentials",
                 region.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The same, of where it listens because it was told to.
+pub(super) fn require_loopback_listeners(process: &ProcessArgs) -> anyhow::Result<()> {
+    for (option, address) in [("--listen-grpc", process.listen_grpc), ("--listen-http", process.listen_http)] {
+        if let Some(address) = address.filter(|address| !address.ip().to_canonical().is_loopback()) {
+            return Err(unusable(format!(
+                "{option} is {address}: in plain text everybody may do everything, so a process listens on loopback only; use an address such as 127.0.0.1, or \
+                 credentials"
             )));
         }
     }
@@ -40,6 +54,22 @@ pub(super) fn without_core_dumps() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whose a data directory is: what is in it is nobody else's to go on with.
+#[derive(Debug)]
+pub(super) struct Owner(String);
+
+impl Owner {
+    /// A region's node.
+    pub(super) fn node(mesh: &str, region: &RegionName) -> Self {
+        Self(format!("mesh {mesh} region {region}\n"))
+    }
+
+    /// One of its edges.
+    pub(super) fn edge(mesh: &str, region: &RegionName) -> Self {
+        Self(format!("mesh {mesh} edge of region {region}\n"))
+    }
+}
+
 /// The node's directory, held by this process alone.
 pub(super) struct DataDirectory {
     path: PathBuf,
@@ -50,7 +80,7 @@ pub(super) struct DataDirectory {
 impl DataDirectory {
     /// Makes the directory where it is missing, and keeps other nodes out of it: those that run, and those of other regions,
     /// whose books it would mix.
-    pub(super) fn take(path: &Path, mesh: &str, region: &RegionName) -> anyhow::Result<Self> {
+    pub(super) fn take(path: &Path, Owner(owner): &Owner) -> anyhow::Result<Self> {
         let cannot = |what: &str, error: io::Error| unusable(format!("the data directory {}: {what}: {error}", path.display()));
         fs::create_dir_all(path).map_err(|error| cannot("cannot be made", error))?;
         let mut lock = File::options()
@@ -66,7 +96,6 @@ impl DataDirectory {
             }
             Err(TryLockError::Error(error)) => return Err(cannot("cannot be locked", error)),
         }
-        let owner = format!("mesh {mesh} region {region}\n");
         let owner_file = path.join("owner");
         let found = match fs::read_to_string(&owner_file) {
             Ok(found) => found,
@@ -78,7 +107,7 @@ impl DataDirectory {
             let (found, wanted) = (found.trim_end(), owner.trim_end());
             return Err(unusable(format!("the data directory {} belongs to {found}, not to {wanted}", path.display())));
         }
-        if found != owner {
+        if found != *owner {
             // Whole or not at all: half a name would be another's.
             let new = path.join("owner.new");
             let written = File::create(&new).and_then(|mut file| file.write_all(owner.as_bytes()).and_then(|()| file.sync_all()));
@@ -108,14 +137,36 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    pub(super) async fn bind(region: &Region) -> anyhow::Result<Self> {
-        Ok(Self { grpc: bind(region, "grpc", &region.grpc).await?, http: bind(region, "http", &region.http).await? })
+    /// Where the process was told to, or else where region-config says that others find it.
+    pub(super) async fn bind(region: &Region, process: &ProcessArgs) -> anyhow::Result<Self> {
+        let grpc = match process.listen_grpc {
+            Some(address) => bind_to("--listen-grpc", address).await?,
+            None => bind(region, "grpc", &region.grpc).await?,
+        };
+        let http = match process.listen_http {
+            Some(address) => bind_to("--listen-http", address).await?,
+            None => bind(region, "http", &region.http).await?,
+        };
+        Ok(Self { grpc, http })
+    }
+
+    pub(super) async fn bind_to(grpc: SocketAddr, http: SocketAddr) -> anyhow::Result<Self> {
+        Ok(Self { grpc: bind_to("--listen-grpc", grpc).await?, http: bind_to("--listen-http", http).await? })
     }
 }
 
+async fn bind_to(option: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| unusable(format!("{option}: cannot listen on {address}: {error}")))
+}
+
 async fn bind(region: &Region, key: &str, endpoint: &Endpoint) -> anyhow::Result<TcpListener> {
-    let address =
-        endpoint.socket_addr().with_context(|| format!("endpoints.{}.{key}: {endpoint} is not an address of this machine", region.name))?;
+    let address = endpoint.socket_addr().ok_or_else(|| {
+        unusable(format!(
+            "endpoints.{}.{key}: {endpoint} is a name, by which others find it: say where to listen, such as --listen-{key} 0.0.0.0:{}",
+            region.name,
+            endpoint.port()
+        ))
+    })?;
     TcpListener::bind(address).await.map_err(|error| unusable(supervisor::port_taken(region, key, endpoint, &error)))
 }
 
@@ -180,7 +231,7 @@ mod tests {
             if let Some(found) = found {
                 fs::write(&owner, found).expect("it can be written");
             }
-            let took = DataDirectory::take(directory.path(), "test", &region);
+            let took = DataDirectory::take(directory.path(), &Owner::node("test", &region));
             assert_eq!(took.is_ok(), taken, "{found:?}: {:?}", took.err());
             let left = fs::read_to_string(&owner).expect("there is an owner");
             assert_eq!(left, if taken { "mesh test region eu_west\n" } else { found.unwrap_or_default() }, "{found:?}");

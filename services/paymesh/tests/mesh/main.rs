@@ -19,6 +19,7 @@ mod crowd;
 mod demo;
 mod disk;
 mod diverged;
+mod edge;
 mod forwarding;
 mod fraud;
 mod kill;

@@ -1,0 +1,376 @@
+//! Edges: any number of processes that take a region's calls, of which nobody has to believe anything.
+
+use std::{
+    fs,
+    process::{Child, Stdio},
+    time::{Duration, Instant, SystemTime},
+};
+
+use futures::stream;
+use paymesh_contract::{
+    Fault,
+    common::v1::{ReadLevel, ReadOptions, ShardRef},
+    directory::v1::{ClaimUserRequest, EnrollUserRequest, LookUpUsersRequest, directory_service_client::DirectoryServiceClient},
+    mesh::v1::{GetTopologyRequest, mesh_service_client::MeshServiceClient},
+    payments::v1::{CreatePaymentRequest, PaymentStatus, payment_service_client::PaymentServiceClient},
+    replication::v1::{FollowRequest, FollowStart, follow_request::Message, replication_service_client::ReplicationServiceClient},
+    vault::v1::{DescribeTokenRequest, vault_service_client::VaultServiceClient},
+    wallet::v1::{GetBalanceRequest, GetBalanceResponse, wallet_service_client::WalletServiceClient},
+};
+use paymesh_identity::{Identity, Trust};
+use serde_json::json;
+use tokio::task::JoinSet;
+use tonic::{
+    Code, Request, Status,
+    transport::{Channel, Endpoint},
+};
+use uuid::Uuid;
+
+use crate::{
+    callers::by,
+    certificates::say_way,
+    support::{FOUR_REGIONS, TestMesh, free_port, operator, payment, signal},
+    tokens::Issuer,
+};
+
+const REGION: &str = "us_west";
+const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// An edge of us_west. It ends with this value.
+struct Edge {
+    process: Child,
+    grpc: u16,
+    http: u16,
+}
+
+impl Edge {
+    fn start(mesh: &TestMesh, number: usize) -> Self {
+        let (grpc, http) = (free_port(), free_port());
+        let name = format!("edge-{number}");
+        let (data, at) = (mesh.data(&name), |port: u16| format!("127.0.0.1:{port}"));
+        let args = ["edge", "--supervised", "--region", REGION, "--data", data.to_str().unwrap()];
+        let mut command = mesh.command(&args);
+        command.args(["--listen-grpc", &at(grpc), "--listen-http", &at(http)]);
+        let log = fs::File::options().create(true).append(true).open(mesh.file(&format!("{name}.log"), "")).unwrap();
+        let process = command.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let mut edge = Self { process, grpc, http };
+        let until = Instant::now() + WAIT_MAX;
+        while edge.get("/ready").is_none_or(|(status, _)| status != 200) {
+            assert!(edge.process.try_wait().unwrap().is_none() && Instant::now() < until, "{name} does not get ready");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        edge
+    }
+
+    fn get(&self, path: &str) -> Option<(u16, String)> {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.http)).ok()?;
+        stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: edge\r\nconnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let status = answer.split(' ').nth(1)?.parse().ok()?;
+        Some((status, answer))
+    }
+
+    /// A connection from one who shows nothing but what each call has.
+    fn channel(&self, mesh: &TestMesh) -> Channel {
+        self.by(&Trust::load(&mesh.credentials().unwrap()).unwrap())
+    }
+
+    fn by(&self, trust: &Trust) -> Channel {
+        let connector = trust.connector("127.0.0.1", self.grpc, WAIT_MAX);
+        Endpoint::from_shared(format!("http://127.0.0.1:{}", self.grpc)).unwrap().connect_with_connector_lazy(connector)
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        // It may be gone.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn reason<T: std::fmt::Debug>(answer: Result<T, Status>) -> String {
+    Fault::from_status(&answer.expect_err("it must be refused")).reason.into_owned()
+}
+
+fn enrolment(user_id: u64, country: &str) -> EnrollUserRequest {
+    EnrollUserRequest {
+        request_id: Uuid::now_v7().to_string(),
+        user_id,
+        residence_country: country.to_owned(),
+        currency_codes: vec!["EUR".to_owned()],
+    }
+}
+
+/// Whether nobody answered: the connection was closed, or the mesh says that it could not be done now.
+fn is_no_answer(status: &Status) -> bool {
+    use std::error::Error as _;
+    status.source().is_some_and(|source| source.is::<tonic::transport::Error>()) || status.code() == Code::Unavailable
+}
+
+/// Pays through one of the edges, and through the other when there is no answer, by the same request id, until there is one.
+async fn pay(channels: Vec<Channel>, first: usize, token: String, request: CreatePaymentRequest) -> PaymentStatus {
+    let until = Instant::now() + WAIT_MAX;
+    for turn in first.. {
+        let mut client = PaymentServiceClient::new(channels[turn % channels.len()].clone());
+        match client.create_payment(by(&token, request.clone())).await {
+            Ok(answer) => return answer.into_inner().payment.unwrap().status(),
+            Err(status) => {
+                assert!(is_no_answer(&status), "{status:?}");
+                assert!(Instant::now() < until, "{status:?}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    unreachable!("turns do not end")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edges_carry_what_they_are_given_and_one_that_is_killed_loses_no_answered_payment() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    let token = Issuer::of(&mesh).token(json!({"client_id": "service"}));
+    let (mut one, other) = (Edge::start(&mesh, 1), Edge::start(&mesh, 2));
+    let channels = vec![one.channel(&mesh), other.channel(&mesh)];
+    let mut directory = DirectoryServiceClient::new(channels[0].clone());
+    for (user, country) in [(31, "JP"), (41, "FR")] {
+        directory.enroll_user(by(&token, enrolment(user, country))).await.unwrap();
+    }
+    for user in [10, 20] {
+        mesh.enrol("us_east", user, if user == 10 { "US" } else { "DE" }, 1_000_000).await;
+    }
+    let payers = [(10_u64, 31_u64), (20, 41)];
+    let mut paying = JoinSet::new();
+    for number in 0..200_usize {
+        let (payer, payee) = payers[number % 2];
+        let (channels, token) = (channels.clone(), token.clone());
+        paying.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(5 * number as u64)).await;
+            pay(channels, number, token, payment(payer, payee, 100)).await
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    one.process.kill().unwrap();
+    one.process.wait().unwrap();
+    let paid = paying.join_all().await;
+    assert!(paid.iter().all(|status| matches!(status, PaymentStatus::Completed | PaymentStatus::InTransit)), "{paid:?}");
+    let until = Instant::now() + WAIT_MAX;
+    while mesh.balance("us_east", 31).await + mesh.balance("eu_west", 41).await < 20_000 {
+        assert!(Instant::now() < until, "the money does not arrive");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Each once, however often it was sent.
+    for (user, wanted) in [(10, 990_000), (20, 990_000), (31, 10_000), (41, 10_000)] {
+        assert_eq!(mesh.balance("us_west", user).await, wanted, "{user}");
+    }
+    let books = mesh.assert_books();
+    assert!(!books.is_null());
+
+    // What it says of itself: the paths and the figure that Kubernetes asks it for.
+    for path in ["/health", "/ready"] {
+        assert_eq!(other.get(path).unwrap().0, 200, "{path}");
+    }
+    let metrics = other.get("/metrics").unwrap().1;
+    let waiting = metrics.lines().find(|line| line.starts_with("payment_queue_length")).expect("the autoscaler's figure");
+    assert!(waiting.ends_with(" 0"), "nothing waits any more: {waiting}");
+    // What the region says of itself it says by its node.
+    let mut operations = MeshServiceClient::new(channels[1].clone());
+    let topology = operations.get_topology(by(&token, GetTopologyRequest {})).await.unwrap().into_inner();
+    assert_eq!(topology.region, REGION);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_leaves_finishes_what_it_has_taken() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    let token = Issuer::of(&mesh).token(json!({"client_id": "service"}));
+    mesh.enrol("us_east", 10, "US", 1_000_000).await;
+    mesh.enrol("us_east", 14, "US", 0).await;
+    let mut edge = Edge::start(&mesh, 1);
+    let channel = edge.channel(&mesh);
+    let mut calls = JoinSet::new();
+    for number in 0..100_u64 {
+        let (mut client, token) = (PaymentServiceClient::new(channel.clone()), token.clone());
+        calls.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(4 * number)).await;
+            client.create_payment(by(&token, payment(10, 14, 1))).await
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    signal(edge.process.id(), "TERM");
+    let mut answered = 0;
+    for answer in calls.join_all().await {
+        match answer {
+            Ok(_) => answered += 1,
+            // Not taken any more: nothing was done, as the balance shows.
+            Err(status) => assert!(is_no_answer(&status), "{status:?}"),
+        }
+    }
+    assert_eq!(edge.process.wait().unwrap().code(), Some(0));
+    assert!(answered > 0);
+    let until = Instant::now() + WAIT_MAX;
+    while mesh.balance("us_east", 14).await != answered {
+        assert!(Instant::now() < until, "{answered} were answered, and {} are there", mesh.balance("us_east", 14).await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn read(channel: &Channel, token: &str, user_id: u64) -> Result<GetBalanceResponse, Status> {
+    let read = Some(ReadOptions { level: ReadLevel::Local.into(), ..ReadOptions::default() });
+    let mut request = by(token, GetBalanceRequest { user_id, read });
+    request.set_timeout(WAIT_MAX);
+    WalletServiceClient::new(channel.clone()).get_balance(request).await.map(tonic::Response::into_inner)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_its_region_has_a_copy_of_is_read_through_an_edge_also_while_the_home_and_the_directory_are_away() {
+    let mut mesh = TestMesh::started(FOUR_REGIONS);
+    let token = Issuer::of(&mesh).token(json!({"client_id": "service"}));
+    mesh.enrol("us_east", 10, "US", 700).await;
+    mesh.enrol("us_east", 14, "US", 300).await;
+    let edge = Edge::start(&mesh, 1);
+    let channel = edge.channel(&mesh);
+    let until = Instant::now() + WAIT_MAX;
+    loop {
+        let answer = read(&channel, &token, 10).await.unwrap();
+        let told = (answer.balances[0].booked_minor_units, answer.source.unwrap().region);
+        if told == (700, REGION.to_owned()) {
+            break;
+        }
+        assert!(Instant::now() < until, "{told:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    mesh.kill("us_east");
+    // It has never heard of this user, and nobody can be asked but its own region's node.
+    loop {
+        match read(&channel, &token, 14).await {
+            Ok(answer) if answer.balances.first().is_some_and(|balance| balance.booked_minor_units == 300) => break,
+            other => assert!(Instant::now() < until, "{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let balance = GetBalanceRequest { user_id: 14, ..GetBalanceRequest::default() };
+    let refused = WalletServiceClient::new(channel).get_balance(by(&token, balance)).await.expect_err("its home is away");
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_knows_callers_by_tokens_and_lets_nobody_else_in() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    let issuer = Issuer::of(&mesh);
+    mesh.enrol("us_east", 10, "US", 700).await;
+    mesh.enrol("us_east", 20, "DE", 700).await;
+    let edge = Edge::start(&mesh, 1);
+    let balance = |user_id| GetBalanceRequest { user_id, ..GetBalanceRequest::default() };
+    let mut wallets = WalletServiceClient::new(edge.channel(&mesh));
+    assert_eq!(reason(wallets.get_balance(balance(10)).await), "NO_CREDENTIAL");
+    let [app, slow, europe] = [json!({"client_id": "app", "sub": "10"}), json!({"client_id": "slow"}), json!({"client_id": "europe"})];
+    let [app, slow, europe] = [app, slow, europe].map(|claims| issuer.token(claims));
+    wallets.get_balance(by(&app, balance(10))).await.unwrap();
+    assert_eq!(reason(wallets.get_balance(by(&app, balance(20))).await), "NOT_YOUR_USER");
+    assert_eq!(reason(wallets.get_balance(by(&europe, balance(10))).await), "NOT_YOUR_USER");
+    wallets.get_balance(by(&europe, balance(20))).await.unwrap();
+    let mut payments = PaymentServiceClient::new(edge.channel(&mesh));
+    assert_eq!(reason(payments.create_payment(by(&slow, payment(10, 20, 1))).await), "SCOPE_MISSING");
+    // Whoever has a certificate is known to nodes.
+    let by_certificate = edge.by(&operator(&mesh.credentials().unwrap()));
+    assert_eq!(reason(WalletServiceClient::new(by_certificate.clone()).get_balance(balance(10)).await), "TOKENS_ONLY");
+    WalletServiceClient::new(by_certificate).get_balance(by(&app, balance(10))).await.unwrap();
+    // Nor does anybody follow a journal through it.
+    let start =
+        FollowStart { shard: Some(ShardRef { zone: "global".to_owned(), shard: 0 }), region: REGION.to_owned(), ..FollowStart::default() };
+    let said = stream::iter([FollowRequest { message: Some(Message::Start(start)) }]);
+    assert_eq!(reason(ReplicationServiceClient::new(edge.channel(&mesh)).follow(said).await), "NODES_ONLY");
+}
+
+/// A connection to a region's node from somebody who has taken an edge of us_west over.
+fn as_edge(mesh: &TestMesh, to: &str) -> Channel {
+    let credentials = mesh.credentials().unwrap().join(format!("{REGION}-edge"));
+    let identity = Identity::load_edge(&credentials, "test", &REGION.parse().unwrap(), SystemTime::now()).unwrap();
+    let connector = identity.connector(&to.parse().unwrap(), "127.0.0.1", mesh.grpc_port(to), WAIT_MAX);
+    Endpoint::from_shared(format!("http://{}", mesh.grpc_address(to))).unwrap().connect_with_connector_lazy(connector)
+}
+
+fn from<T>(hops: &'static str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    say_way(&mut request, Some(hops));
+    request
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_an_edge_over_can_do_nothing_but_with_tokens_that_come_by() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    mesh.enrol("us_east", 10, "US", 700).await;
+    for to in ["us_east", REGION, "eu_west"] {
+        let channel = as_edge(&mesh, to);
+        // What nodes send each other.
+        for hops in [None, Some(REGION)] {
+            let start = FollowStart {
+                shard: Some(ShardRef { zone: "global".to_owned(), shard: 0 }),
+                region: REGION.to_owned(),
+                ..FollowStart::default()
+            };
+            let mut follow = Request::new(stream::iter([FollowRequest { message: Some(Message::Start(start)) }]));
+            say_way(&mut follow, hops);
+            assert_eq!(reason(ReplicationServiceClient::new(channel.clone()).follow(follow).await), "NODES_ONLY", "{to} {hops:?}");
+        }
+        let mut directory = DirectoryServiceClient::new(channel.clone());
+        assert_eq!(reason(directory.claim_user(from(REGION, ClaimUserRequest::default())).await), "NODES_ONLY", "{to}");
+        // What nodes may ask too, as nodes.
+        let describe = DescribeTokenRequest { vault_token: "vt_x".to_owned() };
+        assert_eq!(reason(VaultServiceClient::new(channel.clone()).describe_token(from(REGION, describe)).await), "NO_CREDENTIAL", "{to}");
+        // In a caller's name, without its token: of nobody, and of the operator, whose certificate is no secret.
+        let balance = GetBalanceRequest { user_id: 10, ..GetBalanceRequest::default() };
+        let mut wallets = WalletServiceClient::new(channel.clone());
+        assert_eq!(reason(wallets.get_balance(from(REGION, balance.clone())).await), "NO_CREDENTIAL", "{to}");
+        let pem = fs::read_to_string(mesh.credentials().unwrap().join("operator/tls.crt")).unwrap();
+        let certificate: String = pem.lines().skip(1).take_while(|line| !line.starts_with("-----END")).collect();
+        let mut passed = from(REGION, balance.clone());
+        passed.metadata_mut().insert("paymesh-caller-certificate", certificate.parse().unwrap());
+        assert_eq!(reason(wallets.get_balance(passed).await), "TOKENS_ONLY", "{to}");
+        // As another region's, and as one that others have passed calls to.
+        for hops in ["us_east", "eu_west"] {
+            assert_eq!(reason(wallets.get_balance(from(hops, balance.clone())).await), "NOT_THAT_NODE", "{to} {hops}");
+        }
+        let mut request = Request::new(balance);
+        request.metadata_mut().insert("paymesh-hops", "us_east,us_west".parse().unwrap());
+        request.metadata_mut().insert("paymesh-entry-region", "us_east".parse().unwrap());
+        assert_eq!(reason(wallets.get_balance(request).await), "NOT_THAT_NODE", "{to}");
+        // Whose a user is it has to ask.
+        let look = LookUpUsersRequest { user_ids: vec![10] };
+        let found = directory.look_up_users(from(REGION, look)).await.unwrap().into_inner().users;
+        assert_eq!(found.iter().map(|user| user.zone.as_str()).collect::<Vec<_>>(), ["global"], "{to}");
+    }
+
+    // Its certificate makes no node of whoever has it.
+    let mine = mesh.credentials().unwrap().parent().unwrap().join("taken");
+    fs::create_dir_all(mine.join(REGION)).unwrap();
+    let edges = mesh.credentials().unwrap().join(format!("{REGION}-edge"));
+    for file in ["tls.crt", "tls.key", "ca.crt"] {
+        fs::copy(edges.join(file), mine.join(REGION).join(file)).unwrap();
+    }
+    fs::copy(mesh.credentials().unwrap().join("ca.crt"), mine.join("ca.crt")).unwrap();
+    let data = mesh.data("taken-data");
+    let run = mesh.run(&["--credentials", mine.to_str().unwrap(), "node", "--region", REGION, "--data", data.to_str().unwrap()]);
+    assert!(run.code == 2 && run.stderr.contains("is that of spiffe://test/region/us_west/edge"), "{run:?}");
+}
+
+#[test]
+fn an_edge_that_cannot_be_says_why_before_it_listens() {
+    let mesh = TestMesh::new(FOUR_REGIONS);
+    let data = mesh.data("edge");
+    let start = |words: &[&str]| {
+        let all = ["edge", "--region"].iter().chain(words).copied().chain(["--data", data.to_str().unwrap()]);
+        mesh.run(&all.collect::<Vec<_>>())
+    };
+    let run = start(&[REGION]);
+    assert!(run.code == 2 && run.stderr.contains("--listen-grpc and --listen-http are missing"), "{run:?}");
+    let run = start(&["mars", "--listen-grpc", "127.0.0.1:0", "--listen-http", "127.0.0.1:0"]);
+    assert!(run.code == 2 && run.stderr.contains("region `mars` is not in the configuration"), "{run:?}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let run = start(&[REGION, "--listen-grpc", &taken.local_addr().unwrap().to_string(), "--listen-http", "127.0.0.1:0"]);
+    assert!(run.code == 2 && run.stderr.contains("--listen-grpc: cannot listen on"), "{run:?}");
+    let run = start(&[REGION, "--listen-grpc", "0.0.0.0:0", "--listen-http", "127.0.0.1:0", "--plain-text"]);
+    assert!(run.code == 2 && run.stderr.contains("--listen-grpc is 0.0.0.0:0: in plain text"), "{run:?}");
+}
