@@ -69,7 +69,7 @@ resource "aws_lb_target_group" "grpc" {
   port                 = local.grpc
   protocol             = "HTTPS"
   protocol_version     = "GRPC"
-  deregistration_delay = 60
+  deregistration_delay = 30
   tags                 = merge(local.tags, { Name = local.group_name[each.key] })
 
   health_check {
@@ -91,7 +91,7 @@ resource "aws_lb_target_group" "hooks" {
   target_type          = "ip"
   port                 = local.http
   protocol             = "HTTP"
-  deregistration_delay = 60
+  deregistration_delay = 30
   tags                 = merge(local.tags, { Name = local.group_name.hooks })
 
   health_check {
@@ -172,7 +172,7 @@ resource "aws_lb_target_group" "mesh" {
   target_type          = "ip"
   port                 = local.grpc
   protocol             = "TCP"
-  deregistration_delay = 60
+  deregistration_delay = 30
   tags                 = merge(local.tags, { Name = local.group_name[each.value] })
 
   # A network balancer counts up and down alike.

@@ -72,7 +72,7 @@ resource "aws_eks_node_group" "these" {
   node_group_name = each.key
   node_role_arn   = aws_iam_role.machine.arn
   subnet_ids      = local.subnets_of[each.value.subnets]
-  labels          = { "paymesh/role" = each.key }
+  labels          = { "paymesh/pool" = each.key }
   tags            = local.tags
 
   scaling_config {

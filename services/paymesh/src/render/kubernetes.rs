@@ -111,8 +111,7 @@ fn place<'a>(
     deployed: &'a Deployed,
     region: &'a Region,
 ) -> anyhow::Result<Place<'a>> {
-    let networks = topology.regions().map(|region| region.site.as_ref().map(|site| site.network)).collect::<Option<Vec<_>>>();
-    let (Some(site), Some(networks)) = (&region.site, networks) else {
+    let Some(site) = &region.site else {
         return Err(unusable(format!("{source}: cloud.regions.{}: is missing", region.name)));
     };
     let longest = TARGET_GROUP_BYTES_MAX - TARGET_GROUP_FRAME.len();
@@ -132,7 +131,6 @@ fn place<'a>(
         has_node: !region.is_vault_alone(),
         vault: deployed.vaults.get(&region.name),
         network: site.network,
-        networks,
     })
 }
 

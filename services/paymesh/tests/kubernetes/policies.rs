@@ -155,19 +155,16 @@ fn vault_lets_in(documents: &Documents) -> Vec<Value> {
     who
 }
 
-/// Edges and nodes: by their names within the cluster, by the networks of the mesh's regions from beyond it; and whoever asks for its metrics.
+/// Edges and nodes: by their names within the cluster, by way of the load balancer from beyond it; and whoever asks for its metrics.
 fn allowed_at_the_vault(documents: &Documents, who: &Value) -> bool {
     let (peer, port) = (&who["peer"], &who["port"]);
+    // Where the region's load balancers are.
+    let own = documents.named("NetworkPolicy", "edge-balancers").map(|policy| &policy["spec"]["ingress"][0]["from"][0]);
     let pod = |name: &str| json!({"podSelector": {"matchLabels": {"app.kubernetes.io/name": name}}});
     if *port == 7100 {
-        let regions: Vec<String> = documents
-            .of_kind("NetworkPolicy")
-            .find(|policy| policy["metadata"]["name"] == "edge-peers")
-            .map_or_else(Vec::new, |policy| array(&policy["spec"]["egress"][0]["to"]).iter().map(ToString::to_string).collect());
-        return *peer == pod("edge") || *peer == pod("node") || regions.contains(&peer.to_string());
+        return *peer == pod("edge") || *peer == pod("node") || own == Some(peer);
     }
-    // The health that its load balancer asks for, from where the region's own are, and metrics.
-    let own = documents.named("NetworkPolicy", "edge-balancers").map(|policy| &policy["spec"]["ingress"][0]["from"][0]);
+    // The health that its load balancer asks for, and metrics.
     *port == 7200 && (own == Some(peer) || peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] == "monitoring")
 }
 
@@ -211,7 +208,7 @@ fn each_rule_finds_what_breaks_it() {
         ("NetworkPolicy", "vault", "/spec/ingress/0/from".into(), json!([])),
         ("NetworkPolicy", "vault-balancers", "/spec/ingress/0/from/0/ipBlock/cidr".into(), json!("0.0.0.0/0")),
         ("NetworkPolicy", "vault-balancers", "/spec/ingress/0/ports/0/port".into(), json!(22)),
-        ("NetworkPolicy", "vault-balancers", "/spec/ingress/1/from/0/ipBlock/cidr".into(), json!("10.17.0.0/16")),
+        ("NetworkPolicy", "vault-balancers", "/spec/ingress/0/from/0/ipBlock/cidr".into(), json!("10.17.0.0/16")),
     ];
     for (kind, name, pointer, value) in table {
         let mut changed = Documents(documents.0.clone());

@@ -3,6 +3,8 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -12,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     built::{self, Documents, array},
-    support::{PAYMESH, Run, TestMesh, four_regions_with_vaults},
+    support::{PAYMESH, Run, TestMesh, four_regions_with_vaults, free_port},
 };
 
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -56,7 +58,14 @@ fn what_is_asked_for_is_served_and_a_sick_node_is_not_killed() {
         }
     }
     assert_eq!(mesh.http("us_east", "/health").unwrap().0, 503, "this one was sick all the time");
-    let metrics = mesh.http("us_east", "/metrics").unwrap().1;
+    // Who is scaled is an edge, and is asked itself.
+    let edge = Edge::start(&mesh);
+    for (_, documents) in &all {
+        for path in paths(documents) {
+            assert_eq!(edge.get(&path).unwrap().0, 200, "an edge is asked for {path}");
+        }
+    }
+    let metrics = edge.get("/metrics").unwrap().1;
     let served: BTreeSet<&str> =
         metrics.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split(['{', ' ']).next()).collect();
     for metric in all.iter().flat_map(|(_, documents)| scaled_by(documents)) {
@@ -65,6 +74,46 @@ fn what_is_asked_for_is_served_and_a_sick_node_is_not_killed() {
     // What README.md has the Prometheus adapter serve.
     let readme = fs::read_to_string(built::root().join("deploy/kubernetes/README.md")).unwrap();
     assert!(readme.contains("payment_queue_length") && served.contains("payment_queue_length"));
+}
+
+/// An edge of us_east, which ends with this value.
+struct Edge {
+    process: std::process::Child,
+    http: u16,
+}
+
+impl Edge {
+    fn start(mesh: &TestMesh) -> Self {
+        let (grpc, http) = (free_port(), free_port());
+        let data = mesh.data("edge");
+        let mut command = mesh.command(&["edge", "--supervised", "--region", "us_east", "--data", data.to_str().unwrap()]);
+        command.args(["--listen-grpc", &format!("127.0.0.1:{grpc}"), "--listen-http", &format!("127.0.0.1:{http}")]);
+        let process = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let edge = Self { process, http };
+        let until = Instant::now() + WAIT_MAX;
+        while edge.get("/ready").is_none_or(|(status, _)| status != 200) {
+            assert!(Instant::now() < until, "the edge does not get ready");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        edge
+    }
+
+    fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.http)).ok()?;
+        stream.set_read_timeout(Some(WAIT_MAX)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: edge\r\nconnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let status = answer.split(' ').nth(1)?.parse().ok()?;
+        Some((status, answer))
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 /// Metrics of the process's own that autoscalers go by.
@@ -103,23 +152,14 @@ fn help(command: &str) -> Option<String> {
     (run.code == 0).then_some(run.stdout)
 }
 
-/// Flags that the deployed processes are given. Those that say where a process listens, and the edge, come with `paymesh edge`.
+/// Flags that the deployed processes are given.
 #[test]
 fn arguments_are_those_that_the_command_line_knows() {
-    let with_edges = help("edge").is_some();
-    if !with_edges {
-        eprintln!("NOT LOOKED AT: this binary has no `paymesh edge` and no --listen-grpc and --listen-http");
-    }
     for (region, documents) in built::all() {
         for (owner, pod) in documents.processes() {
             let args: Vec<&str> = array(&pod["spec"]["containers"][0]["args"]).iter().map(|arg| arg.as_str().unwrap()).collect();
-            let Some(help) = help(args[0]) else {
-                assert!(!with_edges && args[0] == "edge", "{region}: {owner}: there is no `paymesh {}`", args[0]);
-                continue;
-            };
-            for flag in
-                args[1..].iter().map(|arg| arg.split('=').next().unwrap()).filter(|flag| with_edges || !flag.starts_with("--listen-"))
-            {
+            let help = help(args[0]).unwrap_or_else(|| panic!("{region}: {owner}: there is no `paymesh {}`", args[0]));
+            for flag in args[1..].iter().map(|arg| arg.split('=').next().unwrap()) {
                 assert!(
                     help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")),
                     "{region}: {owner}: `paymesh {}` has no {flag}",

@@ -125,7 +125,7 @@ run "the_vault_is_reached_by_nodes_edges_and_its_balancer_alone" {
     error_message = "the vault shares subnets"
   }
   assert {
-    condition     = aws_db_instance.vault[0].kms_key_id == aws_kms_key.these["vault"].arn && aws_eks_node_group.these["vault"].labels["paymesh/role"] == "vault"
+    condition     = aws_db_instance.vault[0].kms_key_id == aws_kms_key.these["vault"].arn && aws_eks_node_group.these["vault"].labels["paymesh/pool"] == "vault"
     error_message = "the vault has no key or no machines of its own"
   }
 }

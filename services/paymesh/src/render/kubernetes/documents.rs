@@ -24,10 +24,8 @@ pub(super) struct Place<'a> {
     pub(super) has_node: bool,
     /// The vault that runs here, as the deployed configuration calls it.
     pub(super) vault: Option<&'a RegionName>,
-    /// Its own addresses.
+    /// Its addresses.
     pub(super) network: Network,
-    /// Those of all regions, its own included, in the order of the file.
-    pub(super) networks: Vec<Network>,
 }
 
 fn metadata(name: &str) -> Value {
@@ -103,11 +101,9 @@ impl Place<'_> {
         all
     }
 
-    /// What has addresses: load balancers, which are in the region's network, and the other regions.
+    /// What has addresses: load balancers, which are in the region's network, and what is outside of it.
     pub(super) fn network(&self, access: Option<&Access>) -> Vec<Value> {
-        let blocks =
-            |networks: &[Network]| Value::from_iter(networks.iter().map(|network| json!({"ipBlock": {"cidr": network.to_string()}})));
-        let (own, all) = (blocks(std::slice::from_ref(&self.network)), blocks(&self.networks));
+        let own = json!([{"ipBlock": {"cidr": self.network.to_string()}}]);
         let tcp = |ports: &[u16]| Value::from_iter(ports.iter().map(|port| json!({"protocol": "TCP", "port": port})));
         let policy = |name: String, pod: &str, direction: &str, rules: Value| {
             let mut spec = json!({"podSelector": {"matchLabels": {"app.kubernetes.io/name": pod}}, "policyTypes": [direction]});
@@ -119,13 +115,15 @@ impl Place<'_> {
             let entering = match pod {
                 // Callers are behind the region's load balancer. Webhooks and health checks come to the other port.
                 EDGE => json!([{"from": own, "ports": tcp(&[EDGE_PORT, HTTP_PORT])}]),
-                // Peers, by way of the load balancer; what that asks itself is the health.
-                _ => json!([{"from": all, "ports": tcp(&[EDGE_PORT])}, {"from": own, "ports": tcp(&[HTTP_PORT])}]),
+                // Peers, by way of the load balancer, whose own addresses they come from; what that asks itself is the health.
+                _ => json!([{"from": own, "ports": tcp(&[EDGE_PORT, HTTP_PORT])}]),
             };
             policies.push(policy(format!("{pod}-balancers"), pod, "Ingress", entering));
             // A vault answers, and calls no peer.
             if pod != "vault" {
-                policies.push(policy(format!("{pod}-peers"), pod, "Egress", json!([{"to": all, "ports": tcp(&[EDGE_PORT])}])));
+                // Other regions are reached at their load balancers, which are public: both ends know each other by certificates.
+                let anywhere = json!({"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}});
+                policies.push(policy(format!("{pod}-peers"), pod, "Egress", json!([{"to": [anywhere], "ports": tcp(&[EDGE_PORT])}])));
             }
         }
         let asks = |access: &Access| {
