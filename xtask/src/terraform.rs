@@ -5,6 +5,7 @@
 //! nothing, and destroyed. An emulator shows that the parts fit together, and not that AWS takes them.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     net::TcpListener,
     path::{Path, PathBuf},
@@ -308,27 +309,21 @@ impl Applied<'_> {
 
 /// The regions to apply: those that are wanted and those whose databases they copy, which come first.
 fn in_order(scratch: &Path, wanted: &Wanted, added: &str) -> Result<Vec<String>> {
-    let topology = paymesh_topology::Topology::load(&scratch.join("region-config")).context("the edited region-config")?;
-    let source = |name: &str| -> Result<Option<String>> {
-        let region =
-            topology.regions().find(|region| region.name.as_str() == name).with_context(|| format!("there is no region {name}"))?;
-        Ok(region.site.as_ref().and_then(|site| site.replica_of.as_ref()).map(ToString::to_string))
-    };
-    let all: Vec<String> = match &wanted.regions {
-        Some(regions) => regions.clone(),
-        None => topology.regions().map(|region| region.name.to_string()).collect(),
-    };
+    let listed = read(paymesh(scratch)?.args(["region", "list", "--json"]))?;
+    let listed: Vec<serde_json::Value> = serde_json::from_str(&listed).context("`paymesh region list --json`")?;
+    let text = |region: &serde_json::Value, key: &str| region[key].as_str().map(str::to_owned);
+    let sources: BTreeMap<String, Option<String>> =
+        listed.iter().filter_map(|region| Some((text(region, "region")?, text(region, "replica_of")))).collect();
+    ensure!(sources.contains_key(added), "{added} is not among the regions");
+    let all: Vec<String> = wanted.regions.clone().unwrap_or_else(|| sources.keys().cloned().collect());
     let mut order: Vec<String> = Vec::new();
     for name in all {
-        if let Some(source) = source(&name)?.filter(|source| !order.contains(source)) {
-            order.push(source);
+        let source = sources.get(&name).with_context(|| format!("there is no region {name}"))?;
+        for next in source.iter().chain([&name]) {
+            if !order.contains(next) {
+                order.push(next.clone());
+            }
         }
-        if !order.contains(&name) {
-            order.push(name);
-        }
-    }
-    if wanted.regions.is_none() {
-        ensure!(order.iter().any(|name| name == added), "{added} is not among the regions: {}", order.join(", "));
     }
     Ok(order)
 }
@@ -336,9 +331,15 @@ fn in_order(scratch: &Path, wanted: &Wanted, added: &str) -> Result<Vec<String>>
 /// Adds a region to the copy of region-config, by the command that operators use.
 fn add_region(scratch: &Path) -> Result<&'static str> {
     run_program(cargo().arg("build").args(WORKSPACE).args(["--bin", "paymesh"]))?;
-    let paymesh = target_folder()?.join("debug/paymesh");
-    run_program(command(paymesh).arg("--config").arg(scratch.join("region-config")).args(ADD))?;
+    run_program(paymesh(scratch)?.args(ADD))?;
     Ok(ADDED)
+}
+
+/// The program, with the copy of region-config.
+fn paymesh(scratch: &Path) -> Result<Command> {
+    let mut paymesh = command(target_folder()?.join("debug/paymesh"));
+    paymesh.arg("--config").arg(scratch.join("region-config"));
+    Ok(paymesh)
 }
 
 /// What Terraform reads, in a fresh folder.
