@@ -37,7 +37,7 @@ fn add(config: &Path, args: &AddArgs) -> anyhow::Result<Exit> {
     let before = Topology::parse(file.name(), file.text()).map_err(unusable)?;
     let given = given::complete(&before, args)?;
     let (text, after) = add_region(file.name(), file.text(), &given.region).map_err(refused)?;
-    let follows = follow::of_added(&after, &given.region);
+    let follows = follow::of_added(config, &after, &given.region)?;
     finish(&file, &text, args.dry_run)?;
     if args.json {
         say_json(&Added {

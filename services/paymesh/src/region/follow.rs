@@ -1,12 +1,16 @@
 //! What follows from a region that is added or retired: what it leads, copies and holds, and what is to be done next.
 
+use std::path::Path;
+
 use paymesh_journal::Holding;
+use paymesh_planning::HOURS_PER_MONTH;
 use paymesh_replication::plan;
-use paymesh_topology::{NewRegion, Topology};
+use paymesh_topology::{Database, NewRegion, PRICES_FILE_NAME, Prices, Service, Topology};
 use paymesh_types::RegionName;
+use rust_decimal::Decimal;
 use serde::Serialize;
 
-use crate::say;
+use crate::{exit::unusable, say};
 
 use super::may_lead;
 
@@ -19,7 +23,28 @@ pub(super) struct Follows {
     next: Vec<String>,
 }
 
-pub(super) fn of_added(topology: &Topology, new: &NewRegion) -> Follows {
+/// What a month of one of each of the region's machines costs, by prices.yaml; how many there are is Terraform's to say, and the autoscaler's.
+fn cost(config: &Path, topology: &Topology, new: &NewRegion) -> anyhow::Result<Option<String>> {
+    let Some(cloud) = topology.cloud() else { return Ok(None) };
+    if !config.join(PRICES_FILE_NAME).exists() {
+        return Ok(Some(format!("what it costs is not known: there is no {PRICES_FILE_NAME}")));
+    }
+    let prices = Prices::load(config).map_err(unusable)?;
+    let vault = new.services.contains(&Service::Vault).then_some(("its vault", &cloud.machines.vault));
+    let others = [("its node", &cloud.machines.node), ("an edge", &cloud.machines.edge), ("its database", &cloud.machines.database)];
+    let alone = new.database == Database::None;
+    let machines = others.into_iter().filter(|_| !alone).chain(vault);
+    let mut each = Vec::new();
+    for (what, kind) in machines {
+        let month = prices.instance_type(kind).map(|kind| kind.per_hour * Decimal::from(HOURS_PER_MONTH));
+        let price = month.map_or_else(|| "no price".to_owned(), |month| format!("{} {}", month.round_dp(2), prices.currency()));
+        each.push(format!("{what} ({kind}) {price}"));
+    }
+    let each = each.join(", ");
+    Ok(Some(format!("a month of {HOURS_PER_MONTH} hours costs, by {PRICES_FILE_NAME}: {each}; `paymesh plan` says what traffic needs")))
+}
+
+pub(super) fn of_added(config: &Path, topology: &Topology, new: &NewRegion) -> anyhow::Result<Follows> {
     let (name, zone) = (&new.name, &new.zone);
     let label = name.as_str().replace('_', "-");
     let followed = plan(topology, name);
@@ -33,9 +58,8 @@ pub(super) fn of_added(topology: &Topology, new: &NewRegion) -> Follows {
         facts.push("it leads no shard: it takes every call, and carries writes to their home".to_owned());
     }
     if !followed.is_empty() {
-        facts.push(format!(
-            "it copies {whole} journals whole ({zone}'s and the directory's), and of {reduced} others what concerns its zone"
-        ));
+        let border = if reduced == 0 { String::new() } else { format!(", and of {reduced} others what concerns its zone") };
+        facts.push(format!("it copies {whole} journals whole ({zone}'s and the directory's){border}"));
         let countries = topology.zone(zone).map_or(0, |zone| zone.countries.len());
         facts
             .push(format!("it will hold personal data of the users of zone {zone}, who live in {countries} countries, and of nobody else"));
@@ -44,6 +68,7 @@ pub(super) fn of_added(topology: &Topology, new: &NewRegion) -> Follows {
         let regimes = new.compliance.iter().map(|regime| regime.as_str()).collect::<Vec<_>>().join(" and ");
         facts.push(format!("it is under {regimes}"));
     }
+    facts.extend(cost(config, topology, new)?);
     let mut next = vec![
         "(every node of the mesh reads the file when it starts: give it to all of them, and restart them one after the other)".to_owned(),
         "paymesh certs ./credentials   (or your own authority: a certificate for the new node)".to_owned(),
@@ -60,7 +85,7 @@ pub(super) fn of_added(topology: &Topology, new: &NewRegion) -> Follows {
         next.push(format!("paymesh render kubernetes, and kubectl apply -k deploy/kubernetes/overlays/{name}, in cluster paymesh-{label}"));
     }
     next.push(format!("paymesh node --region {name} --data ./data/{name}   (or `paymesh up`: on this machine)"));
-    Follows { facts, next }
+    Ok(Follows { facts, next })
 }
 
 pub(super) fn of_retired(topology: &Topology, name: &RegionName) -> Follows {

@@ -68,7 +68,7 @@ pub(super) fn complete(topology: &Topology, args: &AddArgs) -> anyhow::Result<Gi
     let grpc = match &args.grpc {
         Some(endpoint) => endpoint.clone(),
         None => {
-            let endpoint = free(topology, |region| &region.grpc)?;
+            let endpoint = free(topology, |region| &region.grpc, None)?;
             choose("--grpc", endpoint.to_string(), "the next port that no other region has, for a mesh on one machine".to_owned());
             endpoint
         }
@@ -76,7 +76,7 @@ pub(super) fn complete(topology: &Topology, args: &AddArgs) -> anyhow::Result<Gi
     let http = match &args.http {
         Some(endpoint) => endpoint.clone(),
         None => {
-            let endpoint = free(topology, |region| &region.http)?;
+            let endpoint = free(topology, |region| &region.http, Some(&grpc))?;
             choose("--http", endpoint.to_string(), "the next port that no other region has, for a mesh on one machine".to_owned());
             endpoint
         }
@@ -111,12 +111,13 @@ fn known<T>(word: &str, read: fn(&str) -> Option<T>, words: &[&str], option: &st
     read(word).ok_or_else(|| unusable(format!("{option}: `{word}` is not known; known are {}", words.join(", "))))
 }
 
-/// The endpoint after the last that is like it.
-fn free(topology: &Topology, of: impl Fn(&Region) -> &Endpoint) -> anyhow::Result<Endpoint> {
+/// The endpoint after the last that is like it, and not the region's own other one.
+fn free(topology: &Topology, of: impl Fn(&Region) -> &Endpoint, own: Option<&Endpoint>) -> anyhow::Result<Endpoint> {
     let last = topology.regions().map(&of).max_by_key(|endpoint| endpoint.port());
     let (host, after) = last.map_or(("127.0.0.1", 7101), |endpoint| (endpoint.host(), endpoint.port()));
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    let taken = |endpoint: &Endpoint| topology.regions().any(|region| region.grpc.overlaps(endpoint) || region.http.overlaps(endpoint));
+    let of_others = |endpoint: &Endpoint| topology.regions().any(|region| region.grpc.overlaps(endpoint) || region.http.overlaps(endpoint));
+    let taken = |endpoint: &Endpoint| of_others(endpoint) || own.is_some_and(|own| own.overlaps(endpoint));
     let found = (after..=u16::MAX).skip(1).find_map(|port| format!("{host}:{port}").parse::<Endpoint>().ok().filter(|one| !taken(one)));
     found.ok_or_else(|| unusable("no port is left: say --grpc and --http"))
 }

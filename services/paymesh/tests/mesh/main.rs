@@ -29,6 +29,7 @@ mod methods;
 mod oceans;
 mod reads;
 mod refusals;
+mod regions;
 mod remains;
 mod replicas;
 mod retention;
