@@ -145,6 +145,9 @@ enum Chore {
         /// Apply this region, and the one whose database it copies; may be given more than once. All, and one that is added, when absent
         #[arg(long = "region", value_name = "NAME")]
         regions: Vec<String>,
+        /// Apply what `cargo xtask test` does: root `global`, and the region that is added, without its database
+        #[arg(long, conflicts_with = "regions")]
+        quick: bool,
     },
 }
 
@@ -156,7 +159,7 @@ fn main() -> ExitCode {
         Chore::Sbom { target, output } => sbom::write(&target, output),
         Chore::BankTrace { input, output } => trace::convert(&input, &output),
         Chore::ForeignClients => foreign::alone(),
-        Chore::Terraform { regions } => terraform::alone(regions),
+        Chore::Terraform { regions, quick } => terraform::alone(regions, quick),
         Chore::PlayTrace { trace, release, keep } => trace::play(trace, release, keep),
     };
     match result {

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::{
     check::WORKSPACE,
@@ -28,6 +28,8 @@ const SOURCES: &str = "deploy/terraform";
 /// Modules with tests of their own.
 const MODULES: [&str; 3] = ["modules/facts", "modules/region", "modules/global"];
 const ROOTS: [&str; 2] = ["global", "region"];
+/// Resources at a time: an emulator is quick, and what takes time is to ask again, half a minute later, whether something is there.
+const PARALLELISM: &str = "-parallelism=40";
 /// How long the emulator has to listen.
 const EMULATOR_START: Duration = Duration::from_secs(60);
 
@@ -39,9 +41,10 @@ const ADD: [&str; 7] = ["region", "add", ADDED, "--zone", "eu", "--aws-region", 
 ///
 /// # Errors
 /// Something is not as it should be.
-pub(crate) fn alone(regions: Vec<String>) -> Result<()> {
+pub(crate) fn alone(regions: Vec<String>, quick: bool) -> Result<()> {
     let begun = Instant::now();
-    match check(&Wanted { regions: if regions.is_empty() { None } else { Some(regions) } })? {
+    let all = if regions.is_empty() { None } else { Some(regions) };
+    match check(&if quick { Wanted::Added } else { Wanted::Regions(all) })? {
         Outcome::Skipped(why) => println!("SKIPPED: {why}"),
         Outcome::PassedWith(note) => println!("ok ({note}), {:.0?}", begun.elapsed()),
         Outcome::Passed => println!("ok, {:.0?}", begun.elapsed()),
@@ -49,18 +52,20 @@ pub(crate) fn alone(regions: Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// The step: of the regions, the one that is added by one edit is applied.
+/// The step: of the regions, the one that is added by one edit is applied, by itself.
 ///
 /// # Errors
 /// As [`alone`].
 pub(crate) fn run() -> Result<Outcome> {
-    check(&Wanted { regions: Some(vec![ADDED.to_owned()]) })
+    check(&Wanted::Added)
 }
 
 /// Which regions are applied where they can be.
-struct Wanted {
-    /// `None`: all, and the one that is added.
-    regions: Option<Vec<String>>,
+enum Wanted {
+    /// These, and those whose databases they copy, by the names that `global` has made; `None`: all, and the one that is added.
+    Regions(Option<Vec<String>>),
+    /// The one that is added, without the database that would be a copy of another's; beside `global`, so that it takes a minute or two.
+    Added,
 }
 
 fn check(wanted: &Wanted) -> Result<Outcome> {
@@ -89,8 +94,12 @@ fn check(wanted: &Wanted) -> Result<Outcome> {
     validate_all(&terraform, &scratch)?;
     // The policies are about region-config as it ships; one edit later everything has to fit all the same.
     let added = add_region(&scratch)?;
-    let applied = apply_all(&lab, &terraform, &scratch, wanted, added)?;
-    Ok(Outcome::PassedWith(format!("against an emulator: {applied}")))
+    let Emulated { emulator: _emulator, logs } = emulate(&lab, &terraform, &scratch)?;
+    let applied = match wanted {
+        Wanted::Added => apply_added(&terraform, &scratch, &logs, added)?,
+        Wanted::Regions(regions) => apply_all(&terraform, &scratch, &logs, regions.as_deref(), added)?,
+    };
+    Ok(Outcome::PassedWith(format!("against an emulator: {applied}, planned again without a change, destroyed")))
 }
 
 /// A Terraform, and where it finds providers.
@@ -230,31 +239,53 @@ impl Drop for Emulator {
     }
 }
 
-/// Applies `global` and the regions to one emulator, masters before those that copy them; plans each again; destroys them in the opposite order. Says what was done.
-fn apply_all(lab: &Laboratory, terraform: &Tool, scratch: &Path, wanted: &Wanted, added: &str) -> Result<String> {
+/// An emulator that the roots of the copy speak to, and where logs are.
+struct Emulated {
+    emulator: Emulator,
+    logs: PathBuf,
+}
+
+fn emulate(lab: &Laboratory, terraform: &Tool, scratch: &Path) -> Result<Emulated> {
     let logs = scratch.join("logs");
     fs::create_dir_all(&logs).with_context(|| format!("{} cannot be created", logs.display()))?;
-    let regions = in_order(scratch, wanted, added)?;
     let emulator = Emulator::start(lab, &logs.join("emulator.log"))?;
-    for module in ROOTS {
-        let folder = scratch.join(SOURCES).join(module);
-        run_program(command(&lab.python).arg(lab.folder.join("to_provider_3.py")).args(["--override", &emulator.url]).arg(&folder))?;
+    for name in ROOTS {
+        let folder = scratch.join(SOURCES).join(name);
+        read(command(&lab.python).arg(lab.folder.join("to_provider_3.py")).args(["--override", &emulator.url]).arg(&folder))?;
         read(terraform.command(&folder).args(["init", "-backend=false", "-input=false", "-no-color"]))?;
     }
-    let global = Applied { terraform, folder: scratch.join(SOURCES).join("global"), name: "global", variables: Vec::new(), logs: &logs };
+    Ok(Emulated { emulator, logs })
+}
+
+/// Applies `global` and a region beside each other, plans each again, and destroys it. Most of the time both wait for what would take a while.
+fn apply_added(terraform: &Tool, scratch: &Path, logs: &Path, added: &str) -> Result<String> {
+    let roots = scratch.join(SOURCES);
+    let global = Applied { terraform, folder: roots.join("global"), name: "global", variables: Vec::new(), logs };
+    let variables = vec![format!("-var=region={added}"), r#"-var=engines=["cache","stream"]"#.to_owned()];
+    let region = Applied { terraform, folder: roots.join("region"), name: added, variables, logs };
+    thread::scope(|scope| {
+        let beside = scope.spawn(|| global.through());
+        region.workspace().and_then(|()| region.through())?;
+        beside.join().map_err(|_| anyhow!("the thread of root global died"))?
+    })?;
+    Ok(format!("global and {added} applied"))
+}
+
+/// Applies `global` and the regions, masters before those that copy them; plans each again; destroys them in the opposite order.
+fn apply_all(terraform: &Tool, scratch: &Path, logs: &Path, wanted: Option<&[String]>, added: &str) -> Result<String> {
+    let regions = in_order(scratch, wanted, added)?;
+    let global = Applied { terraform, folder: scratch.join(SOURCES).join("global"), name: "global", variables: Vec::new(), logs };
     global.apply()?;
     let zone_id = read(terraform.command(&global.folder).args(["output", "-raw", "zone_id"]))?;
     let folder = scratch.join(SOURCES).join("region");
-    let roots: Vec<Applied<'_>> = regions
-        .iter()
-        .map(|region| Applied {
-            terraform,
-            folder: folder.clone(),
-            name: region,
-            variables: vec![format!("-var=region={region}"), format!("-var=zone_id={zone_id}")],
-            logs: &logs,
-        })
-        .collect();
+    let applied = |region| Applied {
+        terraform,
+        folder: folder.clone(),
+        name: region,
+        variables: vec![format!("-var=region={region}"), format!("-var=zone_id={zone_id}")],
+        logs,
+    };
+    let roots: Vec<Applied<'_>> = regions.iter().map(|region| applied(region)).collect();
     for region in &roots {
         region.workspace()?;
         region.apply()?;
@@ -265,7 +296,7 @@ fn apply_all(lab: &Laboratory, terraform: &Tool, scratch: &Path, wanted: &Wanted
     for applied in roots.iter().rev().chain([&global]) {
         applied.destroy()?;
     }
-    Ok(format!("global, {} applied, planned again without a change, destroyed", regions.join(", ")))
+    Ok(format!("global, {} applied", regions.join(", ")))
 }
 
 /// A root with its variables. The states of regions are in workspaces of their names.
@@ -295,8 +326,14 @@ impl Applied<'_> {
         Ok(())
     }
 
+    fn through(&self) -> Result<()> {
+        self.apply()?;
+        self.changes_nothing()?;
+        self.destroy()
+    }
+
     fn apply(&self) -> Result<()> {
-        self.run("apply", &["apply", "-auto-approve"])
+        self.run("apply", &["apply", "-auto-approve", PARALLELISM])
     }
 
     fn changes_nothing(&self) -> Result<()> {
@@ -305,19 +342,19 @@ impl Applied<'_> {
     }
 
     fn destroy(&self) -> Result<()> {
-        self.run("destroy", &["destroy", "-auto-approve"])
+        self.run("destroy", &["destroy", "-auto-approve", PARALLELISM])
     }
 }
 
 /// The regions to apply: those that are wanted and those whose databases they copy, which come first.
-fn in_order(scratch: &Path, wanted: &Wanted, added: &str) -> Result<Vec<String>> {
+fn in_order(scratch: &Path, wanted: Option<&[String]>, added: &str) -> Result<Vec<String>> {
     let listed = read(paymesh(scratch)?.args(["region", "list", "--json"]))?;
     let listed: Vec<serde_json::Value> = serde_json::from_str(&listed).context("`paymesh region list --json`")?;
     let text = |region: &serde_json::Value, key: &str| region[key].as_str().map(str::to_owned);
     let sources: BTreeMap<String, Option<String>> =
         listed.iter().filter_map(|region| Some((text(region, "region")?, text(region, "replica_of")))).collect();
     ensure!(sources.contains_key(added), "{added} is not among the regions");
-    let all: Vec<String> = wanted.regions.clone().unwrap_or_else(|| sources.keys().cloned().collect());
+    let all: Vec<String> = wanted.map_or_else(|| sources.keys().cloned().collect(), <[String]>::to_vec);
     let mut order: Vec<String> = Vec::new();
     for name in all {
         let source = sources.get(&name).with_context(|| format!("there is no region {name}"))?;

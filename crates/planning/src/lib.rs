@@ -4,7 +4,9 @@
 #![forbid(unsafe_code)]
 
 pub mod capacity;
+pub mod chart;
 pub mod cost;
+pub mod simulation;
 
 mod figure;
 

@@ -28,6 +28,7 @@
 mod access;
 mod check;
 mod cloud;
+mod cron;
 mod edit;
 mod endpoint;
 mod fraud;
@@ -38,6 +39,7 @@ mod prices;
 mod problem;
 mod read;
 mod region;
+mod scaling;
 mod topology;
 mod tree;
 
@@ -45,6 +47,7 @@ pub use access::{ACCESS_FILE_NAME, Access, CallLimits, Issuer, KeySource, Princi
 pub use cloud::{
     Cloud, EEA_AWS_REGIONS, Entry, Kafka, Machines, PARTITIONS_MAX, SITE_PREFIX_BITS_MAX, SITE_PREFIX_BITS_MIN, Site, TOPICS_MAX, Topic,
 };
+pub use cron::{Moment, Schedule};
 pub use edit::{EditError, NewRegion, NewSite, add_region, retire_region};
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use fraud::{FRAUD_FILE_NAME, Fraud, Listed, Rule, Shape, Signal, TransactionRisk, Unscored, Window, ZonePolicy};
@@ -60,6 +63,7 @@ pub use prices::{
 };
 pub use problem::{Errors, Problem};
 pub use region::{Compliance, Database, KeyToken, Region, Service};
+pub use scaling::{Autoscaler, Metric, Reactive, SCALING_FILE_NAME, Scaling, Scheduled};
 pub use topology::{AuditRetention, DIRECTORY_SHARDS, DIRECTORY_ZONE, JournalRetention, Topology, Zone};
 
 /// The file that [`Topology::load`] looks for when it is given a folder.

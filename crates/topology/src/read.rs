@@ -8,6 +8,7 @@ pub(crate) mod cloud;
 pub(crate) mod fraud;
 pub(crate) mod gateways;
 pub(crate) mod prices;
+pub(crate) mod scaling;
 
 use std::{collections::BTreeMap, ops::RangeInclusive, path::PathBuf, str::FromStr};
 

@@ -269,6 +269,7 @@ Exit codes:
 Examples:
   paymesh plan capacity --base-tps 1000 --peak-multiplier 10 --safety-margin 1.5
   paymesh plan cost --cpu 2 --memory-gib 4 --tps 100
+  paymesh plan simulate --trace examples/traffic/black-friday.csv --svg black-friday.svg
 
 Exit codes:
   0  the plan is printed
@@ -527,6 +528,31 @@ Exit codes:
   1  with --check: it is not, and what differs is named; or a file cannot be written
   2  the configuration cannot be used, or a folder there is somebody's own; nothing was written")]
     Kubernetes(RenderKubernetesArgs),
+
+    /// The scaling policies for Application Auto Scaling of AWS, as JSON of Terraform
+    ///
+    /// For whoever runs edges as a service of ECS: what is to be scaled, its bounds by the clock, steps and the alarms that set them off. Save it as a file that ends in
+    /// .tf.json beside the service. A scheduled entry's target_capacity has no place in it.
+    #[command(after_long_help = "\
+Example:
+  paymesh render autoscaling --region eu_west --resource-id service/payments/edge > scaling.tf.json
+
+Exit codes:
+  0  it is printed
+  2  the configuration or an option cannot be used")]
+    Autoscaling(AutoscalingArgs),
+}
+
+/// `paymesh render autoscaling`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AutoscalingArgs {
+    /// The region, in whose time zone hours are counted
+    #[arg(long, value_name = "NAME")]
+    pub(crate) region: RegionName,
+
+    /// What is scaled: service/CLUSTER/SERVICE
+    #[arg(long, value_name = "ID")]
+    pub(crate) resource_id: String,
 }
 
 /// `paymesh render kubernetes`.

@@ -80,8 +80,10 @@ resource "aws_cloudfront_distribution" "this" {
   price_class     = "PriceClass_All"
   http_version    = "http2"
   is_ipv6_enabled = true
-  web_acl_id      = var.firewall ? aws_wafv2_web_acl.this[0].arn : null
-  tags            = local.tags
+  # It takes minutes until a change is everywhere, and nothing here waits for it.
+  wait_for_deployment = false
+  web_acl_id          = var.firewall ? aws_wafv2_web_acl.this[0].arn : null
+  tags                = local.tags
 
   origin {
     origin_id   = "static"

@@ -4,6 +4,7 @@
 mod capacity;
 mod cost;
 mod measured;
+mod simulate;
 
 use clap::Subcommand;
 
@@ -17,6 +18,9 @@ pub(crate) enum PlanCommand {
 
     /// Which instances meet a requirement, the cheapest for each payment first, and what to reserve
     Cost(cost::CostArgs),
+
+    /// What the scaling policies make of a day's traffic: instances, how busy they are, and what is dropped
+    Simulate(simulate::SimulateArgs),
 }
 
 /// Plans.
@@ -24,5 +28,6 @@ pub(crate) fn run(setting: &Setting, what: &PlanCommand) -> anyhow::Result<Exit>
     match what {
         PlanCommand::Capacity(args) => capacity::run(setting, args),
         PlanCommand::Cost(args) => cost::run(setting, args),
+        PlanCommand::Simulate(args) => simulate::run(setting, args),
     }
 }

@@ -5,6 +5,7 @@
 
 mod deployed;
 mod documents;
+mod scaling;
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +16,7 @@ use std::{
 use anyhow::Context as _;
 use paymesh_contract::policies;
 use paymesh_topology::{
-    ACCESS_FILE_NAME, Access, Cloud, FILE_NAME, FRAUD_FILE_NAME, Fraud, GATEWAYS_FILE_NAME, Gateways, Region, Topology,
+    ACCESS_FILE_NAME, Access, Cloud, FILE_NAME, FRAUD_FILE_NAME, Fraud, GATEWAYS_FILE_NAME, Gateways, Region, Scaling, Topology,
 };
 use serde_json::{Value, json};
 
@@ -86,6 +87,7 @@ fn render(config: &Path) -> anyhow::Result<BTreeMap<String, Files>> {
     let access = Access::load(config, &deployed.topology, &policies().caller_scopes()).map_err(unusable)?;
     Gateways::load(config, &deployed.topology).map_err(unusable)?;
     Fraud::load(config, &deployed.topology).map_err(unusable)?;
+    let scaling = Scaling::load(config, &topology).map_err(unusable)?;
     let mut configuration = BTreeMap::from([(FILE_NAME, deployed.text.clone())]);
     let folder = file.parent().unwrap_or(Path::new(""));
     for name in [GATEWAYS_FILE_NAME, ACCESS_FILE_NAME, FRAUD_FILE_NAME] {
@@ -97,7 +99,7 @@ fn render(config: &Path) -> anyhow::Result<BTreeMap<String, Files>> {
     let mut overlays = BTreeMap::new();
     for region in topology.regions() {
         let place = place(&source, &topology, cloud, &deployed, region)?;
-        let files = overlay(&place, &deployed.topology, access.as_ref(), &configuration)
+        let files = overlay(&place, &deployed.topology, access.as_ref(), &scaling, &configuration)
             .with_context(|| format!("{source}: regions.{}", region.name))?;
         overlays.insert(region.name.to_string(), files);
     }
@@ -139,21 +141,25 @@ fn overlay(
     place: &Place<'_>,
     deployed: &Topology,
     access: Option<&Access>,
+    scaling: &Scaling,
     configuration: &BTreeMap<&str, String>,
 ) -> anyhow::Result<Files> {
     let mut files = Files::new();
     let mut resources = place.bases();
-    let lists = [
+    let mut lists = vec![
         ("certificates.yaml", "Who the region's processes are, to each other and to callers.", place.certificates()?),
         ("load-balancers.yaml", "Which pods are behind which load balancers.", place.balancers()),
         ("network.yaml", "Who may come from outside of the cluster, and where its pods may go.", place.network(access)),
         ("storage.yaml", "Where volumes are made, and under which keys.", place.storage()),
     ];
+    if place.has_node {
+        let documents = scaling::documents(scaling, place.region, place.network);
+        lists.push(("scaling.yaml", "How many edges there are, and when.", documents));
+    }
     for (name, what, documents) in lists {
         files.insert(PathBuf::from(name), yaml::documents(&comment(what), &documents)?);
         resources.push(name.to_owned());
     }
-    // How many edges there are is the scaling policies' to say: what is made of those is a resource more.
     let mut patches = Vec::new();
     for (name, patch) in place.patches(deployed) {
         let path = format!("patches/{name}.yaml");

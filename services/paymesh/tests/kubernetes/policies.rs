@@ -101,6 +101,14 @@ fn wrong(documents: &Documents) -> Vec<String> {
         demand(target["kind"] == "Deployment" && target["name"] == "edge", format!("{}: scales {target}", name(scaler)));
     }
     let edge = documents.named("Deployment", "edge");
+    let scalers = documents.of_kind("HorizontalPodAutoscaler").count();
+    demand(scalers == usize::from(edge.is_some()), format!("{scalers} autoscalers of edges"));
+    let jobs = documents.of_kind("CronJob").count();
+    demand(edge.is_none() || jobs == 3, format!("{jobs} jobs set the bounds, and scaling.yaml has 3 entries"));
+    for role in documents.of_kind("Role").filter(|role| role["metadata"]["name"] == "scaling") {
+        let wanted = json!([{"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "resourceNames": ["edge"], "verbs": ["get", "patch"]}]);
+        demand(role["rules"] == wanted, "who sets bounds may do more than that".to_owned());
+    }
     demand(edge.is_none_or(|edge| edge["spec"]["replicas"].is_null()), "edge: two say how many there are".to_owned());
     demand(
         edge.is_none_or(|edge| edge["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0),
@@ -192,6 +200,9 @@ fn each_rule_finds_what_breaks_it() {
         ("StatefulSet", "vault", format!("{container}/securityContext/capabilities/drop"), json!([])),
         ("StatefulSet", "vault", format!("{container}/livenessProbe"), Value::Null),
         ("StatefulSet", "vault", format!("{container}/resources/limits/memory"), Value::Null),
+        ("Role", "scaling", "/rules/0/resourceNames".into(), Value::Null),
+        ("CronJob", "scaling-morning-rush", "/spec/jobTemplate/spec/template/spec/securityContext/runAsUser".into(), json!(0)),
+        ("HorizontalPodAutoscaler", "edge", "/spec/scaleTargetRef/name".into(), json!("node")),
         ("StatefulSet", "node", "/spec/replicas".into(), json!(2)),
         ("StatefulSet", "node", "/spec/volumeClaimTemplates/0/spec/accessModes".into(), json!(["ReadWriteMany"])),
         ("StatefulSet", "node", "/spec/volumeClaimTemplates/0/spec/storageClassName".into(), json!("gp2")),

@@ -25,7 +25,7 @@ impl Work {
     fn new(change: impl Fn(String) -> String) -> Self {
         let work = Self(tempfile::tempdir().unwrap());
         fs::create_dir(work.config()).unwrap();
-        for name in ["access.yaml", "fraud.yaml", "gateways.yaml"] {
+        for name in ["access.yaml", "fraud.yaml", "gateways.yaml", "scaling.yaml"] {
             fs::copy(root().join("region-config").join(name), work.config().join(name)).unwrap();
         }
         fs::write(work.config().join("regions.yaml"), change(fs::read_to_string(root().join("region-config/regions.yaml")).unwrap()))
