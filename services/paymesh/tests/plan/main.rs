@@ -163,3 +163,80 @@ fn missing_prices_are_named_before_anything_is_printed() {
     fs::write(folder.path().join("prices.yaml"), text).expect("written");
     refused(&with_config(folder.path(), &["capacity"]), "instance_types.c5.xlarge.per_hour: must be a decimal above 0");
 }
+
+fn simulated(arguments: &[&str]) -> Output {
+    let traffic = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/traffic");
+    let all = [&["simulate", "--trace"], arguments].concat();
+    Command::new(env!("CARGO_BIN_EXE_paymesh"))
+        .current_dir(traffic)
+        .args(["--config", "../../region-config", "plan"])
+        .args(all)
+        .output()
+        .expect("it starts")
+}
+
+#[test]
+fn the_shipped_curves_are_played_and_what_is_dropped_ends_with_1() {
+    let (day, code) = json(&simulated(&["day.csv", "--json"]));
+    assert_eq!((&day["dropped"], &day["edges_peak"], code), (&0.into(), &40.into(), Some(0)));
+    assert_eq!(day["minutes"].as_array().map(Vec::len), Some(1_440));
+    let folder = tempfile::tempdir().expect("a folder");
+    let picture = folder.path().join("picture.svg");
+    let output = simulated(&["black-friday.csv", "--svg", picture.to_str().expect("a path")]);
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("652928100 dropped (61.19 %)") && printed.contains("100 edges at most"), "{printed}");
+    assert!(fs::read_to_string(&picture).expect("it is there").starts_with("<svg "));
+    let all_day = simulated(&["day.csv", "--edge-tps", "10000", "--json"]);
+    assert_eq!(json(&all_day).1, Some(0));
+}
+
+#[test]
+fn what_cannot_be_played_is_refused_by_its_name() {
+    refused(&simulated(&["nothing.csv"]), "nothing.csv: cannot be read");
+    refused(&simulated(&["../payments.csv"]), "payments.csv: line 1: the first line must be `minute,tps`");
+    refused(&simulated(&["day.csv", "--date", "2026-02-30"]), "must be a day such as 2026-11-27");
+    refused(&simulated(&["day.csv", "--edge-tps", "0"]), "--edge-tps");
+}
+
+#[test]
+fn application_auto_scaling_gets_the_policies_that_kubernetes_gets() {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../region-config");
+    let render = |resource: &str| {
+        let arguments = ["render", "autoscaling", "--region", "eu_west", "--resource-id", resource];
+        Command::new(env!("CARGO_BIN_EXE_paymesh")).arg("--config").arg(&config).args(arguments).output().expect("it starts")
+    };
+    let (rendered, code) = json(&render("service/payments/edge"));
+    assert_eq!(code, Some(0));
+    let resources = &rendered["resource"];
+    let target = &resources["aws_appautoscaling_target"]["edge"];
+    assert_eq!((&target["min_capacity"], &target["max_capacity"]), (&5.into(), &100.into()));
+    let overlay = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kubernetes/overlays/eu_west/scaling.yaml");
+    let overlay = fs::read_to_string(overlay).expect("it ships");
+    let actions = resources["aws_appautoscaling_scheduled_action"].as_object().expect("actions");
+    assert_eq!(actions.len(), overlay.matches("kind: CronJob").count());
+    for (name, crontab, aws, min, max) in [
+        ("morning_rush", "0 8 * * MON-FRI", "cron(0 8 ? * MON-FRI *)", 20, 50),
+        ("evening_peak", "0 18 * * *", "cron(0 18 * * ? *)", 25, 60),
+        ("weekend_low", "0 2 * * SUN,SAT", "cron(0 2 ? * SUN,SAT *)", 10, 25),
+    ] {
+        let action = &actions[name];
+        assert_eq!((&action["schedule"], &action["timezone"]), (&aws.into(), &"UTC".into()));
+        assert_eq!(action["scalable_target_action"], serde_json::json!({"min_capacity": min, "max_capacity": max}), "{name}");
+        assert!(
+            overlay.contains(crontab) && overlay.contains(&format!("{{\"maxReplicas\":{max},\"minReplicas\":{min}}}")),
+            "{name}:\n{overlay}"
+        );
+    }
+    // A rule's percentage, threshold and duration are in its step and its alarm.
+    let step = &resources["aws_appautoscaling_policy"]["up_1"]["step_scaling_policy_configuration"];
+    assert_eq!(step["step_adjustment"][0]["scaling_adjustment"], 50);
+    let alarm = &resources["aws_cloudwatch_metric_alarm"]["up_1"];
+    assert_eq!((&alarm["threshold"], &alarm["metric_name"]), (&100.into(), &"payment_queue_length".into()));
+    assert_eq!(alarm["alarm_actions"][0], "${aws_appautoscaling_policy.up_1.arn}");
+    let down = &resources["aws_cloudwatch_metric_alarm"]["down_0"];
+    assert_eq!((&down["evaluation_periods"], &down["comparison_operator"]), (&15.into(), &"LessThanThreshold".into()));
+    for wrong in ["payments", "service/payments", "service//edge", "service/a/b/c", "service/a/b${c}"] {
+        refused(&render(wrong), "--resource-id: must be service/CLUSTER/SERVICE");
+    }
+}
