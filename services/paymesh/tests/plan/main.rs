@@ -223,10 +223,8 @@ fn application_auto_scaling_gets_the_policies_that_kubernetes_gets() {
         let action = &actions[name];
         assert_eq!((&action["schedule"], &action["timezone"]), (&aws.into(), &"UTC".into()));
         assert_eq!(action["scalable_target_action"], serde_json::json!({"min_capacity": min, "max_capacity": max}), "{name}");
-        assert!(
-            overlay.contains(crontab) && overlay.contains(&format!("{{\"maxReplicas\":{max},\"minReplicas\":{min}}}")),
-            "{name}:\n{overlay}"
-        );
+        let patch = format!(r#"{{\"maxReplicas\":{max},\"minReplicas\":{min}}}"#);
+        assert!(overlay.contains(crontab) && overlay.contains(&patch), "{name}: {patch}");
     }
     // A rule's percentage, threshold and duration are in its step and its alarm.
     let step = &resources["aws_appautoscaling_policy"]["up_1"]["step_scaling_policy_configuration"];
