@@ -1,7 +1,7 @@
 //! `paymesh region`: regions of the configuration, added and retired by an edit of regions.yaml that keeps everything else as it was.
 //!
 //! The file is the truth here; no node is asked. What is written is sound as a whole, and is written whole: `edit` of crates/topology proves the one, and
-//! [`file`] sees to the other.
+//! `file` sees to the other.
 
 mod file;
 mod follow;

@@ -25,6 +25,97 @@ mock_provider "aws" {
   }
 }
 
+# Each is told from the others: what is compared is which.
+override_resource {
+  target          = aws_kms_key.these["data"]
+  override_during = plan
+  values          = { arn = "arn:aws:kms:eu-west-1:123456789012:key/data", key_id = "data" }
+}
+
+override_resource {
+  target          = aws_kms_key.these["vault"]
+  override_during = plan
+  values          = { arn = "arn:aws:kms:eu-west-1:123456789012:key/vault", key_id = "vault" }
+}
+
+override_resource {
+  target          = aws_security_group.these["node"]
+  override_during = plan
+  values          = { id = "node" }
+}
+
+override_resource {
+  target          = aws_security_group.these["edge"]
+  override_during = plan
+  values          = { id = "edge" }
+}
+
+override_resource {
+  target          = aws_security_group.these["vault"]
+  override_during = plan
+  values          = { id = "vault" }
+}
+
+override_resource {
+  target          = aws_security_group.these["database"]
+  override_during = plan
+  values          = { id = "database" }
+}
+
+override_resource {
+  target          = aws_security_group.these["vaultdb"]
+  override_during = plan
+  values          = { id = "vaultdb" }
+}
+
+override_resource {
+  target          = aws_security_group.these["callers"]
+  override_during = plan
+  values          = { id = "callers" }
+}
+
+override_resource {
+  target          = aws_security_group.these["mesh"]
+  override_during = plan
+  values          = { id = "mesh" }
+}
+
+override_resource {
+  target          = aws_security_group.these["vmesh"]
+  override_during = plan
+  values          = { id = "vmesh" }
+}
+
+override_resource {
+  target          = aws_security_group.these["cluster"]
+  override_during = plan
+  values          = { id = "cluster" }
+}
+
+override_resource {
+  target          = aws_security_group.these["cache"]
+  override_during = plan
+  values          = { id = "cache" }
+}
+
+override_resource {
+  target          = aws_security_group.these["stream"]
+  override_during = plan
+  values          = { id = "stream" }
+}
+
+override_resource {
+  target          = aws_route_table.public
+  override_during = plan
+  values          = { id = "public" }
+}
+
+override_resource {
+  target          = aws_route_table.data
+  override_during = plan
+  values          = { id = "data" }
+}
+
 variables {
   region_config = "../../../../region-config"
   region        = "eu_west"
@@ -49,6 +140,10 @@ run "an_eu_regions_data_does_not_leave_its_zone" {
   assert {
     condition     = aws_db_instance.master[0].backup_retention_period >= 7 && aws_db_instance.vault[0].backup_retention_period <= 7
     error_message = "journals have backups for a week at least, and those of a vault are gone after one"
+  }
+  assert {
+    condition     = alltrue([for database in concat(aws_db_instance.master, aws_db_instance.vault) : database.multi_az])
+    error_message = "a database is in one zone of availability"
   }
   assert {
     condition     = alltrue([for database in concat(aws_db_instance.master, aws_db_instance.vault) : database.replicate_source_db == null])
@@ -101,7 +196,7 @@ run "nothing_is_public_but_the_balancers" {
     error_message = "machines get public addresses"
   }
   assert {
-    condition     = length(setintersection(toset([for name, association in aws_route_table_association.data : name]), toset(keys(aws_subnet.data)))) == 3 && alltrue([for name, route in aws_route.nat : contains(keys(aws_subnet.private), name)])
+    condition     = length(aws_route_table_association.data) == 3 && alltrue([for association in aws_route_table_association.data : association.route_table_id == aws_route_table.data.id]) && aws_route.out.route_table_id != aws_route_table.data.id
     error_message = "the subnets of data have a way out"
   }
 }
@@ -123,6 +218,18 @@ run "the_vault_is_reached_by_nodes_edges_and_its_balancer_alone" {
   assert {
     condition     = length(setintersection(toset(values(local.layers.vault)), toset(concat(values(local.layers.private), values(local.layers.data), values(local.layers.public))))) == 0
     error_message = "the vault shares subnets"
+  }
+  assert {
+    condition     = aws_db_instance.vault[0].vpc_security_group_ids == toset(["vaultdb"]) && aws_db_instance.master[0].vpc_security_group_ids == toset(["database"])
+    error_message = "a database is reached as another is"
+  }
+  assert {
+    condition     = alltrue([for pool, template in aws_launch_template.these : template.vpc_security_group_ids == toset([pool])])
+    error_message = "machines are reached as others are"
+  }
+  assert {
+    condition     = aws_secretsmanager_secret.these["vault-pin"].kms_key_id == aws_kms_key.these["vault"].arn && aws_db_instance.master[0].kms_key_id == aws_kms_key.these["data"].arn
+    error_message = "what is the vault's is under another's key, or the other way about"
   }
   assert {
     condition     = aws_db_instance.vault[0].kms_key_id == aws_kms_key.these["vault"].arn && aws_eks_node_group.these["vault"].labels["paymesh/pool"] == "vault"
