@@ -111,9 +111,11 @@ impl Call {
                 return Err(Fault::new(Code::PermissionDenied, "NOT_THAT_NODE", message));
             }
             call.by_edge = matches!(sender, Sender::Edge(_));
-            call.entry_region = match headers.get(ENTRY_REGION_HEADER) {
-                Some(entry) => parse_region(ENTRY_REGION_HEADER, entry)?,
-                None => {
+            call.entry_region = match (headers.get(ENTRY_REGION_HEADER), sender) {
+                // At an edge it entered in the edge's region, whatever that says.
+                (Some(_), Sender::Edge(region)) => region.clone(),
+                (Some(entry), _) => parse_region(ENTRY_REGION_HEADER, entry)?,
+                (None, _) => {
                     return Err(Fault::invalid_field(ENTRY_REGION_HEADER, format!("`{ENTRY_REGION_HEADER}` comes with `{HOPS_HEADER}`")));
                 }
             };
@@ -324,6 +326,8 @@ mod tests {
         let call = Call::arriving(&here, "/x", &sent, Sender::Edge(&there)).expect("an edge's headers");
         assert!(call.is_from_peer() && call.node().is_none());
         assert_eq!((call.edge(), call.entry_region()), (Some(&there), &there));
+        let lies = headers(&[(HOPS_HEADER, "eu_west"), (ENTRY_REGION_HEADER, "us_west")]);
+        assert_eq!(Call::arriving(&here, "/x", &lies, Sender::Edge(&there)).expect("an edge's headers").entry_region(), &there);
         // What it says of others on the way is not believed.
         for (hops, entry) in
             [("us_west,eu_west", "us_west"), ("us_east,eu_west", "us_east"), ("us_east", "us_east"), ("eu_west,eu_west", "eu_west")]

@@ -140,8 +140,8 @@ impl<S: Answer> Service<Request<Body>> for Admit<S> {
         let not_after = request.extensions().get::<OtherEnd>().and_then(|OtherEnd(connected)| connected.as_ref()?.not_after());
         let (mut place, mut end) = (None, None);
         if let Some(call) = request.extensions_mut().get_mut::<Call>() {
-            // Where it enters the mesh, and nowhere twice.
-            if !call.is_from_peer() {
+            // Where it enters the mesh, and at no node twice. What edges count is theirs alone, and there can be many of them.
+            if call.node().is_none() {
                 place = match caller.begin(Instant::now()) {
                     Ok(place) => place,
                     Err(refusal) => return refuse(denied(refusal)),
