@@ -287,8 +287,8 @@ async fn an_edge_knows_callers_by_tokens_and_lets_nobody_else_in() {
             Err(status) => assert_eq!(Fault::from_status(&status).reason, "RATE_LIMITED", "{status:?}"),
         }
     }
-    // Two at once and two for each second; each edge by itself would let as many through.
-    let most = 3 + 2 * begun.elapsed().as_millis() / 1_000;
+    // Those of two seconds at once, and two for each second; each edge by itself lets as many through.
+    let most = 5 + 2 * begun.elapsed().as_millis() / 1_000;
     assert!(taken <= most, "{taken} of 12 were taken within {:?}", begun.elapsed());
     // Nor does anybody follow a journal through it.
     let start =
