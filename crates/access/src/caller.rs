@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
-use paymesh_contract::MethodPolicy;
+use paymesh_contract::{MethodPolicy, Target};
 use paymesh_identity::ShownCaller;
 use paymesh_topology::Principal;
 use paymesh_types::{RegionName, UserId, ZoneName};
@@ -22,6 +22,8 @@ pub enum Caller {
     Unproven,
     /// A node of this region, on its own behalf.
     Node(RegionName),
+    /// An edge of this region, on its own behalf: it may ask whose a user is, which says nothing else about anybody.
+    Edge(RegionName),
     /// A principal.
     Known(Arc<Grant>),
 }
@@ -88,7 +90,7 @@ impl Caller {
     pub fn principal(&self) -> Option<&str> {
         match self {
             Self::Known(grant) => Some(grant.principal()),
-            Self::Nobody | Self::Unproven | Self::Node(_) => None,
+            Self::Nobody | Self::Unproven | Self::Node(_) | Self::Edge(_) => None,
         }
     }
 
@@ -98,6 +100,7 @@ impl Caller {
             Self::Nobody => paymesh_audit::Caller::Anonymous,
             Self::Unproven => paymesh_audit::Caller::PlainText,
             Self::Node(region) => paymesh_audit::Caller::Node(region.clone()),
+            Self::Edge(region) => paymesh_audit::Caller::Edge(region.clone()),
             Self::Known(grant) => grant.audited.clone(),
         }
     }
@@ -116,6 +119,8 @@ impl Caller {
             Self::Unproven => Ok(()),
             Self::Node(_) if method.nodes_too => Ok(()),
             Self::Node(_) => Err(Refusal::CallersOnly { path: method.path.clone() }),
+            Self::Edge(_) if method.nodes_too && method.target == Target::Directory => Ok(()),
+            Self::Edge(_) => Err(Refusal::NoCredential),
             Self::Known(grant) => match method.scopes.iter().find(|scope| !grant.scopes.contains(*scope)) {
                 None => Ok(()),
                 Some(scope) => Err(Refusal::ScopeMissing { scope: scope.clone(), principal: grant.principal().to_owned() }),
@@ -131,7 +136,7 @@ impl Caller {
     pub fn acts_for(&self, user: UserId, zone: Option<&ZoneName>) -> Result<(), Refusal> {
         let grant = match self {
             Self::Nobody => return Err(Refusal::NotYourUser),
-            Self::Unproven | Self::Node(_) => return Ok(()),
+            Self::Unproven | Self::Node(_) | Self::Edge(_) => return Ok(()),
             Self::Known(grant) => grant,
         };
         let zones = &grant.principal.principal.zones;
@@ -169,7 +174,7 @@ impl Caller {
     pub fn is_bound(&self) -> bool {
         match self {
             Self::Nobody => true,
-            Self::Unproven | Self::Node(_) => false,
+            Self::Unproven | Self::Node(_) | Self::Edge(_) => false,
             Self::Known(grant) => grant.users.is_some() || grant.principal.principal.zones != paymesh_topology::ZoneGrant::Any,
         }
     }
@@ -220,7 +225,7 @@ impl Caller {
     pub fn pays_into(&self, zone: &ZoneName) -> bool {
         match self {
             Self::Known(grant) => grant.principal.principal.pays.has(zone),
-            Self::Nobody => false,
+            Self::Nobody | Self::Edge(_) => false,
             Self::Unproven | Self::Node(_) => true,
         }
     }

@@ -55,6 +55,8 @@ pub enum Caller {
     Certificate(Arc<str>),
     /// The node of this region, by its certificate.
     Node(RegionName),
+    /// An edge of this region, by its certificate.
+    Edge(RegionName),
     /// Nobody: nothing was shown, or nothing that holds.
     Anonymous,
     /// Whoever reaches a listener in plain text.
@@ -165,6 +167,7 @@ fn fill(message: &mut AuditRecord, record: &Record, outcome: &Outcome) {
         Caller::Token(token) => (CallerKind::Token, &*token.principal, &*token.issuer, &*token.id),
         Caller::Certificate(principal) => (CallerKind::Certificate, &**principal, "", ""),
         Caller::Node(region) => (CallerKind::Node, region.as_str(), "", ""),
+        Caller::Edge(region) => (CallerKind::Edge, region.as_str(), "", ""),
         Caller::Anonymous => (CallerKind::Anonymous, "", "", ""),
         Caller::PlainText => (CallerKind::PlainText, "", "", ""),
     };

@@ -10,7 +10,6 @@ use std::time::SystemTime;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header::AUTHORIZATION};
 use paymesh_access::{Caller, Callers, Refusal, Shown, TOKEN_BYTES_MAX};
-use paymesh_contract::Target;
 use paymesh_identity::Identity;
 use rustls_pki_types::CertificateDer;
 use tonic::body::Body;
@@ -46,9 +45,7 @@ pub(crate) fn caller(
         };
     }
     if let Some(edge) = call.edge() {
-        // On its own behalf it asks whose a user is, which says nothing else about anybody.
-        let looks_up = call.method.is_some_and(|method| method.policy.nodes_too && method.policy.target == Target::Directory);
-        return if looks_up { Ok(Caller::Node(edge.clone())) } else { Err(Refusal::NoCredential) };
+        return Ok(Caller::Edge(edge.clone()));
     }
     let connected = request.extensions().get::<OtherEnd>().and_then(|OtherEnd(connected)| connected.as_ref());
     match connected.and_then(|connected| connected.caller(now)) {

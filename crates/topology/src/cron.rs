@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+/// Days of each month, of the longest year.
+const MONTH_DAYS: [u32; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 const MONTHS: [&str; 12] = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
 const DAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
 
@@ -53,6 +55,12 @@ const FIELDS: [Field; 5] = [
     Field { name: "day of week", first: 0, last: 7, names: &DAYS },
 ];
 
+/// One or two digits.
+fn number(text: &str) -> Option<u32> {
+    let digits = (1..=2).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
 impl Field {
     fn all(&self) -> u64 {
         (self.first..=self.last).fold(0, |bits, value| bits | 1 << value)
@@ -62,8 +70,7 @@ impl Field {
         if let Some(index) = self.names.iter().position(|name| name.eq_ignore_ascii_case(text)) {
             return u32::try_from(index).ok().map(|index| index + u32::from(self.names.len() == MONTHS.len()));
         }
-        let digits = (1..=2).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
-        digits.then(|| text.parse().ok()).flatten().filter(|value| (self.first..=self.last).contains(value))
+        number(text).filter(|value| (self.first..=self.last).contains(value))
     }
 
     fn parse(&self, text: &str) -> Result<u64, String> {
@@ -73,9 +80,7 @@ impl Field {
         let mut bits = 0;
         for part in text.split(',') {
             let (range, step) = match part.split_once('/') {
-                Some((range, step)) => {
-                    (range, step.parse::<u32>().ok().filter(|step| (1..=self.last).contains(step)).ok_or_else(|| wrong(part))?)
-                }
+                Some((range, step)) => (range, number(step).filter(|step| (1..=self.last).contains(step)).ok_or_else(|| wrong(part))?),
                 None => (part, 1),
             };
             let (first, last) = match range.split_once('-') {
@@ -117,6 +122,9 @@ impl Schedule {
             weekdays = (weekdays | 1) & !(1 << 7);
         }
         let schedule = Self { minutes, hours, days, months, weekdays };
+        if schedule.dates().next().is_none() {
+            return Err(format!("the day of month `{day}` comes in none of the months `{month}`"));
+        }
         if schedule.has_days() && schedule.has_weekdays() {
             return Err(
                 "it says both a day of month and a day of week, which schedulers understand in different ways: leave one of them `*`"
@@ -144,11 +152,19 @@ impl Schedule {
             && has(self.weekdays, moment.weekday)
     }
 
+    /// The days of a year on which it may begin: months and days.
+    fn dates(&self) -> impl Iterator<Item = (u32, u32)> {
+        let (months, days) = (self.months, self.days);
+        let of_month =
+            move |(month, length): (u32, u32)| (1..=length).filter(move |day| days & (1 << day) != 0).map(move |day| (month, day));
+        (1..).zip(MONTH_DAYS).filter(move |(month, _)| months & (1 << month) != 0).flat_map(of_month)
+    }
+
     /// The first time of day at which both may begin on one day. None: they never begin together.
     pub(crate) fn meets(&self, other: &Self) -> Option<(u32, u32)> {
         let both = |one: u64, two: u64| Some((one & two).trailing_zeros()).filter(|first| *first < u64::BITS);
-        both(self.days, other.days)?;
-        both(self.months, other.months)?;
+        // Every date is every day of the week in some year.
+        self.dates().find(|date| other.dates().any(|others| others == *date))?;
         both(self.weekdays, other.weekdays)?;
         Some((both(self.hours, other.hours)?, both(self.minutes, other.minutes)?))
     }
@@ -249,6 +265,29 @@ mod tests {
         assert!(schedule("0 8 27 11 *").begins(&moment(8, 0, 5)) && !schedule("0 8 26 11 *").begins(&moment(8, 0, 5)));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_is_what_was_read(minutes in 1_u64..1 << 60, hours in 1_u64..1 << 24, days in 1_u64..1 << 31, months in 1_u64..1 << 12, weekdays in 1_u64..1 << 7, by_weekday: bool) {
+            let list = |bits: u64, first: u32| {
+                let values = (0..64).filter(|bit| bits & (1 << bit) != 0).map(|bit: u32| (bit + first).to_string());
+                values.collect::<Vec<_>>().join(",")
+            };
+            let (day, weekday) = if by_weekday { ("*".to_owned(), list(weekdays, 0)) } else { (list(days, 1), "*".to_owned()) };
+            let text = format!("{} {} {day} {} {weekday}", list(minutes, 0), list(hours, 0), list(months, 1));
+            let Ok(read) = Schedule::parse(&text) else {
+                // The one thing that may be wrong with it.
+                proptest::prop_assert!(!by_weekday && (1..).zip(MONTH_DAYS).all(|(month, length)| months & (1 << (month - 1)) == 0 || days & ((1 << length) - 1) == 0));
+                return Ok(());
+            };
+            proptest::prop_assert_eq!(schedule(&read.to_crontab()), read);
+            // And AWS' form is the same but for the day that it leaves open.
+            let aws = read.to_aws();
+            let fields: Vec<&str> = aws.trim_start_matches("cron(").trim_end_matches(" *)").split(' ').collect();
+            proptest::prop_assert_eq!(fields.iter().filter(|field| **field == "?").count(), 1);
+            proptest::prop_assert_eq!(schedule(&fields.join(" ").replace('?', "*")), read);
+        }
+    }
+
     #[test]
     fn two_that_may_begin_together_are_known() {
         for (one, other, meets) in [
@@ -257,6 +296,8 @@ mod tests {
             ("0 8 * * MON-FRI", "0 8 1 * *", Some((8, 0))),
             ("*/10 8 * * *", "20-25 6-9 * * *", Some((8, 20))),
             ("0 8 * 1 *", "0 8 * 2 *", None),
+            ("0 8 31 * *", "0 8 * 4 *", None),
+            ("0 8 29 * *", "0 8 * 2 *", Some((8, 0))),
         ] {
             assert_eq!(schedule(one).meets(&schedule(other)), meets, "{one} {other}");
         }
@@ -276,6 +317,9 @@ mod tests {
             ("0 8 * * MONDAY", "the day of week `MONDAY`"),
             ("0 17-9 * * *", "goes backwards"),
             ("*/0 * * * *", "the minute `*/0`"),
+            ("*/+5 * * * *", "the minute `*/+5`"),
+            ("0 0 30 2 *", "the day of month `30` comes in none of the months `2`"),
+            ("0 0 31 APR,JUN *", "comes in none of the months `APR,JUN`"),
             ("5/10 * * * *", "the minute `5/10`"),
             ("-1 * * * *", "the minute `-1`"),
             ("+1 * * * *", "the minute `+1`"),

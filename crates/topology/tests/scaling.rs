@@ -68,11 +68,7 @@ fn every_mistake_is_refused_with_its_key() {
         ("0 8 * * MON-FRI", "0 25 * * MON-FRI", "scheduled_scaling[0].schedule: the hour `25` is none"),
         ("0 8 * * MON-FRI", "0 8 * *", "scheduled_scaling[0].schedule: a schedule has five fields"),
         ("0 8 * * MON-FRI", "0 8 1 * MON-FRI", "scheduled_scaling[0].schedule: it says both a day of month and a day of week"),
-        (
-            "0 8 * * MON-FRI",
-            "0 18 * * MON",
-            "scheduled_scaling[1]: morning_rush and evening_peak begin together at 18:00, with other bounds",
-        ),
+        ("0 18 * * *", "0 8 * * *", "scheduled_scaling[1]: morning_rush and evening_peak begin together at 08:00, with other bounds"),
         (
             "max_capacity: 50",
             "max_capacity: 25",
@@ -80,6 +76,8 @@ fn every_mistake_is_refused_with_its_key() {
         ),
         ("name: evening_peak", "name: morning_rush", "scheduled_scaling[1]: there is a morning_rush already"),
         ("name: evening_peak", "name: Evening", "scheduled_scaling[1].name: must be 1 to 40 of a-z"),
+        ("name: evening_peak", "name: evening_", "scheduled_scaling[1].name: must be 1 to 40 of a-z"),
+        ("name: evening_peak", "name: evening-peak", "scheduled_scaling[1].name: must be 1 to 40 of a-z"),
         ("min_capacity: 10", "min: 10", "scheduled_scaling[2].min: unknown key"),
         (
             "{metric: payment_queue_length, threshold",
@@ -115,6 +113,15 @@ fn every_mistake_is_refused_with_its_key() {
         assert_eq!(before.matches(from).count(), 1, "`{from}` must stand once");
         let errors = Scaling::parse("scaling.yaml", &before.replace(from, to), &topology).expect_err(to).to_string();
         assert!(errors.starts_with("scaling.yaml:") && errors.contains(expected), "{to}: expected `{expected}` in\n{errors}");
+        // The line is that of the mistake, or where the entry or block begins that it makes wrong as a whole.
+        let line = errors["scaling.yaml:".len()..].split(':').next().and_then(|line| line.parse::<usize>().ok());
+        let place = before[..before.find(from).expect("it stands there")].matches('\n').count() + 1;
+        match line {
+            Some(line) => {
+                assert!((place.saturating_sub(6)..=place).contains(&line), "{to}: line {line} for a mistake on {place}: {errors}")
+            }
+            None => assert!(expected.ends_with("is missing"), "{to}: no line in {errors}"),
+        }
     }
     let folder = tempfile::tempdir().expect("a folder");
     let missing = Scaling::load(folder.path(), &topology).expect_err("it is not there").to_string();

@@ -10,6 +10,7 @@ mod audit;
 mod credentials;
 pub(crate) mod edge;
 mod files;
+mod frame;
 mod fraud;
 mod machine;
 mod replicas;
@@ -31,16 +32,12 @@ use paymesh_mesh::{Limits, Mesh, Security};
 use paymesh_payment_processor::{Problems, Services};
 use paymesh_replication::{Census, Heard, Replicas, Replication};
 use paymesh_shard::{Clock, Copies, Options, Shards, Unopened};
-use paymesh_telemetry::{Component, Health, Metrics};
+use paymesh_telemetry::{Component, Health};
 use paymesh_topology::{DIRECTORY_ZONE, Topology};
 use paymesh_types::{RegionName, ShardRef, Timestamp};
 use tokio::{sync::watch, task::JoinSet};
 use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
-use tonic_reflection::server::{
-    v1::{ServerReflection, ServerReflectionServer},
-    v1alpha::{ServerReflection as AlphaReflection, ServerReflectionServer as AlphaReflectionServer},
-};
 
 use crate::{
     args::{NodeArgs, ProcessArgs, Setting},
@@ -48,12 +45,10 @@ use crate::{
     exit::unusable,
 };
 use acquiring::Outside;
+use frame::Frame;
 use machine::{DataDirectory, Listeners, Owner};
 use replicas::{Keeper, SET_ASIDE};
 use shards::Opener;
-
-/// Where `RUST_LOG` is not set. HTTP/2 warns of each frame that it does not like, and who sends those would write the log.
-const LOG_FILTER: &str = "info,h2=error";
 
 /// Entries that the tables may be behind at most, for all shards of the node together. Each is about a kilobyte in memory.
 const PROJECTION_LAG_MAX: u64 = 262_144;
@@ -73,8 +68,6 @@ const COMPONENTS: [&str; 7] = [FILES, AUDIT, CREDENTIALS, CALLERS, VAULT, FRAUD,
 
 /// Bytes of memory for what cards of payment methods look like: some hundred thousand of them.
 const CARDS_BYTES_MAX: u64 = 32 << 20;
-
-const BUILD_INFO: &str = "paymesh_build_info";
 
 /// Records in memory at most, of each kind and for all shards of the node together. A million accounts are about 150 MB.
 const RECORDS_MAX: usize = 2_000_000;
@@ -134,16 +127,7 @@ struct Parts {
 async fn serve(setting: &Setting, args: &NodeArgs, topology: Arc<Topology>, parts: Parts, data: &DataDirectory) -> anyhow::Result<()> {
     let NodeArgs { process, trust_own_journals } = args;
     let Parts { security, outside, rules, vault } = parts;
-    let _telemetry = paymesh_telemetry::init(&paymesh_telemetry::Config {
-        service_name: "paymesh".to_owned(),
-        region: Some(process.region.to_string()),
-        json_logs: process.json_logs,
-        otlp_endpoint: process.otlp.clone(),
-        filter: std::env::var("RUST_LOG").unwrap_or_else(|_| LOG_FILTER.to_owned()),
-    })?;
-    let metrics = Metrics::install(process.region.as_str())?;
-    paymesh_audit::describe_metrics();
-    paymesh_mesh::describe_metrics();
+    let (_telemetry, metrics) = frame::observe(process, "paymesh")?;
     paymesh_acquirers::describe_metrics();
     paymesh_payment_processor::describe_metrics();
     paymesh_shard::describe_metrics();
@@ -152,45 +136,13 @@ async fn serve(setting: &Setting, args: &NodeArgs, topology: Arc<Topology>, part
     metrics::describe_counter!(fraud::RULES_REFUSED, "Times that a new fraud.yaml could not be used");
     metrics::counter!(fraud::RULES_REFUSED).increment(0);
     metrics::describe_counter!(SET_ASIDE, "Copies of other regions' shards that were damaged or had diverged, and are made anew");
-    metrics::describe_gauge!(
-        credentials::NOT_AFTER,
-        metrics::Unit::Seconds,
-        "When this node's certificate ends, in seconds since 1970 UTC"
-    );
-    metrics::describe_gauge!(BUILD_INFO, "Always 1; the label says which version runs");
-    metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     let region = topology.region(&process.region).context("the region was found before")?;
     let listeners = Listeners::bind(region, process).await?;
-    let leave = machine::Leave::new(process.supervised)?;
-
-    let health = Health::new(process.region.as_str());
-    let node = health.component("node");
-    node.starting();
-    let mut tasks = JoinSet::new();
-    let (http_stop, http_stopped) = tokio::sync::oneshot::channel::<()>();
-    let http = paymesh_telemetry::serve_http(listeners.http, health.clone(), metrics, async move {
-        let _ = http_stopped.await;
-    });
-    tasks.spawn(async move { http.await.context("the http listener") });
-
-    tasks.spawn(files::watch(data.path().to_owned(), health.component(FILES)));
-
-    // Before anything is answered: what cannot be recorded is not done.
-    let (audit_log, writer) = audit::open(data.path(), &topology, &process.region);
-    tasks.spawn(audit::write(writer));
-    let (looked, audit_looked_at) = tokio::sync::oneshot::channel();
-    tasks.spawn(audit::watch(audit_log.clone(), health.component(AUDIT), looked));
-
+    let mut frame = Frame::raise("node", process, data.path(), &topology, listeners.http, metrics)?;
     let mesh = Mesh::new(topology.clone(), process.region.clone(), security.clone())?;
-    mesh.audit_to(audit_log.clone());
-    match security {
-        Security::Certificates { identity, callers } => {
-            tracing::info!(node = %identity.name(), "in TLS: nodes are believed by their certificates, and callers may do what they are granted");
-            tasks.spawn(credentials::watch(mesh.clone(), identity, health.component(CREDENTIALS)));
-            tasks.spawn(credentials::watch_callers(callers, health.component(CALLERS)));
-        }
-        Security::PlainText => tracing::warn!("in plain text: whoever reaches this machine's loopback is believed, and may do everything"),
-    }
+    frame.guard(&mesh, security);
+    let Frame { health, mut tasks, audit_log, leaving, http_stop } = frame;
+
     let led = topology.led_by(&process.region);
     let shards = led.len().max(1);
     let heard = (!trust_own_journals).then(|| ask_followers(&mesh, &mut tasks));
@@ -243,7 +195,7 @@ async fn serve(setting: &Setting, args: &NodeArgs, topology: Arc<Topology>, part
     let (reporter, grpc_health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", ServingStatus::NotServing).await;
     tasks.spawn(tell_readiness(health.clone(), reporter.clone()));
-    let (reflection_v1, reflection_v1alpha) = reflection()?;
+    let (reflection_v1, reflection_v1alpha) = frame::reflection()?;
     let problems = problems(&health);
     let routes = if region.is_vault_alone() {
         paymesh_payment_processor::operations(mesh.clone(), problems)
@@ -274,33 +226,12 @@ async fn serve(setting: &Setting, args: &NodeArgs, topology: Arc<Topology>, part
 
     let limits = limits(&topology);
     let connections_max = limits.connections_max;
-    let leaving = {
-        let (health, reporter) = (health.clone(), reporter.clone());
-        async move {
-            let settled = async {
-                // One that is dropped belongs to a task that died, which ends the node.
-                let _ = audit_looked_at.await;
-                settled.await;
-            };
-            let wanted = leave.wanted();
-            tokio::pin!(wanted);
-            let why = tokio::select! {
-                why = &mut wanted => why,
-                () = settled => {
-                    tracing::info!(region = %region.name, grpc = %region.grpc, http = %region.http, connections_max, "serving");
-                    node.healthy();
-                    reporter.set_service_status("", serving(health.report().ready)).await;
-                    wanted.await
-                }
-            };
-            tracing::info!(why, "leaving: no new calls are taken, those in hand are finished");
-            health.drain();
-            reporter.set_service_status("", ServingStatus::NotServing).await;
-        }
-    };
+    let leaving = leaving.when(reporter.clone(), settled, || {
+        tracing::info!(region = %region.name, grpc = %region.grpc, http = %region.http, connections_max, "serving");
+    });
     let served = tokio::select! {
         served = mesh.serve(routes, listeners.grpc, limits, leaving) => served.context("the gRPC listener"),
-        Some(task) = tasks.join_next() => ended(task),
+        Some(task) = tasks.join_next() => frame::ended(task),
     };
     // What was scored last is recorded by a task that is about to end.
     let detector = fraud.and_then(|detector| detector.borrow().clone());
@@ -321,26 +252,6 @@ async fn serve(setting: &Setting, args: &NodeArgs, topology: Arc<Topology>, part
     audit::close(&audit_log).await;
     tracing::info!("left");
     served
-}
-
-/// gRPC's reflection, in its words and in the older ones, which many stock clients ask in only.
-fn reflection() -> anyhow::Result<(ServerReflectionServer<impl ServerReflection>, AlphaReflectionServer<impl AlphaReflection>)> {
-    let builder = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(paymesh_contract::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let what = "the contract's descriptor set";
-    Ok((builder().build_v1().context(what)?, builder().build_v1alpha().context(what)?))
-}
-
-/// A task that ends before its process is a failure of that.
-fn ended(task: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow::Result<()> {
-    match task {
-        Ok(Ok(())) => Err(anyhow::anyhow!("a task of the node ended before the node")),
-        Ok(Err(error)) => Err(error),
-        Err(error) => Err(error).context("a task of the node died"),
-    }
 }
 
 /// What is wrong with the node itself: its shards, copies and inboxes say it in statuses of their own.

@@ -61,6 +61,10 @@ impl<S> Admit<S> {
         // the contract, which is no secret.
         let Some((call, method)) = call.and_then(|call| Some((call, call.method?))) else { return Ok(Caller::Nobody) };
         let from_node = call.node().is_some();
+        // Whatever becomes of the call, it is known whose connection it came by.
+        if let (Some(edge), Some(trail)) = (call.edge(), &call.trail) {
+            trail.note(|record| record.caller = paymesh_audit::Caller::Edge(edge.clone()));
+        }
         if method.policy.nodes_only && !from_node {
             return Err(Refusal::NodesOnly { path: method.policy.path.clone() });
         }
@@ -106,7 +110,8 @@ impl<S> Admit<S> {
                     denied(Refusal::Expired)
                 }))
             }
-            Caller::Nobody | Caller::Unproven => None,
+            // No stream is an edge's own.
+            Caller::Nobody | Caller::Unproven | Caller::Edge(_) => None,
         }
     }
 }

@@ -312,9 +312,9 @@ fn written(value: &Plain) -> String {
         Plain::Fraction(number) => number.clone(),
         Plain::Text(text) => {
             // A colon would end a key, and a word that older readers take for something else is quoted.
+            // What begins with a digit may be a number, unless it is a network.
             let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/'))
-                && text.starts_with(|first: char| first.is_ascii_alphanumeric())
-                && text.parse::<f64>().is_err()
+                && text.starts_with(|first: char| first.is_ascii_alphabetic() || (first.is_ascii_digit() && text.contains('/')))
                 && !matches!(text.to_ascii_lowercase().as_str(), "no" | "yes" | "on" | "off" | "true" | "false" | "null" | "y" | "n");
             if plain { text.clone() } else { format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")) }
         }

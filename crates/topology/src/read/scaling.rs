@@ -150,12 +150,12 @@ impl Reader<'_> {
             let text = self.text(field)?;
             let valid = text.len() <= NAME_BYTES_MAX
                 && text.starts_with(|first: char| first.is_ascii_lowercase())
-                && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-');
+                && text.ends_with(|last: char| last.is_ascii_lowercase() || last.is_ascii_digit())
+                // A name of Kubernetes is made of it, in which `_` becomes `-`: two names must not become one.
+                && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
             if !valid {
-                self.say(
-                    field,
-                    format!("must be 1 to {NAME_BYTES_MAX} of a-z, 0-9, - and _, beginning with a letter, not {}", quote(text)),
-                );
+                let must = format!("must be 1 to {NAME_BYTES_MAX} of a-z, 0-9 and _, from a letter to a letter or digit");
+                self.say(field, format!("{must}, not {}", quote(text)));
             }
             valid.then(|| text.to_owned())
         });

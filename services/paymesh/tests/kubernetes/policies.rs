@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use paymesh_topology::{Scaling, Topology};
 use serde_json::{Value, json};
 
 use crate::built::{self, Documents, array, name, selects};
@@ -103,8 +104,8 @@ fn wrong(documents: &Documents) -> Vec<String> {
     let edge = documents.named("Deployment", "edge");
     let scalers = documents.of_kind("HorizontalPodAutoscaler").count();
     demand(scalers == usize::from(edge.is_some()), format!("{scalers} autoscalers of edges"));
-    let jobs = documents.of_kind("CronJob").count();
-    demand(edge.is_none() || jobs == 3, format!("{jobs} jobs set the bounds, and scaling.yaml has 3 entries"));
+    let (jobs, entries) = (documents.of_kind("CronJob").count(), scheduled());
+    demand(edge.is_none() || jobs == entries, format!("{jobs} jobs set the bounds, and scaling.yaml has {entries} entries"));
     for role in documents.of_kind("Role").filter(|role| role["metadata"]["name"] == "scaling") {
         let wanted = json!([{"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "resourceNames": ["edge"], "verbs": ["get", "patch"]}]);
         demand(role["rules"] == wanted, "who sets bounds may do more than that".to_owned());
@@ -147,6 +148,13 @@ fn wrong(documents: &Documents) -> Vec<String> {
     let distinct: BTreeSet<String> = accounts.iter().map(ToString::to_string).collect();
     demand(distinct.len() == accounts.len(), "two processes share an account".to_owned());
     wrong
+}
+
+/// Entries of the shipped scaling.yaml.
+fn scheduled() -> usize {
+    let config = built::root().join("region-config");
+    let topology = Topology::load(&config).unwrap();
+    Scaling::load(&config, &topology).unwrap().scheduled.len()
 }
 
 /// Who may open connections to the vault: each peer of each policy with its port.

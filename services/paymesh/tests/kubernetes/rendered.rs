@@ -156,13 +156,18 @@ fn a_configuration_that_cannot_be_deployed_is_refused_by_its_key_and_nothing_is_
         assert!(!work.out().exists(), "{said}: something is written");
     }
     // The other files are held against the regions as they are deployed.
-    for name in ["access.yaml", "gateways.yaml", "fraud.yaml"] {
+    for name in ["access.yaml", "gateways.yaml", "fraud.yaml", "scaling.yaml"] {
         let work = Work::new(|text| text);
         fs::write(work.config().join(name), "nonsense: 1\n").unwrap();
         let run = work.render(&[]);
         assert!(run.code == 2 && run.stderr.contains(name) && run.stderr.contains("nonsense"), "{run:?}");
         assert!(!work.out().exists(), "{name}");
     }
+    let work = Work::new(|text| text);
+    fs::remove_file(work.config().join("scaling.yaml")).unwrap();
+    let run = work.render(&[]);
+    assert!(run.code == 2 && run.stderr.contains("scaling.yaml: cannot be read: No such file"), "{run:?}");
+    assert!(!work.out().exists());
 }
 
 /// What processes read there is what the file says, but for where they are and that vaults are apart.

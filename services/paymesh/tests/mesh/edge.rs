@@ -1,14 +1,20 @@
 //! Edges: any number of processes that take a region's calls, of which nobody has to believe anything.
 
 use std::{
+    collections::BTreeSet,
     fs,
     process::{Child, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
 use futures::stream;
 use paymesh_contract::{
     Fault,
+    audit::v1::{AuditRecord, CallerKind},
     common::v1::{ReadLevel, ReadOptions, ShardRef},
     directory::v1::{ClaimUserRequest, EnrollUserRequest, LookUpUsersRequest, directory_service_client::DirectoryServiceClient},
     mesh::v1::{GetTopologyRequest, mesh_service_client::MeshServiceClient},
@@ -27,6 +33,7 @@ use tonic::{
 use uuid::Uuid;
 
 use crate::{
+    audit,
     callers::by,
     certificates::say_way,
     support::{FOUR_REGIONS, TestMesh, free_port, operator, payment, signal},
@@ -105,6 +112,15 @@ fn enrolment(user_id: u64, country: &str) -> EnrollUserRequest {
     }
 }
 
+/// Waits until so many calls were answered.
+async fn wait_for(answered: &AtomicUsize, many: usize) {
+    let until = Instant::now() + WAIT_MAX;
+    while answered.load(Relaxed) < many {
+        assert!(Instant::now() < until, "{} were answered", answered.load(Relaxed));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Whether nobody answered: the connection was closed, or the mesh says that it could not be done now.
 fn is_no_answer(status: &Status) -> bool {
     use std::error::Error as _;
@@ -142,19 +158,26 @@ async fn edges_carry_what_they_are_given_and_one_that_is_killed_loses_no_answere
         mesh.enrol("us_east", user, if user == 10 { "US" } else { "DE" }, 1_000_000).await;
     }
     let payers = [(10_u64, 31_u64), (20, 41)];
-    let mut paying = JoinSet::new();
-    for number in 0..200_usize {
-        let (payer, payee) = payers[number % 2];
-        let (channels, token) = (channels.clone(), token.clone());
+    // Eight at a time, so that some are under way whenever it goes.
+    let (mut paying, answered) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
+    for lane in 0..8_usize {
+        let (channels, token, answered) = (channels.clone(), token.clone(), answered.clone());
         paying.spawn(async move {
-            tokio::time::sleep(Duration::from_millis(5 * number as u64)).await;
-            pay(channels, number, token, payment(payer, payee, 100)).await
+            let mut statuses = Vec::new();
+            for number in (lane..200).step_by(8) {
+                let (payer, payee) = payers[number % 2];
+                statuses.push(pay(channels.clone(), number / 2, token.clone(), payment(payer, payee, 100)).await);
+                answered.fetch_add(1, Relaxed);
+            }
+            statuses
         });
     }
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    wait_for(&answered, 60).await;
     one.process.kill().unwrap();
     one.process.wait().unwrap();
-    let paid = paying.join_all().await;
+    assert!(answered.load(Relaxed) < 200, "it went while calls were under way");
+    let paid: Vec<PaymentStatus> = paying.join_all().await.into_iter().flatten().collect();
+    assert_eq!(paid.len(), 200);
     assert!(paid.iter().all(|status| matches!(status, PaymentStatus::Completed | PaymentStatus::InTransit)), "{paid:?}");
     let until = Instant::now() + WAIT_MAX;
     while mesh.balance("us_east", 31).await + mesh.balance("eu_west", 41).await < 20_000 {
@@ -189,26 +212,29 @@ async fn an_edge_that_leaves_finishes_what_it_has_taken() {
     mesh.enrol("us_east", 14, "US", 0).await;
     let mut edge = Edge::start(&mesh, 1);
     let channel = edge.channel(&mesh);
-    let mut calls = JoinSet::new();
-    for number in 0..100_u64 {
-        let (mut client, token) = (PaymentServiceClient::new(channel.clone()), token.clone());
+    let (mut calls, so_far) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
+    for _ in 0..8 {
+        let (mut client, token, so_far) = (PaymentServiceClient::new(channel.clone()), token.clone(), so_far.clone());
         calls.spawn(async move {
-            tokio::time::sleep(Duration::from_millis(4 * number)).await;
-            client.create_payment(by(&token, payment(10, 14, 1))).await
+            let mut answered = 0;
+            loop {
+                match client.create_payment(by(&token, payment(10, 14, 1))).await {
+                    Ok(_) => answered += 1,
+                    // Not taken any more: nothing was done, as the balance shows.
+                    Err(status) => {
+                        assert!(is_no_answer(&status), "{status:?}");
+                        return answered;
+                    }
+                }
+                so_far.fetch_add(1, Relaxed);
+            }
         });
     }
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    wait_for(&so_far, 40).await;
     signal(edge.process.id(), "TERM");
-    let mut answered = 0;
-    for answer in calls.join_all().await {
-        match answer {
-            Ok(_) => answered += 1,
-            // Not taken any more: nothing was done, as the balance shows.
-            Err(status) => assert!(is_no_answer(&status), "{status:?}"),
-        }
-    }
+    let answered: i64 = calls.join_all().await.into_iter().sum();
     assert_eq!(edge.process.wait().unwrap().code(), Some(0));
-    assert!(answered > 0);
+    assert!(answered >= 40);
     let until = Instant::now() + WAIT_MAX;
     while mesh.balance("us_east", 14).await != answered {
         assert!(Instant::now() < until, "{answered} were answered, and {} are there", mesh.balance("us_east", 14).await);
@@ -356,6 +382,15 @@ async fn who_takes_an_edge_over_can_do_nothing_but_with_tokens_that_come_by() {
         assert_eq!(found.iter().map(|user| user.zone.as_str()).collect::<Vec<_>>(), ["global"], "{to}");
     }
 
+    // Whose connection it was is in the log, whatever was tried.
+    let records = audit::read_at(&mesh, "us_east", 1).await.unwrap();
+    let by_edge = |record: &&AuditRecord| {
+        record.caller.as_ref().is_some_and(|caller| caller.kind() == CallerKind::Edge && caller.principal == REGION)
+    };
+    let tried: BTreeSet<String> = records.iter().filter(by_edge).map(|record| record.reason.clone()).collect();
+    let wanted = ["", "NODES_ONLY", "NO_CREDENTIAL", "TOKENS_ONLY"].map(str::to_owned);
+    assert!(tried.is_superset(&BTreeSet::from(wanted)), "{tried:?}");
+
     // Its certificate makes no node of whoever has it.
     let mine = mesh.credentials().unwrap().parent().unwrap().join("taken");
     fs::create_dir_all(mine.join(REGION)).unwrap();
@@ -384,6 +419,8 @@ fn an_edge_that_cannot_be_says_why_before_it_listens() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let run = start(&[REGION, "--listen-grpc", &taken.local_addr().unwrap().to_string(), "--listen-http", "127.0.0.1:0"]);
     assert!(run.code == 2 && run.stderr.contains("--listen-grpc: cannot listen on"), "{run:?}");
+    let run = start(&[REGION, "--vault-keys", "keys", "--listen-grpc", "127.0.0.1:0", "--listen-http", "127.0.0.1:0"]);
+    assert!(run.code == 2 && run.stderr.contains("--vault-keys: an edge has no vault"), "{run:?}");
     let run = start(&[REGION, "--listen-grpc", "0.0.0.0:0", "--listen-http", "127.0.0.1:0", "--plain-text"]);
     assert!(run.code == 2 && run.stderr.contains("--listen-grpc is 0.0.0.0:0: in plain text"), "{run:?}");
 }

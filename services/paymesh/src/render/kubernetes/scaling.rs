@@ -68,7 +68,8 @@ pub(super) fn documents(scaling: &Scaling, region: &RegionName, network: Network
                     "backoffLimit": 5,
                     "activeDeadlineSeconds": 300,
                     "template": {
-                        "metadata": {"labels": {"app.kubernetes.io/name": SCALING}},
+                        // As a part of the whole it may look names up.
+                        "metadata": {"labels": {"app.kubernetes.io/name": SCALING, "app.kubernetes.io/part-of": "paymesh"}},
                         "spec": {
                             "restartPolicy": "Never",
                             "serviceAccountName": SCALING,
