@@ -8,6 +8,7 @@
 mod acquirers;
 mod attacks;
 mod audit;
+mod authentication;
 mod by_card;
 mod callers;
 mod canary;
