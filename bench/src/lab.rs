@@ -138,6 +138,15 @@ impl Lab {
         Ok(nodes)
     }
 
+    /// Starts an edge of the first region of a secured mesh that runs, called as its node is.
+    pub(crate) async fn edge(&mut self, mesh: &Mesh, node: &Server) -> anyhow::Result<Server> {
+        let security = node.security.clone().context("an edge is in TLS, and so is its mesh")?;
+        let (program, config, folder) = (self.program()?, self.folder("region-config")?, self.folder("edge")?);
+        mesh.write(&config)?;
+        Mesh::write_access(&config)?;
+        Server::edge(&mesh.places[0].region, &program, &config, &folder, &security).await
+    }
+
     /// Credentials of a mesh, and a token.
     fn security(&mut self, program: &Path, config: &Path) -> anyhow::Result<Security> {
         Mesh::write_access(config)?;

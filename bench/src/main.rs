@@ -39,6 +39,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Bench::Node(common) => return measure("node", common, runs::node::run),
         Bench::Naive(common) => return measure("naive", common, runs::naive::run),
         Bench::Forward(common) => return measure("forward", common, runs::forward::run),
+        Bench::Edge(common) => return measure("edge", common, runs::edge::run),
         Bench::Cards(options) => {
             return measure("cards", options.common.clone(), async |lab| runs::cards::run(lab, &options).await);
         }
@@ -51,6 +52,7 @@ fn main() -> anyhow::Result<ExitCode> {
                 runs::ledger::run(lab)?;
                 runs::naive::run(lab).await?;
                 runs::forward::run(lab).await?;
+                runs::edge::run(lab).await?;
                 runs::node::run(lab).await
             });
         }

@@ -31,6 +31,8 @@ pub(crate) enum Bench {
     Naive(Common),
     /// The hop: at the payer's home, and by way of another region's node
     Forward(Common),
+    /// An edge before a node: what it adds to a call, and what it carries
+    Edge(Common),
     /// Followers: what they cost, how late they are, how they catch up; beside PostgreSQL's logical replication
     Replication(ReplicationOptions),
     /// Payments by card: what the mesh adds to the acquirer's own time; and cards taken in

@@ -103,6 +103,19 @@ impl Server {
         Ok(Self { security: security.cloned(), ..server })
     }
 
+    /// Starts `paymesh edge` of a region whose node serves, in TLS.
+    pub(crate) async fn edge(region: &str, program: &Path, config: &Path, data: &Path, security: &Security) -> anyhow::Result<Self> {
+        let ports = free_ports(2)?;
+        let [grpc, http] = [ports[0], ports[1]].map(|port| format!("127.0.0.1:{port}"));
+        let mut command = Command::new(program);
+        command.arg("--credentials").arg(&security.credentials).args(["edge", "--supervised", "--region", region]);
+        command.arg("--config").arg(config).arg("--data").arg(data);
+        command.args(["--listen-grpc", &grpc, "--listen-http", &http]);
+        let mut server = Self::start("edge", ports[0], data, command)?;
+        server.wait_until(async |_| Ok(TcpStream::connect(&grpc).await.is_ok())).await?;
+        Ok(Self { security: Some(security.clone()), ..server })
+    }
+
     fn start(name: &str, port: u16, data: &Path, mut command: Command) -> anyhow::Result<Self> {
         fs::create_dir_all(data)?;
         let log = data.with_extension("log");

@@ -75,6 +75,17 @@ fn forward_runs() {
 }
 
 #[test]
+fn edge_runs() {
+    let report = bench("edge", &["--accounts", "20", "--shards", "2"]);
+    assert_holds(&report, &["home", "edge", "echo"], 0);
+    let figures = report["figures"].as_array().expect("figures");
+    let of_edge = |figure: &&Value| figure["name"].as_str().is_some_and(|name| name.starts_with("the edge's own payments/s"));
+    let measured: Vec<f64> = figures.iter().filter(of_edge).filter_map(|figure| figure["rounds"][0].as_f64()).collect();
+    // One that had no part in the calls would have spent nothing on them.
+    assert!(measured.len() == 2 && measured.iter().all(|rate| rate.is_finite() && *rate > 0.0), "{figures:?}");
+}
+
+#[test]
 fn cards_run() {
     let sizes = ["--accounts", "20", "--shards", "2", "--latency-ms", "0,5", "--rate", "40"];
     let report = bench("cards", &sizes);

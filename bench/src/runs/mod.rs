@@ -1,6 +1,7 @@
 //! The benchmarks: which loads run against which sides, and the bars that they are held against.
 
 pub(crate) mod cards;
+pub(crate) mod edge;
 pub(crate) mod forward;
 pub(crate) mod ledger;
 pub(crate) mod naive;
