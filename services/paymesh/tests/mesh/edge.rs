@@ -81,6 +81,13 @@ impl Edge {
         Some((status, answer))
     }
 
+    /// What it is scaled by.
+    fn waiting(&self) -> usize {
+        let metrics = self.get("/metrics").unwrap().1;
+        let line = metrics.lines().find(|line| line.starts_with("payment_queue_length")).expect("the autoscaler's figure");
+        line.rsplit(' ').next().and_then(|calls| calls.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+    }
+
     /// A connection from one who shows nothing but what each call has.
     fn channel(&self, mesh: &TestMesh) -> Channel {
         self.by(&Trust::load(&mesh.credentials().unwrap()).unwrap())
@@ -196,13 +203,42 @@ async fn edges_carry_what_they_are_given_and_one_that_is_killed_loses_no_answere
     for path in ["/health", "/ready"] {
         assert_eq!(other.get(path).unwrap().0, 200, "{path}");
     }
-    let metrics = other.get("/metrics").unwrap().1;
-    let waiting = metrics.lines().find(|line| line.starts_with("payment_queue_length")).expect("the autoscaler's figure");
-    assert!(waiting.ends_with(" 0"), "nothing waits any more: {waiting}");
+    assert_eq!(other.waiting(), 0);
     // What the region says of itself it says by its node.
     let mut operations = MeshServiceClient::new(channels[1].clone());
     let topology = operations.get_topology(by(&token, GetTopologyRequest {})).await.unwrap().into_inner();
     assert_eq!(topology.region, REGION);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_is_scaled_by_the_calls_that_wait_for_their_answers() {
+    const CALLS: usize = 7;
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    let token = Issuer::of(&mesh).token(json!({"client_id": "service"}));
+    mesh.enrol("us_east", 10, "US", 700).await;
+    let edge = Edge::start(&mesh, 1);
+    let wallets = WalletServiceClient::new(edge.channel(&mesh));
+    let get = || by(&token, GetBalanceRequest { user_id: 10, ..GetBalanceRequest::default() });
+    // The edge knows whose the user is from then on, and asks nobody but the home.
+    wallets.clone().get_balance(get()).await.unwrap();
+    assert_eq!(edge.waiting(), 0);
+    mesh.signal("us_east", "STOP");
+    let mut calls = JoinSet::new();
+    for _ in 0..CALLS {
+        let (mut client, request) = (wallets.clone(), get());
+        calls.spawn(async move { client.get_balance(request).await.map(drop) });
+    }
+    let until = Instant::now() + WAIT_MAX;
+    while edge.waiting() != CALLS {
+        assert!(Instant::now() < until, "{} of {CALLS} are said to wait", edge.waiting());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    mesh.signal("us_east", "CONT");
+    calls.join_all().await.into_iter().collect::<Result<(), Status>>().unwrap();
+    while edge.waiting() != 0 {
+        assert!(Instant::now() < until, "{} still wait", edge.waiting());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
