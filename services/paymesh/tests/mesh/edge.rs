@@ -311,11 +311,12 @@ async fn what_its_region_has_a_copy_of_is_read_through_an_edge_also_while_the_ho
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let balance = GetBalanceRequest { user_id: 14, ..GetBalanceRequest::default() };
-    let refused = WalletServiceClient::new(channel).get_balance(by(&token, balance.clone())).await.expect_err("its home is away");
+    let refused = WalletServiceClient::new(channel).get_balance(by(&token, balance)).await.expect_err("its home is away");
     assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
-    // Who has a certificate is refused by the edge itself: the home would say the same, and is away.
-    let by_certificate = edge.by(&operator(&mesh.credentials().unwrap()));
-    assert_eq!(reason(WalletServiceClient::new(by_certificate).get_balance(balance).await), "TOKENS_ONLY");
+    // Who has a certificate is refused by the edge itself: the home, which it knows of this user, would say the same, and is away.
+    let mut by_certificate = WalletServiceClient::new(edge.by(&operator(&mesh.credentials().unwrap())));
+    let known = GetBalanceRequest { user_id: 10, ..GetBalanceRequest::default() };
+    assert_eq!(reason(by_certificate.get_balance(known).await), "TOKENS_ONLY");
 }
 
 #[tokio::test(flavor = "multi_thread")]
