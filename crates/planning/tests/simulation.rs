@@ -22,13 +22,26 @@ fn scaling(edit: impl Fn(String) -> String) -> Scaling {
     Scaling::parse("scaling.yaml", &edit(text), &topology).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
-/// The rules alone, from 10 edges on.
-fn rules_alone() -> Scaling {
+/// The rules, and these schedules instead of those that ship, from so many edges on; one takes so many seconds to start.
+fn with(scheduled: &str, min: u32, start_seconds: u32) -> Scaling {
     scaling(|text| {
         let begin = text.find("scheduled_scaling:").expect("it is there");
         let end = text.find("\n# What is done when").expect("it is there");
-        format!("{}scheduled_scaling: []\n{}", &text[..begin], &text[end..]).replace("{min: 5, max: 100,", "{min: 10, max: 100,")
+        let text = format!("{}scheduled_scaling: [{scheduled}]\n{}", &text[..begin], &text[end..]);
+        let edited =
+            text.replace("{min: 5,", &format!("{{min: {min},")).replace("start_seconds: 60", &format!("start_seconds: {start_seconds}"));
+        assert!(edited.contains(&format!("{{min: {min},")) && edited.contains(&format!("start_seconds: {start_seconds}\n")), "{edited}");
+        edited
     })
+}
+
+/// The rules alone, from 10 edges on.
+fn rules_alone() -> Scaling {
+    with("", 10, 60)
+}
+
+fn edges(minutes: &[Minute]) -> Vec<u32> {
+    minutes.iter().map(|minute| minute.edges).collect()
 }
 
 fn friday() -> Date {
@@ -57,9 +70,8 @@ fn days_are_those_of_the_calendar() {
 #[test]
 fn busy_edges_get_a_fifth_more_after_five_minutes_and_take_calls_a_minute_later() {
     let minutes = played(&rules_alone(), &[800; 12]);
-    let edges: Vec<u32> = minutes.iter().map(|minute| minute.edges).collect();
     // 800 of 1,000 is more than 70 percent; 800 of 1,200 is less.
-    assert_eq!(edges, [10, 10, 10, 10, 10, 12, 12, 12, 12, 12, 12, 12]);
+    assert_eq!(edges(&minutes), [10, 10, 10, 10, 10, 12, 12, 12, 12, 12, 12, 12]);
     assert_eq!((minutes[4].utilisation_percent, minutes[5].utilisation_percent), (80, 66));
 }
 
@@ -76,10 +88,62 @@ fn a_queue_gets_half_more_after_a_minute() {
 fn idle_edges_are_given_up_a_tenth_at_a_time_and_never_below_the_least() {
     let mut trace = vec![1_100; 3];
     trace.resize(120, 0);
-    let edges: Vec<u32> = played(&rules_alone(), &trace).iter().map(|minute| minute.edges).collect();
+    let edges = edges(&played(&rules_alone(), &trace));
     assert_eq!((edges[3], edges[17], edges[18]), (15, 15, 14), "a quarter of an hour later");
     assert_eq!(edges.last(), Some(&10));
     assert!(edges.windows(2).skip(18).all(|pair| pair[0] - pair[1] <= 1));
+}
+
+#[test]
+fn a_rule_that_was_followed_waits_as_long_again() {
+    // 900 of 1,200 is still more than 70 percent, and a fifth more of 12 is 15 whole ones.
+    let minutes = played(&rules_alone(), &[900; 17]);
+    assert_eq!(edges(&minutes), [10, 10, 10, 10, 10, 12, 12, 12, 12, 12, 15, 15, 15, 15, 15, 15, 15]);
+}
+
+#[test]
+fn a_figure_at_its_threshold_is_not_past_it() {
+    assert_eq!(edges(&played(&rules_alone(), &[700; 30])), [10; 30], "70 percent is not busy");
+    // A hundred that wait are not too many: ten edges do 60,000 within a minute.
+    let at = |queued: u64| {
+        let scaling = scaling(|text| text.replace("threshold: 100,", &format!("threshold: {queued},")).replace("{min: 5,", "{min: 10,"));
+        edges(&played(&scaling, &[1_100, 0, 0]))
+    };
+    assert_eq!((at(6_000)[1], at(5_999)[1]), (10, 15));
+    // From 15 on, which the queue of the first minute asks for.
+    let down = |tps: u64| {
+        let mut trace = vec![1_100, 1_100];
+        trace.resize(40, tps);
+        edges(&played(&rules_alone(), &trace))[39]
+    };
+    assert_eq!((down(450), down(449)), (15, 14), "30 percent is not idle; at 29 one goes, and of 14 these are 32");
+}
+
+#[test]
+fn a_tenth_of_few_edges_is_one_at_least() {
+    let mut trace = vec![600, 600];
+    trace.resize(60, 0);
+    let edges = edges(&played(&with("", 5, 60), &trace));
+    assert_eq!((edges[2], edges[17], edges[32], edges[47]), (8, 7, 6, 5));
+}
+
+#[test]
+fn edges_that_start_take_no_calls_yet_and_are_paid_for() {
+    let minutes = played(&with("", 10, 121), &[1_100; 5]);
+    assert_eq!(edges(&minutes), [10, 10, 10, 15, 23], "from the third minute on after they were asked for");
+    let wanted: Vec<u32> = minutes.iter().map(|minute| minute.wanted).collect();
+    // Too many wait until the first have started, and half more is asked for each time.
+    assert_eq!(wanted, [10, 15, 23, 35, 35]);
+    assert_eq!(summary(&minutes).edge_minutes, 10 + 15 + 23 + 35 + 35);
+}
+
+#[test]
+fn of_too_many_those_go_first_that_have_not_started() {
+    let scheduled = "{name: more, schedule: '1 0 * * *', min_capacity: 10, max_capacity: 50, target_capacity: 30}, \
+                     {name: fewer, schedule: '3 0 * * *', min_capacity: 10, max_capacity: 12, target_capacity: 12}";
+    let minutes = played(&with(scheduled, 10, 300), &[500; 9]);
+    let told: Vec<(u32, u32)> = minutes.iter().map(|minute| (minute.edges, minute.wanted)).collect();
+    assert_eq!(told, [(10, 10), (10, 30), (10, 30), (10, 12), (10, 12), (10, 12), (12, 12), (12, 12), (12, 12)]);
 }
 
 #[test]
