@@ -160,6 +160,24 @@ fn the_strategy_reserves_the_baseline_and_buys_the_peak_by_the_hour() {
 }
 
 #[test]
+fn the_baseline_has_its_reservation_by_name_and_batch_work_the_first_spot_offer() {
+    let more = DOCUMENT
+        .replace(
+            "reserved_instances:\n",
+            "reserved_instances:\n  database: {instance_type: c5.xlarge, count: 2, term: 3_year, payment_option: all_upfront, savings_percent: 60}\n",
+        )
+        .replace(
+            "interruption_handling: graceful_shutdown}\n",
+            "interruption_handling: graceful_shutdown}\n  reports: {instance_type: c5.large, max_price: \"0.04\", interruption_handling: graceful_shutdown}\n",
+        );
+    let prices = Prices::parse("prices.yaml", &more).expect("prices");
+    assert_eq!((prices.reserved().len(), prices.spot().len()), (2, 2));
+    let plan = mix(&MixDemand::new(decimal("1000"), decimal("1"), 0, 100).expect("a load"), &prices).expect("a mix");
+    let parts: Vec<_> = plan.parts.iter().map(|part| (part.instance_type.as_str(), part.instances, part.per_month)).collect();
+    assert_eq!(parts, [("c5.large", Some(10), decimal("372.3")), ("m5.large", None, decimal("5"))]);
+}
+
+#[test]
 fn a_mix_without_a_reservation_or_spot_says_which_key_is_missing() {
     let load = MixDemand::new(decimal("1000"), decimal("2"), 10, 5).expect("a load");
     for (without, wanted) in

@@ -9,7 +9,7 @@ mod given;
 
 use std::path::Path;
 
-use paymesh_topology::{Database, EditError, FILE_NAME, NewRegion, Service, Topology, add_region, retire_region};
+use paymesh_topology::{Database, EditError, FILE_NAME, NewRegion, Scaling, Service, Topology, add_region, retire_region};
 use paymesh_types::RegionName;
 use serde::Serialize;
 
@@ -62,7 +62,8 @@ fn retire(config: &Path, args: &RetireArgs) -> anyhow::Result<Exit> {
     let file = ConfigFile::read(&config.join(FILE_NAME))?;
     let before = Topology::parse(file.name(), file.text()).map_err(unusable)?;
     may_retire(&before, &args.region)?;
-    let (text, _) = retire_region(file.name(), file.text(), &args.region).map_err(refused)?;
+    let (text, after) = retire_region(file.name(), file.text(), &args.region).map_err(refused)?;
+    scaling_fits(config, &before, &after)?;
     let follows = follow::of_retired(&before, &args.region);
     finish(&file, &text, args.dry_run)?;
     if args.json {
@@ -101,6 +102,15 @@ fn refused(error: EditError) -> anyhow::Error {
     match error {
         EditError::After(errors) => unusable(format!("nothing is written; the file would be refused:\n{errors}")),
         other => unusable(other),
+    }
+}
+
+/// Whether scaling.yaml, the one file beside regions.yaml that names regions, is as sound after an edit as it was before.
+fn scaling_fits(config: &Path, before: &Topology, after: &Topology) -> anyhow::Result<()> {
+    match (Scaling::load(config, before), Scaling::load(config, after)) {
+        (Ok(_), Err(errors)) => Err(unusable(format!("nothing is written; scaling.yaml would be refused:\n{errors}"))),
+        // What is missing or was wrong before stays for whoever reads it to say.
+        _ => Ok(()),
     }
 }
 

@@ -103,6 +103,19 @@ fn what_cannot_be_is_refused_by_its_name_and_nothing_is_written() {
         assert!(run.code == 2 && run.stderr.contains(wanted), "{words:?}: expected `{wanted}` in\n{run:?}");
         assert_eq!(fs::read_to_string(&file).unwrap(), before, "{words:?}");
     }
+    // A region that another file names.
+    let scaling = folder.path().join("scaling.yaml");
+    let shipped = fs::read_to_string(&scaling).unwrap();
+    let named = shipped.replace("\nregions: {}", "\nregions: {asia_pacific: {time_zone: Asia/Tokyo}}");
+    assert_ne!(named, shipped);
+    fs::write(&scaling, named).unwrap();
+    let run = region(folder.path(), &["retire", "asia_pacific"]);
+    assert!(
+        run.code == 2 && run.stderr.contains("nothing is written; scaling.yaml would be refused") && run.stderr.contains("asia_pacific"),
+        "{run:?}"
+    );
+    assert_eq!(fs::read_to_string(&file).unwrap(), before);
+    fs::write(&scaling, shipped).unwrap();
     // A file that is wrong already is not made worse.
     fs::write(&file, before.replace("shards: 4", "shards: 0")).unwrap();
     let run = region(folder.path(), &ADD);
