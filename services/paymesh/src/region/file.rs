@@ -1,7 +1,7 @@
 //! The configuration's file: read, and replaced whole or not at all.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{IsTerminal as _, Write as _, stdout},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -46,6 +46,17 @@ impl ConfigFile {
     /// Puts another text in its place: there is never half of it, and what somebody else has written meanwhile stays.
     pub(super) fn replace(&self, text: &str) -> anyhow::Result<()> {
         let cannot = |error: std::io::Error| unusable(format!("{}: cannot be written, and is as it was: {error}", self.name));
+        let folder = self.path.parent().context("a file is in a folder")?;
+        // Held until the end, by every command that writes here: between the look at the file and its replacement nobody else replaces it. The file itself
+        // is another one after that.
+        let held = File::open(folder).map_err(cannot)?;
+        match held.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(unusable(format!("{}: another command is changing it; nothing is written: run the command again", self.name)));
+            }
+            Err(TryLockError::Error(error)) => return Err(cannot(error)),
+        }
         let now = fs::read(&self.path).map_err(cannot)?;
         if now != self.text.as_bytes() {
             return Err(unusable(format!(
@@ -54,20 +65,19 @@ impl ConfigFile {
             )));
         }
         let mode = fs::metadata(&self.path).map_err(cannot)?.permissions().mode();
-        let folder = self.path.parent().context("a file is in a folder")?;
         let aside = folder.join(format!(".regions.yaml.{}", std::process::id()));
         let written = File::create_new(&aside).and_then(|mut file| {
             file.write_all(text.as_bytes())?;
             file.set_permissions(fs::Permissions::from_mode(mode))?;
             file.sync_all()?;
-            fs::rename(&aside, &self.path)?;
-            File::open(folder)?.sync_all()
+            fs::rename(&aside, &self.path)
         });
         written.map_err(|error| {
             // Of no use to anyone; where it cannot be removed, the error says more.
             let _ = fs::remove_file(&aside);
             cannot(error)
-        })
+        })?;
+        held.sync_all().with_context(|| format!("{}: is written, and a power cut could still undo that", self.name))
     }
 
     /// Shows the lines that another text has and this one has not, and those that it has not any more.
@@ -141,6 +151,20 @@ mod tests {
         assert!(file.replace("three\n").expect_err("it is another by now").to_string().contains("meanwhile"));
         assert_eq!(fs::read_to_string(&path).expect("it is there"), "two\n");
         assert_eq!(fs::read_dir(folder.path()).expect("it can be listed").count(), 1, "nothing is left aside");
+    }
+
+    #[test]
+    fn of_two_commands_one_writes_at_a_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("regions.yaml");
+        fs::write(&path, "one\n").expect("written");
+        let file = ConfigFile::read(&path).expect("it can be read");
+        let other = File::open(folder.path()).expect("it can be opened");
+        other.lock().expect("nobody else holds it");
+        assert!(file.replace("two\n").expect_err("another command writes").to_string().contains("another command is changing it"));
+        assert_eq!(fs::read_to_string(&path).expect("it is there"), "one\n");
+        drop(other);
+        file.replace("two\n").expect("nobody holds it any more");
     }
 
     #[test]
