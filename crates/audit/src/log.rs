@@ -350,7 +350,7 @@ impl Slot {
     }
 
     /// Hands the record over, without waiting. It is durable within 50 ms, unless the disk stands still. Of callers whom nobody knows, when very many
-    /// come at once, most are counted only.
+    /// come at once, most are counted only; and of what an edge's connection brings that is refused.
     pub fn record(mut self, outcome: Outcome) {
         self.hand_over(&outcome, false);
     }
@@ -372,7 +372,13 @@ impl Slot {
 
     fn hand_over(&mut self, outcome: &Outcome, urgent: bool) -> Option<u64> {
         let record = self.record.take()?;
-        if !urgent && matches!(record.caller, Caller::Anonymous) && !self.shared.anonymous.leaves_record() {
+        let is_nobodys = match record.caller {
+            Caller::Anonymous => true,
+            // Who has taken one over, too, can be refused without end.
+            Caller::Edge(_) => outcome.code != Code::Ok,
+            _ => false,
+        };
+        if !urgent && is_nobodys && !self.shared.anonymous.leaves_record() {
             self.shared.free.fetch_add(1, Ordering::Relaxed);
             return None;
         }

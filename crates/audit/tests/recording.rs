@@ -121,14 +121,19 @@ fn a_full_log_refuses_at_once_and_says_how_many_it_has_refused() {
     running.close().expect("everything is written");
 }
 
-/// Whoever is refused without end does not push out what known callers did.
+/// Whoever is refused without end does not push out what known callers did: neither one whom nobody knows, nor one who has taken an edge over.
 #[test]
 fn callers_whom_nobody_knows_leave_so_many_records_and_the_others_are_counted() {
+    leave_so_many_records(&Caller::Anonymous);
+    leave_so_many_records(&Caller::Edge("us_west".parse().expect("a region")));
+}
+
+fn leave_so_many_records(caller: &Caller) {
     let directory = tempfile::tempdir().expect("a directory");
     let running = Running::open(directory.path(), settings(&Hand::default()));
     const CALLS: usize = 12_000;
     for _ in 0..CALLS {
-        let slot = running.log.reserve(Record::new(Timestamp(1), Caller::Anonymous, policies().method(METHOD))).expect("a slot");
+        let slot = running.log.reserve(Record::new(Timestamp(1), caller.clone(), policies().method(METHOD))).expect("a slot");
         slot.record(Outcome::new(Code::Unauthenticated, "NO_CREDENTIAL", Duration::ZERO));
     }
     running.record(1..=20);

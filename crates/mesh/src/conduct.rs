@@ -19,6 +19,7 @@ use crate::{
     Limits,
     http2::{self, Frames},
     patience::Patience,
+    usage::Party,
 };
 
 /// How many seconds' worth of control frames may come at once.
@@ -67,8 +68,9 @@ impl Conduct {
         }
     }
 
-    /// Takes note of bytes that came, from a node or from anybody. An error is why the connection is to be closed.
-    pub(crate) fn came(&mut self, bytes: &[u8], from_node: bool) -> Result<(), &'static str> {
+    /// Takes note of bytes that came. An error is why the connection is to be closed. Nodes are believed; what edges break off are their callers' calls, of
+    /// which many share a connection, and nothing else is forgiven them.
+    pub(crate) fn came(&mut self, bytes: &[u8], party: Party) -> Result<(), &'static str> {
         let Self { came, in_headers, control, resets, patience, .. } = self;
         patience.came();
         let mut wrong = None;
@@ -83,17 +85,15 @@ impl Conduct {
                 http2::RST_STREAM => (&mut *resets, 1, "resets"),
                 kind => (&mut *control, cost(kind), name(kind)),
             };
-            if !allowance.take(cost) {
+            let forgiven = party == Party::Node || (party == Party::Edge && head.kind == http2::RST_STREAM);
+            if !allowance.take(cost) && !forgiven {
                 wrong.get_or_insert(why);
             }
         });
         if !self.is_amid() {
             self.patience.renew();
         }
-        match wrong {
-            Some(why) if !from_node => Err(why),
-            _ => Ok(()),
-        }
+        wrong.map_or(Ok(()), Err)
     }
 
     /// To be called when nothing has come. Ready once what has begun took too long: why the connection is to be closed.
@@ -211,7 +211,7 @@ mod tests {
 
     /// How many of these frames are taken, one after the other.
     fn taken(conduct: &mut Conduct, frame: &[u8]) -> usize {
-        (0..100_000).find(|_| conduct.came(frame, false).is_err()).expect("there is a bound")
+        (0..100_000).find(|_| conduct.came(frame, Party::Anybody).is_err()).expect("there is a bound")
     }
 
     #[tokio::test(start_paused = true)]
@@ -225,8 +225,9 @@ mod tests {
         ] {
             let (mut conduct, frame) = (conduct(), frame(kind, 0, payload));
             assert_eq!(taken(&mut conduct, &frame), 200 / cost, "{why}");
-            assert_eq!(conduct.came(&frame, false), Err(why));
-            assert_eq!(conduct.came(&frame, true), Ok(()), "a node is believed");
+            assert_eq!(conduct.came(&frame, Party::Anybody), Err(why));
+            assert_eq!(conduct.came(&frame, Party::Edge), Err(why), "an edge is not");
+            assert_eq!(conduct.came(&frame, Party::Node), Ok(()), "a node is believed");
             advance(Duration::from_secs(1)).await;
             assert_eq!(taken(&mut conduct, &frame), 20 / cost, "{why}");
         }
@@ -239,7 +240,7 @@ mod tests {
         for _ in 0..10_000 {
             assert_eq!(conduct.went(&frame(http2::DATA, 0, b"answer")), None);
             for frame in [&ping, &window, &window] {
-                assert_eq!(conduct.came(frame, false), Ok(()));
+                assert_eq!(conduct.came(frame, Party::Anybody), Ok(()));
             }
         }
         // The answers to pings and settings do not.
@@ -254,7 +255,9 @@ mod tests {
     async fn calls_may_be_broken_off_twice_over_at_once_and_so_many_a_second() {
         let (mut conduct, reset) = (conduct(), frame(http2::RST_STREAM, 0, &[0; 4]));
         assert_eq!(taken(&mut conduct, &reset), 100);
-        assert_eq!(conduct.came(&reset, false), Err("resets"));
+        assert_eq!(conduct.came(&reset, Party::Anybody), Err("resets"));
+        // Those of an edge are its callers'.
+        assert_eq!(conduct.came(&reset, Party::Edge), Ok(()));
         advance(Duration::from_secs(3)).await;
         assert_eq!(taken(&mut conduct, &reset), 30);
     }
@@ -266,7 +269,7 @@ mod tests {
             for frame in
                 [frame(http2::HEADERS, 0x4, b"x"), frame(http2::DATA, 0, b"x"), frame(http2::DATA, 1, b""), frame(http2::DATA, 0, b"")]
             {
-                assert_eq!(conduct.came(&frame, false), Ok(()));
+                assert_eq!(conduct.came(&frame, Party::Anybody), Ok(()));
             }
         }
     }
@@ -283,13 +286,13 @@ mod tests {
             (&frame(http2::DATA, 0, b"xyz")[..10], "slow_frame"),
         ] {
             let mut conduct = conduct();
-            conduct.came(bytes, false).expect("nothing is wrong yet");
+            conduct.came(bytes, Party::Anybody).expect("nothing is wrong yet");
             let began = Instant::now();
             assert_eq!(poll_fn(|cx| conduct.poll_slow(cx)).await, why, "{bytes:?}");
             assert_eq!(began.elapsed(), wait, "{bytes:?}");
         }
         let mut conduct = conduct();
-        conduct.came(&[headers, frame(http2::CONTINUATION, 0x4, b"x")].concat(), false).expect("whole");
+        conduct.came(&[headers, frame(http2::CONTINUATION, 0x4, b"x")].concat(), Party::Anybody).expect("whole");
         assert!(timeout(10 * wait, poll_fn(|cx| conduct.poll_slow(cx))).await.is_err());
     }
 

@@ -275,7 +275,7 @@ impl AsyncRead for Connection {
             came = &came[of_preface..];
         }
         this.preface.take_if(|preface| preface.bytes == 0);
-        if let Err(why) = this.conduct.came(came, this.usage.is_of_node()) {
+        if let Err(why) = this.conduct.came(came, this.usage.party()) {
             return Poll::Ready(Err(this.closed(cx, why)));
         }
         Poll::Ready(Ok(()))

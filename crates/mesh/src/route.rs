@@ -165,6 +165,18 @@ pub fn fraud<'a>(topology: &'a Topology, plan: &Plan, zone: Option<&ZoneName>) -
     })
 }
 
+/// Whether a caller may make a call at all about what the plan names, whatever the zone is of its user: what is known without asking the directory. Not that it may:
+/// see [`allowed`].
+///
+/// # Errors
+/// As of [`allowed`].
+pub fn allowed_to_ask(plan: &Plan, caller: &Caller) -> Result<(), Refusal> {
+    match plan {
+        Plan::User(user) | Plan::CardsOf(user) | Plan::PaymentOf(user) => caller.acts_for_id(*user),
+        _ => Ok(()),
+    }
+}
+
 /// Whether a caller may make a call about what the plan names; `zone` is the user's, for [`Plan::User`], [`Plan::CardsOf`] and [`Plan::PaymentOf`]. Whose a payment or
 /// a card is, and each user of a list, is known to the services alone.
 ///

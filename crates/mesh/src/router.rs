@@ -71,6 +71,8 @@ impl Service<Request<Body>> for Router {
                 Some(call) => call.clone(),
                 None => Call::entering(mesh.region(), request.uri().path()),
             };
+            // From when it is taken: also while the directory's home is asked whose the user is.
+            let _waiting = call.method.and_then(|_| mesh.waits());
             let (parts, body) = request.into_parts();
             let (region, body) = match destination(&mesh, &entry, &call, body).await {
                 Ok(destination) => destination,
@@ -81,10 +83,7 @@ impl Service<Request<Body>> for Router {
             }
             // What the contract does not have is answered here, also by an edge, of which its own region's node is a peer.
             match call.method.and_then(|_| mesh.peer(&region)) {
-                Some(peer) => {
-                    let _waiting = mesh.waits();
-                    Ok(forward(mesh.region(), peer, &call, parts, body).await)
-                }
+                Some(peer) => Ok(forward(mesh.region(), peer, &call, parts, body).await),
                 // The only region without a peer is our own.
                 None => match local {
                     Some(mut local) => local.call(Request::from_parts(parts, body)).await,
@@ -124,16 +123,21 @@ async fn home(mesh: &Mesh, entry: &Entry, call: &Call, policy: &MethodPolicy, re
         let id = policy.request_id.as_ref().and_then(|path| path.extract(message).ok().flatten());
         trail.note(|record| note(record, &plan, id.as_ref()));
     }
+    // What starts inside was looked at where the call came in that it is part of; what nodes alone send has no caller.
+    let of_caller = matches!(entry, Entry::Edge) && !policy.nodes_only;
+    if of_caller {
+        // Before anybody is asked about a user who is none of the caller's.
+        route::allowed_to_ask(&plan, call.caller()).map_err(denied)?;
+    }
     let zone = match plan {
         Plan::User(user) | Plan::CardsOf(user) | Plan::PaymentOf(user) => match mesh.directory().zone_of(user).await {
             // Its own region's node has a copy of the directory, and looks at all that is looked at here.
-            Err(fault) if mesh.is_edge() && fault.code == Code::Unavailable => return Ok(mesh.region().clone()),
+            Err(fault) if mesh.is_edge() && is_no_answer(&fault) => return Ok(mesh.region().clone()),
             found => found?,
         },
         _ => None,
     };
-    // What starts inside was looked at where the call came in that it is part of; what nodes alone send has no caller.
-    if matches!(entry, Entry::Edge) && !policy.nodes_only {
+    if of_caller {
         route::allowed(mesh.topology(), &plan, zone.as_ref(), call.caller()).map_err(denied)?;
     }
     let named = |fault: Fault| match (&plan, &policy.key) {
@@ -158,6 +162,11 @@ async fn home(mesh: &Mesh, entry: &Entry, call: &Call, policy: &MethodPolicy, re
         }
         None => Ok(mesh.region().clone()),
     }
+}
+
+/// Whether the directory's home has said nothing: it is away, or took longer than a look-up may, which is less than a call has.
+fn is_no_answer(fault: &Fault) -> bool {
+    matches!(fault.code, Code::Unavailable | Code::DeadlineExceeded)
 }
 
 /// Notes whom a call is about, and what its caller calls it.

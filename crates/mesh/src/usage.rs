@@ -4,7 +4,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicBool, AtomicU64, AtomicUsize,
+            AtomicBool, AtomicU8, AtomicU64, AtomicUsize,
             Ordering::{AcqRel, Acquire, Relaxed, Release},
         },
     },
@@ -15,6 +15,17 @@ use std::{
 use futures::task::AtomicWaker;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+
+/// Whose calls come over a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Party {
+    /// Callers', or nobody's yet.
+    Anybody,
+    /// An edge's.
+    Edge,
+    /// A node's.
+    Node,
+}
 
 /// What a connection is used for. Cheap to clone; all clones are of the same connection.
 #[derive(Debug, Clone)]
@@ -29,7 +40,8 @@ struct Inner {
     calls: AtomicUsize,
     /// When the last call began or ended, in milliseconds from the beginning.
     last_ms: AtomicU64,
-    of_node: AtomicBool,
+    /// A [`Party`], by its number.
+    of: AtomicU8,
     /// It is to end now.
     cut: AtomicBool,
     /// Who reads the connection, and wants to hear of that.
@@ -43,7 +55,7 @@ impl Usage {
             began: Instant::now(),
             calls: AtomicUsize::new(0),
             last_ms: AtomicU64::new(0),
-            of_node: AtomicBool::new(false),
+            of: AtomicU8::new(Party::Anybody as u8),
             cut: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             gone: CancellationToken::new(),
@@ -57,14 +69,19 @@ impl Usage {
         InCall(Arc::clone(&self.inner))
     }
 
-    /// A node's call came over it.
-    pub(crate) fn is_of_node(&self) -> bool {
-        self.inner.of_node.load(Relaxed)
+    /// Whose calls came over it: the most that one of them proved.
+    pub(crate) fn party(&self) -> Party {
+        match self.inner.of.load(Relaxed) {
+            of if of == Party::Node as u8 => Party::Node,
+            of if of == Party::Edge as u8 => Party::Edge,
+            _ => Party::Anybody,
+        }
     }
 
-    pub(crate) fn of_node(&self) {
-        if !self.is_of_node() {
-            self.inner.of_node.store(true, Relaxed);
+    /// A call of this party's came over it.
+    pub(crate) fn is_of(&self, party: Party) {
+        if self.party() < party {
+            self.inner.of.fetch_max(party as u8, Relaxed);
         }
     }
 

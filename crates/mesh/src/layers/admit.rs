@@ -47,6 +47,13 @@ impl<S> Admit<S> {
     /// Who sends the request, where it may.
     fn admitted(&self, request: &Request<Body>) -> Result<Caller, Fault> {
         let call = request.extensions().get::<Call>();
+        // Whatever becomes of the call, and whatever it says, it is known whose connection it came by.
+        let connected = request.extensions().get::<OtherEnd>().and_then(|OtherEnd(connected)| connected.as_ref());
+        if let (Some(edge), Some(trail)) =
+            (connected.and_then(|other| other.edge(SystemTime::now())), call.and_then(|call| call.trail.as_ref()))
+        {
+            trail.note(|record| record.caller = paymesh_audit::Caller::Edge(edge.region().clone()));
+        }
         if let Some(fault) = call.and_then(|call| call.refused.clone()) {
             if fault.code == Code::PermissionDenied {
                 metrics::counter!(DENIED, "reason" => fault.reason.to_string()).increment(1);
@@ -61,10 +68,6 @@ impl<S> Admit<S> {
         // the contract, which is no secret.
         let Some((call, method)) = call.and_then(|call| Some((call, call.method?))) else { return Ok(Caller::Nobody) };
         let from_node = call.node().is_some();
-        // Whatever becomes of the call, it is known whose connection it came by.
-        if let (Some(edge), Some(trail)) = (call.edge(), &call.trail) {
-            trail.note(|record| record.caller = paymesh_audit::Caller::Edge(edge.clone()));
-        }
         if method.policy.nodes_only && !from_node {
             return Err(Refusal::NodesOnly { path: method.policy.path.clone() });
         }

@@ -10,7 +10,11 @@ use tonic::body::Body;
 use tower::Service;
 
 use super::{Answer, Answering};
-use crate::{body, call::Call, usage::Usage};
+use crate::{
+    body,
+    call::Call,
+    usage::{Party, Usage},
+};
 
 /// Holds each call's connection until the call's answer has gone.
 #[derive(Clone)]
@@ -36,8 +40,8 @@ impl<S: Answer> Service<Request<Body>> for Busy<S> {
     fn call(&mut self, request: Request<Body>) -> Answering {
         let Some(usage) = request.extensions().get::<Usage>() else { return Box::pin(self.inner.call(request)) };
         // By now it is known whether the connection may say so.
-        if request.extensions().get::<Call>().is_some_and(Call::is_from_peer) {
-            usage.of_node();
+        if let Some(call) = request.extensions().get::<Call>().filter(|call| call.is_from_peer()) {
+            usage.is_of(if call.node().is_some() { Party::Node } else { Party::Edge });
         }
         let in_call = usage.call();
         let answer = self.inner.call(request);
@@ -79,7 +83,16 @@ mod tests {
         assert!(!is_idle(&usage).await);
         mock::read(answer).await;
         assert!(is_idle(&usage).await);
-        assert!(!usage.is_of_node());
+        assert_eq!(usage.party(), Party::Anybody);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_an_edges_call_comes_over_is_an_edges() {
+        let usage = Usage::new();
+        let mut request = mock::request_from_edge(PATH);
+        request.extensions_mut().insert(usage.clone());
+        drop(Busy::new(mock::answering(|_| mock::ok(b"answer"))).call(request));
+        assert_eq!(usage.party(), Party::Edge);
     }
 
     #[tokio::test]
@@ -88,6 +101,6 @@ mod tests {
         let mut request = mock::request_from_peer(PATH);
         request.extensions_mut().insert(usage.clone());
         drop(Busy::new(mock::answering(|_| mock::ok(b"answer"))).call(request));
-        assert!(usage.is_of_node());
+        assert_eq!(usage.party(), Party::Node);
     }
 }

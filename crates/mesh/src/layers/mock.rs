@@ -67,6 +67,13 @@ pub(crate) fn request_from_peer(path: &str) -> Request<Body> {
     request
 }
 
+/// The same that an edge sends.
+pub(crate) fn request_from_edge(path: &str) -> Request<Body> {
+    let mut request = request_from_peer(path);
+    request.extensions_mut().get_mut::<Call>().expect("a call").by_edge = true;
+    request
+}
+
 /// An answer of one message.
 pub(crate) fn ok(data: &'static [u8]) -> Response<Body> {
     let mut trailers = http::HeaderMap::new();

@@ -30,6 +30,7 @@ use tonic::{
     Code, Request, Status,
     transport::{Channel, Endpoint},
 };
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use uuid::Uuid;
 
 use crate::{
@@ -39,6 +40,7 @@ use crate::{
     replicas,
     support::{FOUR_REGIONS, TestMesh, free_port, operator, payment, signal},
     tokens::Issuer,
+    vault_alone,
 };
 
 const REGION: &str = "us_west";
@@ -83,9 +85,13 @@ impl Edge {
 
     /// What it is scaled by.
     fn waiting(&self) -> usize {
+        self.metric("payment_queue_length")
+    }
+
+    fn metric(&self, name: &str) -> usize {
         let metrics = self.get("/metrics").unwrap().1;
-        let line = metrics.lines().find(|line| line.starts_with("payment_queue_length")).expect("the autoscaler's figure");
-        line.rsplit(' ').next().and_then(|calls| calls.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+        let line = metrics.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}"));
+        line.rsplit(' ').next().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{line}"))
     }
 
     /// A connection from one who shows nothing but what each call has.
@@ -279,6 +285,13 @@ async fn an_edge_that_leaves_finishes_what_it_has_taken() {
     }
 }
 
+/// Waits until the region's copies have all that there is: what they do not have when their leader goes is nowhere to be read.
+async fn has_its_copies(mesh: &TestMesh) {
+    for (shard, head) in mesh.heads().iter().filter(|(shard, _)| shard.starts_with("global/") || shard.starts_with("directory/")) {
+        replicas::wait_for(mesh, REGION, shard, replicas::is_current(*head)).await;
+    }
+}
+
 async fn read(channel: &Channel, token: &str, user_id: u64) -> Result<GetBalanceResponse, Status> {
     let read = Some(ReadOptions { level: ReadLevel::Local.into(), ..ReadOptions::default() });
     let mut request = by(token, GetBalanceRequest { user_id, read });
@@ -294,10 +307,7 @@ async fn what_its_region_has_a_copy_of_is_read_through_an_edge_also_while_the_ho
     mesh.enrol("us_east", 14, "US", 300).await;
     let edge = Edge::start(&mesh, 1);
     let channel = edge.channel(&mesh);
-    // What the copies do not have when their leader goes is nowhere to be read.
-    for (shard, head) in mesh.heads().iter().filter(|(shard, _)| shard.starts_with("global/") || shard.starts_with("directory/")) {
-        replicas::wait_for(&mesh, REGION, shard, replicas::is_current(*head)).await;
-    }
+    has_its_copies(&mesh).await;
     let answer = read(&channel, &token, 10).await.unwrap();
     assert_eq!((answer.balances[0].booked_minor_units, answer.source.unwrap().region.as_str()), (700, REGION));
     mesh.kill("us_east");
@@ -320,6 +330,33 @@ async fn what_its_region_has_a_copy_of_is_read_through_an_edge_also_while_the_ho
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_the_directory_says_nothing_an_edge_asks_its_own_regions_node() {
+    let mesh = TestMesh::started(FOUR_REGIONS);
+    let token = Issuer::of(&mesh).token(json!({"client_id": "service"}));
+    mesh.enrol("us_east", 14, "US", 300).await;
+    let edge = Edge::start(&mesh, 1);
+    has_its_copies(&mesh).await;
+    mesh.signal("us_east", "STOP");
+    let begun = Instant::now();
+    let answer = read(&edge.channel(&mesh), &token, 14).await;
+    mesh.signal("us_east", "CONT");
+    let answer = answer.unwrap_or_else(|status| panic!("after {:?}: {status:?}", begun.elapsed()));
+    assert_eq!((answer.balances[0].booked_minor_units, answer.source.unwrap().region.as_str()), (300, REGION));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_answers_for_its_own_health_whoever_is_away() {
+    let mut mesh = TestMesh::started(FOUR_REGIONS);
+    let edge = Edge::start(&mesh, 1);
+    for region in mesh.regions() {
+        mesh.kill(&region);
+    }
+    let mut health = HealthClient::new(edge.channel(&mesh));
+    let answer = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(answer.status(), ServingStatus::Serving, "its callers are told in words who is away");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_edge_knows_callers_by_tokens_and_lets_nobody_else_in() {
     let mesh = TestMesh::started(FOUR_REGIONS);
     let issuer = Issuer::of(&mesh);
@@ -337,6 +374,19 @@ async fn an_edge_knows_callers_by_tokens_and_lets_nobody_else_in() {
     wallets.get_balance(by(&europe, balance(20))).await.unwrap();
     let mut payments = PaymentServiceClient::new(edge.channel(&mesh));
     assert_eq!(reason(payments.create_payment(by(&slow, payment(10, 20, 1))).await), "SCOPE_MISSING");
+    // What edges ask on their own behalf nobody asks through them.
+    let look = || LookUpUsersRequest { user_ids: vec![10] };
+    let mut directory = DirectoryServiceClient::new(edge.channel(&mesh));
+    assert_eq!(reason(directory.look_up_users(look()).await), "NO_CREDENTIAL");
+    for (token, wanted) in [(&slow, "SCOPE_MISSING"), (&app, "NOT_YOUR_USERS")] {
+        assert_eq!(reason(directory.look_up_users(by(token, look())).await), wanted);
+    }
+    // Nor is the directory asked for users who are none of the caller's.
+    let asked = edge.metric("paymesh_directory_misses_total");
+    for user in 1_000..1_050 {
+        assert_eq!(reason(wallets.get_balance(by(&app, balance(user))).await), "NOT_YOUR_USER");
+    }
+    assert_eq!(edge.metric("paymesh_directory_misses_total"), asked);
     // Whoever has a certificate is known to nodes.
     let by_certificate = edge.by(&operator(&mesh.credentials().unwrap()));
     assert_eq!(reason(WalletServiceClient::new(by_certificate.clone()).get_balance(balance(10)).await), "TOKENS_ONLY");
@@ -414,6 +464,8 @@ async fn who_takes_an_edge_over_can_do_nothing_but_with_tokens_that_come_by() {
         request.metadata_mut().insert("paymesh-hops", "us_east,us_west".parse().unwrap());
         request.metadata_mut().insert("paymesh-entry-region", "us_east".parse().unwrap());
         assert_eq!(reason(wallets.get_balance(request).await), "NOT_THAT_NODE", "{to}");
+        // As nobody in particular: not even that hides whose connection it is.
+        assert_eq!(reason(wallets.get_balance(GetBalanceRequest::default()).await), "NO_CREDENTIAL", "{to}");
         // Whose a user is it has to ask.
         let look = LookUpUsersRequest { user_ids: vec![10] };
         let found = directory.look_up_users(from(REGION, look)).await.unwrap().into_inner().users;
@@ -426,8 +478,14 @@ async fn who_takes_an_edge_over_can_do_nothing_but_with_tokens_that_come_by() {
         record.caller.as_ref().is_some_and(|caller| caller.kind() == CallerKind::Edge && caller.principal == REGION)
     };
     let tried: BTreeSet<String> = records.iter().filter(by_edge).map(|record| record.reason.clone()).collect();
-    let wanted = ["", "NODES_ONLY", "NO_CREDENTIAL", "TOKENS_ONLY"].map(str::to_owned);
+    let wanted = ["", "NODES_ONLY", "NOT_THAT_NODE", "NO_CREDENTIAL", "TOKENS_ONLY"].map(str::to_owned);
     assert!(tried.is_superset(&BTreeSet::from(wanted)), "{tried:?}");
+
+    let is_nobodys = |record: &&AuditRecord| {
+        let kind = record.caller.as_ref().map(|caller| caller.kind());
+        kind == Some(CallerKind::Anonymous) && !record.reason.is_empty()
+    };
+    assert_eq!(records.iter().find(is_nobodys), None, "whose connection it was is known of each");
 
     // Its certificate makes no node of whoever has it.
     let mine = mesh.credentials().unwrap().parent().unwrap().join("taken");
@@ -454,6 +512,10 @@ fn an_edge_that_cannot_be_says_why_before_it_listens() {
     assert!(run.code == 2 && run.stderr.contains("--listen-grpc and --listen-http are missing"), "{run:?}");
     let run = start(&["mars", "--listen-grpc", "127.0.0.1:0", "--listen-http", "127.0.0.1:0"]);
     assert!(run.code == 2 && run.stderr.contains("region `mars` is not in the configuration"), "{run:?}");
+    let alone = TestMesh::new(&vault_alone::configuration());
+    let data_alone = alone.data("edge");
+    let run = alone.run(&["edge", "--region", "eu_vault", "--data", data_alone.to_str().unwrap(), "--listen-grpc", "127.0.0.1:0"]);
+    assert!(run.code == 2 && run.stderr.contains("region eu_vault is a vault alone"), "{run:?}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let run = start(&[REGION, "--listen-grpc", &taken.local_addr().unwrap().to_string(), "--listen-http", "127.0.0.1:0"]);
     assert!(run.code == 2 && run.stderr.contains("--listen-grpc: cannot listen on"), "{run:?}");

@@ -31,7 +31,7 @@ const VAULT: &str = "eu_vault";
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// The vault of `eu` alone, and that of `global` in a region's node. No zone is under PSD2, so that no payment waits for its cardholder.
-fn configuration() -> String {
+pub(crate) fn configuration() -> String {
     let alone = format!("  {VAULT}: {{primary: false, services: [vault], database: none, compliance: [GDPR]}}\nzones:\n");
     FOUR_REGIONS
         .replace("[payment_processor], database: primary_master", "[payment_processor, vault], database: primary_master")
