@@ -1,4 +1,4 @@
-//! How many records callers leave whom nobody knows.
+//! How many records callers leave whom nobody knows, and edges whose calls are refused.
 //!
 //! Whoever reaches the port can be refused without end, and each refusal is a record: a few thousand in a second would push what known callers did out of
 //! the bytes that a log may have. So there is a record for each of the first, and of what comes faster than that for some in each second; the others

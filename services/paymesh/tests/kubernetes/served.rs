@@ -10,7 +10,7 @@ use std::{
 };
 
 use paymesh_topology::Topology;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     built::{self, Documents, array},
@@ -217,6 +217,11 @@ fn a_changed_topology_rolls_the_pods_and_changed_rules_do_not() {
             let volume = array(&pod["spec"]["volumes"]).iter().find(|volume| volume["name"] == "region-config").unwrap();
             let sources: Vec<&Value> = array(&volume["projected"]["sources"]).iter().map(|source| &source["configMap"]["name"]).collect();
             assert_eq!(sources, [&Value::from(topology[0].0.as_str()), &Value::from("rules")], "{region}: {owner}");
+            // What is nearest to the outside has no rules of fraud and no acquirers to tell.
+            let items: Vec<&Value> = array(&volume["projected"]["sources"]).iter().map(|source| &source["configMap"]["items"]).collect();
+            let only = |file: &str| json!([{"key": file, "path": file}]);
+            let wanted = if owner.ends_with("edge") { [only("regions.yaml"), only("access.yaml")] } else { [Value::Null, Value::Null] };
+            assert_eq!(items, [&wanted[0], &wanted[1]], "{region}: {owner}");
         }
     }
 }
