@@ -102,6 +102,37 @@ async fn nodes_know_each_other_by_their_certificates() {
 }
 
 #[tokio::test]
+async fn an_edge_is_known_as_one_and_as_no_node_until_its_certificate_ends_and_is_one_by_its_next() {
+    let place = Place::new();
+    let west = place.node("us_west");
+    let name = NodeName::new(MESH, &region("us_east"), NodeName::EDGE).expect("a name");
+    let directory = place.directory.path().join("us_east-edge");
+    let issue = |holds| {
+        let issued = place.authority().issue_node(&name, &["127.0.0.1".to_owned()], &directory, SystemTime::now(), holds);
+        issued.expect("issued");
+    };
+    issue(DAY);
+    let now = SystemTime::now();
+    let edge = Identity::load_edge(&directory, MESH, &region("us_east"), now).expect("an identity");
+    let (dialled, accepted) = meet(&west, |stream| async move { edge.dial(&region("us_west"), "127.0.0.1", stream).await }).await;
+    dialled.expect("an answer");
+    let peer = accepted.expect("a connection");
+    assert_eq!((peer.edge(now), peer.node(now)), (Some(&name), None));
+    assert!(peer.caller(now).is_none());
+    assert_eq!(peer.edge(now + DAY), None, "it is nobody any more");
+
+    let edge = Identity::load_edge(&directory, MESH, &region("us_east"), now).expect("an identity");
+    let first = edge.not_after();
+    issue(2 * DAY);
+    assert!(edge.reload(now).expect("a new certificate of an edge"));
+    assert!(edge.name().is_edge() && edge.not_after() > first);
+    // A node's in its place would make it one.
+    place.authority().issue_node(&named(MESH, "us_east"), &["127.0.0.1".to_owned()], &directory, now, 3 * DAY).expect("issued");
+    edge.reload(now).expect_err("a node's");
+    assert!(edge.name().is_edge());
+}
+
+#[tokio::test]
 async fn a_node_that_answers_for_another_region_is_hung_up_on() {
     let place = Place::new();
     let (east, west) = (place.node("us_east"), place.node("us_west"));
