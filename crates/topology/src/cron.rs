@@ -310,6 +310,7 @@ mod tests {
             ("0 8 * *", "not 4"),
             ("0 8 * * MON FRI", "not 6"),
             ("60 8 * * *", "the minute `60`"),
+            ("000 8 * * *", "the minute `000`"),
             ("0 24 * * *", "the hour `24`"),
             ("0 8 0 * *", "the day of month `0`"),
             ("0 8 * 13 *", "the month `13`"),

@@ -166,6 +166,26 @@ fn what_stands_in_the_middle_is_taken_out_with_the_comments_that_are_its_own() {
 }
 
 #[test]
+fn a_comment_that_may_be_of_something_else_is_not_taken_out() {
+    // Between two items of a list it is of either.
+    let refused = retire_region("t", STYLES[3].1, &name("b")).expect_err("a comment is in the way").to_string();
+    assert!(refused.contains("zones.eu.regions: a comment stands between its items: edit the file by hand"), "{refused}");
+    // One that stands further to the left is of more than the region below it.
+    let outer =
+        STYLES[2].1.replace("\r\n", "\n").replace("  b: {primary", "# these were made in spring\n  # this one for tests\n  b: {primary");
+    let (after, _) = add_region("t", &outer, &third()).unwrap_or_else(|error| panic!("{error}"));
+    let (without, _) = retire_region("t", &after, &name("b")).unwrap_or_else(|error| panic!("{error}"));
+    assert!(without.contains("# these were made in spring\n  c_region:") && !without.contains("for tests"), "{without}");
+}
+
+#[test]
+fn a_place_in_the_cloud_is_left_out_where_the_configuration_has_none() {
+    let new = NewRegion { site: eu_central().site, ..third() };
+    let (after, topology) = add_region("t", STYLES[0].1, &new).unwrap_or_else(|error| panic!("{error}"));
+    assert!(topology.cloud().is_none() && !after.contains("cloud"), "{after}");
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_the_key_that_says_so() {
     let before = shipped();
     type Mistake = (fn(&mut NewRegion), &'static str);
