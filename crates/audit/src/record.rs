@@ -31,6 +31,8 @@ pub struct Record {
     pub method: Option<&'static MethodPolicy>,
     /// Where the call entered the mesh.
     pub entry_region: Option<RegionName>,
+    /// The region whose edge sent it, by the certificate of its connection.
+    pub edge_region: Option<RegionName>,
     /// The connection's other end.
     pub peer: Option<SocketAddr>,
     /// Whose money or data it is about.
@@ -42,7 +44,7 @@ pub struct Record {
 impl Record {
     /// Of a call that reached the node then; what else is known of it is set afterwards.
     pub fn new(at: Timestamp, caller: Caller, method: Option<&'static MethodPolicy>) -> Self {
-        Self { at, caller, method, entry_region: None, peer: None, subjects: Subjects::default(), request_id: None }
+        Self { at, caller, method, entry_region: None, edge_region: None, peer: None, subjects: Subjects::default(), request_id: None }
     }
 }
 
@@ -178,6 +180,7 @@ fn fill(message: &mut AuditRecord, record: &Record, outcome: &Outcome) {
     set(&mut message.method, record.method.map_or("", |method| &method.path));
     set_all(&mut message.scopes, record.method.map_or(&[][..], |method| &method.scopes), |into, scope| into.push_str(scope));
     set(&mut message.entry_region, record.entry_region.as_ref().map_or("", RegionName::as_str));
+    set(&mut message.edge_region, record.edge_region.as_ref().map_or("", RegionName::as_str));
     message.peer_address.clear();
     if let Some(peer) = record.peer {
         show(&mut message.peer_address, &peer);
@@ -251,6 +254,7 @@ mod tests {
             caller: Caller::Token(Arc::new(Token { principal: long.clone(), issuer: long.clone(), id: long })),
             method: policies().method("/paymesh.payments.v1.PaymentService/CreatePaymentBatch").or_else(|| policies().methods().next()),
             entry_region: Some("r".repeat(32).parse().expect("a region")),
+            edge_region: Some("e".repeat(32).parse().expect("a region")),
             peer: Some("[1111:2222:3333:4444:5555:6666:7777:8888]:65535".parse().expect("an address")),
             subjects,
             request_id: Some("0190b8f5-0000-7000-8000-000000000001".parse().expect("a request id")),

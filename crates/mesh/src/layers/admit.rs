@@ -52,7 +52,11 @@ impl<S> Admit<S> {
         if let (Some(edge), Some(trail)) =
             (connected.and_then(|other| other.edge(SystemTime::now())), call.and_then(|call| call.trail.as_ref()))
         {
-            trail.note(|record| record.caller = paymesh_audit::Caller::Edge(edge.region().clone()));
+            trail.note(|record| {
+                record.edge_region = Some(edge.region().clone());
+                // Until a token says more.
+                record.caller = paymesh_audit::Caller::Edge(edge.region().clone());
+            });
         }
         if let Some(fault) = call.and_then(|call| call.refused.clone()) {
             if fault.code == Code::PermissionDenied {

@@ -472,8 +472,24 @@ async fn who_takes_an_edge_over_can_do_nothing_but_with_tokens_that_come_by() {
         assert_eq!(found.iter().map(|user| user.zone.as_str()).collect::<Vec<_>>(), ["global"], "{to}");
     }
 
-    // Whose connection it was is in the log, whatever was tried.
-    let records = audit::read_at(&mesh, "us_east", 1).await.unwrap();
+    // With a token that came by it is its caller: that, and whose edge it came by, is in the log.
+    let token = Issuer::of(&mesh).token(json!({"client_id": "service"}));
+    let mut stolen = by(&token, GetBalanceRequest { user_id: 10, ..GetBalanceRequest::default() });
+    say_way(&mut stolen, Some(REGION));
+    WalletServiceClient::new(as_edge(&mesh, "us_east")).get_balance(stolen).await.unwrap();
+    // Whose connection it was is in the log, whatever was tried. The last record is there a moment after its answer.
+    let by_token =
+        |record: &&AuditRecord| record.edge_region == REGION && record.caller.as_ref().is_some_and(|caller| caller.principal == "service");
+    let until = Instant::now() + WAIT_MAX;
+    let records = loop {
+        let records = audit::read_at(&mesh, "us_east", 1).await.unwrap();
+        if records.iter().filter(by_token).count() == 1 {
+            break records;
+        }
+        assert!(Instant::now() < until, "{records:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(records.iter().all(|record| record.edge_region.is_empty() || record.edge_region == REGION));
     let by_edge = |record: &&AuditRecord| {
         record.caller.as_ref().is_some_and(|caller| caller.kind() == CallerKind::Edge && caller.principal == REGION)
     };
