@@ -336,6 +336,10 @@ async fn while_the_directory_says_nothing_an_edge_asks_its_own_regions_node() {
     mesh.enrol("us_east", 14, "US", 300).await;
     let edge = Edge::start(&mesh, 1);
     has_its_copies(&mesh).await;
+    // Over connections that are there, all of them: what is asked is under way when it gets no answer.
+    for user in 1_000..1_012 {
+        assert_eq!(reason(read(&edge.channel(&mesh), &token, user).await), "USER_NOT_FOUND");
+    }
     mesh.signal("us_east", "STOP");
     let begun = Instant::now();
     let answer = read(&edge.channel(&mesh), &token, 14).await;
