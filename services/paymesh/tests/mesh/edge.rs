@@ -356,8 +356,12 @@ async fn an_edge_answers_for_its_own_health_whoever_is_away() {
         mesh.kill(&region);
     }
     let mut health = HealthClient::new(edge.channel(&mesh));
-    let answer = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
-    assert_eq!(answer.status(), ServingStatus::Serving, "its callers are told in words who is away");
+    let until = Instant::now() + WAIT_MAX;
+    // gRPC's own is told of readiness a moment after HTTP's. Its callers hear in words who is away.
+    while health.check(HealthCheckRequest::default()).await.unwrap().into_inner().status() != ServingStatus::Serving {
+        assert!(Instant::now() < until, "it does not say that it serves");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
