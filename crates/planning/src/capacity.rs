@@ -187,8 +187,8 @@ pub struct Bound {
     pub regions: Vec<Load>,
     /// Payments a second at which the first of them is full.
     pub mesh_tps: Decimal,
-    /// Regions that must lead, evenly, for what is required.
-    pub regions_needed: u64,
+    /// Regions that must lead, each of one zone and those evenly, for what is required. `None`: a shard alone is more than a node can, however many there are.
+    pub regions_needed: Option<u64>,
     /// Payments a second that one shard must do, and can, where that was measured.
     pub shard: Option<(Decimal, Decimal)>,
     /// Processors that the payments take, all regions together, at the rate that is planned for.
@@ -261,6 +261,20 @@ pub fn plan(demand: &Demand, profile: &Profile, layout: &Layout, rates: &Rates) 
     })
 }
 
+/// A shard is led whole: a region can lead so many that are within its node's rate, and a zone needs a region for each so many of its own.
+fn regions_needed(required: Decimal, node: Decimal, layout: &Layout) -> Result<Option<u64>, Error> {
+    let shards = Decimal::from(layout.shards().max(1));
+    let each = over("shards of a region", times("shards of a region", node, shards)?, required)?.floor();
+    if each < Decimal::ONE {
+        return Ok(None);
+    }
+    let mut regions = 0_u64;
+    for (shards, _) in &layout.zones {
+        regions = regions.saturating_add(wholes("regions", over("regions", Decimal::from(*shards), each)?)?);
+    }
+    Ok(Some(regions))
+}
+
 /// Users are spread evenly over shards by their ids; over zones they are as many as their shards, which is for the operator to see to.
 fn bound(required: Decimal, writers: &Writers, layout: &Layout) -> Result<Bound, Error> {
     let shards = Decimal::from(layout.shards().max(1));
@@ -280,7 +294,7 @@ fn bound(required: Decimal, writers: &Writers, layout: &Layout) -> Result<Bound,
         fits: regions.iter().all(Load::fits) && shard.is_none_or(|(needed, can)| needed <= can),
         regions,
         mesh_tps: over("the mesh's rate", times("the mesh's rate", node, shards)?, fullest)?.floor(),
-        regions_needed: wholes("regions", over("regions", required, node)?)?,
+        regions_needed: regions_needed(required, node, layout)?,
         shard,
         processors: wholes("processors", processors)?,
     })

@@ -14,6 +14,8 @@ pub const STEP_SECONDS: u32 = 60;
 pub const MINUTES_MAX: usize = 31 * 24 * 60;
 /// Payments a second at most.
 pub const TPS_MAX: u64 = 1_000_000_000;
+/// Days before the start in which a schedule is looked for: a leap day comes back within eight years.
+const LOOK_BACK_DAYS: i64 = 8 * 366;
 /// Seconds that a call waits at most: the deadline of one that asks for none (README, "Limits").
 pub const WAIT_SECONDS_MAX: u64 = 30;
 
@@ -24,7 +26,7 @@ pub struct Play<'a> {
     pub scaling: &'a Scaling,
     /// Payments a second of an edge.
     pub edge_tps: u64,
-    /// Its first minute, by the clock of the region.
+    /// Its first minute, by the clock of the region. What the last schedule before it set holds then, as in a mesh that has been running.
     pub start: Date,
 }
 
@@ -145,6 +147,19 @@ pub fn summary(minutes: &[Minute]) -> Summary {
     }
 }
 
+/// The bounds of the last entry that began before a day.
+fn before(scaling: &Scaling, start: Date) -> Option<(u32, u32)> {
+    let minutes_of_day = u64::from(24 * 60_u32);
+    let begun = |back: i64| {
+        let day = Date { days: start.days - back };
+        (0..minutes_of_day).rev().find_map(|minute| {
+            let moment = day.moment(minute);
+            scaling.scheduled.iter().find(|entry| entry.schedule.begins(&moment)).map(|entry| (entry.min, entry.max))
+        })
+    };
+    if scaling.scheduled.is_empty() { None } else { (1..=LOOK_BACK_DAYS).find_map(begun) }
+}
+
 struct State<'a> {
     play: &'a Play<'a>,
     bounds: (u32, u32),
@@ -159,15 +174,9 @@ struct State<'a> {
 impl<'a> State<'a> {
     fn new(play: &'a Play<'a>) -> Self {
         let autoscaler = &play.scaling.autoscaler;
+        let bounds = before(play.scaling, play.start).unwrap_or((autoscaler.min, autoscaler.max));
         let rules = play.scaling.scale_up.len() + play.scaling.scale_down.len();
-        Self {
-            play,
-            bounds: (autoscaler.min, autoscaler.max),
-            edges: autoscaler.min,
-            starting: Vec::new(),
-            queued: 0,
-            past: vec![0; rules],
-        }
+        Self { play, bounds, edges: bounds.0, starting: Vec::new(), queued: 0, past: vec![0; rules] }
     }
 
     fn wanted(&self) -> u32 {

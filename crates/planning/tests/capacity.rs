@@ -126,9 +126,9 @@ fn the_writers_bound_the_mesh_however_many_instances_there_are() {
     };
     let fits = bound("7500", Some("1875"));
     assert!(fits.fits && fits.regions.iter().all(|load| load.required_tps == decimal("7500") && load.fits()), "{fits:?}");
-    assert_eq!((fits.mesh_tps, fits.regions_needed, fits.processors), (decimal("15000"), 2, 1));
+    assert_eq!((fits.mesh_tps, fits.regions_needed, fits.processors), (decimal("15000"), Some(2), 1));
     let too_slow = bound("7499.999", None);
-    assert!(!too_slow.fits && too_slow.regions_needed == 3 && too_slow.mesh_tps < decimal("15000"), "{too_slow:?}");
+    assert!(!too_slow.fits && too_slow.regions_needed == Some(4) && too_slow.mesh_tps < decimal("15000"), "{too_slow:?}");
     let slow_shard = bound("7500", Some("1874.999"));
     assert!(!slow_shard.fits && slow_shard.shard == Some((decimal("1875"), decimal("1874.999"))), "{slow_shard:?}");
 }
@@ -143,7 +143,30 @@ fn the_region_that_leads_most_is_full_first() {
         bound.regions.iter().map(|load| (load.required_tps, load.fits())).collect::<Vec<_>>(),
         [(decimal("750"), false), (decimal("250"), true)]
     );
-    assert_eq!((bound.mesh_tps, bound.regions_needed, bound.fits), (decimal("933"), 2, false));
+    assert_eq!((bound.mesh_tps, bound.regions_needed, bound.fits), (decimal("933"), Some(2), false));
+}
+
+/// A shard is led whole, and by one region: so many regions are enough, and one less is not.
+#[test]
+fn so_many_regions_must_lead_that_none_has_more_shards_than_its_node_can() {
+    let mut layout = layout();
+    layout.zones = vec![(4, 1), (4, 1)];
+    let needed = |node| {
+        let plan = plan(&demand("1000", "10", "1.5"), &measured(node, None), &layout, &rates()).expect("a plan");
+        plan.bound.expect("the writers were measured").regions_needed
+    };
+    // A shard of 8 is 1,875 payments a second of 15,000.
+    for (node, wanted) in [
+        ("15000", Some(2)),
+        ("7500", Some(2)),
+        ("5625", Some(4)),
+        ("3750", Some(4)),
+        ("3000", Some(8)),
+        ("1875", Some(8)),
+        ("1874.999", None),
+    ] {
+        assert_eq!(needed(node), wanted, "{node}");
+    }
 }
 
 #[test]

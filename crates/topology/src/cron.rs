@@ -125,7 +125,9 @@ impl Schedule {
         if schedule.dates().next().is_none() {
             return Err(format!("the day of month `{day}` comes in none of the months `{month}`"));
         }
-        if schedule.has_days() && schedule.has_weekdays() {
+        // A field that says all of its days one by one says one too: crontab goes by its first character.
+        let says = |bits: bool, text: &str| bits || !text.starts_with('*');
+        if says(schedule.has_days(), day) && says(schedule.has_weekdays(), weekday) {
             return Err(
                 "it says both a day of month and a day of week, which schedulers understand in different ways: leave one of them `*`"
                     .to_owned(),
@@ -326,6 +328,8 @@ mod tests {
             ("+1 * * * *", "the minute `+1`"),
             ("0 8, * * *", "the hour ``"),
             ("@daily", "not 1"),
+            ("0 8 1-31 * MON", "both a day of month and a day of week"),
+            ("0 8 1 * 0-6", "both a day of month and a day of week"),
             ("0 8 1 * MON", "both a day of month and a day of week"),
         ] {
             let error = Schedule::parse(text).expect_err(text);

@@ -64,10 +64,15 @@ fn main() -> ExitCode {
             Ok(Exit::Good.into())
         }
     };
-    result.unwrap_or_else(|error| {
-        note!("paymesh: {error:#}");
-        exit::code_of(&error).into()
-    })
+    match result {
+        // Half a result is none.
+        Ok(_) if output::is_result_lost() => Exit::Failed.into(),
+        Ok(code) => code,
+        Err(error) => {
+            note!("paymesh: {error:#}");
+            exit::code_of(&error).into()
+        }
+    }
 }
 
 /// Runs a client command to its end.

@@ -8,6 +8,7 @@ use std::{
     fs,
     io::{self, IsTerminal as _, Write as _},
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use anyhow::Context as _;
@@ -28,9 +29,24 @@ macro_rules! note {
     ($($text:tt)*) => { $crate::output::stderr(format_args!($($text)*)) };
 }
 
+/// Whether a part of the result could not be written.
+static RESULT_LOST: AtomicBool = AtomicBool::new(false);
+
 /// See [`say!`].
 pub(crate) fn stdout(text: fmt::Arguments<'_>) {
-    let _ = io::stdout().lock().write_all(format!("{text}\n").as_bytes());
+    let mut out = io::stdout().lock();
+    // Whole lines leave by themselves; what is no line would leave when the process ends, where nobody hears of an error.
+    if let Err(error) = out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush())
+        && error.kind() != io::ErrorKind::BrokenPipe
+        && !RESULT_LOST.swap(true, Ordering::Relaxed)
+    {
+        stderr(format_args!("paymesh: standard output cannot be written: {error}"));
+    }
+}
+
+/// Whether a part of the result could not be written, other than because its reader went away.
+pub(crate) fn is_result_lost() -> bool {
+    RESULT_LOST.load(Ordering::Relaxed)
 }
 
 /// The same, in place of what is on the screen, where it is one. For what is shown again and again: who reads may have gone.

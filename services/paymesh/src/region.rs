@@ -9,7 +9,11 @@ mod given;
 
 use std::path::Path;
 
-use paymesh_topology::{Database, EditError, FILE_NAME, NewRegion, Scaling, Service, Topology, add_region, retire_region};
+use paymesh_contract::policies;
+use paymesh_topology::{
+    Access, Compliance, Database, EditError, Errors, FILE_NAME, Fraud, Gateways, NewRegion, Scaling, Service, Topology, add_region,
+    retire_region,
+};
 use paymesh_types::RegionName;
 use serde::Serialize;
 
@@ -37,6 +41,7 @@ fn add(config: &Path, args: &AddArgs) -> anyhow::Result<Exit> {
     let before = Topology::parse(file.name(), file.text()).map_err(unusable)?;
     let given = given::complete(&before, args)?;
     let (text, after) = add_region(file.name(), file.text(), &given.region).map_err(refused)?;
+    others_fit(config, &before, &after)?;
     let follows = follow::of_added(config, &after, &given.region)?;
     finish(&file, &text, args.dry_run)?;
     if args.json {
@@ -63,7 +68,7 @@ fn retire(config: &Path, args: &RetireArgs) -> anyhow::Result<Exit> {
     let before = Topology::parse(file.name(), file.text()).map_err(unusable)?;
     may_retire(&before, &args.region)?;
     let (text, after) = retire_region(file.name(), file.text(), &args.region).map_err(refused)?;
-    scaling_fits(config, &before, &after)?;
+    others_fit(config, &before, &after)?;
     let follows = follow::of_retired(&before, &args.region);
     finish(&file, &text, args.dry_run)?;
     if args.json {
@@ -105,13 +110,22 @@ fn refused(error: EditError) -> anyhow::Error {
     }
 }
 
-/// Whether scaling.yaml, the one file beside regions.yaml that names regions, is as sound after an edit as it was before.
-fn scaling_fits(config: &Path, before: &Topology, after: &Topology) -> anyhow::Result<()> {
-    match (Scaling::load(config, before), Scaling::load(config, after)) {
-        (Ok(_), Err(errors)) => Err(unusable(format!("nothing is written; scaling.yaml would be refused:\n{errors}"))),
+/// Whether the files beside regions.yaml, which are read against it, are as sound after an edit as they were before.
+fn others_fit(config: &Path, before: &Topology, after: &Topology) -> anyhow::Result<()> {
+    let scopes = policies().caller_scopes();
+    let problems: [(&str, &dyn Fn(&Topology) -> Option<Errors>); 4] = [
+        ("access.yaml", &|topology| Access::load(config, topology, &scopes).err()),
+        ("gateways.yaml", &|topology| Gateways::load(config, topology).err()),
+        ("fraud.yaml", &|topology| Fraud::load(config, topology).err()),
+        ("scaling.yaml", &|topology| Scaling::load(config, topology).err()),
+    ];
+    for (name, problem) in problems {
         // What is missing or was wrong before stays for whoever reads it to say.
-        _ => Ok(()),
+        if let (None, Some(errors)) = (problem(before), problem(after)) {
+            return Err(unusable(format!("nothing is written; {name} would be refused:\n{errors}")));
+        }
     }
+    Ok(())
 }
 
 /// Whether the mesh can be without a region: what only that has would be lost.
@@ -132,6 +146,20 @@ fn may_retire(topology: &Topology, name: &RegionName) -> anyhow::Result<()> {
     if region.runs(Service::Vault) {
         return Err(unusable(format!(
             "{name} keeps the cards of zone {}: move its vault and its keys to another region first (README, \"Cards\")",
+            region.zone
+        )));
+    }
+    // What no other region of the zone does would be done no more, and no call would fail that says so.
+    let others = || topology.regions().filter(|other| other.zone == region.zone && other.name != *name);
+    if region.runs(Service::FraudDetection) && !others().any(|other| other.runs(Service::FraudDetection)) {
+        return Err(unusable(format!(
+            "{name} alone scores payments of zone {} for fraud: they would be accepted without a score; have another of its regions run fraud_detection first (`services`)",
+            region.zone
+        )));
+    }
+    if region.compliance.contains(&Compliance::Psd2) && !others().any(|other| other.compliance.contains(&Compliance::Psd2)) {
+        return Err(unusable(format!(
+            "zone {} is under PSD2 by {name} alone: its cardholders would not be asked any more; say it of another of its regions first (`compliance`)",
             region.zone
         )));
     }

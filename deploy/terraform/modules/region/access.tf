@@ -32,9 +32,16 @@ locals {
     ["edge", "node", local.grpc],
     ["edge", "vault", local.grpc],
     ["node", "vault", local.grpc],
-    # Prometheus runs beside the node.
+    # What the cluster needs itself runs beside the node, on machines of which there are several: Prometheus, who looks at edges and vaults; what measures
+    # processors (metrics-server, at the agents); webhooks; and what brings figures to the autoscaler.
+    ["node", "node", local.http],
     ["node", "edge", local.http],
     ["node", "vault", local.http],
+    ["node", "node", 10250],
+    ["node", "edge", 10250],
+    ["node", "vault", 10250],
+    ["node", "node", 9443],
+    ["node", "node", 6443],
     ["node", "database", 5432],
     ["vault", "vaultdb", 5432],
     ["node", "cache", 6379],
@@ -47,6 +54,7 @@ locals {
     ["cluster", "edge", 10250],
     ["cluster", "vault", 10250],
     ["cluster", "node", 9443],
+    ["cluster", "node", 6443],
     # Other regions' nodes and vaults, acquirers, and the services of AWS.
     ["node", "aws", 443],
     ["edge", "aws", 443],
@@ -54,8 +62,8 @@ locals {
     ["node", "aws", local.grpc],
     ["edge", "aws", local.grpc],
   ]
-  # Names are looked up at CoreDNS, which runs beside the node.
-  asks_names = [for group in ["edge", "vault"] : group if contains(keys(local.groups), group)]
+  # Names are looked up at CoreDNS, which runs beside the node, on any of its machines.
+  asks_names = [for group in ["node", "edge", "vault"] : group if contains(keys(local.groups), group)]
 
   known = concat(keys(local.groups), ["world", "aws"])
   open  = [for path in local.paths : { from = path[0], to = path[1], port = path[2] } if contains(local.known, path[0]) && contains(local.known, path[1])]

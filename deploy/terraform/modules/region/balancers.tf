@@ -111,8 +111,9 @@ resource "aws_lb_listener" "callers" {
   load_balancer_arn = aws_lb.callers[0].arn
   port              = 443
   protocol          = "HTTPS"
-  ssl_policy        = "ELBSecurityPolicy-TLS13-1-3-2021-06"
-  certificate_arn   = var.zone_id == null ? aws_acm_certificate.callers[0].arn : aws_acm_certificate_validation.callers[0].certificate_arn
+  # TLS 1.3, and 1.2 for those who have no 1.3: Route 53's health checks, and the CDN as it asks an origin.
+  ssl_policy      = "ELBSecurityPolicy-TLS13-1-2-2021-06"
+  certificate_arn = var.zone_id == null ? aws_acm_certificate.callers[0].arn : aws_acm_certificate_validation.callers[0].certificate_arn
 
   default_action {
     type             = "forward"

@@ -2,6 +2,7 @@
 locals {
   postgresql       = "16"
   database_storage = 200
+  database_logs    = ["postgresql", "upgrade"]
 }
 
 resource "aws_db_subnet_group" "data" {
@@ -32,9 +33,14 @@ resource "aws_db_parameter_group" "this" {
     name  = "jit"
     value = "0"
   }
+  # Of slow statements the text is logged, and not the values that it is given.
   parameter {
     name  = "log_min_duration_statement"
     value = "1000"
+  }
+  parameter {
+    name  = "log_parameter_max_length"
+    value = "0"
   }
 }
 
@@ -65,8 +71,10 @@ resource "aws_db_instance" "master" {
   skip_final_snapshot             = !local.protected
   final_snapshot_identifier       = "${local.name}-last"
   auto_minor_version_upgrade      = true
-  enabled_cloudwatch_logs_exports = ["postgresql", "upgrade"]
+  enabled_cloudwatch_logs_exports = local.database_logs
   tags                            = merge(local.tags, { Name = local.name })
+
+  depends_on = [aws_cloudwatch_log_group.these]
 }
 
 # The copy of a master's database in another AWS region, encrypted there with that region's key of the same zone. The variables see to it that it is the same zone.
@@ -86,6 +94,8 @@ resource "aws_db_instance" "replica" {
   deletion_protection             = local.protected
   skip_final_snapshot             = true
   auto_minor_version_upgrade      = true
-  enabled_cloudwatch_logs_exports = ["postgresql", "upgrade"]
+  enabled_cloudwatch_logs_exports = local.database_logs
   tags                            = merge(local.tags, { Name = local.name })
+
+  depends_on = [aws_cloudwatch_log_group.these]
 }

@@ -5,6 +5,7 @@ locals {
     { data = "Data of zone ${local.zone}: journals, databases, logs, secrets" },
     local.has_vault ? { vault = "Data of the vault of zone ${local.zone}" } : {},
   )
+  autoscaling_role = "arn:${local.partition}:iam::${local.account}:role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling"
 }
 
 data "aws_iam_policy_document" "key" {
@@ -26,6 +27,32 @@ data "aws_iam_policy_document" "key" {
     }
   }
 
+  # Volumes of machines are made by the autoscaling of EC2, which has a role of its own in every account; what IAM says does not reach it
+  # (AWS, "Required AWS KMS key policy for use with encrypted volumes").
+  statement {
+    sid       = "Machines"
+    actions   = ["kms:Encrypt", "kms:Decrypt", "kms:ReEncryptFrom", "kms:ReEncryptTo", "kms:GenerateDataKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:DescribeKey"]
+    resources = ["*"]
+    principals {
+      type        = "AWS"
+      identifiers = [local.autoscaling_role]
+    }
+  }
+  statement {
+    sid       = "MachinesVolumes"
+    actions   = ["kms:CreateGrant"]
+    resources = ["*"]
+    principals {
+      type        = "AWS"
+      identifiers = [local.autoscaling_role]
+    }
+    condition {
+      test     = "Bool"
+      variable = "kms:GrantIsForAWSResource"
+      values   = ["true"]
+    }
+  }
+
   # Logs are encrypted by CloudWatch itself, and only those of this account here.
   dynamic "statement" {
     for_each = each.key == "data" ? [1] : []
@@ -40,7 +67,7 @@ data "aws_iam_policy_document" "key" {
       condition {
         test     = "ArnLike"
         variable = "kms:EncryptionContext:aws:logs:arn"
-        values   = ["arn:${local.partition}:logs:${local.aws_region}:${local.account}:log-group:/paymesh/*", "arn:${local.partition}:logs:${local.aws_region}:${local.account}:log-group:/aws/eks/${local.name}/*"]
+        values   = [for group in ["/paymesh/*", "/aws/eks/${local.name}/*", "/aws/rds/instance/${local.name}/*"] : "arn:${local.partition}:logs:${local.aws_region}:${local.account}:log-group:${group}"]
       }
     }
   }

@@ -3,6 +3,8 @@ locals {
   logs = merge(
     { paths = "/paymesh/${local.label}/paths", cluster = "/aws/eks/${local.name}/cluster" },
     local.has_stream ? { kafka = "/paymesh/${local.label}/kafka" } : {},
+    # By the names that RDS writes to; groups that it made itself would be under no key of ours, and be kept for ever.
+    local.has_database ? { for log in local.database_logs : log => "/aws/rds/instance/${local.name}/${log}" } : {},
   )
 }
 

@@ -12,7 +12,7 @@ use paymesh_contract::{
     payments::v1::{CreatePaymentRequest, PaymentStatus, payment_service_client::PaymentServiceClient},
     replication::v1::ReplicaState,
 };
-use paymesh_types::RegionName;
+use paymesh_types::{RegionName, ShardRef};
 use serde::Serialize;
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -68,7 +68,7 @@ pub(super) async fn run(mesh: &Mesh, nodes: &[Node], payments_csv: &str) -> anyh
     let cut = Instant::now();
     let frozen = node.freeze().with_context(|| format!("cannot freeze the node of {region}"))?;
     let declined = pay(mesh, &others, &users).await?;
-    let behind_entries = behind(mesh, &others, &region).await?;
+    let (heads, behind_entries) = behind(mesh, &others, &region).await?;
     sleep(CUT_TIME_MIN.saturating_sub(cut.elapsed())).await;
     drop(frozen);
     let (cut_off, back) = (cut.elapsed(), Instant::now());
@@ -76,7 +76,7 @@ pub(super) async fn run(mesh: &Mesh, nodes: &[Node], payments_csv: &str) -> anyh
         "{region} was frozen for {:.1} s. {PAYMENTS} payments went through the other regions meanwhile, and its copies fell {behind_entries} entries behind",
         cut_off.as_secs_f64()
     );
-    caught_up(mesh, &region).await?;
+    caught_up(mesh, &region, &heads).await?;
     let caught_up_ms = millis(back.elapsed());
     say!("{region} had caught up {caught_up_ms} ms after it was back");
     Ok(Some(Report { region, cut_off_ms: millis(cut_off), payments: PAYMENTS, declined, behind_entries, caught_up_ms }))
@@ -124,8 +124,8 @@ async fn pay(mesh: &Mesh, regions: &[RegionName], users: &[u64]) -> anyhow::Resu
     Ok(declined)
 }
 
-/// How many entries a region's copies lack, as their leaders know it.
-async fn behind(mesh: &Mesh, leaders: &[RegionName], region: &RegionName) -> anyhow::Result<u64> {
+/// Where the leaders' journals end, and how many entries of them a region's copies lack, as the leaders know it.
+async fn behind(mesh: &Mesh, leaders: &[RegionName], region: &RegionName) -> anyhow::Result<(BTreeMap<ShardRef, u64>, u64)> {
     let mut heads = BTreeMap::new();
     let mut stored = Vec::new();
     for leader in leaders {
@@ -139,17 +139,25 @@ async fn behind(mesh: &Mesh, leaders: &[RegionName], region: &RegionName) -> any
             stored.push((crate::place::shard(follower.shard.as_ref())?, follower.stored_sequence));
         }
     }
-    Ok(stored.iter().map(|(shard, stored)| heads.get(shard).map_or(0, |head| head.saturating_sub(*stored))).sum())
+    let behind = stored.iter().map(|(shard, stored)| heads.get(shard).map_or(0, |head| head.saturating_sub(*stored))).sum();
+    Ok((heads, behind))
 }
 
-/// Waits until all copies of a region are where their leaders are.
-async fn caught_up(mesh: &Mesh, region: &RegionName) -> anyhow::Result<()> {
+/// Waits until all copies of a region have what their leaders had. A region that was away does not know yet how far that is: it would say that it has all.
+async fn caught_up(mesh: &Mesh, region: &RegionName, heads: &BTreeMap<ShardRef, u64>) -> anyhow::Result<()> {
     let deadline = Instant::now() + CATCH_UP_TIME_MAX;
     loop {
         let open: Vec<String> = match mesh.replication(region).await {
             Ok(said) => {
-                let open = said.replicas.iter().filter(|replica| replica.state() != ReplicaState::Streaming);
-                open.map(|replica| format!("{:?} is {:?} at {}", replica.shard, replica.state(), replica.stored_sequence)).collect()
+                let mut open = Vec::new();
+                for replica in &said.replicas {
+                    let shard = crate::place::shard(replica.shard.as_ref())?;
+                    let head = heads.get(&shard).copied().unwrap_or_default();
+                    if replica.state() != ReplicaState::Streaming || replica.stored_sequence < head {
+                        open.push(format!("{shard} is {:?} at {} of {head}", replica.state(), replica.stored_sequence));
+                    }
+                }
+                open
             }
             Err(status) => vec![client::explain(&status)],
         };

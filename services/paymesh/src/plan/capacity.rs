@@ -178,7 +178,8 @@ struct TopicReport {
 struct BoundReport {
     fits: bool,
     mesh_tps: String,
-    leading_regions_needed: u64,
+    /// Absent: no number of them is enough.
+    leading_regions_needed: Option<u64>,
     processors: u64,
     shard_required_tps: Option<String>,
     shard_measured_tps: Option<String>,
@@ -333,11 +334,18 @@ fn print_bound(bound: &Bound) {
     }
     if !bound.fits {
         say!(
-            "\nIt cannot carry what is required. More instances do not help: a shard has one writer, in the node of the region that leads it.\n\
-             Let {} regions lead shards, evenly: make regions masters (database: regional_master) and give them shards (zones.ZONE.leaders);\n\
-             or run nodes on faster machines and measure again.",
-            bound.regions_needed
+            "\nIt cannot carry what is required. More instances do not help: a shard has one writer, in the node of the region that leads it."
         );
+        match bound.regions_needed {
+            Some(regions) => say!(
+                "Let {regions} regions lead shards, those of a zone evenly: make regions masters (database: regional_master) and give them shards (zones.ZONE.leaders);\n\
+                 or run nodes on faster machines and measure again."
+            ),
+            None => say!(
+                "No number of regions is enough: one shard alone is more than a node can. Zones need more shards, which is decided before they have users (zones.ZONE.shards);\n\
+                 or nodes faster machines: measure again."
+            ),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io::{IsTerminal as _, Write as _, stdout},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown},
     path::{Path, PathBuf},
 };
 
@@ -64,11 +64,23 @@ impl ConfigFile {
                 self.name
             )));
         }
-        let mode = fs::metadata(&self.path).map_err(cannot)?.permissions().mode();
+        let kept = fs::metadata(&self.path).map_err(cannot)?;
+        if kept.nlink() > 1 {
+            return Err(unusable(format!(
+                "{}: has {} names (hard links), of which only this one would have the new text: nothing is written; edit it by hand",
+                self.name,
+                kept.nlink()
+            )));
+        }
         let aside = folder.join(format!(".regions.yaml.{}", std::process::id()));
         let written = File::create_new(&aside).and_then(|mut file| {
             file.write_all(text.as_bytes())?;
-            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            // Whose it is, too: whoever could read it can read it still.
+            let own = file.metadata()?;
+            if (own.uid(), own.gid()) != (kept.uid(), kept.gid()) {
+                fchown(&file, Some(kept.uid()), Some(kept.gid()))?;
+            }
+            file.set_permissions(fs::Permissions::from_mode(kept.permissions().mode()))?;
             file.sync_all()?;
             fs::rename(&aside, &self.path)
         });
@@ -93,13 +105,19 @@ impl ConfigFile {
     }
 }
 
-/// The lines in which two texts differ, by their longest common subsequence. Texts are bounded, as files are.
+/// Cells of the table by which lines are compared at most: 16 MiB of it.
+const CELLS_MAX: usize = 4 << 20;
+
+/// The lines in which two texts differ, by their longest common subsequence; where there are too many lines between the first and the last that differ, all of those.
 fn difference<'a>(before: &'a str, after: &'a str) -> Vec<(char, &'a str)> {
     let (before, after): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
     let same = before.iter().zip(&after).take_while(|(one, other)| one == other).count();
     let (before, after) = (&before[same..], &after[same..]);
     let end = before.iter().rev().zip(after.iter().rev()).take_while(|(one, other)| one == other).count();
     let (before, after) = (&before[..before.len() - end], &after[..after.len() - end]);
+    if (before.len() + 1).saturating_mul(after.len() + 1) > CELLS_MAX {
+        return before.iter().map(|line| ('-', *line)).chain(after.iter().map(|line| ('+', *line))).collect();
+    }
     // common[i][j]: lines in common of what begins there.
     let mut common = vec![vec![0_u32; after.len() + 1]; before.len() + 1];
     for one in (0..before.len()).rev() {
@@ -136,6 +154,10 @@ mod tests {
         assert_eq!(difference("a\nb\nc\n", "a\nx\nc\nd\n"), [('-', "b"), ('+', "x"), ('+', "d")]);
         assert_eq!(difference("", "a\n"), [('+', "a")]);
         assert_eq!(difference("a\nb\n", "b\n"), [('-', "a")]);
+        // As long as a file may be, and changed at both ends: told without a table of all its lines.
+        let (before, after) = (format!("a\n{}a\n", "\n".repeat(200_000)), format!("b\n{}b\n", "\n".repeat(200_000)));
+        let lines = difference(&before, &after);
+        assert_eq!((lines.len(), lines[0], lines[400_003]), (400_004, ('-', "a"), ('+', "b")));
     }
 
     #[test]
@@ -151,6 +173,17 @@ mod tests {
         assert!(file.replace("three\n").expect_err("it is another by now").to_string().contains("meanwhile"));
         assert_eq!(fs::read_to_string(&path).expect("it is there"), "two\n");
         assert_eq!(fs::read_dir(folder.path()).expect("it can be listed").count(), 1, "nothing is left aside");
+    }
+
+    #[test]
+    fn a_file_of_several_names_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("regions.yaml");
+        fs::write(&path, "one\n").expect("written");
+        fs::hard_link(&path, folder.path().join("other.yaml")).expect("a second name");
+        let refused = ConfigFile::read(&path).expect("it can be read").replace("two\n").expect_err("one name would lose the other");
+        assert!(refused.to_string().contains("has 2 names"), "{refused}");
+        assert_eq!(fs::read_to_string(&path).expect("it is there"), "one\n");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use paymesh_journal::Holding;
 use paymesh_planning::HOURS_PER_MONTH;
 use paymesh_replication::plan;
-use paymesh_topology::{Database, NewRegion, PRICES_FILE_NAME, Prices, Service, Topology};
+use paymesh_topology::{Database, NewRegion, PRICES_FILE_NAME, Prices, Region, Service, Topology};
 use paymesh_types::RegionName;
 use rust_decimal::Decimal;
 use serde::Serialize;
@@ -54,6 +54,10 @@ pub(super) fn of_added(config: &Path, topology: &Topology, new: &NewRegion) -> a
     if may_lead(new) {
         let led = topology.led_by(name).len();
         facts.push(format!("it may lead shards of zone {zone}, and leads {led} as the file is (`zones.{zone}.leaders`)"));
+    } else if new.database == Database::None {
+        facts.push(format!(
+            "it is the vault of zone {zone}, and nothing else: it takes the calls for a vault, and no others. Cards do not move there by themselves (README, \"Cards\")"
+        ));
     } else {
         facts.push("it leads no shard: it takes every call, and carries writes to their home".to_owned());
     }
@@ -81,10 +85,13 @@ pub(super) fn of_added(config: &Path, topology: &Topology, new: &NewRegion) -> a
             "terraform -chdir=deploy/terraform/region init -reconfigure -backend-config=key=region/{name}.tfstate   (after backend.tf.example)"
         ));
         next.push(format!("terraform -chdir=deploy/terraform/region apply -var region={name} -var zone_id=ZONE_ID"));
-        next.push("terraform -chdir=deploy/terraform/global apply   (names lead to it from then on, once it is healthy)".to_owned());
+        if new.database != Database::None {
+            next.push("terraform -chdir=deploy/terraform/global apply   (names lead to it from then on, once it is healthy)".to_owned());
+        }
         next.push(format!("paymesh render kubernetes, and kubectl apply -k deploy/kubernetes/overlays/{name}, in cluster paymesh-{label}"));
     }
-    next.push(format!("paymesh node --region {name} --data ./data/{name}   (or `paymesh up`: on this machine)"));
+    let process = if new.database == Database::None { "vault" } else { "node" };
+    next.push(format!("paymesh {process} --region {name} --data ./data/{name}   (or `paymesh up`: on this machine)"));
     Ok(Follows { facts, next })
 }
 
@@ -95,6 +102,13 @@ pub(super) fn of_retired(topology: &Topology, name: &RegionName) -> Follows {
         facts.push(format!(
             "its {followed} copies of other regions' journals stay on its disks, with personal data, until these are erased"
         ));
+    }
+    if let Some(zone) = topology.region(name).map(|region| &region.zone) {
+        let keeps = |region: &&Region| region.zone == *zone && region.name != *name && region.database != Database::None;
+        let left: Vec<&Region> = topology.regions().filter(keeps).collect();
+        if let [only] = left[..] {
+            facts.push(format!("{} alone has the journals of zone {zone} then: no region has a copy of them", only.name));
+        }
     }
     let mut next =
         vec!["(give the file to all nodes, and restart them one after the other: until then they go on feeding its copies)".to_owned()];

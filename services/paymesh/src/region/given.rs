@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use paymesh_topology::{Compliance, Database, Endpoint, Network, NewRegion, NewSite, Region, Service, Topology};
 use serde::Serialize;
 
-use crate::{args::AddArgs, exit::unusable};
+use crate::{args::AddArgs, exit::unusable, render::DEPLOYED_NAME_BYTES_MAX};
 
 /// A region that is complete.
 pub(super) struct Given {
@@ -92,6 +92,21 @@ pub(super) fn complete(topology: &Topology, args: &AddArgs) -> anyhow::Result<Gi
             ));
         }
         (Some(_), Some(aws_region)) => {
+            let there =
+                |region: &&Region| !region.is_vault_alone() && region.site.as_ref().is_some_and(|site| site.aws_region == *aws_region);
+            // A vault alone takes no calls, and no name leads to it.
+            if let (Some(other), true) = (topology.regions().find(there), database != Database::None) {
+                return Err(unusable(format!(
+                    "--aws-region: {} is in {aws_region} already, and names by latency could not tell the two apart",
+                    other.name
+                )));
+            }
+            let name = args.name.as_str();
+            if name.len() > DEPLOYED_NAME_BYTES_MAX || name.ends_with('_') {
+                return Err(unusable(format!(
+                    "{name}: the name of a region that is deployed has {DEPLOYED_NAME_BYTES_MAX} bytes at most and ends in no `_`: names of hosts and balancers are made of it"
+                )));
+            }
             let network = match args.network {
                 Some(network) => network,
                 None => {

@@ -74,6 +74,8 @@ fn render(scaling: &Scaling, time_zone: &str, resource_id: &str, cluster: &str, 
             "scalable_dimension": "ecs:service:DesiredCount",
             "min_capacity": scaling.autoscaler.min,
             "max_capacity": scaling.autoscaler.max,
+            // What is scheduled changes them, and an apply at another hour is not to change them back.
+            "lifecycle": {"ignore_changes": ["min_capacity", "max_capacity"]},
         }},
         "aws_appautoscaling_scheduled_action": scheduled,
         "aws_appautoscaling_policy": policies,

@@ -44,6 +44,8 @@ const HTTP_PORT: u16 = 7200;
 const TARGET_GROUP_BYTES_MAX: usize = 32;
 /// The longest of those names around a region's.
 const TARGET_GROUP_FRAME: &str = "pm--vnode";
+/// Bytes of a region's name at most, where the region is deployed.
+pub(crate) const DEPLOYED_NAME_BYTES_MAX: usize = TARGET_GROUP_BYTES_MAX - TARGET_GROUP_FRAME.len();
 
 /// Files of the configuration that are read at the start only, and those that are read again when they change.
 const AT_THE_START: [&str; 2] = [FILE_NAME, GATEWAYS_FILE_NAME];
@@ -116,11 +118,10 @@ fn place<'a>(
     let Some(site) = &region.site else {
         return Err(unusable(format!("{source}: cloud.regions.{}: is missing", region.name)));
     };
-    let longest = TARGET_GROUP_BYTES_MAX - TARGET_GROUP_FRAME.len();
-    if region.name.as_str().len() > longest {
+    if region.name.as_str().len() > DEPLOYED_NAME_BYTES_MAX {
         return Err(unusable(format!(
             "{source}: regions.{}: the names of its target groups would be longer than the {TARGET_GROUP_BYTES_MAX} bytes that the cloud allows: a region's name \
-             has {longest} at most",
+             has {DEPLOYED_NAME_BYTES_MAX} at most",
             region.name
         )));
     }

@@ -13,6 +13,8 @@ use crate::{
     exit::Exit,
 };
 
+pub(crate) use kubernetes::DEPLOYED_NAME_BYTES_MAX;
+
 /// Runs the command.
 pub(crate) fn run(setting: &Setting, command: &RenderCommand) -> anyhow::Result<Exit> {
     match command {

@@ -144,6 +144,10 @@ fn wrong(documents: &Documents) -> Vec<String> {
             "the vault shares machines".to_owned(),
         );
     }
+    for job in documents.of_kind("CronJob") {
+        let on = &job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["nodeSelector"];
+        demand(*on == json!({"paymesh/pool": "edge"}), format!("{} runs beside a node or a vault", built::name(job)));
+    }
     let accounts: Vec<&Value> = documents.processes().into_iter().map(|(_, pod)| &pod["spec"]["serviceAccountName"]).collect();
     let distinct: BTreeSet<String> = accounts.iter().map(ToString::to_string).collect();
     demand(distinct.len() == accounts.len(), "two processes share an account".to_owned());
@@ -210,6 +214,7 @@ fn each_rule_finds_what_breaks_it() {
         ("StatefulSet", "vault", format!("{container}/resources/limits/memory"), Value::Null),
         ("Role", "scaling", "/rules/0/resourceNames".into(), Value::Null),
         ("CronJob", "scaling-morning-rush", "/spec/jobTemplate/spec/template/spec/securityContext/runAsUser".into(), json!(0)),
+        ("CronJob", "scaling-morning-rush", "/spec/jobTemplate/spec/template/spec/nodeSelector".into(), Value::Null),
         ("HorizontalPodAutoscaler", "edge", "/spec/scaleTargetRef/name".into(), json!("node")),
         ("StatefulSet", "node", "/spec/replicas".into(), json!(2)),
         ("StatefulSet", "node", "/spec/volumeClaimTemplates/0/spec/accessModes".into(), json!(["ReadWriteMany"])),

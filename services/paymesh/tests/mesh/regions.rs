@@ -94,6 +94,14 @@ fn what_cannot_be_is_refused_by_its_name_and_nothing_is_written() {
         (eu(&["--database", "big"]), "--database: `big` is not known"),
         (eu(&["--grpc", "127.0.0.1:7101"]), "overlaps 127.0.0.1:7101, the grpc endpoint of us_east"),
         (add(&["Eu", "--zone", "eu", "--aws-region", "eu-central-1"]), "invalid value 'Eu'"),
+        (add(&["eu_x", "--zone", "eu", "--aws-region", "eu-west-1"]), "--aws-region: eu_west is in eu-west-1 already"),
+        (
+            add(&["a_region_of_a_very_long_n", "--zone", "eu", "--aws-region", "eu-central-1"]),
+            "the name of a region that is deployed has 23 bytes at most",
+        ),
+        (add(&["eu_", "--zone", "eu", "--aws-region", "eu-central-1"]), "ends in no `_`"),
+        // The port of a simulated acquirer.
+        (eu(&["--grpc", "127.0.0.1:7301"]), "nothing is written; gateways.yaml would be refused"),
         (vec!["retire", "us_east"], "us_east leads directory/0, global/0"),
         (vec!["retire", "eu_west"], "eu_west leads eu/0"),
         (vec!["retire", "mars"], "there is no region `mars`"),
@@ -116,6 +124,29 @@ fn what_cannot_be_is_refused_by_its_name_and_nothing_is_written() {
     );
     assert_eq!(fs::read_to_string(&file).unwrap(), before);
     fs::write(&scaling, shipped).unwrap();
+    // What a zone has by one region alone, and would have no more without a word.
+    let alone = before.replace(
+        "services: [payment_processor, fraud_detection, vault]\n    database: primary_master",
+        "services: [payment_processor, vault]\n    database: primary_master",
+    );
+    assert_ne!(alone, before);
+    fs::write(&file, &alone).unwrap();
+    let run = region(folder.path(), &["retire", "us_west"]);
+    assert!(run.code == 2 && run.stderr.contains("us_west alone scores payments of zone global for fraud"), "{run:?}");
+    fs::write(&file, &before).unwrap();
+    assert_eq!(region(folder.path(), &ADD).code, 0);
+    let with = fs::read_to_string(&file).unwrap();
+    let alone = with.replacen("compliance: [GDPR, PSD2]", "compliance: [GDPR]", 1);
+    assert_ne!(alone, with);
+    fs::write(&file, &alone).unwrap();
+    let run = region(folder.path(), &["retire", "eu_central"]);
+    assert!(run.code == 2 && run.stderr.contains("zone eu is under PSD2 by eu_central alone"), "{run:?}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), alone);
+    // With the last copy goes what a leader's disk could have been made anew from, and that is said.
+    fs::write(&file, &with).unwrap();
+    let run = region(folder.path(), &["retire", "eu_central"]);
+    assert!(run.code == 0 && run.stdout.contains("eu_west alone has the journals of zone eu then"), "{run:?}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), before);
     // A file that is wrong already is not made worse.
     fs::write(&file, before.replace("shards: 4", "shards: 0")).unwrap();
     let run = region(folder.path(), &ADD);

@@ -1,4 +1,5 @@
 # What must hold of names and the CDN. Nothing of AWS is asked: the provider is mocked, and only plans are looked at.
+# Each region's check is told from the others by its id.
 mock_provider "aws" {
   override_during = plan
   mock_data "aws_iam_policy_document" {
@@ -31,6 +32,30 @@ mock_provider "aws" {
   }
 }
 
+override_resource {
+  target          = aws_route53_health_check.region["us_east"]
+  override_during = plan
+  values          = { id = "us_east" }
+}
+
+override_resource {
+  target          = aws_route53_health_check.region["us_west"]
+  override_during = plan
+  values          = { id = "us_west" }
+}
+
+override_resource {
+  target          = aws_route53_health_check.region["eu_west"]
+  override_during = plan
+  values          = { id = "eu_west" }
+}
+
+override_resource {
+  target          = aws_route53_health_check.region["asia_pacific"]
+  override_during = plan
+  values          = { id = "asia_pacific" }
+}
+
 variables {
   region_config = "../../../../region-config"
 }
@@ -49,6 +74,14 @@ run "names_of_eu_lead_to_regions_of_eu_alone" {
 
 run "the_nearest_region_that_is_healthy_is_led_to" {
   command = plan
+  assert {
+    condition     = { for name, check in aws_route53_health_check.region : name => check.fqdn } == { us_east = "us-east.api.pay.example.com", us_west = "us-west.api.pay.example.com", eu_west = "eu-west.api.pay.example.com", asia_pacific = "asia-pacific.api.pay.example.com" }
+    error_message = "the health of another region is looked at"
+  }
+  assert {
+    condition     = alltrue([for record in aws_route53_record.nearest : record.health_check_id == record.set_identifier && record.records == toset(["${replace(record.set_identifier, "_", "-")}.api.pay.example.com"])])
+    error_message = "a record leads elsewhere, or goes by another's health"
+  }
   assert {
     condition     = alltrue([for name, record in aws_route53_record.nearest : record.latency_routing_policy[0].region == module.facts.facts.config.cloud.regions[record.set_identifier].aws_region && record.health_check_id != ""])
     error_message = "a record is not by latency, or not looked after"

@@ -192,6 +192,14 @@ run "nothing_is_public_but_the_balancers" {
     error_message = "a path is wider than a port"
   }
   assert {
+    condition     = alltrue([for rule in aws_security_group_rule.names_in : rule.from_port == 53 && rule.to_port == 53 && try(length(rule.cidr_blocks), 0) == 0 && rule.security_group_id == "node" && contains(["node", "edge", "vault"], rule.source_security_group_id)])
+    error_message = "names are answered to somebody else"
+  }
+  assert {
+    condition     = alltrue([for rule in aws_security_group_rule.out : try(length(rule.cidr_blocks), 0) == 0 || contains([443, 7100], rule.to_port)]) && alltrue([for rule in aws_security_group_rule.names_out : try(length(rule.cidr_blocks), 0) == 0])
+    error_message = "something leaves by another way than HTTPS and the mesh's own"
+  }
+  assert {
     condition     = alltrue([for subnet in concat(values(aws_subnet.private), values(aws_subnet.data), values(aws_subnet.vault), values(aws_subnet.public)) : try(subnet.map_public_ip_on_launch, false) != true])
     error_message = "machines get public addresses"
   }
@@ -210,6 +218,14 @@ run "the_vault_is_reached_by_nodes_edges_and_its_balancer_alone" {
   assert {
     condition     = toset([for path in local.open : path.from if path.to == "vaultdb"]) == toset(["vault"])
     error_message = "somebody else reaches the vault's database"
+  }
+  assert {
+    condition     = alltrue([for port in ["53-tcp", "53-udp"] : length([for rule in aws_security_group_rule.names_in : rule if rule.source_security_group_id == "node" && rule.protocol == split("-", port)[1]]) == 1])
+    error_message = "machines beside each other do not find names on one another"
+  }
+  assert {
+    condition     = length(setsubtract(toset(["node-edge-10250", "node-vault-10250", "node-node-10250", "cluster-node-6443"]), toset(keys(aws_security_group_rule.in)))) == 0
+    error_message = "the autoscaler has no figures"
   }
   assert {
     condition     = toset([for path in local.open : path.from if path.to == "database"]) == toset(["node"])
@@ -257,8 +273,8 @@ run "everything_is_encrypted_at_rest_and_in_transit" {
     error_message = "Kafka is not encrypted"
   }
   assert {
-    condition     = aws_lb_listener.callers[0].protocol == "HTTPS" && startswith(aws_lb_listener.callers[0].ssl_policy, "ELBSecurityPolicy-TLS13-1-3") && alltrue([for group in aws_lb_target_group.grpc : group.protocol == "HTTPS"])
-    error_message = "calls go in clear, or in an older TLS"
+    condition     = aws_lb_listener.callers[0].protocol == "HTTPS" && aws_lb_listener.callers[0].ssl_policy == "ELBSecurityPolicy-TLS13-1-2-2021-06" && alltrue([for group in aws_lb_target_group.grpc : group.protocol == "HTTPS"])
+    error_message = "calls go in clear, in an older TLS than 1.2, or in one that Route 53's health checks do not speak"
   }
   assert {
     condition     = alltrue([for listener in aws_lb_listener.mesh : listener.protocol == "TCP"])
@@ -271,6 +287,30 @@ run "everything_is_encrypted_at_rest_and_in_transit" {
   assert {
     condition     = alltrue([for group in aws_cloudwatch_log_group.these : group.kms_key_id != null]) && alltrue([for secret in aws_secretsmanager_secret.these : secret.kms_key_id != null]) && aws_sns_topic.alarms.kms_master_key_id != null
     error_message = "logs, secrets or alarms are not encrypted"
+  }
+  assert {
+    condition     = alltrue([for group in aws_cloudwatch_log_group.these : group.kms_key_id == aws_kms_key.these["data"].arn && group.retention_in_days == var.log_retention_days]) && alltrue([for log in aws_db_instance.master[0].enabled_cloudwatch_logs_exports : contains([for group in aws_cloudwatch_log_group.these : group.name], "/aws/rds/instance/paymesh-eu-west/${log}")])
+    error_message = "a log is under no key of the zone, or kept for ever"
+  }
+  assert {
+    condition     = contains([for parameter in aws_db_parameter_group.this[0].parameter : "${parameter.name}=${parameter.value}"], "log_parameter_max_length=0") && length(coalesce(aws_db_instance.vault[0].enabled_cloudwatch_logs_exports, [])) == 0
+    error_message = "values of statements are logged"
+  }
+}
+
+run "keys_are_used_by_who_is_named" {
+  command = plan
+  assert {
+    condition = alltrue(flatten([
+      for document in values(data.aws_iam_policy_document.key) : [for statement in document.statement : [for principals in statement.principals : [for principal in principals.identifiers : !strcontains(principal, "*")]]]
+    ]))
+    error_message = "anybody may use a key"
+  }
+  assert {
+    condition = alltrue([
+      for document in values(data.aws_iam_policy_document.key) : contains(flatten([for statement in document.statement : [for principals in statement.principals : principals.identifiers] if contains(statement.actions, "kms:CreateGrant") && length(statement.condition) == 1]), "arn:aws:iam::123456789012:role/aws-service-role/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling")
+    ])
+    error_message = "no machine could be started: who starts them may not use the key of its volume"
   }
 }
 

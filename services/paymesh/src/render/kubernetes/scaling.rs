@@ -73,6 +73,8 @@ pub(super) fn documents(scaling: &Scaling, region: &RegionName, network: Network
                         "spec": {
                             "restartPolicy": "Never",
                             "serviceAccountName": SCALING,
+                            // Not beside a node or a vault, whose machines have their ways.
+                            "nodeSelector": {"paymesh/pool": EDGE},
                             // By it the job is who may patch the autoscaler, and nobody else.
                             "automountServiceAccountToken": true,
                             "securityContext": {
