@@ -238,6 +238,7 @@ impl Common {
             Some("debug") | None => "dev",
             Some(name) => name,
         };
+        eprintln!("building the node (profile {profile}); the first time takes minutes");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let status = Command::new(cargo)
             .args(["build", "--quiet", "--package", "paymesh", "--profile", profile, "--target-dir"])

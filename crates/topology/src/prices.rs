@@ -141,6 +141,12 @@ impl Prices {
         let folder = if dir_or_file.is_dir() { dir_or_file } else { dir_or_file.parent().unwrap_or(Path::new("")) };
         let file = folder.join(PRICES_FILE_NAME);
         let name = file.display().to_string();
+        if !dir_or_file.exists() {
+            // Nothing is to be put beside a configuration that is not there.
+            let mut problems = Problems::new(&dir_or_file.display().to_string());
+            problems.add(Place::NOWHERE, "", "there is no such folder or file of the configuration");
+            return Err(problems.into_errors());
+        }
         if !file.exists() {
             let mut problems = Problems::new(&name);
             problems.add(

@@ -133,9 +133,11 @@ fn all_mistakes_are_said_at_once() {
 
 #[test]
 fn a_missing_file_is_named_with_what_to_do() {
-    let folder = std::env::temp_dir().join("paymesh-prices-that-are-not-there");
-    let error = Prices::load(&folder.join("regions.yaml")).expect_err("there is none").to_string();
+    // A folder of the workspace that has no prices.
+    let error = Prices::load(&region_config().join("../proto")).expect_err("there is none").to_string();
     assert!(error.contains("prices.yaml: is missing: ") && error.lines().count() == 1, "{error}");
+    let error = Prices::load(&region_config().join("not-there")).expect_err("there is none").to_string();
+    assert!(error.contains("not-there: there is no such folder or file") && !error.contains("prices.yaml"), "{error}");
 }
 
 /// The source document, "Resource Right-sizing" and "Reserved Capacity Planning".

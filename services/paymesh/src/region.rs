@@ -11,8 +11,7 @@ use std::path::Path;
 
 use paymesh_contract::policies;
 use paymesh_topology::{
-    Access, Compliance, Database, EditError, Errors, FILE_NAME, Fraud, Gateways, NewRegion, Scaling, Service, Topology, add_region,
-    retire_region,
+    Access, Compliance, Database, EditError, FILE_NAME, Fraud, Gateways, NewRegion, Scaling, Service, Topology, add_region, retire_region,
 };
 use paymesh_types::RegionName;
 use serde::Serialize;
@@ -113,15 +112,17 @@ fn refused(error: EditError) -> anyhow::Error {
 /// Whether the files beside regions.yaml, which are read against it, are as sound after an edit as they were before.
 fn others_fit(config: &Path, before: &Topology, after: &Topology) -> anyhow::Result<()> {
     let scopes = policies().caller_scopes();
-    let problems: [(&str, &dyn Fn(&Topology) -> Option<Errors>); 4] = [
-        ("access.yaml", &|topology| Access::load(config, topology, &scopes).err()),
-        ("gateways.yaml", &|topology| Gateways::load(config, topology).err()),
-        ("fraud.yaml", &|topology| Fraud::load(config, topology).err()),
-        ("scaling.yaml", &|topology| Scaling::load(config, topology).err()),
-    ];
-    for (name, problem) in problems {
+    let problems = |topology: &Topology| {
+        [
+            ("access.yaml", Access::load(config, topology, &scopes).err()),
+            ("gateways.yaml", Gateways::load(config, topology).err()),
+            ("fraud.yaml", Fraud::load(config, topology).err()),
+            ("scaling.yaml", Scaling::load(config, topology).err()),
+        ]
+    };
+    for ((name, was), (_, is)) in problems(before).into_iter().zip(problems(after)) {
         // What is missing or was wrong before stays for whoever reads it to say.
-        if let (None, Some(errors)) = (problem(before), problem(after)) {
+        if let (None, Some(errors)) = (was, is) {
             return Err(unusable(format!("nothing is written; {name} would be refused:\n{errors}")));
         }
     }

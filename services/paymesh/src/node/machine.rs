@@ -92,7 +92,7 @@ impl DataDirectory {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(unusable(format!("the data directory {} is in use by another node", path.display())));
+                return Err(unusable(format!("the data directory {} is in use by another process of paymesh", path.display())));
             }
             Err(TryLockError::Error(error)) => return Err(cannot("cannot be locked", error)),
         }

@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
 use paymesh_planning::{
     chart,
     simulation::{self, Date, Minute, Play, Summary},
@@ -90,7 +89,9 @@ pub(crate) fn run(setting: &Setting, args: &SimulateArgs) -> anyhow::Result<Exit
     if let Some(svg) = &args.svg {
         let title =
             format!("{}: {} payments a second of an edge", args.trace.file_name().unwrap_or_default().to_string_lossy(), args.edge_tps);
-        fs::write(svg, chart::svg(&title, args.edge_tps, &minutes)).with_context(|| format!("{} cannot be written", svg.display()))?;
+        let picture = chart::svg(&title, args.edge_tps, &minutes);
+        // An option that cannot be used: 1 would say that something was dropped.
+        fs::write(svg, picture).map_err(|error| unusable(format!("--svg: {} cannot be written: {error}", svg.display())))?;
         note!("the picture is {}", svg.display());
     }
     if args.json {

@@ -130,6 +130,14 @@ run "nothing_goes_in_clear_and_no_file_is_public" {
     condition     = alltrue(flatten([for statement in data.aws_iam_policy_document.static.statement : [for action in statement.actions : action == "s3:GetObject"]]))
     error_message = "the CDN may do more than read files"
   }
+  assert {
+    condition     = flatten([for statement in data.aws_iam_policy_document.static.statement : [for principals in statement.principals : principals.identifiers]]) == [aws_cloudfront_origin_access_identity.static.iam_arn]
+    error_message = "somebody else reads the files"
+  }
+  assert {
+    condition     = flatten([for origin in aws_cloudfront_distribution.this.origin : origin.domain_name if origin.origin_id == "api"]) == ["api.pay.example.com"]
+    error_message = "calls go to somebody else"
+  }
 }
 
 run "a_region_is_led_to_once_region_config_has_it" {
@@ -149,7 +157,7 @@ run "a_firewall_stands_before_the_cdn_where_it_is_asked_for" {
     firewall = true
   }
   assert {
-    condition     = length(aws_wafv2_web_acl.this) == 1 && aws_wafv2_web_acl.this[0].scope == "CLOUDFRONT" && aws_cloudfront_distribution.this.web_acl_id != null
+    condition     = length(aws_wafv2_web_acl.this) == 1 && alltrue([for rule in aws_wafv2_web_acl.this[0].rule : length(rule.action) == 0 || length(rule.action[0].count) == 0]) && aws_wafv2_web_acl.this[0].scope == "CLOUDFRONT" && aws_cloudfront_distribution.this.web_acl_id != null
     error_message = "there is none"
   }
 }
