@@ -5,6 +5,9 @@ mock_provider "aws" {
   mock_data "aws_iam_policy_document" {
     defaults = { json = "{\"Version\":\"2012-10-17\",\"Statement\":[]}" }
   }
+  mock_resource "aws_cloudfront_origin_access_identity" {
+    defaults = { iam_arn = "arn:aws:iam::cloudfront:user/CloudFront Origin Access Identity E1" }
+  }
   mock_resource "aws_route53_health_check" {
     defaults = { id = "11111111-1111-1111-1111-111111111111" }
   }

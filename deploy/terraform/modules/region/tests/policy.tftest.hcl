@@ -116,6 +116,24 @@ override_resource {
   values          = { id = "data" }
 }
 
+override_resource {
+  target          = aws_secretsmanager_secret.these["acquirers"]
+  override_during = plan
+  values          = { arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:acquirers" }
+}
+
+override_resource {
+  target          = aws_secretsmanager_secret.these["vault-acquirers"]
+  override_during = plan
+  values          = { arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:vault-acquirers" }
+}
+
+override_resource {
+  target          = aws_secretsmanager_secret.these["vault-pin"]
+  override_during = plan
+  values          = { arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:vault-pin" }
+}
+
 variables {
   region_config = "../../../../region-config"
   region        = "eu_west"
@@ -161,6 +179,10 @@ run "replicas_copy_a_master_of_their_own_zone" {
     error_message = "the replica of us_west is not of us_east"
   }
   assert {
+    condition     = !aws_db_instance.replica[0].publicly_accessible && alltrue([for log in aws_db_instance.replica[0].enabled_cloudwatch_logs_exports : contains([for group in aws_cloudwatch_log_group.these : group.name], "/aws/rds/instance/paymesh-us-west/${log}")])
+    error_message = "a replica is public, or its logs are under no key of the zone"
+  }
+  assert {
     condition     = aws_db_instance.replica[0].storage_encrypted && aws_db_instance.replica[0].kms_key_id == aws_kms_key.these["data"].arn
     error_message = "a replica is encrypted with its own region's key of the zone"
   }
@@ -194,6 +216,14 @@ run "nothing_is_public_but_the_balancers" {
   assert {
     condition     = alltrue([for rule in aws_security_group_rule.names_in : rule.from_port == 53 && rule.to_port == 53 && try(length(rule.cidr_blocks), 0) == 0 && rule.security_group_id == "node" && contains(["node", "edge", "vault"], rule.source_security_group_id)])
     error_message = "names are answered to somebody else"
+  }
+  assert {
+    condition     = { for name, rule in aws_lb_listener_rule.these : name => flatten([for condition in rule.condition : [for pattern in condition.path_pattern : pattern.values]]) } == { vault = ["/paymesh.vault.v1.VaultService/*"], hooks = ["/api/v1/webhooks/*"], health = ["/health"] }
+    error_message = "the world reaches other paths of a process than those that are for it"
+  }
+  assert {
+    condition     = aws_lb_listener.callers[0].port == 443 && alltrue([for listener in aws_lb_listener.mesh : listener.port == 7100]) && aws_lb.callers[0].drop_invalid_header_fields && aws_lb.callers[0].idle_timeout > 300
+    error_message = "a balancer listens elsewhere, passes headers on that are none, or ends calls that may still be answered"
   }
   assert {
     condition     = alltrue([for rule in aws_security_group_rule.out : try(length(rule.cidr_blocks), 0) == 0 || contains([443, 7100], rule.to_port)]) && alltrue([for rule in aws_security_group_rule.names_out : try(length(rule.cidr_blocks), 0) == 0])
@@ -285,6 +315,14 @@ run "everything_is_encrypted_at_rest_and_in_transit" {
     error_message = "secrets or volumes of the cluster are not encrypted"
   }
   assert {
+    condition     = alltrue([for pool, template in aws_launch_template.these : template.block_device_mappings[0].ebs[0].kms_key_id == aws_kms_key.these[pool == "vault" ? "vault" : "data"].arn && template.metadata_options[0].http_put_response_hop_limit == 1])
+    error_message = "a volume is under another key, or a pod gets the credentials of its machine"
+  }
+  assert {
+    condition     = alltrue([for key in aws_kms_key.these : key.deletion_window_in_days == 30]) && alltrue([for secret in aws_secretsmanager_secret.these : secret.recovery_window_in_days == 30])
+    error_message = "a key or a secret that is deleted by mistake is gone too soon"
+  }
+  assert {
     condition     = alltrue([for group in aws_cloudwatch_log_group.these : group.kms_key_id != null]) && alltrue([for secret in aws_secretsmanager_secret.these : secret.kms_key_id != null]) && aws_sns_topic.alarms.kms_master_key_id != null
     error_message = "logs, secrets or alarms are not encrypted"
   }
@@ -324,6 +362,18 @@ run "no_action_in_iam_has_a_wildcard" {
       ) : [for statement in document.statement : [for action in statement.actions : !strcontains(action, "*")]]
     ]))
     error_message = "an action has a wildcard"
+  }
+  assert {
+    condition     = { for account, document in data.aws_iam_policy_document.secrets : account => [for arn in document.statement[0].resources : element(split(":", arn), 6)] } == { node = ["acquirers"], vault = ["vault-acquirers", "vault-pin"] } && { for account, document in data.aws_iam_policy_document.secrets : account => document.statement[1].resources } == { node = toset(["arn:aws:kms:eu-west-1:123456789012:key/data"]), vault = toset(["arn:aws:kms:eu-west-1:123456789012:key/vault"]) }
+    error_message = "an account reads another's secrets"
+  }
+  assert {
+    condition     = alltrue([for account, document in data.aws_iam_policy_document.account : contains(flatten([for condition in document.statement[0].condition : condition.values if endswith(condition.variable, ":sub") && condition.test == "StringEquals"]), "system:serviceaccount:paymesh:${account}") && length(document.statement[0].condition) == 2])
+    error_message = "somebody else becomes an account"
+  }
+  assert {
+    condition     = toset([for attachment in aws_iam_role_policy_attachment.machine : attachment.policy_arn]) == toset([for name in ["AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryReadOnly"] : "arn:aws:iam::aws:policy/${name}"]) && aws_iam_role_policy_attachment.cluster.policy_arn == "arn:aws:iam::aws:policy/AmazonEKSClusterPolicy"
+    error_message = "machines or the control plane may do more"
   }
   assert {
     condition     = alltrue(flatten([for document in values(data.aws_iam_policy_document.secrets) : [for statement in document.statement : [for resource in statement.resources : resource != "*"]]]))
