@@ -79,7 +79,9 @@ fn edge_runs() {
     let report = bench("edge", &["--accounts", "20", "--shards", "2"]);
     assert_holds(&report, &["home", "edge", "echo"], 0);
     let figures = report["figures"].as_array().expect("figures");
-    let of_edge = |figure: &&Value| figure["name"].as_str().is_some_and(|name| name.starts_with("the edge's own payments/s"));
+    let of_edge = |figure: &&Value| {
+        figure["name"].as_str().is_some_and(|name| name.starts_with("payments/s for each processor that it fills itself, edge"))
+    };
     let measured: Vec<f64> = figures.iter().filter(of_edge).filter_map(|figure| figure["rounds"][0].as_f64()).collect();
     // One that had no part in the calls would have spent nothing on them.
     assert!(measured.len() == 2 && measured.iter().all(|rate| rate.is_finite() && *rate > 0.0), "{figures:?}");

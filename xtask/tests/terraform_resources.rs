@@ -24,8 +24,7 @@ const GLOBAL: &str = "acm_certificate.cdn acm_certificate_validation.cdn cloudfr
     s3_bucket_public_access_block.static wafv2_web_acl.this";
 
 /// What no policy could see: it stands within a resource, and adds to what another says.
-const NOWHERE: [&str; 6] =
-    ["ingress", "egress", "route {", "associate_public_ip_address", "network_interfaces {", "managed_policy_arns"];
+const NOWHERE: [&str; 6] = ["ingress", "egress", "route {", "associate_public_ip_address", "network_interfaces {", "managed_policy_arns"];
 
 fn sources(module: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/terraform/modules").join(module);

@@ -3,6 +3,7 @@
 pub(crate) mod cards;
 pub(crate) mod edge;
 pub(crate) mod forward;
+mod hop;
 pub(crate) mod ledger;
 pub(crate) mod naive;
 pub(crate) mod node;

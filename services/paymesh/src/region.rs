@@ -11,7 +11,7 @@ use std::path::Path;
 
 use paymesh_contract::policies;
 use paymesh_topology::{
-    Access, Compliance, Database, EditError, FILE_NAME, Fraud, Gateways, NewRegion, Scaling, Service, Topology, add_region, retire_region,
+    Access, Compliance, Database, EditError, Fraud, Gateways, NewRegion, Scaling, Service, Topology, add_region, retire_region,
 };
 use paymesh_types::RegionName;
 use serde::Serialize;
@@ -36,7 +36,7 @@ pub(crate) fn run(setting: &Setting, command: &RegionCommand) -> anyhow::Result<
 }
 
 fn add(config: &Path, args: &AddArgs) -> anyhow::Result<Exit> {
-    let file = ConfigFile::read(&config.join(FILE_NAME))?;
+    let file = ConfigFile::of(config)?;
     let before = Topology::parse(file.name(), file.text()).map_err(unusable)?;
     let given = given::complete(&before, args)?;
     let (text, after) = add_region(file.name(), file.text(), &given.region).map_err(refused)?;
@@ -63,7 +63,7 @@ fn add(config: &Path, args: &AddArgs) -> anyhow::Result<Exit> {
 }
 
 fn retire(config: &Path, args: &RetireArgs) -> anyhow::Result<Exit> {
-    let file = ConfigFile::read(&config.join(FILE_NAME))?;
+    let file = ConfigFile::of(config)?;
     let before = Topology::parse(file.name(), file.text()).map_err(unusable)?;
     may_retire(&before, &args.region)?;
     let (text, after) = retire_region(file.name(), file.text(), &args.region).map_err(refused)?;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use paymesh_topology::FILE_BYTES_MAX;
+use paymesh_topology::{FILE_BYTES_MAX, FILE_NAME};
 
 use crate::{exit::unusable, say};
 
@@ -21,6 +21,11 @@ pub(super) struct ConfigFile {
 }
 
 impl ConfigFile {
+    /// That of a configuration, which is named by its folder or by the file itself.
+    pub(super) fn of(config: &Path) -> anyhow::Result<Self> {
+        if config.is_dir() { Self::read(&config.join(FILE_NAME)) } else { Self::read(config) }
+    }
+
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
         let name = path.display().to_string();
         let cannot = |error| unusable(format!("{name}: cannot be read: {error}"));

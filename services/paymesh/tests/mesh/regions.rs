@@ -63,9 +63,10 @@ fn a_region_is_added_and_retired_and_the_file_is_what_it_was() {
     assert_eq!(listed[4]["region"], "eu_central");
     assert_eq!(listed[4]["replica_of"], "eu_west");
 
-    let again = region(folder.path(), &ADD);
+    let again = region(&file, &ADD);
     assert!(again.code == 2 && again.stderr.contains("there is a region eu_central already"), "{again:?}");
-    let retired = region(folder.path(), &["retire", "eu_central"]);
+    // By the file's own name.
+    let retired = region(&file, &["retire", "eu_central"]);
     assert!(retired.code == 0 && retired.stdout.contains("terraform -chdir=deploy/terraform/region destroy"), "{retired:?}");
     assert_eq!(fs::read_to_string(&file).unwrap(), before);
 }

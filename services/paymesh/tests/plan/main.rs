@@ -211,6 +211,7 @@ fn what_cannot_be_played_is_refused_by_its_name() {
     refused(&simulated(&["../payments.csv"]), "payments.csv: line 1: the first line must be `minute,tps`");
     refused(&simulated(&["day.csv", "--date", "2026-02-30"]), "must be a day such as 2026-11-27");
     refused(&simulated(&["day.csv", "--edge-tps", "0"]), "--edge-tps");
+    refused(&simulated(&["day.csv", "--svg", "not-there/day.svg"]), "--svg: not-there/day.svg cannot be written");
 }
 
 #[test]
