@@ -33,6 +33,7 @@ use tower::{Service as _, ServiceExt as _};
 use uuid::Uuid;
 
 use crate::{
+    remains::{files_below, has},
     support::{ACCESS, FOUR_REGIONS, Launch, TestMesh, payment},
     tokens::{self, Issuer, bearer},
 };
@@ -470,21 +471,10 @@ async fn no_token_and_no_key_is_in_what_nodes_say_or_leave_behind() {
             ("/metrics", mesh.http(&region, "/metrics").unwrap().1.into_bytes()),
             ("the command line", fs::read(format!("/proc/{process}/cmdline")).unwrap()),
         ];
-        let mut all = told.map(|(place, text)| (place.to_owned(), text)).to_vec();
-        let mut folders = vec![mesh.data(&region)];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                match path.is_dir() {
-                    true => folders.push(path),
-                    false => all.push((path.display().to_string(), fs::read(&path).unwrap())),
-                }
-            }
-        }
-        for (place, text) in all {
+        let files = files_below(&mesh.data(&region)).into_iter().map(|(path, content)| (path.display().to_string(), content));
+        for (place, text) in told.map(|(place, text)| (place.to_owned(), text)).into_iter().chain(files) {
             for secret in &secrets {
-                let found = text.windows(secret.len()).any(|part| part == secret.as_bytes());
-                assert!(!found, "a secret is in {place} of {region}");
+                assert!(!has(&text, secret.as_bytes()), "a secret is in {place} of {region}");
             }
         }
     }

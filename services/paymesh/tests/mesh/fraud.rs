@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use memchr::memmem;
 use paymesh_contract::{
     Fault,
     audit::v1::{ReadAuditRequest, audit_service_client::AuditServiceClient},
@@ -17,7 +16,10 @@ use paymesh_contract::{
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use crate::support::{FOUR_REGIONS, TestMesh, euro};
+use crate::{
+    remains::{files_below, has},
+    support::{FOUR_REGIONS, TestMesh, euro},
+};
 
 const DEVICE: &str = "the phone of somebody in Berlin";
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -156,17 +158,11 @@ async fn payments_are_scored_in_their_zone_from_anywhere_and_once() {
     // Whatever stands for a device is in no file and no log.
     for region in mesh.regions() {
         assert!(mesh.stop(&region).success());
-        let mut files = vec![mesh.data(&region)];
-        let mut looked_at = 0;
-        while let Some(path) = files.pop() {
-            if path.is_dir() {
-                files.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
-            } else {
-                looked_at += 1;
-                assert!(memmem::find(&fs::read(&path).unwrap(), DEVICE.as_bytes()).is_none(), "{}", path.display());
-            }
+        let files = files_below(&mesh.data(&region));
+        assert!(files.len() > 2, "{region}");
+        for (path, content) in files {
+            assert!(!has(&content, DEVICE.as_bytes()), "{}", path.display());
         }
-        assert!(looked_at > 2, "{region}");
         assert!(!mesh.logs(&region).contains(DEVICE));
     }
 }

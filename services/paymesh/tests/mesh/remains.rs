@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
@@ -17,24 +18,37 @@ pub(crate) fn has(content: &[u8], bytes: &[u8]) -> bool {
     memmem::find(content, bytes).is_some()
 }
 
-/// Every file in a directory and those in it.
-pub(crate) fn files_below(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+/// Every file in a directory and those in it, with its bytes. What a running process takes away meanwhile remains nowhere.
+pub(crate) fn files_below(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let (mut directories, mut files) = (vec![directory.to_owned()], Vec::new());
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            match fs::read(&path) {
+                Ok(content) => files.push((path, content)),
+                Err(error) if error.kind() == ErrorKind::IsADirectory => directories.push(path),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound, "{}: {error}", path.display()),
+            }
+        }
+    }
+    files
 }
 
-/// The journals' file of a node, which is not running.
+/// The journals' file of a node, which is not running. Who is done with it closes it: a dropped connection takes the files beside it away
+/// some time later, under the hands of whoever reads the directory then.
 pub(crate) async fn journals(data: &Path) -> SqliteConnection {
     SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(data.join("journal.sqlite"))).await.unwrap()
 }
 
 /// What each segment in the journals' file of a node holds, with its zone.
 pub(crate) async fn unpacked_segments(data: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut file = journals(data).await;
     let payloads: Vec<(String, Vec<u8>)> =
         sqlx::query_as("SELECT zone, payload FROM segments JOIN shards USING (slot) WHERE payload != x''")
-            .fetch_all(&mut journals(data).await)
+            .fetch_all(&mut file)
             .await
             .unwrap();
+    file.close().await.unwrap();
     payloads.into_iter().map(|(zone, payload)| (zone, zstd::bulk::decompress(&payload, SEGMENT_BYTES_MAX).unwrap())).collect()
 }
 

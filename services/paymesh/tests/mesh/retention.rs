@@ -4,7 +4,6 @@
 //! Nothing younger than a day goes, so a month of history is written before the nodes start, by shards with a clock of their own.
 
 use std::{
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -22,10 +21,13 @@ use paymesh_ledger::{Command, CreatePayment, Request};
 use paymesh_shard::{Options, Shard};
 use paymesh_types::{Currency, Money, Sequence, ShardRef, Timestamp, UserId};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use sqlx::{Connection as _, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::Connection as _;
 use tonic::Code;
 
-use crate::support::{FOUR_REGIONS, TestMesh, payment, seed};
+use crate::{
+    remains::journals,
+    support::{FOUR_REGIONS, TestMesh, payment, seed},
+};
 
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const BOUNDS: &str = "outcomes: {retention_hours: 24}\njournal: {retention_hours: 24}\n";
@@ -97,14 +99,11 @@ async fn long_ago_many(
     head
 }
 
-async fn file(data: &Path) -> SqliteConnection {
-    SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(data.join("journal.sqlite"))).await.unwrap()
-}
-
 async fn origin(mesh: &TestMesh, region: &str, name: &ShardRef) -> u64 {
-    let mut file = file(&mesh.data(region)).await;
+    let mut file = journals(&mesh.data(region)).await;
     let origin = sqlx::query_scalar("SELECT origin_last FROM shards WHERE zone = ? AND shard = ? AND set_aside_at IS NULL");
     let origin: Option<i64> = origin.bind(name.zone.as_str()).bind(i64::from(name.index)).fetch_optional(&mut file).await.unwrap();
+    file.close().await.unwrap();
     origin.unwrap_or(0).cast_unsigned()
 }
 
@@ -147,20 +146,23 @@ fn is_current(head: u64) -> impl Fn(&Replica) -> bool {
 
 /// The last entry that a region has of a shard. Some regions do not run, so that nobody can be asked for all.
 async fn head(mesh: &TestMesh, region: &str, name: &ShardRef) -> u64 {
-    let mut file = file(&mesh.data(region)).await;
+    let mut file = journals(&mesh.data(region)).await;
     let head = "SELECT max(last) FROM segments JOIN shards USING (slot) WHERE zone = ? AND shard = ? AND set_aside_at IS NULL";
     let head: i64 = sqlx::query_scalar(head).bind(name.zone.as_str()).bind(i64::from(name.index)).fetch_one(&mut file).await.unwrap();
+    file.close().await.unwrap();
     head.cast_unsigned()
 }
 
 /// Everything that a region has stored of a shard's journal, as bytes.
 async fn stored(mesh: &TestMesh, region: &str, name: &ShardRef) -> Vec<(i64, Vec<u8>, Vec<u8>)> {
-    let mut file = file(&mesh.data(region)).await;
+    let mut file = journals(&mesh.data(region)).await;
     let rows = sqlx::query_as(
         "SELECT first, hash, payload FROM segments JOIN shards USING (slot)
          WHERE zone = ? AND shard = ? AND set_aside_at IS NULL AND first > origin_last ORDER BY first",
     );
-    rows.bind(name.zone.as_str()).bind(i64::from(name.index)).fetch_all(&mut file).await.unwrap()
+    let rows = rows.bind(name.zone.as_str()).bind(i64::from(name.index)).fetch_all(&mut file).await.unwrap();
+    file.close().await.unwrap();
+    rows
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -317,7 +319,7 @@ async fn a_damaged_copy_that_money_was_taken_from_is_made_anew_when_it_is_the_sa
     arrived(&mesh, 1_050).await;
     mesh.heads();
     let damage = async |mesh: &TestMesh| {
-        let mut journal = file(&mesh.data("eu_west")).await;
+        let mut journal = journals(&mesh.data("eu_west")).await;
         let damage = "UPDATE segments SET root = zeroblob(32) WHERE first = 2 AND slot =
                       (SELECT slot FROM shards WHERE zone = 'global' AND shard = 0 AND set_aside_at IS NULL)";
         assert_eq!(sqlx::query(damage).execute(&mut journal).await.unwrap().rows_affected(), 1);
@@ -339,7 +341,7 @@ async fn a_damaged_copy_that_money_was_taken_from_is_made_anew_when_it_is_the_sa
     // A copy that is damaged, of a leader that was put back: what was taken is not in its history any more.
     assert!(mesh.stop("eu_west").success() && mesh.stop("us_east").success());
     damage(&mesh).await;
-    let mut journal = file(&mesh.data("us_east")).await;
+    let mut journal = journals(&mesh.data("us_east")).await;
     let cut = "DELETE FROM segments WHERE slot = (SELECT slot FROM shards WHERE zone = 'global' AND shard = 0) AND first >
                (SELECT max(first) - 3 FROM segments JOIN shards USING (slot) WHERE zone = 'global' AND shard = 0)";
     assert!(sqlx::query(cut).execute(&mut journal).await.unwrap().rows_affected() > 0);
@@ -372,7 +374,7 @@ async fn a_poison_segment_stops_its_own_shard_and_says_so() {
     // So that the leader has nothing of it in memory; then a bit goes bad under it.
     assert!(mesh.stop("us_east").success());
     mesh.start("us_east");
-    let mut journal = file(&mesh.data("us_east")).await;
+    let mut journal = journals(&mesh.data("us_east")).await;
     let damage = "UPDATE segments SET payload = zeroblob(length(payload)) WHERE first = 2 AND slot =
                   (SELECT slot FROM shards WHERE zone = 'global' AND shard = 0)";
     assert_eq!(sqlx::query(damage).execute(&mut journal).await.unwrap().rows_affected(), 1);
