@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use anyhow::{Context as _, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use paymesh_client::{Card, CardNumber, Expiry, seal};
+use paymesh_client::{Card, CardNumber, Expiry, VaultKey, seal};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use uuid::Uuid;
 
@@ -97,7 +97,8 @@ pub(super) async fn take_in(
 ) -> anyhow::Result<Meter> {
     let wallet = RefCell::new(Wallet::new(plan));
     let key = if sealed {
-        Some(VaultServiceClient::new(channels[0].clone()).get_vault_key(GetVaultKeyRequest { user_id: FIRST_USER }).await?.into_inner())
+        let mut vault = VaultServiceClient::new(channels[0].clone());
+        Some(VaultKey::unproven(&vault.get_vault_key(GetVaultKeyRequest { user_id: FIRST_USER }).await?.into_inner())?)
     } else {
         None
     };

@@ -1,6 +1,6 @@
 //! A card as it is typed in and as it is encrypted.
 
-use paymesh_types::{UserId, ZoneName};
+use paymesh_types::{Timestamp, UserId, ZoneName};
 use zeroize::Zeroizing;
 
 use crate::{CardNumber, Error, Expiry, number::DIGITS_MAX};
@@ -13,6 +13,9 @@ const FORMAT: u8 = 1;
 
 /// What HPKE's `info` is for a card that is sealed to a vault.
 const SEALING_INFO: &[u8] = b"paymesh/vault/sealed-card/1";
+
+/// What a node's signature of a vault's key is for.
+pub const SEALING_KEY_PURPOSE: &str = "paymesh/vault/sealing-key/1";
 
 /// A card's number and its expiry.
 #[derive(Debug)]
@@ -62,7 +65,18 @@ pub fn sealing_info() -> &'static [u8] {
 /// HPKE's associated data for a user's card that is sealed to the vault of a zone: the number of bytes of the zone's name, the name, the
 /// user's id in eight bytes, the highest first. What was sealed for one user is nothing for another.
 pub fn sealing_context(zone: &ZoneName, user: UserId) -> Vec<u8> {
+    [&named(zone)[..], &user.get().to_be_bytes()].concat()
+}
+
+/// What a vault's node signs when it says which key cards of its zone are sealed to, for the purpose [`SEALING_KEY_PURPOSE`]: the number of bytes of the zone's name, the name,
+/// until when the vault opens what is sealed to it in microseconds in eight bytes, the highest first, and the key.
+pub fn sealing_key_statement(zone: &ZoneName, ends_at: Timestamp, public_key: &[u8]) -> Vec<u8> {
+    [&named(zone)[..], &ends_at.0.to_be_bytes(), public_key].concat()
+}
+
+/// A zone's name after the number of its bytes.
+fn named(zone: &ZoneName) -> Vec<u8> {
     let name = zone.as_str().as_bytes();
     let length = u8::try_from(name.len()).expect("a zone's name has 32 bytes at most");
-    [&[length], name, &user.get().to_be_bytes()].concat()
+    [&[length], name].concat()
 }

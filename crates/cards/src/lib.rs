@@ -14,7 +14,7 @@ mod expiry;
 mod number;
 
 pub use brand::Brand;
-pub use card::{CARD_BYTES, Card, card_bytes, sealing_context, sealing_info};
+pub use card::{CARD_BYTES, Card, SEALING_KEY_PURPOSE, card_bytes, sealing_context, sealing_info, sealing_key_statement};
 pub use expiry::Expiry;
 pub use number::CardNumber;
 

@@ -42,7 +42,27 @@
 //! # }
 //! ```
 //!
-//! [`seal`] seals a card to the vault's key that [`GetVaultKeyRequest`](paymesh_contract::vault::v1::GetVaultKeyRequest) asks for, so that no node on the way sees it.
+//! [`seal`] seals a card to the vault's key that [`GetVaultKeyRequest`](paymesh_contract::vault::v1::GetVaultKeyRequest) asks for, so that no node on the way sees it. [`Vaults`] tells whether
+//! the key is the vault's, or one that somebody between has put in its place:
+//!
+//! ```no_run
+//! use std::time::SystemTime;
+//!
+//! use paymesh_client::{Card, CardNumber, Client, Expiry, Session, Trust, Vaults, seal};
+//! use paymesh_contract::vault::v1::{GetVaultKeyRequest, TokenizeRequest};
+//!
+//! # async fn example(client: Client, trust: Trust) -> Result<(), Box<dyn std::error::Error>> {
+//! let vaults = [("eu".parse()?, "eu_west".parse()?), ("global".parse()?, "us_east".parse()?)];
+//! let vaults = Vaults::new(trust, "paymesh-dev", vaults).expect("the mesh's name, as region-config has it");
+//! let session = Session::new();
+//! let answer = client.call(&session, GetVaultKeyRequest { user_id: 4_102 }).await?;
+//! let key = vaults.key(&answer, SystemTime::now())?;
+//! let card = Card { number: CardNumber::parse("4242424242424242")?, expiry: Expiry::new(7, 2031)? };
+//! let sealed_card = Some(seal(&card, 4_102, &key)?);
+//! client.call(&session, TokenizeRequest { user_id: 4_102, sealed_card, ..TokenizeRequest::default() }).await?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! A write whose end is not known when its time is over is [`Error::Unknown`], with the id under which it can be sent again, or
 //! asked about with [`Client::outcome`]. Left to the caller: what a decline means, batches and streams.
@@ -60,7 +80,7 @@ pub use calls::Call;
 pub use client::{Client, Options};
 pub use paymesh_cards::{Card, CardNumber, Expiry};
 pub use paymesh_identity::Trust;
-pub use sealing::{SealError, seal};
+pub use sealing::{SealError, VaultKey, Vaults, seal};
 pub use session::{POSITIONS_MAX, Session, TokenError};
 pub use token::Token;
 

@@ -29,10 +29,11 @@ use tokio::{
 use tokio_rustls::{Accept, TlsAcceptor, server};
 
 use crate::{
-    AUTHORITIES_FILE, CallerName, Dialed, Error, NodeName,
+    AUTHORITIES_FILE, CallerName, Dialed, Error, NodeName, Signed,
     belief::{Belief, Side},
     certificate::Statement,
     files::Files,
+    signature,
     trust::{PROTOCOL, configured, connect},
     verifier::RegionVerifier,
 };
@@ -65,6 +66,8 @@ struct Loaded {
     authorities: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
     certificate: Arc<SingleCertAndKey>,
+    /// The same, to sign with.
+    key: Arc<CertifiedKey>,
     /// What says of a certificate that an authority vouches for it as a client's.
     clients: Arc<dyn ClientCertVerifier>,
     server: Arc<ServerConfig>,
@@ -174,6 +177,12 @@ impl Identity {
         vouched_for.then(|| shown_caller(chain, self.current().name.mesh()))?
     }
 
+    /// Signs content for a purpose, which names what is signed and nothing else that is. Whoever believes the same authorities can tell from it which node that was
+    /// ([`Trust::signer`](crate::Trust::signer)). None: a key of this kind cannot sign.
+    pub fn sign(&self, purpose: &str, content: &[u8]) -> Option<Signed> {
+        signature::sign(&self.current().key, purpose, content)
+    }
+
     /// Whether an authority that is believed now vouches for who shows this chain, its own certificate first.
     pub(crate) fn vouched_for(&self, chain: &[CertificateDer<'static>], side: Side, now: SystemTime) -> bool {
         let Some((own, intermediates)) = chain.split_first() else { return false };
@@ -218,7 +227,8 @@ impl Loaded {
             rustls::Error::InconsistentKeys(_) => files.key.unusable("is not the key of the certificate beside it"),
             other => files.key.unusable(format!("cannot be used: {other}")),
         })?;
-        let certificate = Arc::new(SingleCertAndKey::from(certified));
+        let key = Arc::new(certified);
+        let certificate = Arc::new(SingleCertAndKey::from(key.clone()));
         let mut server = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| files.key.unusable(error.to_string()))?
@@ -228,7 +238,7 @@ impl Loaded {
         // A session that is taken up again would be believed without a look at its certificate.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(Self { files, name, not_after: said.not_after, authorities, provider, certificate, clients, server: Arc::new(server) })
+        Ok(Self { files, name, not_after: said.not_after, authorities, provider, certificate, key, clients, server: Arc::new(server) })
     }
 }
 
@@ -277,7 +287,7 @@ fn believed(
     })
 }
 
-fn verify_server(
+pub(crate) fn verify_server(
     own: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
     authorities: &RootCertStore,
@@ -288,7 +298,7 @@ fn verify_server(
     verify_server_cert_signed_by_trust_anchor(&ParsedCertificate::try_from(own)?, authorities, intermediates, now, algorithms)
 }
 
-fn unix(now: SystemTime) -> UnixTime {
+pub(crate) fn unix(now: SystemTime) -> UnixTime {
     UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 

@@ -4,12 +4,13 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
+    time::SystemTime,
 };
 
 use rustls::{
-    ClientConfig,
+    ClientConfig, RootCertStore,
     client::Resumption,
-    crypto::aws_lc_rs,
+    crypto::{CryptoProvider, aws_lc_rs},
     sign::{CertifiedKey, SingleCertAndKey},
     version::TLS13,
 };
@@ -17,7 +18,7 @@ use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client};
 
-use crate::{AUTHORITIES_FILE, CERTIFICATE_FILE, Dialed, Error, KEY_FILE, files};
+use crate::{AUTHORITIES_FILE, CERTIFICATE_FILE, Dialed, Error, KEY_FILE, NodeName, NotSigned, Signed, files, signature};
 
 /// What a connection is for, as TLS names it.
 pub(crate) const PROTOCOL: &[u8] = b"h2";
@@ -42,6 +43,8 @@ struct Inner {
 struct Loaded {
     files: Vec<files::Read>,
     config: Arc<ClientConfig>,
+    authorities: Arc<RootCertStore>,
+    provider: Arc<CryptoProvider>,
 }
 
 impl std::fmt::Debug for Trust {
@@ -73,16 +76,16 @@ impl Trust {
     }
 
     /// What the files say now; what they said before, where that cannot be used.
-    fn fresh(&self) -> Arc<ClientConfig> {
+    fn fresh(&self) -> Arc<Loaded> {
         let Inner { authorities, own, current } = &*self.inner;
         let before = current.read().unwrap_or_else(PoisonError::into_inner).clone();
         match Loaded::read(authorities, own.as_deref()) {
             Ok(now) if !now.same(&before) => {
-                let config = now.config.clone();
-                *current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(now);
-                config
+                let now = Arc::new(now);
+                *current.write().unwrap_or_else(PoisonError::into_inner) = now.clone();
+                now
             }
-            _ => before.config.clone(),
+            _ => before,
         }
     }
 
@@ -92,8 +95,17 @@ impl Trust {
     /// The handshake failed, or somebody else answers.
     pub async fn dial(&self, host: &str, stream: TcpStream) -> io::Result<Dialed> {
         let trust = self.clone();
-        let config = tokio::task::spawn_blocking(move || trust.fresh()).await.map_err(io::Error::other)?;
-        connect(config, host, stream).await.map(Dialed::once)
+        let now = tokio::task::spawn_blocking(move || trust.fresh()).await.map_err(io::Error::other)?;
+        connect(now.config.clone(), host, stream).await.map(Dialed::once)
+    }
+
+    /// The node that has signed this content for this purpose ([`Identity::sign`](crate::Identity::sign)): whoever brought it here. Reads the files again, which are small.
+    ///
+    /// # Errors
+    /// It is not what a node has signed, or no authority vouches for that node at this time.
+    pub fn signer(&self, signed: &Signed, purpose: &str, content: &[u8], now: SystemTime) -> Result<NodeName, NotSigned> {
+        let Loaded { authorities, provider, .. } = &*self.fresh();
+        signature::signer(signed, purpose, content, authorities, provider, now)
     }
 }
 
@@ -104,11 +116,11 @@ impl Loaded {
 
     fn read(directory: &Path, own: Option<&Path>) -> Result<Self, Error> {
         let file = files::read(directory, AUTHORITIES_FILE)?;
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let (authorities, provider) = (Arc::new(file.authorities()?), Arc::new(aws_lc_rs::default_provider()));
         let config = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| file.unusable(error.to_string()))?
-            .with_root_certificates(file.authorities()?);
+            .with_root_certificates(authorities.clone());
         let mut read = vec![file];
         let config = match own {
             None => config.with_no_client_auth(),
@@ -121,7 +133,7 @@ impl Loaded {
                 config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
             }
         };
-        Ok(Self { files: read, config: configured(config) })
+        Ok(Self { files: read, config: configured(config), authorities, provider })
     }
 }
 

@@ -16,6 +16,7 @@ use paymesh_contract::{
     Fault, Target,
     directory::v1::{LookUpUsersRequest, directory_service_client::DirectoryServiceClient},
 };
+use paymesh_identity::Signed;
 use paymesh_topology::Topology;
 use paymesh_types::{RegionName, ShardRef, UserId, ZoneName};
 use tokio::net::TcpListener;
@@ -234,6 +235,15 @@ impl Mesh {
     /// with the new ones. No call and no stream is broken off.
     pub fn credentials_changed(&self) {
         self.inner.peers.values().for_each(Peer::renew);
+    }
+
+    /// Signs what this node says to people who are not at the other end of its connections ([`Identity::sign`](paymesh_identity::Identity::sign)). None: nobody knows in plain text who
+    /// anybody is.
+    pub fn sign(&self, purpose: &str, content: &[u8]) -> Option<Signed> {
+        match &self.inner.security {
+            Security::Certificates { identity, .. } => identity.sign(purpose, content),
+            Security::PlainText => None,
+        }
     }
 
     pub(crate) fn security(&self) -> &Security {

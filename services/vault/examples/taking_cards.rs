@@ -17,7 +17,7 @@ use std::{
 };
 
 use paymesh_cards::{Card, CardNumber, Expiry};
-use paymesh_client::seal;
+use paymesh_client::{VaultKey, seal};
 use paymesh_contract::vault::v1::{GetVaultKeyResponse, SealedCard};
 use paymesh_types::{Timestamp, UserId, ZoneName};
 use paymesh_vault::{Offered, Vault, keys::FileKeys, store::SqliteStore};
@@ -56,7 +56,9 @@ async fn take_in(vault: &Vault, seeds: Range<u64>, at_once: u64, how: How, user:
     let count = seeds.end - seeds.start;
     // Sealed where they are typed in, which is elsewhere.
     let key = vault.sealing_key().await?;
-    let key = GetVaultKeyResponse { key_id: key.id, public_key: key.public, zone: vault.zone().to_string(), ends_at: None };
+    let told =
+        GetVaultKeyResponse { key_id: key.id, public_key: key.public, zone: vault.zone().to_string(), ..GetVaultKeyResponse::default() };
+    let key = VaultKey::unproven(&told)?;
     let mut lanes: Vec<Vec<(u64, Offered)>> = (0..at_once).map(|_| Vec::new()).collect();
     for (seed, lane) in seeds.zip((0..usize::try_from(at_once)?).cycle()) {
         let offered = match how {

@@ -2,13 +2,13 @@
 
 use paymesh_access::{Caller, Refusal};
 use paymesh_acquirers::{Decision, Failure};
-use paymesh_cards::Brand;
+use paymesh_cards::{Brand, SEALING_KEY_PURPOSE, sealing_key_statement};
 use paymesh_contract::{
     Fault, timestamp,
     vault::v1::{
         self as proto, AuthorizeRequest, AuthorizeResponse, DeleteTokenRequest, DeleteTokenResponse, DescribeTokenRequest,
         DescribeTokenResponse, EraseUserRequest, EraseUserResponse, GetVaultKeyRequest, GetVaultKeyResponse, RotateKeysRequest,
-        RotateKeysResponse, RotationState, TokenizeRequest, TokenizeResponse,
+        RotateKeysResponse, RotationState, TokenizeRequest, TokenizeResponse, VaultKeySignature,
         vault_service_server::{VaultService, VaultServiceServer},
     },
 };
@@ -81,7 +81,15 @@ impl VaultService for Service {
     async fn get_vault_key(&self, request: Request<GetVaultKeyRequest>) -> Result<Response<GetVaultKeyResponse>, Status> {
         let vault = self.vault_of(door::user(request.get_ref().user_id)?).await?;
         let key = vault.sealing_key().await.map_err(Fault::from)?;
+        // It goes back through any hands, and whoever's key is sealed to reads the card.
+        let signed = self.mesh.sign(SEALING_KEY_PURPOSE, &sealing_key_statement(vault.zone(), key.ends_at, &key.public));
+        let signature = signed.map(|signed| VaultKeySignature {
+            scheme: signed.scheme.into(),
+            signature: signed.signature,
+            certificates: signed.certificates,
+        });
         Ok(Response::new(GetVaultKeyResponse {
+            signature,
             key_id: key.id,
             public_key: key.public,
             zone: vault.zone().to_string(),

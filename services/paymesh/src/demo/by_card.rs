@@ -1,10 +1,10 @@
 //! The demo's payments by card: cards are sealed in one region and kept by the vault of another, charged at simulated acquirers, held, captured, refunded and
 //! declined; and in the end the acquirers' lists and the books say the same.
 
-use std::path::Path;
+use std::{path::Path, time::SystemTime};
 
 use anyhow::Context as _;
-use paymesh_client::{Card, CardNumber, Client, Expiry, Options, Session, seal};
+use paymesh_client::{Card, CardNumber, Client, Expiry, Options, Session, VaultKey, Vaults, seal};
 use paymesh_contract::{
     common::v1::Money,
     payments::v1::{ByCard, CaptureMode, CapturePaymentRequest, CreatePaymentRequest, Payment, PaymentStatus, RefundPaymentRequest},
@@ -80,6 +80,12 @@ pub(super) async fn run(mesh: &Mesh, acquirers: &Acquirers, payments_csv: &str) 
     if zones.is_empty() {
         return Ok(None);
     }
+    // Of a mesh in plain text nothing is signed.
+    let vaults = mesh
+        .trust
+        .clone()
+        .map(|trust| Vaults::new(trust, topology.mesh(), zones.iter().cloned()).context("the mesh's name"))
+        .transpose()?;
     let mut report = Report { payments: 0, completed: 0, declined: 0, refunds: 0, taken_minor_units: 0 };
     for (zone, vault) in &zones {
         let of_zone = users(payments_csv, |country| topology.zone_of_country(country) == Some(zone));
@@ -94,7 +100,7 @@ pub(super) async fn run(mesh: &Mesh, acquirers: &Acquirers, payments_csv: &str) 
         for (number, payer) in of_zone[..PAYERS].iter().enumerate() {
             let too_little = number == 2;
             let card = if too_little { CardNumber::parse(TOO_LITTLE)? } else { approved(*payer)? };
-            let token = take_in(&client, *payer, card).await.with_context(|| format!("a card of user {payer}"))?;
+            let token = take_in(&client, vaults.as_ref(), *payer, card).await.with_context(|| format!("a card of user {payer}"))?;
             let held = number % 2 == 1;
             // What is to be refunded has to be there: in the payer's own shard it is at once.
             let is_near = |other: &u64| other != payer && (!held || shard(topology, zone, *other) == shard(topology, zone, *payer));
@@ -149,9 +155,13 @@ fn approved(user_id: u64) -> anyhow::Result<CardNumber> {
 }
 
 /// Has a card taken in by the vault of its user's zone, sealed to that: no node on the way sees its number.
-async fn take_in(client: &Client, user_id: u64, number: CardNumber) -> anyhow::Result<String> {
+async fn take_in(client: &Client, vaults: Option<&Vaults>, user_id: u64, number: CardNumber) -> anyhow::Result<String> {
     let session = Session::new();
-    let key = client.call(&session, GetVaultKeyRequest { user_id }).await?;
+    let answer = client.call(&session, GetVaultKeyRequest { user_id }).await?;
+    let key = match vaults {
+        Some(vaults) => vaults.key(&answer, SystemTime::now())?,
+        None => VaultKey::unproven(&answer)?,
+    };
     let card = Card { number, expiry: Expiry::new(12, 2040)? };
     let sealed_card = Some(seal(&card, user_id, &key)?);
     let taken = client.call(&session, TokenizeRequest { user_id, sealed_card, ..TokenizeRequest::default() }).await?;

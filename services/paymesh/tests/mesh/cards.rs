@@ -3,16 +3,16 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use paymesh_client::{Card, CardNumber, Client, Expiry, Options, Session, seal};
+use paymesh_client::{Card, CardNumber, Client, Expiry, Options, SealError, Session, Trust, VaultKey, Vaults, seal};
 use paymesh_contract::{
     Fault,
     audit::v1::{ReadAuditRequest, audit_service_client::AuditServiceClient},
     vault::v1::{
-        CardDetails, DeleteTokenRequest, DescribeTokenRequest, EraseUserRequest, GetVaultKeyRequest, RotateKeysRequest, RotationState,
-        TokenDescription, TokenizeRequest, vault_service_client::VaultServiceClient,
+        CardDetails, DeleteTokenRequest, DescribeTokenRequest, EraseUserRequest, GetVaultKeyRequest, GetVaultKeyResponse,
+        RotateKeysRequest, RotationState, TokenDescription, TokenizeRequest, vault_service_client::VaultServiceClient,
     },
 };
 use tonic::transport::Channel;
@@ -41,6 +41,13 @@ async fn tokenize(mesh: &TestMesh, via: &str, request: TokenizeRequest) -> Token
     vault(mesh, via).tokenize(request).await.unwrap().into_inner().description.unwrap()
 }
 
+/// The key of an answer, where the node of that region has signed it: whoever passed it on.
+pub(crate) fn proven(mesh: &TestMesh, region: &str, answer: &GetVaultKeyResponse) -> Result<VaultKey, SealError> {
+    let trust = Trust::load(&mesh.credentials().unwrap()).unwrap();
+    let vaults = Vaults::new(trust, "test", [(answer.zone.parse().unwrap(), region.parse().unwrap())]).unwrap();
+    vaults.key(answer, SystemTime::now())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_card_is_taken_in_by_its_zones_vault_from_anywhere_and_its_number_is_in_no_file_log_or_metric() {
     let mut mesh = TestMesh::new(&four_regions_with_vaults());
@@ -56,8 +63,12 @@ async fn a_card_is_taken_in_by_its_zones_vault_from_anywhere_and_its_number_is_i
     // From a region without a vault: in clear for a user of its own zone, sealed for one of another.
     let taken = tokenize(&mesh, "us_west", in_clear(10, VISA)).await;
     assert!(taken.vault_token.starts_with("card_global_"), "{}", taken.vault_token);
-    let key = vault(&mesh, "us_west").get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
-    assert_eq!(key.zone, "eu");
+    let answer = vault(&mesh, "us_west").get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
+    assert_eq!(answer.zone, "eu");
+    let key = proven(&mesh, "eu_west", &answer).unwrap();
+    // Its signature is nothing for another region's.
+    let error = proven(&mesh, "us_east", &answer).unwrap_err();
+    assert!(matches!(&error, SealError::AnotherNode { signer, .. } if signer.region().as_str() == "eu_west"), "{error}");
     let card = Card { number: CardNumber::parse(MASTERCARD).unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
     let sealed = TokenizeRequest { card: None, sealed_card: Some(seal(&card, 11, &key).unwrap()), ..in_clear(11, MASTERCARD) };
     let european = tokenize(&mesh, "us_west", sealed.clone()).await;
@@ -129,10 +140,10 @@ async fn a_card_is_taken_in_by_its_zones_vault_from_anywhere_and_its_number_is_i
         assert!(!mesh.logs(&region).is_empty());
     }
     let all = mesh.data("us_east").parent().unwrap().to_owned();
+    let files = files_below(&all);
+    assert!(files.len() > 20, "this test looks in the wrong place");
     for digits in [VISA, MASTERCARD] {
-        let files = files_below(&all);
-        assert!(files.len() > 20, "this test looks in the wrong place");
-        let found: Vec<_> = files.into_iter().filter(|path| has(&fs::read(path).unwrap(), digits.as_bytes())).collect();
+        let found: Vec<_> = files.iter().filter(|(_, content)| has(content, digits.as_bytes())).map(|(path, _)| path).collect();
         assert!(found.is_empty(), "{digits} in {found:?}");
         for region in mesh.regions() {
             let found = unpacked_segments(&mesh.data(&region)).await.iter().any(|(_, segment)| has(segment, digits.as_bytes()));
@@ -191,7 +202,8 @@ async fn a_zone_that_takes_sealed_cards_only_takes_no_others() {
         assert!(!format!("{status:?}").contains(VISA), "{status:?}");
     }
     tokenize(&mesh, "us_west", in_clear(10, VISA)).await;
-    let key = vault(&mesh, "us_west").get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
+    let answer = vault(&mesh, "us_west").get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
+    let key = proven(&mesh, "eu_west", &answer).unwrap();
     let card = Card { number: CardNumber::parse(VISA).unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
     let sealed = TokenizeRequest { card: None, sealed_card: Some(seal(&card, 11, &key).unwrap()), ..in_clear(11, VISA) };
     assert!(tokenize(&mesh, "us_west", sealed).await.vault_token.starts_with("card_eu_"));
@@ -202,7 +214,8 @@ async fn a_zone_that_takes_sealed_cards_only_takes_no_others() {
 async fn the_number_of_a_sealed_card_is_in_no_nodes_memory() {
     let mut mesh = TestMesh::started(&four_regions_with_vaults());
     mesh.enrol("us_east", 11, "DE", 0).await;
-    let key = vault(&mesh, "us_west").get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
+    let answer = vault(&mesh, "us_west").get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
+    let key = proven(&mesh, "eu_west", &answer).unwrap();
     let card = Card { number: CardNumber::parse(MASTERCARD).unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
     let trust = operator(&mesh.credentials().unwrap());
     for via in mesh.regions() {

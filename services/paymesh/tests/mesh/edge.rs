@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures::stream;
+use paymesh_client::{Card, CardNumber, Expiry, seal};
 use paymesh_contract::{
     Fault,
     audit::v1::{AuditRecord, CallerKind},
@@ -20,7 +21,7 @@ use paymesh_contract::{
     mesh::v1::{GetTopologyRequest, mesh_service_client::MeshServiceClient},
     payments::v1::{CreatePaymentRequest, PaymentStatus, payment_service_client::PaymentServiceClient},
     replication::v1::{FollowRequest, FollowStart, follow_request::Message, replication_service_client::ReplicationServiceClient},
-    vault::v1::{DescribeTokenRequest, vault_service_client::VaultServiceClient},
+    vault::v1::{DescribeTokenRequest, GetVaultKeyRequest, TokenizeRequest, vault_service_client::VaultServiceClient},
     wallet::v1::{GetBalanceRequest, GetBalanceResponse, wallet_service_client::WalletServiceClient},
 };
 use paymesh_identity::{Identity, Trust};
@@ -36,9 +37,10 @@ use uuid::Uuid;
 use crate::{
     audit,
     callers::by,
+    cards::proven,
     certificates::say_way,
     replicas,
-    support::{FOUR_REGIONS, TestMesh, free_port, operator, payment, signal},
+    support::{FOUR_REGIONS, TestMesh, four_regions_with_vaults, free_port, operator, payment, signal},
     tokens::Issuer,
     vault_alone,
 };
@@ -214,6 +216,23 @@ async fn edges_carry_what_they_are_given_and_one_that_is_killed_loses_no_answere
     let mut operations = MeshServiceClient::new(channels[1].clone());
     let topology = operations.get_topology(by(&token, GetTopologyRequest {})).await.unwrap().into_inner();
     assert_eq!(topology.region, REGION);
+}
+
+/// What an edge would sign itself is nobody's: crates/client/tests/sealing.rs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_goes_through_an_edge_sealed_to_the_key_that_its_vaults_node_has_signed() {
+    let mesh = TestMesh::started(&four_regions_with_vaults());
+    let token = Issuer::of(&mesh).token(json!({"client_id": "service"}));
+    mesh.enrol("us_east", 11, "DE", 0).await;
+    let edge = Edge::start(&mesh, 1);
+    let mut vault = VaultServiceClient::new(edge.channel(&mesh));
+    let answer = vault.get_vault_key(by(&token, GetVaultKeyRequest { user_id: 11 })).await.unwrap().into_inner();
+    let key = proven(&mesh, "eu_west", &answer).unwrap();
+    let card = Card { number: CardNumber::parse("5200828282828210").unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
+    let sealed_card = Some(seal(&card, 11, &key).unwrap());
+    let taking = TokenizeRequest { request_id: Uuid::now_v7().to_string(), user_id: 11, card: None, sealed_card };
+    let taken = vault.tokenize(by(&token, taking)).await.unwrap().into_inner().description.unwrap();
+    assert_eq!((taken.last_four.as_str(), taken.user_id), ("8210", 11));
 }
 
 #[tokio::test(flavor = "multi_thread")]

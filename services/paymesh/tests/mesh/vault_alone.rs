@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::{
     acquirers::Acquirers,
     audit,
+    cards::proven,
     certificates::{as_node_of, say_way},
     remains::is_in_memory,
     support::{FOUR_REGIONS, PAYMESH, TestMesh, payment},
@@ -95,7 +96,8 @@ async fn a_vault_alone_is_killed_and_restarted_under_payments_and_nobody_else_ha
     assert_eq!(vaults(&mesh), BTreeMap::from([up("global", "us_east", false), up("eu", VAULT, true)]));
 
     // Sealed where the call enters, and opened in the vault.
-    let key = vault(&mesh, "us_west").get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
+    let answer = vault(&mesh, "us_west").get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
+    let key = proven(&mesh, VAULT, &answer).unwrap();
     let card = Card { number: CardNumber::parse(NUMBER).unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
     let sealed_card = Some(seal(&card, 11, &key).unwrap());
     let taking = TokenizeRequest { request_id: Uuid::now_v7().to_string(), user_id: 11, card: None, sealed_card };
@@ -237,7 +239,8 @@ async fn the_keys_of_a_vault_are_in_a_token() {
     // SoftHSM2 sees new tokens when it is loaded.
     assert!(mesh.stop(VAULT).success());
     spawn(&mut mesh);
-    let key = vault(&mesh, "us_west").get_vault_key(asking()).await.unwrap().into_inner();
+    let answer = vault(&mesh, "us_west").get_vault_key(asking()).await.unwrap().into_inner();
+    let key = proven(&mesh, VAULT, &answer).unwrap();
     let card = Card { number: CardNumber::parse(NUMBER).unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
     let sealed_card = Some(seal(&card, 11, &key).unwrap());
     let taking = TokenizeRequest { request_id: Uuid::now_v7().to_string(), user_id: 11, card: None, sealed_card };

@@ -1,17 +1,23 @@
 //! Cards that are sealed by the client library and opened by the vault alone.
 
-use paymesh_client::seal;
+use paymesh_client::{VaultKey, seal};
 use paymesh_contract::vault::v1::GetVaultKeyResponse;
 use paymesh_vault::{Error, Offered, SealedCard, SealingKey, Vault};
 
 use crate::support::{AMEX, DAY_SECONDS, Place, VISA, card, request, tokenize, user, zone};
 
 fn told(key: &SealingKey) -> GetVaultKeyResponse {
-    GetVaultKeyResponse { key_id: key.id.clone(), public_key: key.public.clone(), zone: zone().to_string(), ends_at: None }
+    GetVaultKeyResponse {
+        key_id: key.id.clone(),
+        public_key: key.public.clone(),
+        zone: zone().to_string(),
+        ..GetVaultKeyResponse::default()
+    }
 }
 
 fn sealed_for(user_id: u64, digits: &str, key: &GetVaultKeyResponse) -> SealedCard {
-    let sealed = seal(&card(digits, 7, 2031), user_id, key).expect("sealed");
+    let key = VaultKey::unproven(key).expect("a key");
+    let sealed = seal(&card(digits, 7, 2031), user_id, &key).expect("sealed");
     SealedCard { key_id: sealed.key_id, encapsulated: sealed.encapsulated_key, ciphertext: sealed.ciphertext }
 }
 
@@ -116,7 +122,7 @@ async fn an_answer_that_no_vault_gives_is_not_sealed_to() {
         GetVaultKeyResponse { zone: String::new(), ..good.clone() },
         off_the_curve,
     ] {
-        assert!(seal(&card(VISA, 7, 2031), 7, &wrong).is_err());
+        assert!(VaultKey::unproven(&wrong).and_then(|key| seal(&card(VISA, 7, 2031), 7, &key)).is_err());
     }
-    assert!(seal(&card(VISA, 7, 2031), 0, &good).is_err());
+    assert!(seal(&card(VISA, 7, 2031), 0, &VaultKey::unproven(&good).expect("a key")).is_err());
 }
