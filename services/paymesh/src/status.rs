@@ -186,8 +186,8 @@ fn exit(report: &Report) -> Exit {
     }
     let nodes = report.regions.iter().all(|region| region.up && region.problems.iter().all(|problem| problem.works));
     let serving = report.shards.iter().all(|shard| shard.state == state_name(ShardState::Serving));
-    let stopped = report.replicas.iter().any(ReplicaReport::is_stopped);
-    if nodes && serving && !stopped && report.inboxes.is_empty() { Exit::Good } else { Exit::Failed }
+    let followed = !report.replicas.iter().any(|replica| replica.is_stopped() || replica.is_cut_off());
+    if nodes && serving && followed && report.inboxes.is_empty() { Exit::Good } else { Exit::Failed }
 }
 
 fn report(

@@ -77,6 +77,8 @@ struct Progress {
     reached: bool,
     /// Since when it is not.
     lost_since: Option<Instant>,
+    /// Why it was not reached the last time that it was tried.
+    lost: String,
     /// Whether that was said.
     told_lost: bool,
     /// What is being done while there is no replica.
@@ -278,6 +280,9 @@ impl Following {
             (true, true, true) => ReplicaState::CatchingUp,
             (true, true, false) => ReplicaState::Streaming,
         };
+        // One that has just been lost is most often back at once.
+        let lasts = progress.lost_since.is_some_and(|since| since.elapsed() >= UNREACHED_WARN);
+        let problem = if state == ReplicaState::Connecting && lasts { progress.lost.clone() } else { problem };
         pb::Replica {
             shard: Some(common::ShardRef::from(self.shard())),
             leader: self.leader().to_string(),
@@ -360,6 +365,7 @@ impl Following {
     fn tell_lost(&self, why: &str) {
         let (reached, due) = {
             let mut progress = self.progress();
+            why.clone_into(&mut progress.lost);
             let since = *progress.lost_since.get_or_insert_with(Instant::now);
             let due = progress.reached || since.elapsed() >= UNREACHED_WARN;
             (progress.reached, due && !std::mem::replace(&mut progress.told_lost, true))

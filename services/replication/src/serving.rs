@@ -81,7 +81,15 @@ impl Replication {
         let name = ShardRef::try_from(name).map_err(|fault| fault.under("shard"))?;
         let region: RegionName = region.parse().map_err(|error| Fault::invalid_field("region", format!("{error}")))?;
         let follower = self.mesh.topology().entries().find(|other| other.name == region && region != *self.mesh.region());
-        let not_one = || Fault::invalid_field("region", format!("{region} is not another region of this mesh that keeps copies"));
+        let not_one = || {
+            Fault::invalid_field(
+                "region",
+                format!(
+                    "{region} is not another region of the mesh that keeps copies, by the regions.yaml that {own} has read: if it was added since, restart {own} with the new one",
+                    own = self.mesh.region()
+                ),
+            )
+        };
         let follower = follower.ok_or_else(not_one)?;
         // What a region may hold follows from which it is, so it is the one whose node asks, whatever the message says.
         if let Some(node) = call.and_then(Call::node).filter(|node| **node != region) {

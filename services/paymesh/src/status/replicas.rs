@@ -44,12 +44,23 @@ impl ReplicaReport {
         self.state == state_name(ReplicaState::Stopped)
     }
 
+    /// Whether nothing comes, and has not for so long that it is not a leader's restart.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.state == state_name(ReplicaState::Connecting) && self.problem.is_some()
+    }
+
     fn state_words(&self) -> String {
         if self.chunks_total > 0 { format!("{} {}/{}", self.state, self.chunks_stored, self.chunks_total) } else { self.state.to_owned() }
     }
 
     fn trouble(&self) -> &'static str {
-        if self.state == state_name(ReplicaState::SetAside) { "is set aside and made anew" } else { "takes in nothing more" }
+        if self.is_cut_off() {
+            "does not reach its leader, and goes on trying"
+        } else if self.state == state_name(ReplicaState::SetAside) {
+            "is set aside and made anew"
+        } else {
+            "takes in nothing more"
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 use paymesh_contract::payments::v1::PaymentStatus;
 use tempfile::TempDir;
 
-use crate::support::{PAYMESH, Run, TestMesh, payment};
+use crate::support::{Launch, PAYMESH, Run, TestMesh, payment};
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../region-config");
 const WAIT_MAX: Duration = Duration::from_secs(30);
@@ -187,4 +187,47 @@ async fn a_region_that_was_added_takes_calls_and_has_its_copies() {
     let status = mesh.run(&["status", "--json"]);
     assert!(status.stdout.contains("eu_central"), "{status:?}");
     mesh.assert_books();
+}
+
+/// Nodes read the file when they start. Whoever forgets one that leads hears of it from `status`, which else would find everybody well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_whose_leaders_have_not_read_the_new_file_yet_is_said_to_be_cut_off() {
+    let three = TWO.replace("regions: [eu_west]", "regions: [eu_west, eu_central]").replace(
+        "zones:\n",
+        "  eu_central: {primary: false, services: [payment_processor], database: read_replica, compliance: [GDPR]}\nzones:\n",
+    );
+    let mut mesh = TestMesh::new(&three);
+    let old = mesh.config().with_file_name("old-config");
+    fs::create_dir(&old).unwrap();
+    for file in ["regions.yaml", "access.yaml"] {
+        fs::copy(mesh.config().join(file), old.join(file)).unwrap();
+    }
+    let retired = region(&old, &["retire", "eu_central"]);
+    assert_eq!(retired.code, 0, "{retired:?}");
+    for name in ["us_east", "eu_west"] {
+        mesh.launch(name, Launch { config: Some(old.clone()), ..Launch::default() });
+    }
+    mesh.start_all();
+    let until = Instant::now() + WAIT_MAX;
+    let status = loop {
+        let status = mesh.run(&["status"]);
+        if status.code == 1 {
+            break status;
+        }
+        assert!(status.code == 0 && Instant::now() < until, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    let why = "eu_central's copy of eu/0 does not reach its leader, and goes on trying: eu_central is not another region of the mesh that \
+               keeps copies, by the regions.yaml that eu_west has read";
+    assert!(status.stdout.contains(why), "{status:?}");
+    for name in ["us_east", "eu_west"] {
+        assert!(mesh.stop(name).success());
+        mesh.launch(name, Launch::default());
+        mesh.start(name);
+    }
+    let until = Instant::now() + WAIT_MAX;
+    while mesh.run(&["status"]).code != 0 {
+        assert!(Instant::now() < until, "{:?}", mesh.run(&["status"]));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
