@@ -68,3 +68,27 @@ run "a_name_too_long_for_target_groups_is_refused" {
   }
   expect_failures = [output.facts]
 }
+
+run "a_zone_under_the_gdpr_in_zurich_is_refused" {
+  command = plan
+  variables {
+    directory = "./tests/zurich"
+  }
+  expect_failures = [output.facts]
+}
+
+run "a_zone_under_the_gdpr_that_does_not_say_where_its_data_may_be_is_refused" {
+  command = plan
+  variables {
+    directory = "./tests/no_aws_regions"
+  }
+  expect_failures = [output.facts]
+}
+
+run "a_replica_of_a_replica_is_refused" {
+  command = plan
+  variables {
+    directory = "./tests/replica_of_a_replica"
+  }
+  expect_failures = [output.facts]
+}
