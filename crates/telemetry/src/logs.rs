@@ -302,6 +302,6 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || tracing::info_span!(target: "paymesh::call", "call").in_scope(|| ()));
         let began = std::time::Instant::now();
         drop(guard);
-        assert!(began.elapsed() < Duration::from_millis(FLUSH_WAIT_MAX_MS + 500), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_millis(2 * FLUSH_WAIT_MAX_MS), "{:?}", began.elapsed());
     }
 }

@@ -4,7 +4,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -28,6 +29,11 @@ pub(super) fn differences(out: &Path, folders: &BTreeMap<String, Files>) -> anyh
         let there = files_in(&folder)?;
         for path in files.keys().chain(there.iter()).collect::<BTreeSet<_>>() {
             let shown = folder.join(path);
+            // What it leads to can change without it, and need not be in a copy of the folder.
+            if there.contains(path) && fs::symlink_metadata(&shown).is_ok_and(|is| is.is_symlink()) {
+                found.push(format!("{} is a link", shown.display()));
+                continue;
+            }
             let (wanted, is) = (files.get(path), there.contains(path).then(|| fs::read(&shown)).transpose());
             let is = is.with_context(|| format!("{} cannot be read", shown.display()))?;
             match (wanted, is) {
@@ -46,6 +52,16 @@ pub(super) fn differences(out: &Path, folders: &BTreeMap<String, Files>) -> anyh
 
 /// Puts the folders in place, and removes those that were made here for regions that are gone.
 pub(super) fn write(out: &Path, folders: &BTreeMap<String, Files>) -> anyhow::Result<()> {
+    fs::create_dir_all(out).with_context(|| format!("{} cannot be made", out.display()))?;
+    // Held until the end: what another command has put aside here looks like what is left over.
+    let held = File::open(out).with_context(|| format!("{} cannot be opened", out.display()))?;
+    match held.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(unusable(format!("{}: another command writes there; nothing is written: run the command again", out.display())));
+        }
+        Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("{} cannot be locked", out.display())),
+    }
     // All of them are looked at before any is touched.
     for name in folders.keys() {
         let folder = out.join(name);
@@ -57,7 +73,6 @@ pub(super) fn write(out: &Path, folders: &BTreeMap<String, Files>) -> anyhow::Re
         }
     }
     let gone = left_over(out, folders)?;
-    fs::create_dir_all(out).with_context(|| format!("{} cannot be made", out.display()))?;
     let aside = |name: &str, what: &str| out.join(format!(".{name}.{what}-{}", std::process::id()));
     let made = folders.iter().try_for_each(|(name, files)| {
         let new = aside(name, "new");

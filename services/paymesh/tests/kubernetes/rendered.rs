@@ -102,6 +102,15 @@ fn what_is_made_twice_is_the_same_and_a_check_names_what_is_not() {
     assert_eq!(checked.stderr.lines().count(), 4, "and nothing else but what to do: {checked:?}");
     assert_eq!(work.render(&[]).code, 0);
     assert_eq!(files(&work.out()), first);
+
+    // The same bytes, and elsewhere.
+    let (file, elsewhere) = (work.out().join("eu_west/network.yaml"), work.config().join("network.yaml"));
+    fs::rename(&file, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
+    let checked = work.render(&["--check"]);
+    assert!(checked.code == 1 && checked.stderr.contains("eu_west/network.yaml is a link"), "{checked:?}");
+    assert_eq!(work.render(&[]).code, 0);
+    assert!(!fs::symlink_metadata(&file).unwrap().is_symlink() && elsewhere.exists());
 }
 
 /// A region that is gone takes its folder along; what somebody else made stays, and stops everything.
@@ -129,6 +138,11 @@ fn folders_of_regions_that_are_gone_go_and_folders_of_others_stay() {
     let before = files(&work.out());
     let run = work.render(&[]);
     assert!(run.code == 2 && run.stderr.contains("eu_west was not made by `paymesh render`"), "{run:?}");
+    // And nothing beside another who writes there.
+    let held = fs::File::open(work.out()).unwrap();
+    held.lock().unwrap();
+    let run = work.render(&[]);
+    assert!(run.code == 2 && run.stderr.contains("another command writes there; nothing is written"), "{run:?}");
     assert_eq!(files(&work.out()), before, "nothing is written");
 }
 

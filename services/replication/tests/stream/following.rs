@@ -49,13 +49,13 @@ async fn a_follower_gets_what_was_and_what_comes_and_goes_on_after_the_leaders_r
     leader.fill(40).await;
     let (_, replica, keeping, mesh) = follow(&topology, &copy).await;
     until("it catches up", || replica.tail().head() == leader.shard.status().head).await;
-    // As it is committed: far sooner than the half second after which a leader that has nothing to say says so.
+    // As it is committed: not with what a leader that has nothing to say says each half second, which would take ten.
+    let began = std::time::Instant::now();
     for _ in 0..20 {
         leader.fill(1).await;
-        let committed = std::time::Instant::now();
         until("it is told", || replica.tail().head() == leader.shard.status().head).await;
-        assert!(committed.elapsed() < Duration::from_millis(400), "{:?}", committed.elapsed());
     }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let head = leader.shard.status().head;
     let waited = tokio::time::timeout(PATIENCE, async {
         loop {
