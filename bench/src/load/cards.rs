@@ -98,7 +98,7 @@ pub(super) async fn take_in(
     let wallet = RefCell::new(Wallet::new(plan));
     let key = if sealed {
         let mut vault = VaultServiceClient::new(channels[0].clone());
-        Some(VaultKey::unproven(&vault.get_vault_key(GetVaultKeyRequest { user_id: FIRST_USER }).await?.into_inner())?)
+        Some(vault.get_vault_key(GetVaultKeyRequest { user_id: FIRST_USER }).await?.into_inner())
     } else {
         None
     };
@@ -108,7 +108,7 @@ pub(super) async fn take_in(
         anyhow::Ok(match &key {
             None => TokenizeRequest { card: Some(details(&card(number)?)), ..request },
             Some(key) => {
-                let sealed: SealedCard = seal(&card(number)?, user_id, key)?;
+                let sealed: SealedCard = seal(&card(number)?, &VaultKey::unproven(user_id, key)?)?;
                 TokenizeRequest { sealed_card: Some(sealed), ..request }
             }
         })

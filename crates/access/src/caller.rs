@@ -238,7 +238,7 @@ impl Caller {
         let Self::Known(grant) = self else { return Ok(None) };
         let principal = || grant.principal().to_owned();
         match grant.principal.taken.begin(now) {
-            Ok(place) => Ok(place),
+            Ok(place) => Ok(Some(place)),
             Err(Exhausted::Rate(wait)) => Err(Refusal::RateLimited { principal: principal(), wait }),
             Err(Exhausted::InProgress(max)) => Err(Refusal::TooManyInProgress { principal: principal(), max }),
         }

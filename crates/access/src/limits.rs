@@ -51,20 +51,15 @@ impl Taken {
         Self { limits, began: now, full_at: AtomicU64::new(0), in_progress: Arc::default() }
     }
 
-    /// Takes a call's part. `None`: calls in progress are not bounded.
-    pub(crate) fn begin(&self, now: Instant) -> Result<Option<InProgress>, Exhausted> {
-        let place = match self.limits.calls_in_progress {
-            None => None,
-            Some(max) => {
-                let before = self.in_progress.fetch_add(1, Relaxed);
-                let place = InProgress(Arc::clone(&self.in_progress));
-                // One too many is given back by being dropped.
-                if before >= max as usize {
-                    return Err(Exhausted::InProgress(max));
-                }
-                Some(place)
-            }
-        };
+    /// Takes a call's part.
+    pub(crate) fn begin(&self, now: Instant) -> Result<InProgress, Exhausted> {
+        let max = self.limits.calls_in_progress;
+        let before = self.in_progress.fetch_add(1, Relaxed);
+        let place = InProgress(Arc::clone(&self.in_progress));
+        // One too many is given back by being dropped.
+        if before >= max as usize {
+            return Err(Exhausted::InProgress(max));
+        }
         let Some(rate) = self.limits.calls_per_second else { return Ok(place) };
         let each = NANOS_PER_SECOND / u64::from(rate);
         let now = u64::try_from(now.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX);
@@ -82,14 +77,14 @@ impl Taken {
 mod tests {
     use super::*;
 
-    fn taken(calls_per_second: Option<u32>, calls_in_progress: Option<u32>, now: Instant) -> Taken {
+    fn taken(calls_per_second: Option<u32>, calls_in_progress: u32, now: Instant) -> Taken {
         Taken::new(CallLimits { calls_per_second, calls_in_progress }, now)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_rate_allows_two_seconds_calls_at_once_and_then_its_number_in_each() {
         let began = Instant::now();
-        let taken = taken(Some(100), None, began);
+        let taken = taken(Some(100), u32::MAX, began);
         let burst = (0..1_000).filter(|_| taken.begin(began).is_ok()).count();
         assert_eq!(burst, 200);
         assert_eq!(taken.begin(began).expect_err("none is left"), Exhausted::Rate(Duration::from_millis(10)));
@@ -104,7 +99,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_refused_takes_nothing() {
         let now = Instant::now();
-        let taken = taken(Some(1), Some(1), now);
+        let taken = taken(Some(1), 1, now);
         let first = taken.begin(now).expect("the first");
         for _ in 0..100 {
             assert_eq!(taken.begin(now).expect_err("one is in progress"), Exhausted::InProgress(1));

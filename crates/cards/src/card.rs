@@ -68,10 +68,10 @@ pub fn sealing_context(zone: &ZoneName, user: UserId) -> Vec<u8> {
     [&named(zone)[..], &user.get().to_be_bytes()].concat()
 }
 
-/// What a vault's node signs when it says which key cards of its zone are sealed to, for the purpose [`SEALING_KEY_PURPOSE`]: the number of bytes of the zone's name, the name,
-/// until when the vault opens what is sealed to it in microseconds in eight bytes, the highest first, and the key.
-pub fn sealing_key_statement(zone: &ZoneName, ends_at: Timestamp, public_key: &[u8]) -> Vec<u8> {
-    [&named(zone)[..], &ends_at.0.to_be_bytes(), public_key].concat()
+/// What a vault's node signs when it says which key a user's cards are sealed to, for the purpose [`SEALING_KEY_PURPOSE`]: the user's id in eight bytes, the highest first; the
+/// number of bytes of the zone's name, the name; until when the vault opens what is sealed to it, in microseconds in eight bytes, the highest first; and the key.
+pub fn sealing_key_statement(user: UserId, zone: &ZoneName, ends_at: Timestamp, public_key: &[u8]) -> Vec<u8> {
+    [&user.get().to_be_bytes(), &named(zone)[..], &ends_at.0.to_be_bytes(), public_key].concat()
 }
 
 /// A zone's name after the number of its bytes.

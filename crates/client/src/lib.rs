@@ -56,9 +56,9 @@
 //! let vaults = Vaults::new(trust, "paymesh-dev", vaults).expect("the mesh's name, as region-config has it");
 //! let session = Session::new();
 //! let answer = client.call(&session, GetVaultKeyRequest { user_id: 4_102 }).await?;
-//! let key = vaults.key(&answer, SystemTime::now())?;
+//! let key = vaults.key(4_102, &answer, SystemTime::now())?;
 //! let card = Card { number: CardNumber::parse("4242424242424242")?, expiry: Expiry::new(7, 2031)? };
-//! let sealed_card = Some(seal(&card, 4_102, &key)?);
+//! let sealed_card = Some(seal(&card, &key)?);
 //! client.call(&session, TokenizeRequest { user_id: 4_102, sealed_card, ..TokenizeRequest::default() }).await?;
 //! # Ok(())
 //! # }

@@ -47,21 +47,21 @@ pub struct Vaults {
 }
 
 impl Vaults {
-    /// The vaults of a mesh, as region-config has them: each zone with the region that has its vault. A zone may have several, while its vault moves. None: the mesh's name is
-    /// none that a mesh can have.
+    /// The vaults of a mesh, by the regions.yaml that its nodes have read: each zone with the region that has its vault. Deployed with a vault apart, that is a region of its own, such as
+    /// `eu_west_vault` (`paymesh render kubernetes` says which). A zone may have several, while its vault moves. None: the mesh's name is none that a mesh can have.
     pub fn new(trust: Trust, mesh: &str, vaults: impl IntoIterator<Item = (ZoneName, RegionName)>) -> Option<Self> {
         let node = |(zone, region)| Some((zone, NodeName::new(mesh, &region, NodeName::NODE)?));
         let nodes = vaults.into_iter().map(node).collect::<Option<_>>()?;
         Some(Self { trust, nodes })
     }
 
-    /// The key that `VaultService.GetVaultKey` has answered, where the node that has the zone's vault has signed it, which an authority vouches for now. Who passed the answer on need
-    /// not be believed. Whether the zone is that of the user, who knows it compares ([`VaultKey::zone`]): all vaults that are named here are believed. Reads the authorities' file again.
+    /// The key that `VaultService.GetVaultKey` has answered for this user, where the node that has the vault of the user's zone has signed it, which an authority vouches for now. Who passed
+    /// the answer on need not be believed. Reads the authorities' file again.
     ///
     /// # Errors
-    /// The answer is none that a vault gives, or is not signed by the vault's node, or its key has ended.
-    pub fn key(&self, answer: &GetVaultKeyResponse, now: SystemTime) -> Result<VaultKey, SealError> {
-        let key = VaultKey::unproven(answer)?;
+    /// The answer is none that a vault gives, or is not signed by a vault's node for this user, or its key has ended.
+    pub fn key(&self, user_id: u64, answer: &GetVaultKeyResponse, now: SystemTime) -> Result<VaultKey, SealError> {
+        let key = VaultKey::unproven(user_id, answer)?;
         let signature = answer.signature.as_ref().ok_or(SealError::Unsigned)?;
         let ends_at = answer.ends_at.as_ref().and_then(instant).ok_or(SealError::NotSigned(NotSigned::Forged))?;
         let signed = Signed {
@@ -70,7 +70,7 @@ impl Vaults {
             signature: signature.signature.clone(),
             certificates: signature.certificates.clone(),
         };
-        let statement = sealing_key_statement(&key.zone, ends_at, &key.public.0);
+        let statement = sealing_key_statement(key.user, &key.zone, ends_at, &key.public.0);
         let signer = self.trust.signer(&signed, SEALING_KEY_PURPOSE, &statement, now)?;
         if !self.nodes.iter().any(|(zone, node)| *zone == key.zone && *node == signer) {
             return Err(SealError::AnotherNode { signer, zone: key.zone });
@@ -83,22 +83,28 @@ impl Vaults {
     }
 }
 
-/// A vault's key, which cards are sealed to.
+/// A vault's key, which a user's cards are sealed to.
 #[derive(Debug, Clone)]
 pub struct VaultKey {
+    user: UserId,
     id: String,
     public: HpkePublicKey,
     zone: ZoneName,
 }
 
 impl VaultKey {
-    /// The key of an answer, whoever it comes from: whoever is between here and the vault may have put one of its own in its place, and reads what is sealed to it. For a mesh in plain
+    /// The key of an answer for this user, whoever it comes from: whoever is between here and the vault may have put one of its own in its place, and reads what is sealed to it. For a mesh in plain
     /// text, and for who knows from elsewhere which key the zone has and compares the answer's `public_key`.
     ///
     /// # Errors
     /// The answer is none that a vault gives.
-    pub fn unproven(answer: &GetVaultKeyResponse) -> Result<Self, SealError> {
-        Ok(Self { id: answer.key_id.clone(), public: HpkePublicKey(answer.public_key.clone()), zone: answer.zone.parse()? })
+    pub fn unproven(user_id: u64, answer: &GetVaultKeyResponse) -> Result<Self, SealError> {
+        Ok(Self {
+            user: user_id.try_into()?,
+            id: answer.key_id.clone(),
+            public: HpkePublicKey(answer.public_key.clone()),
+            zone: answer.zone.parse()?,
+        })
     }
 
     /// The zone whose vault opens what is sealed to it.
@@ -107,13 +113,13 @@ impl VaultKey {
     }
 }
 
-/// Seals a user's card to a vault's key. It opens for that user only, and for no other vault.
+/// Seals a card of the key's user to a vault's key. It opens for that user only, and for no other vault.
 ///
 /// # Errors
-/// The key is none, or the user has no id that one can have.
-pub fn seal(card: &Card, user_id: u64, key: &VaultKey) -> Result<SealedCard, SealError> {
-    let user: UserId = user_id.try_into()?;
-    let sealed = DH_KEM_P256_HKDF_SHA256_AES_256.seal(sealing_info(), &sealing_context(&key.zone, user), &card_bytes(card), &key.public);
+/// The key is none.
+pub fn seal(card: &Card, key: &VaultKey) -> Result<SealedCard, SealError> {
+    let sealed =
+        DH_KEM_P256_HKDF_SHA256_AES_256.seal(sealing_info(), &sealing_context(&key.zone, key.user), &card_bytes(card), &key.public);
     let (encapsulated, ciphertext) = sealed.map_err(|_| SealError::Key)?;
     Ok(SealedCard { key_id: key.id.clone(), encapsulated_key: encapsulated.0, ciphertext })
 }

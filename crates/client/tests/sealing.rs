@@ -14,15 +14,21 @@ use paymesh_contract::{
     vault::v1::{GetVaultKeyResponse, VaultKeySignature},
 };
 use paymesh_identity::{Authority, CallerName, Identity, NodeName, NotSigned};
-use paymesh_types::{RegionName, Timestamp, ZoneName};
+use paymesh_types::{RegionName, Timestamp, UserId, ZoneName};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tempfile::TempDir;
 
 const MESH: &str = "paymesh-test";
+/// Whose cards are to be sealed.
+const USER: u64 = 5_001;
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 fn region(name: &str) -> RegionName {
     name.parse().expect("a region")
+}
+
+fn user(id: u64) -> UserId {
+    id.try_into().expect("a user")
 }
 
 fn zone(name: &str) -> ZoneName {
@@ -72,7 +78,8 @@ impl Place {
     /// What a vault answers whose node this is.
     fn answer(&self, node: &Identity, name: &str) -> GetVaultKeyResponse {
         let public_key = vec![4; 65];
-        let signed = node.sign(SEALING_KEY_PURPOSE, &sealing_key_statement(&zone(name), self.ends_at(), &public_key)).expect("signed");
+        let signed =
+            node.sign(SEALING_KEY_PURPOSE, &sealing_key_statement(user(USER), &zone(name), self.ends_at(), &public_key)).expect("signed");
         GetVaultKeyResponse {
             key_id: "one".to_owned(),
             public_key,
@@ -100,7 +107,7 @@ fn the_key_that_a_vaults_node_has_signed_is_believed() {
     let place = Place::new();
     let vaults = place.vaults();
     for (name, zone) in [("eu_west", "eu"), ("us_east", "global")] {
-        let key = vaults.key(&place.answer(&place.node(name), zone), place.now).expect("a key");
+        let key = vaults.key(USER, &place.answer(&place.node(name), zone), place.now).expect("a key");
         assert_eq!(key.zone().as_str(), zone);
     }
 }
@@ -112,7 +119,7 @@ fn what_was_changed_on_the_way_is_not() {
     let key = |change: &dyn Fn(&mut GetVaultKeyResponse)| {
         let mut answer = good.clone();
         change(&mut answer);
-        vaults.key(&answer, place.now)
+        vaults.key(USER, &answer, place.now)
     };
     let signature = |change: &dyn Fn(&mut VaultKeySignature)| key(&|answer| change(answer.signature.as_mut().expect("it is signed")));
     assert!(forged(&key(&|answer| answer.public_key[40] ^= 1)));
@@ -120,6 +127,9 @@ fn what_was_changed_on_the_way_is_not() {
     assert!(forged(&key(&|answer| answer.ends_at.as_mut().expect("an end").seconds += 1)));
     assert!(forged(&key(&|answer| answer.ends_at.as_mut().expect("an end").nanos ^= 1)));
     assert!(forged(&key(&|answer| answer.ends_at = None)));
+    // What was said of another user, who may be of another zone: the vault there says nothing of this one.
+    assert!(forged(&vaults.key(USER + 1, &good, place.now)));
+    assert!(matches!(vaults.key(0, &good, place.now), Err(SealError::Invalid(_))));
     // A byte of the name that goes over to the next field.
     assert!(forged(&key(&|answer| answer.zone = "e".to_owned())));
     assert!(matches!(key(&|answer| answer.zone = String::new()), Err(SealError::Invalid(_))));
@@ -148,13 +158,13 @@ fn nobodys_key_but_the_vaults_is_believed() {
     let vaults = place.vaults();
     // Nodes: of a region without a vault, and of another zone's vault.
     for name in ["asia_pacific", "us_east"] {
-        let error = vaults.key(&place.answer(&place.node(name), "eu"), place.now).expect_err("it is refused");
+        let error = vaults.key(USER, &place.answer(&place.node(name), "eu"), place.now).expect_err("it is refused");
         assert!(matches!(&error, SealError::AnotherNode { signer, .. } if signer.region().as_str() == name), "{error}");
     }
     // The edge of the region that has the vault.
     let edge = place.issued(MESH, "eu_west", NodeName::EDGE);
     let edge = Identity::load_edge(&edge, MESH, &region("eu_west"), place.now).expect("an identity");
-    let error = vaults.key(&place.answer(&edge, "eu"), place.now).expect_err("it is refused");
+    let error = vaults.key(USER, &place.answer(&edge, "eu"), place.now).expect_err("it is refused");
     assert!(matches!(&error, SealError::NotSigned(NotSigned::NotANode(name)) if name.ends_with("/eu_west/edge")), "{error}");
     // A caller, whose certificate is not for servers.
     let caller = place.directory.path().join("caller");
@@ -162,13 +172,13 @@ fn nobodys_key_but_the_vaults_is_believed() {
     let mut answer = place.answer(&edge, "eu");
     let certificate = CertificateDer::from_pem_file(caller.join("tls.crt")).expect("a certificate");
     answer.signature.as_mut().expect("it is signed").certificates = vec![certificate.to_vec()];
-    assert!(unbelieved(&vaults.key(&answer, place.now)));
+    assert!(unbelieved(&vaults.key(USER, &answer, place.now)));
     // The same name in another mesh of the same authority, and with another authority.
     let other_mesh = Identity::load(&place.issued("other", "eu_west", NodeName::NODE), "other", &region("eu_west"), place.now);
-    let error = vaults.key(&place.answer(&other_mesh.expect("an identity"), "eu"), place.now).expect_err("it is refused");
+    let error = vaults.key(USER, &place.answer(&other_mesh.expect("an identity"), "eu"), place.now).expect_err("it is refused");
     assert!(matches!(&error, SealError::AnotherNode { signer, .. } if signer.mesh() == "other"), "{error}");
     let elsewhere = Place::new();
-    assert!(unbelieved(&vaults.key(&elsewhere.answer(&elsewhere.node("eu_west"), "eu"), place.now)));
+    assert!(unbelieved(&vaults.key(USER, &elsewhere.answer(&elsewhere.node("eu_west"), "eu"), place.now)));
 }
 
 #[test]
@@ -176,21 +186,21 @@ fn a_signature_is_for_what_it_was_made_for_and_for_its_time() {
     let place = Place::new();
     let (vaults, node) = (place.vaults(), place.node("eu_west"));
     let mut answer = place.answer(&node, "eu");
-    let signed = node.sign("paymesh/something/else", &sealing_key_statement(&zone("eu"), place.ends_at(), &answer.public_key));
+    let signed = node.sign("paymesh/something/else", &sealing_key_statement(user(USER), &zone("eu"), place.ends_at(), &answer.public_key));
     answer.signature.as_mut().expect("it is signed").signature = signed.expect("signed").signature;
-    assert!(forged(&vaults.key(&answer, place.now)));
+    assert!(forged(&vaults.key(USER, &answer, place.now)));
 
     let answer = place.answer(&node, "eu");
     // The node has another certificate by then, and its vault gives the key out with that.
-    assert!(unbelieved(&vaults.key(&answer, place.now + 2 * DAY)));
+    assert!(unbelieved(&vaults.key(USER, &answer, place.now + 2 * DAY)));
     let directory = place.directory.path().join("longer");
     let named = NodeName::new(MESH, &region("eu_west"), NodeName::NODE).expect("a name");
     place.authority().issue_node(&named, &["127.0.0.1".to_owned()], &directory, place.now, 60 * DAY).expect("issued");
     let node = Identity::load(&directory, MESH, &region("eu_west"), place.now).expect("an identity");
     let answer = place.answer(&node, "eu");
-    vaults.key(&answer, place.now + 29 * DAY).expect("a key");
-    assert!(matches!(vaults.key(&answer, place.now + 30 * DAY), Err(SealError::Ended(0))));
-    assert!(matches!(vaults.key(&answer, place.now + 31 * DAY), Err(SealError::Ended(86_400))));
+    vaults.key(USER, &answer, place.now + 29 * DAY).expect("a key");
+    assert!(matches!(vaults.key(USER, &answer, place.now + 30 * DAY), Err(SealError::Ended(0))));
+    assert!(matches!(vaults.key(USER, &answer, place.now + 31 * DAY), Err(SealError::Ended(86_400))));
 }
 
 #[test]
@@ -198,9 +208,9 @@ fn another_authority_is_believed_from_when_its_file_is_there() {
     let (place, next) = (Place::new(), Place::new());
     let vaults = place.vaults();
     let (before, after) = (place.answer(&place.node("eu_west"), "eu"), next.answer(&next.node("eu_west"), "eu"));
-    vaults.key(&before, place.now).expect("a key");
-    assert!(unbelieved(&vaults.key(&after, place.now)));
+    vaults.key(USER, &before, place.now).expect("a key");
+    assert!(unbelieved(&vaults.key(USER, &after, place.now)));
     std::fs::copy(next.directory.path().join("ca.crt"), place.directory.path().join("ca.crt")).expect("copied");
-    vaults.key(&after, place.now).expect("a key");
-    assert!(unbelieved(&vaults.key(&before, place.now)));
+    vaults.key(USER, &after, place.now).expect("a key");
+    assert!(unbelieved(&vaults.key(USER, &before, place.now)));
 }

@@ -14,6 +14,9 @@ use crate::{CallerName, NodeName};
 /// The attribute of a name that says what it is called (X.520).
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
+/// Certificates of a chain at most: somebody's own, and some between it and an authority.
+pub(crate) const CHAIN_MAX: usize = 4;
+
 /// What a certificate says.
 #[derive(Debug, Clone)]
 pub(crate) struct Statement {

@@ -29,17 +29,14 @@ use tokio::{
 use tokio_rustls::{Accept, TlsAcceptor, server};
 
 use crate::{
-    AUTHORITIES_FILE, CallerName, Dialed, Error, NodeName, Signed,
+    AUTHORITIES_FILE, CallerName, CannotSign, Dialed, Error, NodeName, Signed,
     belief::{Belief, Side},
-    certificate::Statement,
+    certificate::{CHAIN_MAX, Statement},
     files::Files,
     signature,
     trust::{PROTOCOL, configured, connect},
     verifier::RegionVerifier,
 };
-
-/// Certificates of a caller's chain at most: its own, and some between it and an authority.
-const CALLER_CHAIN_MAX: usize = 4;
 
 /// A node's credentials, as the files in its directory were when they were last good. Cheap to clone; all clones are the same.
 #[derive(Clone)]
@@ -173,13 +170,16 @@ impl Identity {
     /// The caller of this mesh whose certificate this is, its own first in the chain, where an authority vouches for it now. That it was its owner who showed
     /// it is not known by that: only who shook hands with it knows.
     pub fn caller_of(&self, chain: &[CertificateDer<'static>], now: SystemTime) -> Option<ShownCaller> {
-        let vouched_for = chain.len() <= CALLER_CHAIN_MAX && self.vouched_for(chain, Side::Client, now);
+        let vouched_for = chain.len() <= CHAIN_MAX && self.vouched_for(chain, Side::Client, now);
         vouched_for.then(|| shown_caller(chain, self.current().name.mesh()))?
     }
 
     /// Signs content for a purpose, which names what is signed and nothing else that is. Whoever believes the same authorities can tell from it which node that was
-    /// ([`Trust::signer`](crate::Trust::signer)). None: a key of this kind cannot sign.
-    pub fn sign(&self, purpose: &str, content: &[u8]) -> Option<Signed> {
+    /// ([`Trust::signer`](crate::Trust::signer)).
+    ///
+    /// # Errors
+    /// The key does not sign.
+    pub fn sign(&self, purpose: &str, content: &[u8]) -> Result<Signed, CannotSign> {
         signature::sign(&self.current().key, purpose, content)
     }
 
@@ -213,6 +213,12 @@ impl Loaded {
     fn new(files: Files, mesh: &str, region: &RegionName, service: &str, now: SystemTime) -> Result<Self, Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let chain = files.certificate.certificates()?;
+        if chain.len() > CHAIN_MAX {
+            return Err(files.certificate.unusable(format!(
+                "has {} certificates, and nobody believes a chain of more than {CHAIN_MAX}: the node's own and those between it and an authority, which is left out",
+                chain.len()
+            )));
+        }
         let authorities = Arc::new(files.authorities.authorities()?);
         let said = Statement::of(&chain[0]).map_err(|error| files.certificate.unusable(error))?;
         let name = name(&files, &said, mesh, region, service)?;
@@ -430,7 +436,7 @@ fn shown(stream: &server::TlsStream<TcpStream>, mesh: &str) -> Option<Shown> {
 }
 
 fn shown_caller(chain: &[CertificateDer<'_>], mesh: &str) -> Option<ShownCaller> {
-    let own = chain.first().filter(|_| chain.len() <= CALLER_CHAIN_MAX)?;
+    let own = chain.first().filter(|_| chain.len() <= CHAIN_MAX)?;
     let said = Statement::of(own).ok()?;
     let name = said.caller().filter(|caller| caller.mesh() == mesh && !said.is_authority)?;
     let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();

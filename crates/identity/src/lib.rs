@@ -30,7 +30,7 @@ pub use connector::Connector;
 pub use files::{AUTHORITIES_FILE, CERTIFICATE_FILE, KEY_FILE, make_directory, read_public, read_secret_text, write};
 pub use identity::{Accepted, Accepting, Connected, Identity, ShownCaller};
 pub use name::{CallerName, NodeName};
-pub use signature::{NotSigned, Signed};
+pub use signature::{CannotSign, NotSigned, Signed};
 pub use trust::{Authorities, Trust};
 
 /// Why credentials cannot be used. Each says which file it is about, and none says what a key is.

@@ -5,10 +5,11 @@ use std::time::SystemTime;
 use rustls::{RootCertStore, SignatureScheme, crypto::CryptoProvider, sign::CertifiedKey};
 use rustls_pki_types::CertificateDer;
 
-use crate::{NodeName, certificate::Statement, identity};
-
-/// Certificates of a signer's chain at most, its own included.
-const CHAIN_MAX: usize = 4;
+use crate::{
+    NodeName,
+    certificate::{CHAIN_MAX, Statement},
+    identity,
+};
 
 /// How nodes sign, the best first: what TLS 1.3 allows in its CertificateVerify (RFC 8446, section 4.2.3), so that every key of a node's can.
 const SCHEMES: [SignatureScheme; 7] = [
@@ -55,12 +56,17 @@ fn message(purpose: &str, content: &[u8]) -> Vec<u8> {
     [&[b' '; 64][..], purpose.as_bytes(), &[0], content].concat()
 }
 
-/// Signs with a certificate's key. None: the key can do nothing that is in [`SCHEMES`].
-pub(crate) fn sign(key: &CertifiedKey, purpose: &str, content: &[u8]) -> Option<Signed> {
-    let signer = key.key.choose_scheme(&SCHEMES)?;
-    let signature = signer.sign(&message(purpose, content)).ok()?;
+/// Why a key does not sign.
+#[derive(Debug, thiserror::Error)]
+#[error("the certificate's key does not sign: {0}")]
+pub struct CannotSign(String);
+
+/// Signs with a certificate's key.
+pub(crate) fn sign(key: &CertifiedKey, purpose: &str, content: &[u8]) -> Result<Signed, CannotSign> {
+    let signer = key.key.choose_scheme(&SCHEMES).ok_or_else(|| CannotSign("it has no scheme of TLS 1.3".to_owned()))?;
+    let signature = signer.sign(&message(purpose, content)).map_err(|error| CannotSign(error.to_string()))?;
     let certificates = key.cert.iter().map(|certificate| certificate.to_vec()).collect();
-    Some(Signed { scheme: signer.scheme().into(), signature, certificates })
+    Ok(Signed { scheme: signer.scheme().into(), signature, certificates })
 }
 
 /// The node that has signed this content for this purpose.

@@ -99,13 +99,17 @@ impl Trust {
         connect(now.config.clone(), host, stream).await.map(Dialed::once)
     }
 
-    /// The node that has signed this content for this purpose ([`Identity::sign`](crate::Identity::sign)): whoever brought it here. Reads the files again, which are small.
+    /// The node that has signed this content for this purpose ([`Identity::sign`](crate::Identity::sign)): whoever brought it here. Reads the authorities' file again, which is small.
     ///
     /// # Errors
     /// It is not what a node has signed, or no authority vouches for that node at this time.
     pub fn signer(&self, signed: &Signed, purpose: &str, content: &[u8], now: SystemTime) -> Result<NodeName, NotSigned> {
-        let Loaded { authorities, provider, .. } = &*self.fresh();
-        signature::signer(signed, purpose, content, authorities, provider, now)
+        let before = self.inner.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let file =
+            files::read(&self.inner.authorities, AUTHORITIES_FILE).ok().filter(|file| !before.files.iter().any(|read| read.same(file)));
+        // What cannot be used is not taken for authorities, as for connections.
+        let others = file.and_then(|file| file.authorities().ok());
+        signature::signer(signed, purpose, content, others.as_ref().unwrap_or(&before.authorities), &before.provider, now)
     }
 }
 

@@ -65,7 +65,7 @@ pub struct Limits {
     pub calls_max: usize,
     /// Streams of callers in progress at most: more are refused in the same way.
     pub streams_max: usize,
-    /// Health checks and reflections in progress at most: more are refused in the same way.
+    /// Watches of health and reflections in progress at most: more are refused in the same way. Checks of health are bounded by connection.
     pub probes_max: usize,
     /// Calls of any kind in progress on one connection at most: more wait at the caller's side. Peers count on what region-config says.
     pub connection_calls_max: u32,

@@ -16,7 +16,7 @@ use paymesh_contract::{
     Fault, Target,
     directory::v1::{LookUpUsersRequest, directory_service_client::DirectoryServiceClient},
 };
-use paymesh_identity::Signed;
+use paymesh_identity::{CannotSign, Signed};
 use paymesh_topology::Topology;
 use paymesh_types::{RegionName, ShardRef, UserId, ZoneName};
 use tokio::net::TcpListener;
@@ -239,10 +239,13 @@ impl Mesh {
 
     /// Signs what this node says to people who are not at the other end of its connections ([`Identity::sign`](paymesh_identity::Identity::sign)). None: nobody knows in plain text who
     /// anybody is.
-    pub fn sign(&self, purpose: &str, content: &[u8]) -> Option<Signed> {
+    ///
+    /// # Errors
+    /// The key does not sign.
+    pub fn sign(&self, purpose: &str, content: &[u8]) -> Result<Option<Signed>, CannotSign> {
         match &self.inner.security {
-            Security::Certificates { identity, .. } => identity.sign(purpose, content),
-            Security::PlainText => None,
+            Security::Certificates { identity, .. } => identity.sign(purpose, content).map(Some),
+            Security::PlainText => Ok(None),
         }
     }
 

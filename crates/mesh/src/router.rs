@@ -23,7 +23,7 @@ use crate::{
     forward::forward,
     frame,
     layers::{Answering, admit::denied},
-    mesh::Mesh,
+    mesh::{Mesh, Waiting},
     route::{self, Plan},
 };
 
@@ -71,11 +71,9 @@ impl Service<Request<Body>> for Router {
                 Some(call) => call.clone(),
                 None => Call::entering(mesh.region(), request.uri().path()),
             };
-            // From when it is taken: also while the directory's home is asked whose the user is.
-            let _waiting = call.method.and_then(|_| mesh.waits());
             let (parts, body) = request.into_parts();
-            let (region, body) = match destination(&mesh, &entry, &call, body).await {
-                Ok(destination) => destination,
+            let (region, body, _waiting) = match destination(&mesh, &entry, &call, body).await {
+                Ok(Destination { region, body, waiting }) => (region, body, waiting),
                 Err(fault) => return Ok(body::reply(fault)),
             };
             if let (Entry::Edge, Some(_)) = (&entry, call.method) {
@@ -98,22 +96,33 @@ impl Service<Request<Body>> for Router {
     }
 }
 
-/// The region that answers a call, and the call's whole body again.
-async fn destination(mesh: &Mesh, entry: &Entry, call: &Call, mut body: Body) -> Result<(RegionName, Body), Fault> {
+/// Where a call goes.
+struct Destination {
+    /// The region that answers it.
+    region: RegionName,
+    /// Its whole body again.
+    body: Body,
+    /// That it waits for its answer, at an edge.
+    waiting: Option<Waiting>,
+}
+
+async fn destination(mesh: &Mesh, entry: &Entry, call: &Call, mut body: Body) -> Result<Destination, Fault> {
     if let Entry::To(region) = entry {
-        return Ok((region.clone(), body));
+        return Ok(Destination { region: region.clone(), body, waiting: call.method.and_then(|_| mesh.waits()) });
     }
     // What the contract does not have (health, reflection, a typing error) is for this node to answer.
     let Some(method) = call.method.filter(|method| method.policy.target != Target::Local) else {
-        return Ok((mesh.region().clone(), body));
+        return Ok(Destination { region: mesh.region().clone(), body, waiting: call.method.and_then(|_| mesh.waits()) });
     };
     let read = read_first(&mut body).await?;
+    // From when there is something to answer: also while the directory's home is asked whose the user is. More edges would not help those who send nothing.
+    let waiting = mesh.waits();
     let region = home(mesh, entry, call, method.policy, &read).await?;
     if matches!(entry, Entry::Edge) && region != *mesh.region() && !mesh.forwards() {
         let message = format!("{} is a vault alone, and forwards nothing: call a node of another region", mesh.region());
         return Err(Fault::new(Code::FailedPrecondition, "NOT_FORWARDED", message));
     }
-    Ok((region, Replay::body(read, body)))
+    Ok(Destination { region, body: Replay::body(read, body), waiting })
 }
 
 async fn home(mesh: &Mesh, entry: &Entry, call: &Call, policy: &MethodPolicy, read: &Bytes) -> Result<RegionName, Fault> {

@@ -16,6 +16,11 @@ use futures::task::AtomicWaker;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::places::Places;
+
+/// Health checks of a connection in progress at most. Each is answered at once, so that only who does not end their requests has more.
+const CHECKS_MAX: usize = 8;
+
 /// Whose calls come over a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Party {
@@ -44,6 +49,8 @@ struct Inner {
     of: AtomicU8,
     /// It is to end now.
     cut: AtomicBool,
+    /// For health checks, of which whoever is at the other end may have so many in progress.
+    checks: Places,
     /// Who reads the connection, and wants to hear of that.
     reader: AtomicWaker,
     gone: CancellationToken,
@@ -57,6 +64,7 @@ impl Usage {
             last_ms: AtomicU64::new(0),
             of: AtomicU8::new(Party::Anybody as u8),
             cut: AtomicBool::new(false),
+            checks: Places::new(CHECKS_MAX),
             reader: AtomicWaker::new(),
             gone: CancellationToken::new(),
         };
@@ -67,6 +75,11 @@ impl Usage {
     pub(crate) fn call(&self) -> InCall {
         self.inner.calls.fetch_add(1, AcqRel);
         InCall(Arc::clone(&self.inner))
+    }
+
+    /// The connection's own places for health checks.
+    pub(crate) fn checks(&self) -> &Places {
+        &self.inner.checks
     }
 
     /// Whose calls came over it: the most that one of them proved.

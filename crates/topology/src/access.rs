@@ -130,12 +130,12 @@ pub enum UserGrant {
 }
 
 /// How much of a node a principal may take, for each node by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallLimits {
     /// Calls that it may begin in a second, and twice as many at once. `None`: as many as there are places.
     pub calls_per_second: Option<u32>,
-    /// Calls and streams that it may have in progress.
-    pub calls_in_progress: Option<u32>,
+    /// Calls and streams that it may have in progress. Where it is left out, a quarter of the calls that a node takes (`limits.calls` of regions.yaml): nobody shuts a node to everybody else.
+    pub calls_in_progress: u32,
 }
 
 impl Access {

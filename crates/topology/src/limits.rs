@@ -27,7 +27,7 @@ pub struct Limits {
     pub calls: usize,
     /// Callers' streams in progress at most.
     pub streams: usize,
-    /// Health checks and reflections in progress at most.
+    /// Watches of health and reflections in progress at most. Checks of health are bounded by connection.
     pub probes: usize,
     /// Calls of any kind in progress on one connection at most.
     pub calls_per_connection: u32,

@@ -149,6 +149,9 @@ pub(crate) fn read(root: &Value, problems: &mut Problems) -> Draft {
     }
 }
 
+/// Directories among the mesh's credentials that are no node's: who runs the mesh, and who issues tokens for development.
+const CREDENTIALS_OF_OTHERS: [&str; 2] = ["operator", "issuer"];
+
 struct Reader<'p> {
     problems: &'p mut Problems,
 }
@@ -169,6 +172,9 @@ impl Reader<'_> {
 
     fn region(&mut self, name: &str, field: &Field<'_>) -> DraftRegion {
         let valid_name = self.name(name, field);
+        if CREDENTIALS_OF_OTHERS.contains(&name) {
+            self.say(field, "the name is that of another's directory among the mesh's credentials: choose another");
+        }
         let mut draft = DraftRegion {
             name: field.with(name.to_owned()),
             valid_name,

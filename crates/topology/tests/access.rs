@@ -64,7 +64,7 @@ fn a_sound_file_grants_what_it_says_and_no_more() {
     let [checkout, app] = access.principals() else { panic!("two principals") };
     assert!(checkout.certificate && checkout.users == UserGrant::Any);
     assert_eq!(checkout.zones, checkout.pays, "they pay where they are, unless the file says more");
-    assert_eq!(checkout.limits, CallLimits { calls_per_second: Some(10), calls_in_progress: Some(2) });
+    assert_eq!(checkout.limits, CallLimits { calls_per_second: Some(10), calls_in_progress: 2 });
     assert!(!app.certificate && app.users == UserGrant::Own && app.pays == ZoneGrant::Any);
     assert!(app.zones.has(&"eu".parse().expect("a zone")) && !app.zones.has(&"global".parse().expect("a zone")));
     assert_eq!(app.scopes, ["payments.read".to_owned()].into());

@@ -179,6 +179,79 @@ fn a_comment_that_may_be_of_something_else_is_not_taken_out() {
 }
 
 #[test]
+fn a_comment_below_a_region_and_further_to_the_right_is_that_regions() {
+    let yaml = "mesh: t
+regions:
+  a: {primary: true, services: [payment_processor], database: primary_master}
+  b:
+    primary: false
+    services: [payment_processor]
+    database: read_replica
+    # of b
+
+      # of b, too
+  # of what comes next
+zones:
+  eu:
+    shards: 1
+    countries: [DE]
+    regions:
+      - a
+      - b
+        # why b
+      # of what comes next
+endpoints:
+  a: {grpc: 'h1:1', http: 'h1:2'}
+  b: {grpc: 'h2:1', http: 'h2:2'}
+    # where b is
+";
+    let (after, _) = add_region("t", yaml, &third()).unwrap_or_else(|error| panic!("{error}"));
+    for part in [
+        "      # of b, too\n  c_region:\n    primary: false\n",
+        "    database: read_replica\n  # of what comes next\nzones:",
+        "        # why b\n      - c_region\n      # of what comes next\n",
+        "    # where b is\n  c_region: {",
+    ] {
+        assert!(after.contains(part), "{part}\n--\n{after}");
+    }
+    let (again, _) = retire_region("t", &after, &name("c_region")).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(again, yaml);
+    let (without, _) = retire_region("t", &after, &name("b")).unwrap_or_else(|error| panic!("{error}"));
+    assert!(!["of b", "why b", "where b"].iter().any(|comment| without.contains(comment)), "{without}");
+    assert_eq!(without.matches("# of what comes next").count(), 2, "{without}");
+}
+
+/// Older readers of YAML take these for something else than names.
+#[test]
+fn a_name_that_is_a_word_of_yaml_is_written_as_a_name() {
+    for (style, before) in STYLES {
+        let new = NewRegion { name: name("no"), ..third() };
+        let (after, topology) = add_region("t", before, &new).unwrap_or_else(|error| panic!("{style}: {error}"));
+        assert!(topology.region(&name("no")).is_some(), "{style}");
+        assert_eq!(after.matches("\"no\"").count(), 3, "{style}: {after}");
+        let (again, _) = retire_region("t", &after, &name("no")).unwrap_or_else(|error| panic!("{style}: {error}\n{after}"));
+        assert_eq!(again.trim_end(), before.trim_end(), "{style}");
+    }
+}
+
+#[test]
+fn a_comment_at_the_end_of_a_line_of_a_list_is_not_given_to_another_item() {
+    let yaml = |list: &str| STYLES[2].1.replace("\r\n", "\n").replace("[a, b]", list);
+    // Beside the last item, which is to be followed by another on the same line; and beside the one that goes.
+    for list in ["[\n    a,\n    b # the slow one\n    ]", "[\n    a,\n    b, # the slow one\n    ]"] {
+        let refused = add_region("t", &yaml(list), &third()).expect_err("a comment is in the way").to_string();
+        assert!(refused.contains("zones.eu.regions: a comment stands beside its last item: edit the file by hand"), "{refused}");
+        let refused = retire_region("t", &yaml(list), &name("b")).expect_err("a comment is in the way").to_string();
+        assert!(refused.contains("a comment stands between its items"), "{refused}");
+    }
+    // In a list with dashes, those above an item are the item's, as with entries.
+    let dashes = STYLES[1].1.replace("            - b\n", "            # b is slow\n            - b\n");
+    let (after, _) = add_region("t", &dashes, &third()).unwrap_or_else(|error| panic!("{error}"));
+    let (without, _) = retire_region("t", &after, &name("b")).unwrap_or_else(|error| panic!("{error}"));
+    assert!(without.contains("            - a # one\n            - c_region\n") && !without.contains("slow"), "{without}");
+}
+
+#[test]
 fn a_place_in_the_cloud_is_left_out_where_the_configuration_has_none() {
     let new = NewRegion { site: eu_central().site, ..third() };
     let (after, topology) = add_region("t", STYLES[0].1, &new).unwrap_or_else(|error| panic!("{error}"));
@@ -189,7 +262,8 @@ fn a_place_in_the_cloud_is_left_out_where_the_configuration_has_none() {
 fn what_cannot_be_is_refused_with_the_key_that_says_so() {
     let before = shipped();
     type Mistake = (fn(&mut NewRegion), &'static str);
-    let table: [Mistake; 8] = [
+    let table: [Mistake; 9] = [
+        (|new| new.name = name("operator"), "regions.operator: the name is that of another's directory among the mesh's credentials"),
         (|new| new.name = name("us_west"), "there is a region us_west already"),
         (|new| new.zone = "mars".parse().expect("a zone"), "zones.mars.regions: there is no such block"),
         (
@@ -229,9 +303,10 @@ fn styled() -> impl Strategy<Value = String> {
             if block {
                 let (one, two) = (pad(1), pad(2));
                 format!(
-                    "{above}{one}{name}:{}\n{two}primary: {primary}\n{two}services: [payment_processor]\n{two}database: {database}{}\n",
+                    "{above}{one}{name}:{}\n{two}primary: {primary}\n{two}services: [payment_processor]\n{two}database: {database}{}\n{}",
                     end(g, "x"),
-                    end(h, "y: z")
+                    end(h, "y: z"),
+                    if e { format!("{two}# so much: of {name}\n") } else { String::new() }
                 )
             } else {
                 format!(

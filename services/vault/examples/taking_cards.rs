@@ -58,13 +58,12 @@ async fn take_in(vault: &Vault, seeds: Range<u64>, at_once: u64, how: How, user:
     let key = vault.sealing_key().await?;
     let told =
         GetVaultKeyResponse { key_id: key.id, public_key: key.public, zone: vault.zone().to_string(), ..GetVaultKeyResponse::default() };
-    let key = VaultKey::unproven(&told)?;
     let mut lanes: Vec<Vec<(u64, Offered)>> = (0..at_once).map(|_| Vec::new()).collect();
     for (seed, lane) in seeds.zip((0..usize::try_from(at_once)?).cycle()) {
         let offered = match how {
             How::Clear => Offered::Clear(card(seed)?),
             How::Sealed => {
-                let SealedCard { key_id, encapsulated_key, ciphertext } = seal(&card(seed)?, user(seed), &key)?;
+                let SealedCard { key_id, encapsulated_key, ciphertext } = seal(&card(seed)?, &VaultKey::unproven(user(seed), &told)?)?;
                 Offered::Sealed(paymesh_vault::SealedCard { key_id, encapsulated: encapsulated_key, ciphertext })
             }
         };

@@ -79,10 +79,12 @@ impl Service {
 #[tonic::async_trait]
 impl VaultService for Service {
     async fn get_vault_key(&self, request: Request<GetVaultKeyRequest>) -> Result<Response<GetVaultKeyResponse>, Status> {
-        let vault = self.vault_of(door::user(request.get_ref().user_id)?).await?;
+        let user = door::user(request.get_ref().user_id)?;
+        let vault = self.vault_of(user).await?;
         let key = vault.sealing_key().await.map_err(Fault::from)?;
-        // It goes back through any hands, and whoever's key is sealed to reads the card.
-        let signed = self.mesh.sign(SEALING_KEY_PURPOSE, &sealing_key_statement(vault.zone(), key.ends_at, &key.public));
+        // It goes back through any hands, and whoever's key is sealed to reads the card. For this user, who is of this zone: another zone's vault says it of no other.
+        let statement = sealing_key_statement(user, vault.zone(), key.ends_at, &key.public);
+        let signed = self.mesh.sign(SEALING_KEY_PURPOSE, &statement).map_err(|error| unavailable(error.to_string()))?;
         let signature = signed.map(|signed| VaultKeySignature {
             scheme: signed.scheme.into(),
             signature: signed.signature,

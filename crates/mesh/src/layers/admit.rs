@@ -4,22 +4,24 @@
 //! ends with the credential that it began with, and when the files by which its caller is known no longer say what they said.
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
     sync::Arc,
     task::{Context, Poll},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use futures::future::Either;
 use http::{Request, Response};
-use paymesh_access::{Caller, Refusal};
+use paymesh_access::{Caller, InProgress, Refusal};
 use paymesh_contract::Fault;
 use paymesh_topology::{Region, Topology};
+use paymesh_types::RegionName;
 use tokio::time::Instant;
 use tonic::{Code, body::Body};
 use tower::Service;
 
-use super::{Answer, Answering};
+use super::{Answer, Answering, shed::SHED};
 use crate::{
     Security,
     body::{self, Bounded},
@@ -27,7 +29,13 @@ use crate::{
     credential::{self, CALLER_CERTIFICATE_HEADER},
     incoming::OtherEnd,
     methods::Method,
+    places::{Place, Places},
 };
+
+/// Edges of a region have this part of the calls that a node takes at once for what they ask on their own behalf: whose a user is, which takes no time.
+const EDGES_PARTS: usize = 16;
+/// When an edge may ask again.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 pub(crate) const DENIED: &str = "paymesh_calls_denied_total";
 
@@ -36,12 +44,38 @@ pub(crate) const DENIED: &str = "paymesh_calls_denied_total";
 pub(crate) struct Admit<S> {
     security: Security,
     topology: Arc<Topology>,
+    /// What the edges of a region ask on their own behalf, all of them together: whose certificate it is, and not how many processes have it, is known.
+    edges: Arc<BTreeMap<RegionName, Places>>,
+    /// The same for those of regions that were added since this node has read the configuration.
+    strangers: Places,
     inner: S,
+}
+
+/// A call in progress, until it is dropped: of a principal's, or of an edge's own.
+enum Taken {
+    Principal(#[expect(dead_code, reason = "it is there to be dropped")] InProgress),
+    Edge(#[expect(dead_code, reason = "it is there to be dropped")] Place),
 }
 
 impl<S> Admit<S> {
     pub(crate) fn new(security: Security, topology: Arc<Topology>, inner: S) -> Self {
-        Self { security, topology, inner }
+        let each = (topology.limits().calls / EDGES_PARTS).max(1);
+        let edges = topology.regions().map(|region| (region.name.clone(), Places::new(each))).collect();
+        Self { security, topology, edges: Arc::new(edges), strangers: Places::new(each), inner }
+    }
+
+    /// Takes a call's part of what its caller may take.
+    fn begin(&self, caller: &Caller) -> Result<Option<Taken>, Fault> {
+        if let Caller::Edge(region) = caller {
+            let places = self.edges.get(region).unwrap_or(&self.strangers);
+            let place = places.take().ok_or_else(|| {
+                metrics::counter!(SHED).increment(1);
+                let message = format!("edges of {region} have {} calls of their own in progress at this node, their most", places.max());
+                Fault::unavailable("NODE_OVERLOADED", message, RETRY_AFTER)
+            })?;
+            return Ok(Some(Taken::Edge(place)));
+        }
+        caller.begin(Instant::now()).map(|place| place.map(Taken::Principal)).map_err(denied)
     }
 
     /// Who sends the request, where it may.
@@ -154,9 +188,9 @@ impl<S: Answer> Service<Request<Body>> for Admit<S> {
         if let Some(call) = request.extensions_mut().get_mut::<Call>() {
             // Where it enters the mesh, and at no node twice. What edges count is theirs alone, and there can be many of them.
             if call.node().is_none() {
-                place = match caller.begin(Instant::now()) {
+                place = match self.begin(&caller) {
                     Ok(place) => place,
-                    Err(refusal) => return refuse(denied(refusal)),
+                    Err(fault) => return refuse(fault),
                 };
             }
             end = self.end(&caller, call.method, not_after);

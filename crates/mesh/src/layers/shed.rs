@@ -15,9 +15,12 @@ use tonic::body::Body;
 use tower::Service;
 
 use super::{Answer, Answering};
-use crate::{Limits, body, call::Call, methods::Kind, places::Places};
+use crate::{Limits, body, call::Call, methods::Kind, places::Places, usage::Usage};
 
 pub(crate) const SHED: &str = "paymesh_calls_shed_total";
+
+/// gRPC's own question whether a process lives (grpc/health/v1/health.proto).
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 
 /// When to try again.
 const RETRY_AFTER_MS: u64 = 100;
@@ -28,8 +31,8 @@ pub(crate) struct Shed<S> {
     calls: Places,
     streams: Places,
     feeds: Places,
-    /// For what the contract does not have, gRPC's own health and reflection: an overloaded node must still be able to say
-    /// that it lives.
+    /// For what the contract does not have: watches of gRPC's own health, and reflection, which last as long as whoever began them likes. A check of the
+    /// health takes none of them: it has places of its connection's own, so that nobody keeps a balancer from being told that the node lives.
     probes: Places,
     inner: S,
 }
@@ -47,9 +50,12 @@ impl<S> Shed<S> {
     }
 
     /// The places for calls such as this one, and what to call those that hold them.
-    fn places(&self, request: &Request<Body>) -> (&Places, &'static str) {
+    fn places<'a>(&'a self, request: &'a Request<Body>) -> (&'a Places, &'static str) {
         match request.extensions().get::<Call>().and_then(|call| call.method) {
-            None => (&self.probes, "health checks and reflections"),
+            None => match request.extensions().get::<Usage>().filter(|_| request.uri().path() == HEALTH_CHECK) {
+                Some(usage) => (usage.checks(), "health checks of one connection"),
+                None => (&self.probes, "watches of health and reflections"),
+            },
             Some(method) => match method.kind() {
                 Kind::Call => (&self.calls, "calls"),
                 Kind::Stream => (&self.streams, "streams"),

@@ -38,6 +38,7 @@ impl<'a> Document<'a> {
     pub(super) fn with_entry(&self, path: &[&str], key: &str, value: &Plain) -> Result<String, Uneditable> {
         let block = self.find(path)?;
         let Value::Map(entries) = &block.value else { return Err(NOT_FOUND) };
+        let key = &written(&Plain::text(key));
         let flow = format!("{key}: {}", written(value));
         if self.is_flow(block) {
             return self.with_more(block, &flow);
@@ -72,13 +73,14 @@ impl<'a> Document<'a> {
     pub(super) fn with_item(&self, path: &[&str], item: &str) -> Result<String, Uneditable> {
         let block = self.find(path)?;
         let Value::List(items) = &block.value else { return Err(NOT_FOUND) };
+        let item = &written(&Plain::text(item));
         if self.is_flow(block) {
             return self.with_more(block, item);
         }
         let (place, _) = items.last().ok_or(NOT_FOUND)?;
         let line = row(*place)?;
         let dash = self.dash(line)?;
-        Ok(self.with_lines(line + 1, &format!("{}- {item}{}", " ".repeat(dash), self.newline)))
+        Ok(self.with_lines(self.with_own_comments(line + 1, dash), &format!("{}- {item}{}", " ".repeat(dash), self.newline)))
     }
 
     /// The text without a key of a mapping, and without the comments that are its own: those right above it, and at the ends of its lines.
@@ -93,15 +95,9 @@ impl<'a> Document<'a> {
             return self.with_less(block, self.offset(entries[index].key_place)?);
         }
         let mut lines = self.block_lines(entries[index].key_place)?;
-        let indent = column(entries[index].key_place)?;
-        let comment = |line: usize| {
-            let text = self.line(line);
-            let trimmed = text.trim_start();
-            trimmed.starts_with('#') && text.len() - trimmed.len() == indent
-        };
         // The first entry's comment may be about all of them.
-        while index > 0 && lines.start > 0 && comment(lines.start - 1) {
-            lines.start -= 1;
+        if index > 0 {
+            lines.start = self.with_comments_above(lines.start, column(entries[index].key_place)?);
         }
         // Of the blank lines around it one is enough; at the end, those before it went with it.
         let blank = |line: usize| self.line(line).trim().is_empty();
@@ -126,7 +122,11 @@ impl<'a> Document<'a> {
             return self.with_less(block, self.offset(*place)?);
         }
         let line = row(*place)?;
-        Ok(self.without_lines(line..line + 1))
+        let dash = self.dash(line)?;
+        let begin = self.with_comments_above(line, dash);
+        // The first item's comment may be about all of them.
+        let begin = if items.first().is_some_and(|(first, _)| first == place) { line } else { begin };
+        Ok(self.without_lines(begin..self.with_own_comments(line + 1, dash)))
     }
 
     /// The entry at a path of keys.
@@ -165,7 +165,8 @@ impl<'a> Document<'a> {
         self.lines.len() - 1
     }
 
-    /// The lines of an entry of a block: from its key to the last that is further to the right, comments and blank lines at the end left out.
+    /// The lines of an entry of a block: from its key to the last that is further to the right, blank lines at the end left out, and comments there that are
+    /// not.
     fn block_lines(&self, key: Place) -> Result<Range<usize>, Uneditable> {
         let first = row(key)?;
         let indent = column(key)?;
@@ -181,7 +182,35 @@ impl<'a> Document<'a> {
             }
             end = index + 1;
         }
-        Ok(first..end)
+        Ok(first..self.with_own_comments(end, indent))
+    }
+
+    /// The beginning of something whose key or dash stands at this column, with the comments right above it at the same column.
+    fn with_comments_above(&self, mut begin: usize, indent: usize) -> usize {
+        let comment = |line: usize| {
+            let text = self.line(line);
+            let trimmed = text.trim_start();
+            trimmed.starts_with('#') && text.len() - trimmed.len() == indent
+        };
+        while begin > 0 && comment(begin - 1) {
+            begin -= 1;
+        }
+        begin
+    }
+
+    /// The end of something whose key or dash stands at this column, with the comments below it that stand further to the right: they are its own.
+    fn with_own_comments(&self, end: usize, indent: usize) -> usize {
+        let mut own = end;
+        for index in end..self.line_count() {
+            let text = self.line(index);
+            let content = text.trim_start_matches(' ');
+            match content.starts_with('#') && text.len() - content.len() > indent {
+                true => own = index + 1,
+                false if content.trim().is_empty() => {}
+                false => break,
+            }
+        }
+        own
     }
 
     /// Where the dash of a list's item is.
@@ -211,12 +240,21 @@ impl<'a> Document<'a> {
     /// The text with one thing more at the end of what stands between brackets.
     fn with_more(&self, entry: &Entry, new: &str) -> Result<String, Uneditable> {
         let flow = Flow::of(self.text, self.offset(entry.value_place)?)?;
+        if self.comment_follows(flow.last_end) {
+            return Err(Uneditable("a comment stands beside its last item"));
+        }
         let (at, new) = match flow.items.last() {
             None => (flow.open + 1, new.to_owned()),
             Some(_) if flow.ends_with_comma => (flow.last_end, format!(" {new},")),
             Some(last) => (last.end, format!(", {new}")),
         };
         Ok(format!("{}{new}{}", &self.text[..at], &self.text[at..]))
+    }
+
+    /// Whether the rest of the line is a comment, or a comma and one: it may be of what stands before it.
+    fn comment_follows(&self, at: usize) -> bool {
+        let rest = self.text[at..].lines().next().unwrap_or_default();
+        rest.trim_start().trim_start_matches(',').trim_start().starts_with('#')
     }
 
     /// The text without the thing between brackets that begins at `at`.
@@ -230,7 +268,7 @@ impl<'a> Document<'a> {
             (None, Some(next)) => item.start..next.start,
             (None, None) => return Err(ONE_LEFT),
         };
-        if self.text[cut.clone()].contains('#') {
+        if self.text[cut.clone()].contains('#') || self.comment_follows(cut.end) {
             return Err(Uneditable("a comment stands between its items"));
         }
         Ok(format!("{}{}", &self.text[..cut.start], &self.text[cut.end..]))

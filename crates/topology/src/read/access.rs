@@ -28,6 +28,8 @@ const LIFETIME_SECONDS_DEFAULT: u64 = 24 * 3600;
 const LIFETIME_SECONDS_MAX: u64 = 31 * 24 * 3600;
 /// Calls of a principal at most, where they are bounded.
 const CALLS_MAX: u64 = 10_000_000;
+/// A principal of whom it is not said has this part of the calls that a node takes at once, at most.
+const CALLS_PARTS: usize = 4;
 /// All that there are.
 const ANY: &str = "any";
 
@@ -162,7 +164,7 @@ impl AccessReader<'_, '_> {
         let users = self.reader.required(&mapping, "users").and_then(|field| self.users(field));
         let limits = match mapping.find("limits") {
             Some(field) => self.limits(field),
-            None => Some(CallLimits::default()),
+            None => Some(CallLimits { calls_per_second: None, calls_in_progress: self.share() }),
         };
         let tokens = tokens.map_or(Some(None), |tokens| tokens.map(Some))?;
         let (users, certificate) = (users?, certificate.unwrap_or(Some(false))?);
@@ -261,7 +263,13 @@ impl AccessReader<'_, '_> {
             None => Some(None),
         };
         let (calls_per_second, calls_in_progress) = (bound("calls_per_second"), bound("calls_in_progress"));
-        Some(CallLimits { calls_per_second: calls_per_second?, calls_in_progress: calls_in_progress? })
+        let calls_in_progress = calls_in_progress?.unwrap_or_else(|| self.share());
+        Some(CallLimits { calls_per_second: calls_per_second?, calls_in_progress })
+    }
+
+    /// The calls in progress of a principal of whom the file does not say how many they may be.
+    fn share(&self) -> u32 {
+        u32::try_from(self.topology.limits().calls / CALLS_PARTS).unwrap_or(u32::MAX).max(1)
     }
 
     /// No token can be of two issuers.

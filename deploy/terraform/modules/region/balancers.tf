@@ -115,18 +115,23 @@ resource "aws_lb_listener" "callers" {
   ssl_policy      = "ELBSecurityPolicy-TLS13-1-2-2021-06"
   certificate_arn = var.zone_id == null ? aws_acm_certificate.callers[0].arn : aws_acm_certificate_validation.callers[0].certificate_arn
 
+  # What is not in the contract is for nobody outside: gRPC's own health, which the balancer asks by itself, and reflection.
   default_action {
-    type             = "forward"
-    target_group_arn = aws_lb_target_group.grpc["edge"].arn
+    type = "fixed-response"
+    fixed_response {
+      content_type = "text/plain"
+      status_code  = "404"
+    }
   }
 }
 
 locals {
   rules = local.is_vault_alone ? {} : {
-    vault = { priority = 10, path = "/paymesh.vault.v1.VaultService/*" }
-    hooks = { priority = 20, path = "/api/v1/webhooks/*" }
+    vault = { priority = 10, path = "/paymesh.vault.v1.VaultService/*", group = aws_lb_target_group.grpc["vault"].arn }
+    hooks = { priority = 20, path = "/api/v1/webhooks/*", group = aws_lb_target_group.hooks[0].arn }
     # Whether the region is there, for the health checks of its name.
-    health = { priority = 30, path = "/health" }
+    health = { priority = 30, path = "/health", group = aws_lb_target_group.hooks[0].arn }
+    calls  = { priority = 40, path = "/paymesh.*", group = aws_lb_target_group.grpc["edge"].arn }
   }
 }
 
@@ -137,7 +142,7 @@ resource "aws_lb_listener_rule" "these" {
 
   action {
     type             = "forward"
-    target_group_arn = each.key == "vault" ? aws_lb_target_group.grpc["vault"].arn : aws_lb_target_group.hooks[0].arn
+    target_group_arn = each.value.group
   }
   condition {
     path_pattern {

@@ -159,11 +159,11 @@ async fn take_in(client: &Client, vaults: Option<&Vaults>, user_id: u64, number:
     let session = Session::new();
     let answer = client.call(&session, GetVaultKeyRequest { user_id }).await?;
     let key = match vaults {
-        Some(vaults) => vaults.key(&answer, SystemTime::now())?,
-        None => VaultKey::unproven(&answer)?,
+        Some(vaults) => vaults.key(user_id, &answer, SystemTime::now())?,
+        None => VaultKey::unproven(user_id, &answer)?,
     };
     let card = Card { number, expiry: Expiry::new(12, 2040)? };
-    let sealed_card = Some(seal(&card, user_id, &key)?);
+    let sealed_card = Some(seal(&card, &key)?);
     let taken = client.call(&session, TokenizeRequest { user_id, sealed_card, ..TokenizeRequest::default() }).await?;
     Ok(taken.description.context("the answer has no token")?.vault_token)
 }

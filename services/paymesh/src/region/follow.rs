@@ -5,7 +5,7 @@ use std::path::Path;
 use paymesh_journal::Holding;
 use paymesh_planning::HOURS_PER_MONTH;
 use paymesh_replication::plan;
-use paymesh_topology::{Database, NewRegion, PRICES_FILE_NAME, Prices, Region, Service, Topology};
+use paymesh_topology::{Compliance, Database, NewRegion, PRICES_FILE_NAME, Prices, Region, Service, Topology};
 use paymesh_types::RegionName;
 use rust_decimal::Decimal;
 use serde::Serialize;
@@ -26,7 +26,8 @@ pub(super) struct Follows {
 /// What a month of one of each of the region's machines costs, by prices.yaml; how many there are is Terraform's to say, and the autoscaler's.
 fn cost(config: &Path, topology: &Topology, new: &NewRegion) -> anyhow::Result<Option<String>> {
     let Some(cloud) = topology.cloud() else { return Ok(None) };
-    if !config.join(PRICES_FILE_NAME).exists() {
+    let folder = if config.is_dir() { config } else { config.parent().unwrap_or(Path::new("")) };
+    if !folder.join(PRICES_FILE_NAME).exists() {
         return Ok(Some(format!("what it costs is not known: there is no {PRICES_FILE_NAME}")));
     }
     let prices = Prices::load(config).map_err(unusable)?;
@@ -71,6 +72,11 @@ pub(super) fn of_added(config: &Path, topology: &Topology, new: &NewRegion) -> a
     if !new.compliance.is_empty() {
         let regimes = new.compliance.iter().map(|regime| regime.as_str()).collect::<Vec<_>>().join(" and ");
         facts.push(format!("it is under {regimes}"));
+    }
+    let others_are =
+        topology.regions().any(|region| region.zone == *zone && region.name != *name && region.compliance.contains(&Compliance::Psd2));
+    if new.compliance.contains(&Compliance::Psd2) && !others_are {
+        facts.push(format!("zone {zone} comes under PSD2 by it: payments by card of all its users are under strong authentication from then on, in every region"));
     }
     facts.extend(cost(config, topology, new)?);
     let mut next = vec![

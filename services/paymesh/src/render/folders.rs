@@ -50,8 +50,8 @@ pub(super) fn differences(out: &Path, folders: &BTreeMap<String, Files>) -> anyh
     Ok(found)
 }
 
-/// Puts the folders in place, and removes those that were made here for regions that are gone.
-pub(super) fn write(out: &Path, folders: &BTreeMap<String, Files>) -> anyhow::Result<()> {
+/// Puts the folders in place, and removes those that were made here for regions that are gone: which those were.
+pub(super) fn write(out: &Path, folders: &BTreeMap<String, Files>) -> anyhow::Result<Vec<PathBuf>> {
     fs::create_dir_all(out).with_context(|| format!("{} cannot be made", out.display()))?;
     // Held until the end: what another command has put aside here looks like what is left over.
     let held = File::open(out).with_context(|| format!("{} cannot be opened", out.display()))?;
@@ -73,6 +73,16 @@ pub(super) fn write(out: &Path, folders: &BTreeMap<String, Files>) -> anyhow::Re
         }
     }
     let gone = left_over(out, folders)?;
+    for folder in &gone {
+        // Whoever works on a copy of one has put something into it.
+        if let Some(own) = files_in(folder)?.iter().find(|path| !is_made(&folder.join(path), path)) {
+            return Err(unusable(format!(
+                "{} is of no region in the configuration, and would be removed; but {} in it was not made here: move it away, or remove it",
+                folder.display(),
+                own.display()
+            )));
+        }
+    }
     let aside = |name: &str, what: &str| out.join(format!(".{name}.{what}-{}", std::process::id()));
     let made = folders.iter().try_for_each(|(name, files)| {
         let new = aside(name, "new");
@@ -91,7 +101,8 @@ pub(super) fn write(out: &Path, folders: &BTreeMap<String, Files>) -> anyhow::Re
         let _ = fs::remove_dir_all(aside(name, "new"));
     }
     moved?;
-    gone.iter().try_for_each(|folder| fs::remove_dir_all(folder).with_context(|| format!("{} cannot be removed", folder.display())))
+    gone.iter().try_for_each(|folder| fs::remove_dir_all(folder).with_context(|| format!("{} cannot be removed", folder.display())))?;
+    Ok(gone)
 }
 
 fn put(path: &Path, text: &str) -> io::Result<()> {
@@ -143,6 +154,11 @@ fn is_made_here(folder: &Path) -> anyhow::Result<bool> {
         }
         Err(error) => Err(error).with_context(|| format!("{} cannot be read", folder.join(MARKED_FILE).display())),
     }
+}
+
+/// Whether a file in a folder that was made here was made, too. What is configuration has comments of its own.
+fn is_made(file: &Path, path: &Path) -> bool {
+    path.starts_with("config") || fs::read(file).is_ok_and(|text| text.starts_with(MARK.as_bytes()))
 }
 
 /// Every file below a folder, by its path from there; none where there is no folder.

@@ -16,8 +16,9 @@ use std::{
 use anyhow::Context as _;
 use paymesh_contract::policies;
 use paymesh_topology::{
-    ACCESS_FILE_NAME, Access, Cloud, FILE_NAME, FRAUD_FILE_NAME, Fraud, GATEWAYS_FILE_NAME, Gateways, Region, Scaling, Topology,
+    ACCESS_FILE_NAME, Access, Cloud, FILE_NAME, FRAUD_FILE_NAME, Fraud, GATEWAYS_FILE_NAME, Gateways, Region, Scaling, Topology, Zone,
 };
+use paymesh_types::{RegionName, ZoneName};
 use serde_json::{Value, json};
 
 use self::{
@@ -53,7 +54,7 @@ const AT_ANY_TIME: [&str; 2] = [ACCESS_FILE_NAME, FRAUD_FILE_NAME];
 
 /// Runs the command.
 pub(super) fn run(config: &Path, args: &RenderKubernetesArgs) -> anyhow::Result<Exit> {
-    let overlays = render(config)?;
+    let Rendered { overlays, vaults } = render(config)?;
     if args.check {
         let found = folders::differences(&args.out, &overlays)?;
         if found.is_empty() {
@@ -64,8 +65,12 @@ pub(super) fn run(config: &Path, args: &RenderKubernetesArgs) -> anyhow::Result<
         note!("run `paymesh render kubernetes --out {}`", args.out.display());
         return Ok(Exit::Failed);
     }
-    folders::write(&args.out, &overlays)?;
+    let removed = folders::write(&args.out, &overlays)?;
     say!("{}: {}", args.out.display(), names(&overlays));
+    removed.iter().for_each(|folder| say!("{} is removed: its region is not in the configuration", folder.display()));
+    for (zone, region) in vaults {
+        say!("cards of zone {zone} are in the vault of region {region}: who seals cards believes what that node signs");
+    }
     Ok(Exit::Good)
 }
 
@@ -73,8 +78,15 @@ fn names(overlays: &BTreeMap<String, Files>) -> String {
     overlays.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// The overlay of every region, by its name.
-fn render(config: &Path) -> anyhow::Result<BTreeMap<String, Files>> {
+/// What is made of a configuration.
+struct Rendered {
+    /// The overlay of every region, by its name.
+    overlays: BTreeMap<String, Files>,
+    /// Each zone's vault, by the regions as they are deployed.
+    vaults: Vec<(ZoneName, RegionName)>,
+}
+
+fn render(config: &Path) -> anyhow::Result<Rendered> {
     let file = if config.is_dir() { config.join(FILE_NAME) } else { config.to_owned() };
     let source = file.display().to_string();
     let topology = Topology::load(config).map_err(unusable)?;
@@ -105,7 +117,9 @@ fn render(config: &Path) -> anyhow::Result<BTreeMap<String, Files>> {
             .with_context(|| format!("{source}: regions.{}", region.name))?;
         overlays.insert(region.name.to_string(), files);
     }
-    Ok(overlays)
+    let vault = |zone: &Zone| Some((zone.name.clone(), deployed.topology.vault(&zone.name)?.clone()));
+    let vaults = deployed.topology.zones().filter_map(vault).collect();
+    Ok(Rendered { overlays, vaults })
 }
 
 fn place<'a>(

@@ -46,6 +46,16 @@ fn wrong(documents: &Documents) -> Vec<String> {
     }
     for (owner, pod) in documents.processes() {
         let spec = &pod["spec"];
+        // Every process of a mesh asks others: without a way to them, a vault does not know whose a user is, and a node has no copies.
+        let elsewhere = json!({"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}});
+        let leads_there = |rule: &Value| {
+            array(&rule["to"]).contains(&elsewhere) && array(&rule["ports"]).contains(&json!({"protocol": "TCP", "port": 7100}))
+        };
+        let reaches = documents
+            .of_kind("NetworkPolicy")
+            .filter(|policy| selects(&policy["spec"]["podSelector"], &pod["metadata"]["labels"]))
+            .any(|policy| array(&policy["spec"]["egress"]).iter().any(leads_there));
+        demand(reaches, format!("{owner}: does not reach other regions' nodes"));
         demand(spec["automountServiceAccountToken"] == false, format!("{owner}: has a token of the cluster's"));
         for container in array(&spec["containers"]) {
             for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
@@ -232,6 +242,8 @@ fn each_rule_finds_what_breaks_it() {
         ("NetworkPolicy", "vault", "/spec/ingress/0/from".into(), json!([])),
         ("NetworkPolicy", "vault-balancers", "/spec/ingress/0/from/0/ipBlock/cidr".into(), json!("0.0.0.0/0")),
         ("NetworkPolicy", "vault-balancers", "/spec/ingress/0/ports/0/port".into(), json!(22)),
+        ("NetworkPolicy", "vault-peers", "/spec/egress/0/ports/0/port".into(), json!(443)),
+        ("NetworkPolicy", "edge-peers", "/spec/egress/0/to".into(), json!([])),
         ("NetworkPolicy", "vault-balancers", "/spec/ingress/0/from/0/ipBlock/cidr".into(), json!("10.17.0.0/16")),
     ];
     for (kind, name, pointer, value) in table {

@@ -129,8 +129,23 @@ fn folders_of_regions_that_are_gone_go_and_folders_of_others_stay() {
     fs::write(work.out().join("mine/kustomization.yaml"), "resources: []\n").unwrap();
     let checked = work.render(&["--check"]);
     assert!(checked.code == 1 && checked.stderr.contains("asia_pacific is of a region that is not in the configuration"), "{checked:?}");
+    // Somebody works on a copy.
+    let own = work.out().join("asia_pacific/mine.yaml");
+    fs::write(&own, "kind: ConfigMap\n").unwrap();
+    let run = work.render(&[]);
+    assert!(
+        run.code == 2
+            && run.stderr.contains("asia_pacific is of no region in the configuration, and would be removed; but mine.yaml in it"),
+        "{run:?}"
+    );
+    fs::remove_file(&own).unwrap();
     let run = work.render(&[]);
     assert_eq!(run.code, 0, "{run:?}");
+    assert!(run.stdout.contains("asia_pacific is removed: its region is not in the configuration"), "{run:?}");
+    assert!(
+        run.stdout.contains("cards of zone eu are in the vault of region eu_west_vault: who seals cards believes what that node signs"),
+        "{run:?}"
+    );
     assert!(!work.out().join("asia_pacific").exists() && work.out().join("mine/kustomization.yaml").exists());
 
     fs::remove_dir_all(work.out().join("eu_west")).unwrap();

@@ -113,7 +113,7 @@ async fn the_number_of_a_charged_card_is_in_no_journal_table_log_span_metric_or_
     let may_look = is_in_memory(mesh.process("us_east"), b"region-config") == Some(true);
     let mut vault = VaultServiceClient::new(mesh.channel("us_west"));
     let answer = vault.get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
-    let key = proven(&mesh, "eu_west", &answer).unwrap();
+    let key = proven(&mesh, "eu_west", 11, &answer).unwrap();
     let mut tokens = Vec::new();
     for number in CHARGED {
         let card = Card { number: CardNumber::parse(number).unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
@@ -121,7 +121,7 @@ async fn the_number_of_a_charged_card_is_in_no_journal_table_log_span_metric_or_
             request_id: Uuid::now_v7().to_string(),
             user_id: 11,
             card: None,
-            sealed_card: Some(seal(&card, 11, &key).unwrap()),
+            sealed_card: Some(seal(&card, &key).unwrap()),
         };
         let token = vault.tokenize(request).await.unwrap().into_inner().description.unwrap().vault_token;
         for payee in [12, 13] {

@@ -42,10 +42,10 @@ async fn tokenize(mesh: &TestMesh, via: &str, request: TokenizeRequest) -> Token
 }
 
 /// The key of an answer, where the node of that region has signed it: whoever passed it on.
-pub(crate) fn proven(mesh: &TestMesh, region: &str, answer: &GetVaultKeyResponse) -> Result<VaultKey, SealError> {
+pub(crate) fn proven(mesh: &TestMesh, region: &str, user_id: u64, answer: &GetVaultKeyResponse) -> Result<VaultKey, SealError> {
     let trust = Trust::load(&mesh.credentials().unwrap()).unwrap();
     let vaults = Vaults::new(trust, "test", [(answer.zone.parse().unwrap(), region.parse().unwrap())]).unwrap();
-    vaults.key(answer, SystemTime::now())
+    vaults.key(user_id, answer, SystemTime::now())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,12 +65,12 @@ async fn a_card_is_taken_in_by_its_zones_vault_from_anywhere_and_its_number_is_i
     assert!(taken.vault_token.starts_with("card_global_"), "{}", taken.vault_token);
     let answer = vault(&mesh, "us_west").get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
     assert_eq!(answer.zone, "eu");
-    let key = proven(&mesh, "eu_west", &answer).unwrap();
+    let key = proven(&mesh, "eu_west", 11, &answer).unwrap();
     // Its signature is nothing for another region's.
-    let error = proven(&mesh, "us_east", &answer).unwrap_err();
+    let error = proven(&mesh, "us_east", 11, &answer).unwrap_err();
     assert!(matches!(&error, SealError::AnotherNode { signer, .. } if signer.region().as_str() == "eu_west"), "{error}");
     let card = Card { number: CardNumber::parse(MASTERCARD).unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
-    let sealed = TokenizeRequest { card: None, sealed_card: Some(seal(&card, 11, &key).unwrap()), ..in_clear(11, MASTERCARD) };
+    let sealed = TokenizeRequest { card: None, sealed_card: Some(seal(&card, &key).unwrap()), ..in_clear(11, MASTERCARD) };
     let european = tokenize(&mesh, "us_west", sealed.clone()).await;
     assert!(european.vault_token.starts_with("card_eu_"), "{}", european.vault_token);
     assert_eq!((european.bin.as_str(), european.last_four.as_str(), european.user_id), ("52008282", "8210", 11));
@@ -81,7 +81,11 @@ async fn a_card_is_taken_in_by_its_zones_vault_from_anywhere_and_its_number_is_i
         TokenizeRequest { user_id: 999, ..in_clear(10, VISA) },
         in_clear(10, &format!("{VISA} ")),
         TokenizeRequest { request_id: String::new(), ..in_clear(10, VISA) },
-        TokenizeRequest { sealed_card: Some(seal(&card, 12, &key).unwrap()), card: None, ..in_clear(11, MASTERCARD) },
+        TokenizeRequest {
+            sealed_card: Some(seal(&card, &VaultKey::unproven(12, &answer).unwrap()).unwrap()),
+            card: None,
+            ..in_clear(11, MASTERCARD)
+        },
     ] {
         for via in mesh.regions() {
             let answer = vault(&mesh, &via).tokenize(request.clone()).await;
@@ -203,9 +207,9 @@ async fn a_zone_that_takes_sealed_cards_only_takes_no_others() {
     }
     tokenize(&mesh, "us_west", in_clear(10, VISA)).await;
     let answer = vault(&mesh, "us_west").get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
-    let key = proven(&mesh, "eu_west", &answer).unwrap();
+    let key = proven(&mesh, "eu_west", 11, &answer).unwrap();
     let card = Card { number: CardNumber::parse(VISA).unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
-    let sealed = TokenizeRequest { card: None, sealed_card: Some(seal(&card, 11, &key).unwrap()), ..in_clear(11, VISA) };
+    let sealed = TokenizeRequest { card: None, sealed_card: Some(seal(&card, &key).unwrap()), ..in_clear(11, VISA) };
     assert!(tokenize(&mesh, "us_west", sealed).await.vault_token.starts_with("card_eu_"));
 }
 
@@ -215,13 +219,13 @@ async fn the_number_of_a_sealed_card_is_in_no_nodes_memory() {
     let mut mesh = TestMesh::started(&four_regions_with_vaults());
     mesh.enrol("us_east", 11, "DE", 0).await;
     let answer = vault(&mesh, "us_west").get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
-    let key = proven(&mesh, "eu_west", &answer).unwrap();
+    let key = proven(&mesh, "eu_west", 11, &answer).unwrap();
     let card = Card { number: CardNumber::parse(MASTERCARD).unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
     let trust = operator(&mesh.credentials().unwrap());
     for via in mesh.regions() {
         let options = Options { trust: Some(trust.clone()), ..Options::default() };
         let client = Client::connect([format!("https://{}", mesh.grpc_address(&via))], options).unwrap();
-        let (session, sealed_card) = (Session::new(), Some(seal(&card, 11, &key).unwrap()));
+        let (session, sealed_card) = (Session::new(), Some(seal(&card, &key).unwrap()));
         // The client gives it its request id.
         let taking = TokenizeRequest { user_id: 11, sealed_card, ..TokenizeRequest::default() };
         let taken = client.call(&session, taking).await.unwrap().description.unwrap();

@@ -11,7 +11,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use futures::stream;
+use futures::{future::join_all, stream};
+use http_body::Frame;
+use http_body_util::StreamBody;
 use paymesh_client::{Card, CardNumber, Expiry, seal};
 use paymesh_contract::{
     Fault,
@@ -25,6 +27,7 @@ use paymesh_contract::{
     wallet::v1::{GetBalanceRequest, GetBalanceResponse, wallet_service_client::WalletServiceClient},
 };
 use paymesh_identity::{Identity, Trust};
+use prost::bytes::Bytes;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tonic::{
@@ -32,6 +35,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tower::{Service as _, ServiceExt as _};
 use uuid::Uuid;
 
 use crate::{
@@ -227,9 +231,9 @@ async fn a_card_goes_through_an_edge_sealed_to_the_key_that_its_vaults_node_has_
     let edge = Edge::start(&mesh, 1);
     let mut vault = VaultServiceClient::new(edge.channel(&mesh));
     let answer = vault.get_vault_key(by(&token, GetVaultKeyRequest { user_id: 11 })).await.unwrap().into_inner();
-    let key = proven(&mesh, "eu_west", &answer).unwrap();
+    let key = proven(&mesh, "eu_west", 11, &answer).unwrap();
     let card = Card { number: CardNumber::parse("5200828282828210").unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
-    let sealed_card = Some(seal(&card, 11, &key).unwrap());
+    let sealed_card = Some(seal(&card, &key).unwrap());
     let taking = TokenizeRequest { request_id: Uuid::now_v7().to_string(), user_id: 11, card: None, sealed_card };
     let taken = vault.tokenize(by(&token, taking)).await.unwrap().into_inner().description.unwrap();
     assert_eq!((taken.last_four.as_str(), taken.user_id), ("8210", 11));
@@ -541,6 +545,70 @@ async fn who_takes_an_edge_over_can_do_nothing_but_with_tokens_that_come_by() {
     let data = mesh.data("taken-data");
     let run = mesh.run(&["--credentials", mine.to_str().unwrap(), "node", "--region", REGION, "--data", data.to_str().unwrap()]);
     assert!(run.code == 2 && run.stderr.contains("is that of spiffe://test/region/us_west/edge"), "{run:?}");
+}
+
+/// Begins a call and says nothing more. None: it is held, as long as this process likes or until it had to be whole.
+async fn headers_alone(channel: &Channel, path: &str, headers: &[(&str, &str)]) -> Option<Status> {
+    let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Status>>());
+    let mut request = http::Request::post(path).header("content-type", "application/grpc").header("te", "trailers");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(tonic::body::Body::new(body)).unwrap();
+    let mut channel = channel.clone();
+    let mut answer = tokio::spawn(async move { channel.ready().await.unwrap().call(request).await.unwrap() });
+    let answer = tokio::time::timeout(Duration::from_millis(500), &mut answer).await.ok()?.unwrap();
+    Some(Status::from_header_map(answer.headers()).unwrap())
+}
+
+/// Whoever may make a few calls, or none, holds places by sending headers, and those are theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_begins_calls_and_does_not_end_them_shuts_nobody_else_out() {
+    const LOOK_UP: &str = "/paymesh.directory.v1.DirectoryService/LookUpUsers";
+    const BALANCE: &str = "/paymesh.wallet.v1.WalletService/GetBalance";
+    const CHECK: &str = "/grpc.health.v1.Health/Check";
+    let mesh = TestMesh::started(&format!("{FOUR_REGIONS}limits: {{calls: 64, probes: 16}}\n"));
+    mesh.enrol("us_east", 10, "US", 700).await;
+    let edge = Edge::start(&mesh, 1);
+    let lives = async || {
+        HealthClient::new(edge.channel(&mesh)).check(HealthCheckRequest::default()).await.map(|answer| answer.into_inner().status())
+    };
+
+    // Anybody: all watches that there may be, and checks that do not end.
+    let stranger = edge.channel(&mesh);
+    let mut watches = Vec::new();
+    for number in 0..17 {
+        match HealthClient::new(stranger.clone()).watch(HealthCheckRequest::default()).await {
+            Ok(watch) => watches.push(watch),
+            Err(status) => assert_eq!((number, &*reason::<()>(Err(status))), (16, "NODE_OVERLOADED")),
+        }
+    }
+    assert_eq!(watches.len(), 16);
+    let mut held = 0;
+    while headers_alone(&stranger, CHECK, &[]).await.is_none() {
+        held += 1;
+    }
+    assert_eq!(held, 8);
+    assert_eq!(lives().await.unwrap(), ServingStatus::Serving);
+
+    // An app, whose principal has no bound of its own: a quarter of the places, and what an edge is scaled by does not grow.
+    let token = Issuer::of(&mesh).token(json!({"client_id": "service"}));
+    let app = edge.channel(&mesh);
+    let bearer = format!("Bearer {token}");
+    let by_token = [("authorization", bearer.as_str())];
+    let many: Vec<_> = join_all((0..17).map(|_| headers_alone(&app, BALANCE, &by_token))).await;
+    let refused: Vec<String> = many.into_iter().flatten().map(|status| reason::<()>(Err(status))).collect();
+    assert_eq!(refused, ["TOO_MANY_IN_PROGRESS"]);
+    assert_eq!(edge.waiting(), 0);
+
+    // Whoever has an edge's certificate, at the home of the directory: a sixteenth.
+    let taken = as_edge(&mesh, "us_east");
+    let way = [("paymesh-hops", REGION), ("paymesh-entry-region", REGION)];
+    let many: Vec<_> = join_all((0..5).map(|_| headers_alone(&taken, LOOK_UP, &way))).await;
+    let refused: Vec<Status> = many.into_iter().flatten().collect();
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert!(refused[0].message().contains("edges of us_west have 4 calls of their own in progress"), "{refused:?}");
+    assert_eq!(mesh.balance("us_east", 10).await, 700, "others are served");
 }
 
 #[test]

@@ -97,9 +97,9 @@ async fn a_vault_alone_is_killed_and_restarted_under_payments_and_nobody_else_ha
 
     // Sealed where the call enters, and opened in the vault.
     let answer = vault(&mesh, "us_west").get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
-    let key = proven(&mesh, VAULT, &answer).unwrap();
+    let key = proven(&mesh, VAULT, 11, &answer).unwrap();
     let card = Card { number: CardNumber::parse(NUMBER).unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
-    let sealed_card = Some(seal(&card, 11, &key).unwrap());
+    let sealed_card = Some(seal(&card, &key).unwrap());
     let taking = TokenizeRequest { request_id: Uuid::now_v7().to_string(), user_id: 11, card: None, sealed_card };
     let token = vault(&mesh, "us_west").tokenize(taking).await.unwrap().into_inner().description.unwrap().vault_token;
     let by_card = |minor| {
@@ -240,9 +240,9 @@ async fn the_keys_of_a_vault_are_in_a_token() {
     assert!(mesh.stop(VAULT).success());
     spawn(&mut mesh);
     let answer = vault(&mesh, "us_west").get_vault_key(asking()).await.unwrap().into_inner();
-    let key = proven(&mesh, VAULT, &answer).unwrap();
+    let key = proven(&mesh, VAULT, 11, &answer).unwrap();
     let card = Card { number: CardNumber::parse(NUMBER).unwrap(), expiry: Expiry::new(7, 2031).unwrap() };
-    let sealed_card = Some(seal(&card, 11, &key).unwrap());
+    let sealed_card = Some(seal(&card, &key).unwrap());
     let taking = TokenizeRequest { request_id: Uuid::now_v7().to_string(), user_id: 11, card: None, sealed_card };
     let taken = vault(&mesh, "us_west").tokenize(taking).await.unwrap().into_inner().description.unwrap();
     let rotate = RotateKeysRequest { request_id: Uuid::now_v7().to_string(), zone: "eu".to_owned() };

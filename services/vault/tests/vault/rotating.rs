@@ -515,8 +515,8 @@ async fn a_key_that_is_used_while_its_key_encryption_key_is_destroyed_is_not_los
 
     let key = vault.sealing_key().await.expect("a key");
     let told = GetVaultKeyResponse { key_id: key.id, public_key: key.public, zone: "eu".to_owned(), ..GetVaultKeyResponse::default() };
-    let told = paymesh_client::VaultKey::unproven(&told).expect("a key");
-    let sealed = paymesh_client::seal(&card(VISA, 7, 2031), 1, &told).expect("sealed");
+    let told = paymesh_client::VaultKey::unproven(1, &told).expect("a key");
+    let sealed = paymesh_client::seal(&card(VISA, 7, 2031), &told).expect("sealed");
     let sealed = SealedCard { key_id: sealed.key_id, encapsulated: sealed.encapsulated_key, ciphertext: sealed.ciphertext };
     let working = vault.clone();
     let taking = async move { working.tokenize(request(), user(1), Offered::Sealed(sealed)).await };

@@ -16,8 +16,8 @@ fn told(key: &SealingKey) -> GetVaultKeyResponse {
 }
 
 fn sealed_for(user_id: u64, digits: &str, key: &GetVaultKeyResponse) -> SealedCard {
-    let key = VaultKey::unproven(key).expect("a key");
-    let sealed = seal(&card(digits, 7, 2031), user_id, &key).expect("sealed");
+    let key = VaultKey::unproven(user_id, key).expect("a key");
+    let sealed = seal(&card(digits, 7, 2031), &key).expect("sealed");
     SealedCard { key_id: sealed.key_id, encapsulated: sealed.encapsulated_key, ciphertext: sealed.ciphertext }
 }
 
@@ -122,7 +122,7 @@ async fn an_answer_that_no_vault_gives_is_not_sealed_to() {
         GetVaultKeyResponse { zone: String::new(), ..good.clone() },
         off_the_curve,
     ] {
-        assert!(VaultKey::unproven(&wrong).and_then(|key| seal(&card(VISA, 7, 2031), 7, &key)).is_err());
+        assert!(VaultKey::unproven(7, &wrong).and_then(|key| seal(&card(VISA, 7, 2031), &key)).is_err());
     }
-    assert!(seal(&card(VISA, 7, 2031), 0, &VaultKey::unproven(&good).expect("a key")).is_err());
+    assert!(VaultKey::unproven(0, &good).is_err());
 }

@@ -152,8 +152,8 @@ async fn a_card_goes_in_sealed_or_in_clear_and_comes_out_as_a_description() {
     let key = client.get_vault_key(GetVaultKeyRequest { user_id: 7 }).await.expect("a key").into_inner();
     assert_eq!((key.zone.as_str(), key.public_key.len()), ("eu", 65));
     assert_eq!(key.signature, None, "in plain text nobody is anybody");
-    let key = VaultKey::unproven(&key).expect("a key");
-    let sealed_card = Some(seal(&card(VISA, 7, 2031), 7, &key).expect("sealed"));
+    let key = VaultKey::unproven(7, &key).expect("a key");
+    let sealed_card = Some(seal(&card(VISA, 7, 2031), &key).expect("sealed"));
     let sealed = TokenizeRequest { request_id: Uuid::now_v7().to_string(), user_id: 7, card: None, sealed_card };
     assert_eq!(client.tokenize(sealed).await.expect("a card").into_inner().description, Some(taken.clone()));
 

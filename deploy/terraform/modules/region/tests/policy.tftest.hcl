@@ -218,7 +218,7 @@ run "nothing_is_public_but_the_balancers" {
     error_message = "names are answered to somebody else"
   }
   assert {
-    condition     = { for name, rule in aws_lb_listener_rule.these : name => flatten([for condition in rule.condition : [for pattern in condition.path_pattern : pattern.values]]) } == { vault = ["/paymesh.vault.v1.VaultService/*"], hooks = ["/api/v1/webhooks/*"], health = ["/health"] }
+    condition     = { for name, rule in aws_lb_listener_rule.these : name => flatten([for condition in rule.condition : [for pattern in condition.path_pattern : pattern.values]]) } == { vault = ["/paymesh.vault.v1.VaultService/*"], hooks = ["/api/v1/webhooks/*"], health = ["/health"], calls = ["/paymesh.*"] } && aws_lb_listener.callers[0].default_action[0].type == "fixed-response"
     error_message = "the world reaches other paths of a process than those that are for it"
   }
   assert {
@@ -244,6 +244,10 @@ run "the_vault_is_reached_by_nodes_edges_and_its_balancer_alone" {
   assert {
     condition     = toset([for path in local.open : path.from if path.to == "vault"]) == toset(["vmesh", "edge", "node", "cluster"])
     error_message = "somebody else reaches the vault"
+  }
+  assert {
+    condition     = toset([for path in local.open : path.from if path.to == "aws" && path.port == 7100]) == toset(["node", "edge", "vault"])
+    error_message = "a process does not reach other regions' nodes: without them a vault does not know whose a user is"
   }
   assert {
     condition     = toset([for path in local.open : path.from if path.to == "vaultdb"]) == toset(["vault"])

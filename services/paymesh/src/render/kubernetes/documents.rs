@@ -119,12 +119,10 @@ impl Place<'_> {
                 _ => json!([{"from": own, "ports": tcp(&[EDGE_PORT, HTTP_PORT])}]),
             };
             policies.push(policy(format!("{pod}-balancers"), pod, "Ingress", entering));
-            // A vault answers, and calls no peer.
-            if pod != "vault" {
-                // Other regions are reached at their load balancers, which are public: both ends know each other by certificates.
-                let anywhere = json!({"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}});
-                policies.push(policy(format!("{pod}-peers"), pod, "Egress", json!([{"to": [anywhere], "ports": tcp(&[EDGE_PORT])}])));
-            }
+            // Other regions are reached at their load balancers, which are public: both ends know each other by certificates. A vault too asks the directory's
+            // home whose a user is, and tells users' homes what became of their cards.
+            let anywhere = json!({"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}});
+            policies.push(policy(format!("{pod}-peers"), pod, "Egress", json!([{"to": [anywhere], "ports": tcp(&[EDGE_PORT])}])));
         }
         let asks = |access: &Access| {
             access.issuers().iter().any(|issuer| matches!(&issuer.keys, KeySource::Url { url, .. } if url.starts_with("https:")))
