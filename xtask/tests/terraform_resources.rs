@@ -68,3 +68,13 @@ fn the_world_is_named_where_policies_look() {
     let named: usize = ["region", "global", "facts"].map(|module| sources(module).matches("0.0.0.0/0").count()).iter().sum();
     assert_eq!((named, sources("region").matches("::/0").count()), (4, 0));
 }
+
+/// RDS makes no replica of a database whose password it keeps itself, and a password that Terraform keeps is in a state. No plan shows either.
+#[test]
+fn a_master_has_a_password_that_nobody_keeps() {
+    let text = sources("region");
+    let master =
+        text.split("resource \"aws_db_instance\" \"master\"").nth(1).and_then(|rest| rest.split("\n}").next()).expect("there is one");
+    assert!(master.contains("password_wo ") && !master.contains("manage_master_user_password"), "{master}");
+    assert!(!text.lines().any(|line| line.trim_start().starts_with("password ")), "a password would be in a state");
+}

@@ -262,7 +262,9 @@ fn a_place_in_the_cloud_is_left_out_where_the_configuration_has_none() {
 fn what_cannot_be_is_refused_with_the_key_that_says_so() {
     let before = shipped();
     type Mistake = (fn(&mut NewRegion), &'static str);
-    let table: [Mistake; 9] = [
+    let table: [Mistake; 11] = [
+        (|new| new.name = name("eu"), "regions.eu: there is a zone eu, and eu.api of the domain would lead to both"),
+        (|new| new.name = name("eu__west"), "regions.eu__west: a region that is deployed has no two _ in a row"),
         (|new| new.name = name("operator"), "regions.operator: the name is that of another's directory among the mesh's credentials"),
         (|new| new.name = name("us_west"), "there is a region us_west already"),
         (|new| new.zone = "mars".parse().expect("a zone"), "zones.mars.regions: there is no such block"),

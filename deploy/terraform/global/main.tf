@@ -1,6 +1,6 @@
 # What the mesh has once: its names and the CDN.
 terraform {
-  required_version = ">= 1.9"
+  required_version = ">= 1.11"
   required_providers {
     aws = {
       source  = "hashicorp/aws"

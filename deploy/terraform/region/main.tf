@@ -1,6 +1,6 @@
 # One region of the mesh, with a state of its own: -var region=NAME.
 terraform {
-  required_version = ">= 1.9"
+  required_version = ">= 1.11"
   required_providers {
     aws = {
       source  = "hashicorp/aws"
@@ -38,6 +38,18 @@ variable "protected" {
   default     = null
 }
 
+variable "kubernetes_version" {
+  description = "Of the cluster. Its upgrades are one minor version at a time."
+  type        = string
+  default     = "1.33"
+}
+
+variable "log_retention_days" {
+  description = "How long logs are kept, in days, of the numbers that CloudWatch takes."
+  type        = number
+  default     = 400
+}
+
 locals {
   region_config = coalesce(var.region_config, "${path.module}/../../../region-config")
   # Wrong names are refused by the module, in words.
@@ -49,12 +61,14 @@ provider "aws" {
 }
 
 module "region" {
-  source        = "../modules/region"
-  region        = var.region
-  region_config = local.region_config
-  zone_id       = var.zone_id
-  engines       = var.engines
-  protected     = var.protected
+  source             = "../modules/region"
+  region             = var.region
+  region_config      = local.region_config
+  zone_id            = var.zone_id
+  engines            = var.engines
+  protected          = var.protected
+  kubernetes_version = var.kubernetes_version
+  log_retention_days = var.log_retention_days
 }
 
 output "region" {

@@ -25,6 +25,7 @@ impl Check<'_, '_> {
             self.storage(zone, draft.cloud.is_some());
         }
         let Some(cloud) = &draft.cloud else { return Some((None, BTreeMap::new())) };
+        self.names_below(zones);
         let mut placed = BTreeMap::new();
         for (region, site) in self.sites(cloud)? {
             let zone = checked.of_region[region].map(|zone| &zones[zone]);
@@ -69,6 +70,22 @@ impl Check<'_, '_> {
             }
         }
         Some(of_region)
+    }
+
+    /// What is deployed has names in the DNS and of databases, with `-` for `_`.
+    fn names_below(&mut self, zones: &[DraftZone]) {
+        for region in self.regions {
+            let name = &region.name.value;
+            let label = name.replace('_', "-");
+            if zones.iter().any(|zone| zone.name.value == label) {
+                let message = format!("there is a zone {label}, and {label}.api of the domain would lead to both: choose another name");
+                self.problems.add(region.name.place, &region.name.key, message);
+            }
+            if name.contains("__") || name.ends_with('_') {
+                let message = "a region that is deployed has no two _ in a row and none at the end of its name: names of databases have no such hyphens";
+                self.problems.add(region.name.place, &region.name.key, message);
+            }
+        }
     }
 
     /// Data of people under the GDPR is stored where the GDPR holds, and the zone says where that is.

@@ -1,7 +1,7 @@
 # region-config, read once for every module, and what must hold in it between regions. `paymesh` checks the same and more, with lines; what is wrong is
 # said here too, because Terraform can be run by itself. Nothing is made of facts that do not hold: every consumer waits for this output.
 terraform {
-  required_version = ">= 1.9"
+  required_version = ">= 1.11"
 }
 
 variable "directory" {
@@ -60,6 +60,11 @@ locals {
     if !contains(try(local.masters[local.zone_of[name]], []), source)
   ]
 
+  # A region and a zone have names below `api`, and a name leads to one of them.
+  called_as_zones = [for name in keys(local.config.regions) : name if contains(keys(local.config.zones), replace(name, "_", "-"))]
+  # Names of databases have no two hyphens in a row, and none at an end.
+  misshapen = [for name in keys(local.config.regions) : name if can(regex("__|^_|_$", name))]
+
   # The longest of a region's names of target groups is pm-REGION-vault.
   long_names = [for name in keys(local.config.regions) : name if length(name) > 23]
 }
@@ -91,6 +96,14 @@ output "facts" {
   precondition {
     condition     = length(local.foreign_replicas) == 0
     error_message = "regions.yaml: cloud.regions: a replica copies the database of a master of its own zone: ${join("; ", local.foreign_replicas)}."
+  }
+  precondition {
+    condition     = length(local.called_as_zones) == 0
+    error_message = "regions.yaml: regions: called as a zone, so that a name of the DNS would lead to both: ${join(", ", local.called_as_zones)}."
+  }
+  precondition {
+    condition     = length(local.misshapen) == 0
+    error_message = "regions.yaml: regions: a region that is deployed has no two _ in a row and none at an end of its name, because databases have no such hyphens: ${join(", ", local.misshapen)}."
   }
   precondition {
     condition     = length(local.long_names) == 0

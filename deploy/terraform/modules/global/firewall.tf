@@ -3,7 +3,7 @@ resource "aws_wafv2_web_acl" "this" {
   provider    = aws.us_east_1
   count       = var.firewall ? 1 : 0
   name        = "paymesh-cdn"
-  description = "AWS' common rules, and a limit by address"
+  description = "Common rules of AWS, and a limit by address"
   scope       = "CLOUDFRONT"
   tags        = local.tags
 

@@ -1,16 +1,16 @@
-# Who may speak to whom, one line for each: everything that is not here is refused.
+# Who may speak to whom, one line for each: everything that is not here is refused. AWS takes no apostrophe in the description of a group.
 locals {
   groups = merge(
     {
       cluster = "The control plane of Kubernetes"
-      node    = "Machines of the region's node"
+      node    = "Machines of the node of the region"
       edge    = "Machines of its edges"
     },
     local.is_vault_alone ? {} : { callers = "The balancer that callers reach" },
     local.is_vault_alone ? {} : { mesh = "The balancer that other regions reach the node by" },
     local.has_vault ? { vault = "Machines of the vault", vmesh = "The balancer that the vault is reached by" } : {},
     local.has_database ? { database = "The database of journals" } : {},
-    local.has_vault && local.has_database ? { vaultdb = "The database of the vault" } : {},
+    local.has_vault_database ? { vaultdb = "The database of the vault" } : {},
     local.has_cache ? { cache = "Redis" } : {},
     local.has_stream ? { stream = "Kafka" } : {},
   )
@@ -32,8 +32,8 @@ locals {
     ["edge", "node", local.grpc],
     ["edge", "vault", local.grpc],
     ["node", "vault", local.grpc],
-    # What the cluster needs itself runs beside the node, on machines of which there are several: Prometheus, who looks at edges and vaults; what measures
-    # processors (metrics-server, at the agents); webhooks; and what brings figures to the autoscaler.
+    # What the cluster needs itself runs beside the node, on machines of which there are several (deploy/kubernetes/README.md says how it is kept there): Prometheus, who looks at
+    # edges and vaults; what measures processors (metrics-server, at the agents, which answers at 10250 or, as EKS' own, at 10251); webhooks; and what brings figures from Prometheus to the autoscaler.
     ["node", "node", local.http],
     ["node", "edge", local.http],
     ["node", "vault", local.http],
@@ -42,6 +42,7 @@ locals {
     ["node", "vault", 10250],
     ["node", "node", 9443],
     ["node", "node", 6443],
+    ["node", "node", 9090],
     ["node", "database", 5432],
     ["vault", "vaultdb", 5432],
     ["node", "cache", 6379],
@@ -53,6 +54,7 @@ locals {
     ["cluster", "node", 10250],
     ["cluster", "edge", 10250],
     ["cluster", "vault", 10250],
+    ["cluster", "node", 10251],
     ["cluster", "node", 9443],
     ["cluster", "node", 6443],
     # Other regions' nodes and vaults, acquirers, and the services of AWS.

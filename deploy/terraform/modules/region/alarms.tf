@@ -16,8 +16,13 @@ locals {
   alarms = merge(
     local.is_vault_alone ? {} : {
       callers_errors = {
-        what       = "One call a second through the balancer of callers ends with an error of an edge"
+        what       = "One answer a second through the balancer of callers is an HTTP error of an edge (errors of calls are in gRPC's own words, which Prometheus counts)"
         metric     = "HTTPCode_Target_5XX_Count", namespace = "AWS/ApplicationELB", statistic = "Sum", comparison = "GreaterThanThreshold", threshold = 300, missing = "notBreaching"
+        dimensions = { LoadBalancer = try(aws_lb.callers[0].arn_suffix, "") }
+      }
+      callers_unserved = {
+        what       = "One call a second through the balancer of callers ends with an error of the balancer"
+        metric     = "HTTPCode_ELB_5XX_Count", namespace = "AWS/ApplicationELB", statistic = "Sum", comparison = "GreaterThanThreshold", threshold = 300, missing = "notBreaching"
         dimensions = { LoadBalancer = try(aws_lb.callers[0].arn_suffix, "") }
       }
       callers_without_edges = {
@@ -48,20 +53,17 @@ locals {
         dimensions = { DBInstanceIdentifier = one(aws_db_instance.replica[*].identifier) }
       }
     } : {},
-    local.has_cache ? {
-      cache_memory = {
-        what       = "Redis has used up nine tenths of its memory"
-        metric     = "DatabaseMemoryUsagePercentage", namespace = "AWS/ElastiCache", statistic = "Maximum", comparison = "GreaterThanThreshold", threshold = 90, missing = "breaching"
-        dimensions = { ReplicationGroupId = one(aws_elasticache_replication_group.this[*].id) }
-      }
-    } : {},
-    local.has_stream ? {
-      stream_disk = {
-        what       = "A broker of Kafka has used up four fifths of its disk"
-        metric     = "KafkaDataLogsDiskUsed", namespace = "AWS/Kafka", statistic = "Maximum", comparison = "GreaterThanThreshold", threshold = 80, missing = "breaching"
-        dimensions = { "Cluster Name" = one(aws_msk_cluster.this[*].cluster_name) }
-      }
-    } : {},
+    # Figures are those of a member and of a broker, and alarms take none over several.
+    { for member in range(local.has_cache ? local.cache_members : 0) : "cache_memory_${member + 1}" => {
+      what       = "A member of Redis has used up nine tenths of its memory"
+      metric     = "DatabaseMemoryUsagePercentage", namespace = "AWS/ElastiCache", statistic = "Maximum", comparison = "GreaterThanThreshold", threshold = 90, missing = "breaching"
+      dimensions = { CacheClusterId = "${one(aws_elasticache_replication_group.this[*].id)}-${format("%03d", member + 1)}", CacheNodeId = "0001" }
+    } },
+    { for broker in range(local.has_stream ? local.kafka.brokers : 0) : "stream_disk_${broker + 1}" => {
+      what       = "A broker of Kafka has used up four fifths of its disk"
+      metric     = "KafkaDataLogsDiskUsed", namespace = "AWS/Kafka", statistic = "Maximum", comparison = "GreaterThanThreshold", threshold = 80, missing = "breaching"
+      dimensions = { "Cluster Name" = one(aws_msk_cluster.this[*].cluster_name), "Broker ID" = tostring(broker + 1) }
+    } },
   )
 }
 

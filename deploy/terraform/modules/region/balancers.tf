@@ -8,13 +8,15 @@ locals {
   # Source document, "ALB with Health Checks".
   health = { path = "/health", interval = 30, timeout = 5, healthy = 2, unhealthy = 3 }
 
-  certificate_names = ["${local.label}.api.${local.domain}", "api.${local.domain}", "${local.zone}.api.${local.domain}"]
+  # Every name that leads here (root `global`): the region's own, that of all, and those of the zones whose callers come in here.
+  entered_by        = sort([for name, zone in local.config.zones : name if try(zone.entry, "any") == "any" || contains(zone.regions, var.region)])
+  certificate_names = concat(["${local.label}.api.${local.domain}", "api.${local.domain}"], [for name in local.entered_by : "${name}.api.${local.domain}"])
 }
 
 resource "aws_acm_certificate" "callers" {
   count                     = local.callers
   domain_name               = local.certificate_names[0]
-  subject_alternative_names = slice(local.certificate_names, 1, 3)
+  subject_alternative_names = slice(local.certificate_names, 1, length(local.certificate_names))
   validation_method         = "DNS"
   tags                      = merge(local.tags, { Name = local.name })
 
@@ -59,10 +61,10 @@ resource "aws_lb" "callers" {
   tags                       = merge(local.tags, { Name = "pm-${local.label}" })
 }
 
-# gRPC, in TLS to the edge as well. What gRPC's health service says is no HTTP path: here a process counts that answers at all, and which pods are ready is
+# gRPC, in TLS to the edge as well. Where the region has a vault, the calls for it have a group of their own; elsewhere edges carry them on like any other. What gRPC's health service says is no HTTP path: here a process counts that answers at all, and which pods are ready is
 # Kubernetes' to say, which takes the others out of the group.
 resource "aws_lb_target_group" "grpc" {
-  for_each             = local.is_vault_alone ? toset([]) : toset(["edge", "vault"])
+  for_each             = local.is_vault_alone ? toset([]) : toset(local.has_vault ? ["edge", "vault"] : ["edge"])
   name                 = local.group_name[each.key]
   vpc_id               = aws_vpc.this.id
   target_type          = "ip"
@@ -126,13 +128,15 @@ resource "aws_lb_listener" "callers" {
 }
 
 locals {
-  rules = local.is_vault_alone ? {} : {
-    vault = { priority = 10, path = "/paymesh.vault.v1.VaultService/*", group = aws_lb_target_group.grpc["vault"].arn }
-    hooks = { priority = 20, path = "/api/v1/webhooks/*", group = aws_lb_target_group.hooks[0].arn }
-    # Whether the region is there, for the health checks of its name.
-    health = { priority = 30, path = "/health", group = aws_lb_target_group.hooks[0].arn }
-    calls  = { priority = 40, path = "/paymesh.*", group = aws_lb_target_group.grpc["edge"].arn }
-  }
+  rules = local.is_vault_alone ? {} : merge(
+    local.has_vault ? { vault = { priority = 10, path = "/paymesh.vault.v1.VaultService/*", group = "vault" } } : {},
+    {
+      hooks = { priority = 20, path = "/api/v1/webhooks/*", group = "hooks" }
+      # Whether the region is there, for the health checks of its name.
+      health = { priority = 30, path = "/health", group = "hooks" }
+      calls  = { priority = 40, path = "/paymesh.*", group = "edge" }
+    },
+  )
 }
 
 resource "aws_lb_listener_rule" "these" {
@@ -142,7 +146,7 @@ resource "aws_lb_listener_rule" "these" {
 
   action {
     type             = "forward"
-    target_group_arn = each.value.group
+    target_group_arn = each.value.group == "hooks" ? aws_lb_target_group.hooks[0].arn : aws_lb_target_group.grpc[each.value.group].arn
   }
   condition {
     path_pattern {
@@ -179,11 +183,14 @@ resource "aws_lb_target_group" "mesh" {
   port                 = local.grpc
   protocol             = "TCP"
   deregistration_delay = 30
-  tags                 = merge(local.tags, { Name = local.group_name[each.value] })
+  # A node counts connections by address: seen as the balancer's, all of the world would have those of three.
+  preserve_client_ip = true
+  tags               = merge(local.tags, { Name = local.group_name[each.value] })
 
-  # A network balancer counts up and down alike.
+  # Whether the process lives, and not how it does: there is one, which tells its peers in words what it cannot do. A balancer that counts it out breaks the connections that it still serves
+  # by, and a pod that is not ready is not replaced by a new one. A network balancer counts up and down alike.
   health_check {
-    path                = local.health.path
+    path                = "/metrics"
     port                = local.http
     protocol            = "HTTP"
     interval            = local.health.interval
@@ -209,7 +216,7 @@ locals {
   dns_names = var.zone_id == null ? {} : merge(
     local.is_vault_alone ? {} : { "${local.label}.api" = { name = try(aws_lb.callers[0].dns_name, ""), zone = try(aws_lb.callers[0].zone_id, "") } },
     local.is_vault_alone ? {} : { "${local.label}.nodes" = { name = try(aws_lb.mesh["mesh"].dns_name, ""), zone = try(aws_lb.mesh["mesh"].zone_id, "") } },
-    local.has_vault ? { "${local.is_vault_alone ? local.label : "${local.label}-vault"}.nodes" = { name = try(aws_lb.mesh["vmesh"].dns_name, ""), zone = try(aws_lb.mesh["vmesh"].zone_id, "") } } : {},
+    local.has_vault ? { "${local.label}-vault.nodes" = { name = try(aws_lb.mesh["vmesh"].dns_name, ""), zone = try(aws_lb.mesh["vmesh"].zone_id, "") } } : {},
   )
 }
 

@@ -1,4 +1,8 @@
 # Redis: a primary and a replica in each of two other zones of availability, which take over by themselves.
+locals {
+  cache_members = 3
+}
+
 resource "aws_elasticache_subnet_group" "this" {
   count       = local.has_cache ? 1 : 0
   name        = local.name
@@ -13,7 +17,7 @@ resource "aws_elasticache_replication_group" "this" {
   engine                     = "redis"
   engine_version             = "6.x"
   node_type                  = "cache.${local.cloud.machines.cache}"
-  num_cache_clusters         = 3 # @v3: number_cache_clusters
+  num_cache_clusters         = local.cache_members # @v3: number_cache_clusters
   port                       = 6379
   automatic_failover_enabled = true
   multi_az_enabled           = true

@@ -28,10 +28,14 @@ resource "aws_eks_cluster" "this" {
 }
 
 locals {
+  # A directory for a region that is retired may have regions.yaml alone.
+  scaling   = yamldecode(fileexists("${var.region_config}/scaling.yaml") ? file("${var.region_config}/scaling.yaml") : "autoscaler: {max: 100}")
+  edges_max = max(local.scaling.autoscaler.max, [for entry in try(local.scaling.scheduled_scaling, []) : entry.max_capacity]...)
   # How many machines there are. Edges follow the autoscaler, which asks for machines by asking for pods.
   pools = merge(
     { node = { machine = local.cloud.machines.node, min = 2, max = 3, subnets = local.is_vault_alone ? "vault" : "private" } },
-    local.is_vault_alone ? {} : { edge = { machine = local.cloud.machines.edge, min = 3, max = 50, subnets = "private" } },
+    # An edge asks for most of a machine, so there are as many at most as edges.
+    local.is_vault_alone ? {} : { edge = { machine = local.cloud.machines.edge, min = 3, max = local.edges_max, subnets = "private" } },
     local.has_vault ? { vault = { machine = local.cloud.machines.vault, min = 2, max = 3, subnets = "vault" } } : {},
   )
   subnets_of = {

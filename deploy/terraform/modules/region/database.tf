@@ -44,6 +44,8 @@ resource "aws_db_parameter_group" "this" {
   }
 }
 
+# Its password is random, in no state, and known to nobody: nothing logs in yet. RDS makes no replica of a database whose password it keeps in Secrets Manager itself (RDS User Guide,
+# "Limitations for Secrets Manager integration").
 resource "aws_db_instance" "master" {
   count                           = local.has_database && local.is_master ? 1 : 0
   identifier                      = local.name
@@ -53,8 +55,8 @@ resource "aws_db_instance" "master" {
   allocated_storage               = local.database_storage
   max_allocated_storage           = local.database_storage * 10
   username                        = "paymesh"
-  manage_master_user_password     = true                             # @v3: password
-  master_user_secret_kms_key_id   = aws_kms_key.these["data"].key_id # @v3: license_model
+  password_wo                     = uuid() # @v3: password
+  password_wo_version             = 1      # @v3: license_model
   multi_az                        = true
   db_subnet_group_name            = aws_db_subnet_group.data[0].name
   parameter_group_name            = aws_db_parameter_group.this[0].name
@@ -74,6 +76,11 @@ resource "aws_db_instance" "master" {
   enabled_cloudwatch_logs_exports = local.database_logs
   tags                            = merge(local.tags, { Name = local.name })
 
+  lifecycle {
+    # Whoever sets one sets it at RDS.
+    ignore_changes = [password]
+  }
+
   depends_on = [aws_cloudwatch_log_group.these]
 }
 
@@ -83,6 +90,7 @@ resource "aws_db_instance" "replica" {
   identifier                      = local.name
   replicate_source_db             = "arn:${local.partition}:rds:${local.sites[local.source].aws_region}:${local.account}:db:paymesh-${local.source_label}"
   instance_class                  = "db.${local.cloud.machines.database}"
+  max_allocated_storage           = local.database_storage * 10
   db_subnet_group_name            = aws_db_subnet_group.data[0].name
   parameter_group_name            = aws_db_parameter_group.this[0].name
   vpc_security_group_ids          = [aws_security_group.these["database"].id]

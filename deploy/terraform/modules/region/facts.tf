@@ -39,8 +39,17 @@ data "aws_caller_identity" "this" {}
 
 data "aws_partition" "this" {}
 
+# Of those of us-east-1, us-west-1 and ca-central-1, one each takes no cluster (EKS User Guide, "Subnet requirements and considerations").
 data "aws_availability_zones" "these" {
-  state = "available"
+  state            = "available"
+  exclude_zone_ids = ["use1-az3", "usw1-az2", "cac1-az3"]
+
+  lifecycle {
+    postcondition {
+      condition     = length(self.names) >= 3
+      error_message = "cloud.regions.${var.region}.aws_region: ${local.aws_region} has less than three zones of availability for this account that take a cluster."
+    }
+  }
 }
 
 locals {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use paymesh_topology::{ACCESS_FILE_NAME, FILE_NAME, FRAUD_FILE_NAME, GATEWAYS_FILE_NAME};
 
 use crate::exit::unusable;
 
@@ -17,6 +18,9 @@ use crate::exit::unusable;
 pub(super) const MARKED_FILE: &str = "kustomization.yaml";
 /// That line. Short of it, a folder is somebody's own.
 pub(super) const MARK: &str = "# Made by `paymesh render kubernetes`";
+
+/// Files of a folder's `config`.
+const CONFIGURATION: [&str; 4] = [FILE_NAME, GATEWAYS_FILE_NAME, ACCESS_FILE_NAME, FRAUD_FILE_NAME];
 
 /// Files by their paths below a folder.
 pub(super) type Files = BTreeMap<PathBuf, String>;
@@ -84,6 +88,13 @@ pub(super) fn write(out: &Path, folders: &BTreeMap<String, Files>) -> anyhow::Re
         }
     }
     let aside = |name: &str, what: &str| out.join(format!(".{name}.{what}-{}", std::process::id()));
+    // What a command left that was killed, and had the number of this process: in a container, they all have.
+    for left in folders.keys().flat_map(|name| [aside(name, "new"), aside(name, "old")]) {
+        if exists(&left)? {
+            fs::remove_dir_all(&left).with_context(|| format!("{} cannot be removed", left.display()))?;
+        }
+    }
+    let gone: Vec<PathBuf> = gone.into_iter().filter(|folder| folder.exists()).collect();
     let made = folders.iter().try_for_each(|(name, files)| {
         let new = aside(name, "new");
         files.iter().try_for_each(|(path, text)| {
@@ -158,7 +169,9 @@ fn is_made_here(folder: &Path) -> anyhow::Result<bool> {
 
 /// Whether a file in a folder that was made here was made, too. What is configuration has comments of its own.
 fn is_made(file: &Path, path: &Path) -> bool {
-    path.starts_with("config") || fs::read(file).is_ok_and(|text| text.starts_with(MARK.as_bytes()))
+    let is_configuration =
+        path.parent() == Some(Path::new("config")) && CONFIGURATION.iter().any(|name| path.file_name().is_some_and(|found| found == *name));
+    is_configuration || fs::read(file).is_ok_and(|text| text.starts_with(MARK.as_bytes()))
 }
 
 /// Every file below a folder, by its path from there; none where there is no folder.

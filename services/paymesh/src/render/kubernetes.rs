@@ -16,7 +16,8 @@ use std::{
 use anyhow::Context as _;
 use paymesh_contract::policies;
 use paymesh_topology::{
-    ACCESS_FILE_NAME, Access, Cloud, FILE_NAME, FRAUD_FILE_NAME, Fraud, GATEWAYS_FILE_NAME, Gateways, Region, Scaling, Topology, Zone,
+    ACCESS_FILE_NAME, Access, Cloud, Entry, FILE_NAME, FRAUD_FILE_NAME, Fraud, GATEWAYS_FILE_NAME, Gateways, KeySource, Region, Scaling,
+    Topology, Zone,
 };
 use paymesh_types::{RegionName, ZoneName};
 use serde_json::{Value, json};
@@ -99,7 +100,8 @@ fn render(config: &Path) -> anyhow::Result<Rendered> {
     let deployed = deployed::derive(&source, &text, &topology, &cloud.domain)?;
     // By the regions as they are deployed: that is what their readers will hold them against.
     let access = Access::load(config, &deployed.topology, &policies().caller_scopes()).map_err(unusable)?;
-    Gateways::load(config, &deployed.topology).map_err(unusable)?;
+    let gateways = Gateways::load(config, &deployed.topology).map_err(unusable)?;
+    reachable(access.as_ref(), gateways.as_ref())?;
     Fraud::load(config, &deployed.topology).map_err(unusable)?;
     let scaling = Scaling::load(config, &topology).map_err(unusable)?;
     let mut configuration = BTreeMap::from([(FILE_NAME, deployed.text.clone())]);
@@ -120,6 +122,30 @@ fn render(config: &Path) -> anyhow::Result<Rendered> {
     let vault = |zone: &Zone| Some((zone.name.clone(), deployed.topology.vault(&zone.name)?.clone()));
     let vaults = deployed.topology.zones().filter_map(vault).collect();
     Ok(Rendered { overlays, vaults })
+}
+
+/// Issuers and acquirers are reached at HTTPS' own port: that is what policies and security groups of a region let out.
+fn reachable(access: Option<&Access>, gateways: Option<&Gateways>) -> anyhow::Result<()> {
+    let issuers = access.into_iter().flat_map(Access::issuers).filter_map(|issuer| match &issuer.keys {
+        KeySource::Url { url, .. } => Some((format!("{ACCESS_FILE_NAME}: issuers.{}", issuer.name), url)),
+        KeySource::File(_) => None,
+    });
+    let gateways = gateways
+        .into_iter()
+        .flat_map(Gateways::gateways)
+        .map(|gateway| (format!("{GATEWAYS_FILE_NAME}: gateways.{}", gateway.name), &gateway.url));
+    for (who, url) in issuers.chain(gateways) {
+        // What is not in TLS is on loopback, where nothing listens in a pod: for development.
+        let Some(rest) = url.strip_prefix("https://") else { continue };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let port = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit())).map(|(_, port)| port);
+        if let Some(port) = port.filter(|port| *port != "443") {
+            return Err(unusable(format!(
+                "{who}: {url}: deployed regions reach nothing outside but at port 443, which their network policies and security groups let out; this is at {port}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn place<'a>(
@@ -145,6 +171,11 @@ fn place<'a>(
         region: &region.name,
         label: label(&region.name),
         zone: &region.zone,
+        entered_by: topology
+            .zones()
+            .filter(|zone| zone.entry == Entry::Any || zone.regions.contains(&region.name))
+            .map(|zone| &zone.name)
+            .collect(),
         has_node: !region.is_vault_alone(),
         vault: deployed.vaults.get(&region.name),
         network: site.network,

@@ -188,11 +188,13 @@ fn vault_lets_in(documents: &Documents) -> Vec<Value> {
 /// Edges and nodes: by their names within the cluster, by way of the load balancer from beyond it; and whoever asks for its metrics.
 fn allowed_at_the_vault(documents: &Documents, who: &Value) -> bool {
     let (peer, port) = (&who["peer"], &who["port"]);
+    // By way of its load balancer, which keeps addresses, and lets in by the security group.
+    let anywhere = json!({"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}});
     // Where the region's load balancers are.
     let own = documents.named("NetworkPolicy", "edge-balancers").map(|policy| &policy["spec"]["ingress"][0]["from"][0]);
     let pod = |name: &str| json!({"podSelector": {"matchLabels": {"app.kubernetes.io/name": name}}});
     if *port == 7100 {
-        return *peer == pod("edge") || *peer == pod("node") || own == Some(peer);
+        return *peer == pod("edge") || *peer == pod("node") || *peer == anywhere;
     }
     // The health that its load balancer asks for, and metrics.
     *port == 7200 && (own == Some(peer) || peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] == "monitoring")
@@ -240,11 +242,11 @@ fn each_rule_finds_what_breaks_it() {
         ("NetworkPolicy", "nothing", "/spec/policyTypes".into(), json!(["Ingress"])),
         ("NetworkPolicy", "vault", "/spec/ingress/0/from/0".into(), json!({"podSelector": {}})),
         ("NetworkPolicy", "vault", "/spec/ingress/0/from".into(), json!([])),
-        ("NetworkPolicy", "vault-balancers", "/spec/ingress/0/from/0/ipBlock/cidr".into(), json!("0.0.0.0/0")),
+        ("NetworkPolicy", "vault-balancers", "/spec/ingress/1/from/0/ipBlock/cidr".into(), json!("0.0.0.0/0")),
         ("NetworkPolicy", "vault-balancers", "/spec/ingress/0/ports/0/port".into(), json!(22)),
         ("NetworkPolicy", "vault-peers", "/spec/egress/0/ports/0/port".into(), json!(443)),
         ("NetworkPolicy", "edge-peers", "/spec/egress/0/to".into(), json!([])),
-        ("NetworkPolicy", "vault-balancers", "/spec/ingress/0/from/0/ipBlock/cidr".into(), json!("10.17.0.0/16")),
+        ("NetworkPolicy", "vault-balancers", "/spec/ingress/1/from/0/ipBlock/cidr".into(), json!("10.17.0.0/16")),
     ];
     for (kind, name, pointer, value) in table {
         let mut changed = Documents(documents.0.clone());

@@ -130,12 +130,12 @@ fn folders_of_regions_that_are_gone_go_and_folders_of_others_stay() {
     let checked = work.render(&["--check"]);
     assert!(checked.code == 1 && checked.stderr.contains("asia_pacific is of a region that is not in the configuration"), "{checked:?}");
     // Somebody works on a copy.
-    let own = work.out().join("asia_pacific/mine.yaml");
+    let own = work.out().join("asia_pacific/config/mine.yaml");
     fs::write(&own, "kind: ConfigMap\n").unwrap();
     let run = work.render(&[]);
     assert!(
         run.code == 2
-            && run.stderr.contains("asia_pacific is of no region in the configuration, and would be removed; but mine.yaml in it"),
+            && run.stderr.contains("asia_pacific is of no region in the configuration, and would be removed; but config/mine.yaml in it"),
         "{run:?}"
     );
     fs::remove_file(&own).unwrap();
@@ -282,8 +282,14 @@ fn edges_reach_issuers_that_are_asked_for_their_keys() {
     let text = fs::read_to_string(&access)
         .unwrap()
         .replace("{file: issuer/jwks.json}", "{url: \"https://id.example.com/keys\", authorities: web-ca.pem}");
-    fs::write(&access, text).unwrap();
+    fs::write(&access, &text).unwrap();
     let run = work.render(&[]);
     assert_eq!(run.code, 0, "{run:?}");
     assert!(work.file("us_east/network.yaml").contains("edge-issuers"));
+    // At another port nobody would reach it.
+    fs::write(&access, text.replace("id.example.com/keys", "id.example.com:8443/keys")).unwrap();
+    let run = work.render(&[]);
+    assert!(run.code == 2 && run.stderr.contains("access.yaml: issuers.development: https://id.example.com:8443/keys"), "{run:?}");
+    fs::write(&access, text.replace("id.example.com/keys", "id.example.com:443/keys")).unwrap();
+    assert_eq!(work.render(&[]).code, 0);
 }

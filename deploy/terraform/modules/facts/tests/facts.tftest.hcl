@@ -92,3 +92,19 @@ run "a_replica_of_a_replica_is_refused" {
   }
   expect_failures = [output.facts]
 }
+
+run "a_region_that_is_called_as_a_zone_is_refused" {
+  command = plan
+  variables {
+    directory = "./tests/called_as_a_zone"
+  }
+  expect_failures = [output.facts]
+}
+
+run "a_name_that_no_database_can_have_is_refused" {
+  command = plan
+  variables {
+    directory = "./tests/misshapen"
+  }
+  expect_failures = [output.facts]
+}

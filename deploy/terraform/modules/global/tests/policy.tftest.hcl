@@ -163,4 +163,8 @@ run "a_firewall_stands_before_the_cdn_where_it_is_asked_for" {
     condition     = length(aws_wafv2_web_acl.this) == 1 && alltrue([for rule in aws_wafv2_web_acl.this[0].rule : length(rule.action) == 0 || length(rule.action[0].count) == 0]) && aws_wafv2_web_acl.this[0].scope == "CLOUDFRONT" && aws_cloudfront_distribution.this.web_acl_id != null
     error_message = "there is none"
   }
+  assert {
+    condition     = can(regex("^[A-Za-z0-9_+=:#@/,.-][A-Za-z0-9_+=:#@/,. -]+[A-Za-z0-9_+=:#@/,.-]$", aws_wafv2_web_acl.this[0].description))
+    error_message = "WAF refuses a character of the description"
+  }
 }

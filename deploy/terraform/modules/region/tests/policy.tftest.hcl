@@ -239,6 +239,75 @@ run "nothing_is_public_but_the_balancers" {
   }
 }
 
+run "aws_takes_the_names_and_descriptions" {
+  command = plan
+  assert {
+    condition     = alltrue([for group in aws_security_group.these : can(regex("^[a-zA-Z0-9. _:/()#,@\\[\\]+=&;{}!$*-]{1,255}$", group.description))])
+    error_message = "the description of a security group has a character that EC2 refuses"
+  }
+  assert {
+    condition     = alltrue([for rule in concat(values(aws_security_group_rule.in), values(aws_security_group_rule.out), values(aws_security_group_rule.names_in), values(aws_security_group_rule.names_out)) : can(regex("^[a-zA-Z0-9. _:/()#,@\\[\\]+=&;{}!$*-]{1,255}$", rule.description))])
+    error_message = "the description of a rule has a character that EC2 refuses"
+  }
+}
+
+# Kubernetes registers pods in these (deploy/kubernetes, test `load_balancers_are_bound_to_ports_that_are_there` has the same names).
+run "a_region_with_a_vault_has_a_group_for_it" {
+  command = plan
+  assert {
+    condition     = toset(values(output.target_groups)) == toset(["pm-eu-west-edge", "pm-eu-west-hooks", "pm-eu-west-node", "pm-eu-west-vault", "pm-eu-west-vnode"])
+    error_message = "groups are others than those that pods are registered in"
+  }
+  assert {
+    condition     = { for name, rule in local.rules : name => rule.group } == { vault = "vault", hooks = "hooks", health = "hooks", calls = "edge" }
+    error_message = "calls go to another group"
+  }
+  assert {
+    condition     = [aws_acm_certificate.callers[0].domain_name, aws_acm_certificate.callers[0].subject_alternative_names] == ["eu-west.api.pay.example.com", toset(["api.pay.example.com", "eu.api.pay.example.com", "global.api.pay.example.com"])]
+    error_message = "a name leads here that the certificate does not have"
+  }
+  assert {
+    condition     = alltrue([for group in aws_lb_target_group.mesh : group.preserve_client_ip == "true" && group.health_check[0].path == "/metrics" && group.health_check[0].port == "7200"])
+    error_message = "peers have the balancer's address, or a node is counted out for what it does not do"
+  }
+  assert {
+    condition     = aws_eks_node_group.these["edge"].scaling_config[0].max_size >= yamldecode(file("${var.region_config}/scaling.yaml")).autoscaler.max
+    error_message = "there are fewer machines than edges"
+  }
+  assert {
+    condition     = jsonencode({ for name, alarm in aws_cloudwatch_metric_alarm.these : name => keys(alarm.dimensions) if contains(["AWS/ElastiCache", "AWS/Kafka"], alarm.namespace) }) == jsonencode(merge({ for member in [1, 2, 3] : "cache_memory_${member}" => ["CacheClusterId", "CacheNodeId"] }, { for broker in range(1, local.kafka.brokers + 1) : "stream_disk_${broker}" => ["Broker ID", "Cluster Name"] }))
+    error_message = "an alarm is about a figure that nobody sends"
+  }
+}
+
+run "a_region_without_a_vault_has_none" {
+  command = plan
+  variables {
+    region = "us_west"
+  }
+  assert {
+    condition     = toset(values(output.target_groups)) == toset(["pm-us-west-edge", "pm-us-west-hooks", "pm-us-west-node"]) && !contains(keys(aws_lb_listener_rule.these), "vault")
+    error_message = "calls for a vault go to a group without pods"
+  }
+  assert {
+    condition     = aws_acm_certificate.callers[0].subject_alternative_names == toset(["api.pay.example.com", "global.api.pay.example.com"])
+    error_message = "the certificate has other names than those that lead here"
+  }
+}
+
+run "a_vault_alone_is_found_where_kubernetes_says" {
+  command = plan
+  variables {
+    region        = "safe"
+    region_config = "../facts/tests/vault_alone"
+    zone_id       = "Z1"
+  }
+  assert {
+    condition     = output.names == ["safe-vault.nodes.pay.example.com"] && toset(values(output.target_groups)) == toset(["pm-safe-vnode"])
+    error_message = "peers look for it elsewhere, or pods are registered elsewhere"
+  }
+}
+
 run "the_vault_is_reached_by_nodes_edges_and_its_balancer_alone" {
   command = plan
   assert {
@@ -392,7 +461,7 @@ run "health_is_looked_at_as_the_source_document_says" {
     error_message = "intervals, timeouts or thresholds are others"
   }
   assert {
-    condition     = aws_lb_target_group.hooks[0].health_check[0].path == "/health" && alltrue([for group in aws_lb_target_group.mesh : group.health_check[0].path == "/health" && group.health_check[0].port == "7200"])
+    condition     = aws_lb_target_group.hooks[0].health_check[0].path == "/health"
     error_message = "the path of health is another"
   }
   assert {

@@ -20,6 +20,8 @@ pub(super) struct Place<'a> {
     /// The region's part of other names.
     pub(super) label: String,
     pub(super) zone: &'a ZoneName,
+    /// The zones whose callers come in here.
+    pub(super) entered_by: Vec<&'a ZoneName>,
     /// Its node and edges run here: it is more than a vault.
     pub(super) has_node: bool,
     /// The vault that runs here, as the deployed configuration calls it.
@@ -45,7 +47,7 @@ impl Place<'_> {
 
     /// Certificates by cert-manager: each process has one URI, as `paymesh certs` makes them.
     pub(super) fn certificates(&self) -> anyhow::Result<Vec<Value>> {
-        let Self { label, domain, zone, .. } = self;
+        let Self { label, domain, .. } = self;
         let certificate = |name: &str, region: &RegionName, service: &str, hosts: &[String]| {
             let uri = NodeName::new(self.mesh, region, service)
                 .ok_or_else(|| crate::exit::unusable(format!("a certificate cannot name the mesh {}", self.mesh)))?;
@@ -68,7 +70,9 @@ impl Place<'_> {
         let mut all = Vec::new();
         if self.has_node {
             all.push(certificate("node", self.region, NodeName::NODE, &[format!("{label}.nodes.{domain}")])?);
-            let hosts = [format!("api.{domain}"), format!("{zone}.api.{domain}"), format!("{label}.api.{domain}")];
+            // Every name that leads here, as its balancer's certificate has them.
+            let zones = self.entered_by.iter().map(|zone| format!("{zone}.api.{domain}"));
+            let hosts: Vec<String> = [format!("api.{domain}"), format!("{label}.api.{domain}")].into_iter().chain(zones).collect();
             all.push(certificate(EDGE, self.region, EDGE, &hosts)?);
         }
         if let Some(vault) = self.vault {
@@ -111,17 +115,17 @@ impl Place<'_> {
             json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata(&name), "spec": spec})
         };
         let mut policies = Vec::new();
+        // Other regions are reached at their load balancers, which are public: both ends know each other by certificates.
+        let anywhere = json!({"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}});
         for pod in self.workloads() {
             let entering = match pod {
                 // Callers are behind the region's load balancer. Webhooks and health checks come to the other port.
                 EDGE => json!([{"from": own, "ports": tcp(&[EDGE_PORT, HTTP_PORT])}]),
-                // Peers, by way of the load balancer, whose own addresses they come from; what that asks itself is the health.
-                _ => json!([{"from": own, "ports": tcp(&[EDGE_PORT, HTTP_PORT])}]),
+                // Peers, by way of a load balancer that keeps their addresses; which of them may, its security group says. What that asks itself, it asks at the other port.
+                _ => json!([{"from": [anywhere], "ports": tcp(&[EDGE_PORT])}, {"from": own, "ports": tcp(&[HTTP_PORT])}]),
             };
             policies.push(policy(format!("{pod}-balancers"), pod, "Ingress", entering));
-            // Other regions are reached at their load balancers, which are public: both ends know each other by certificates. A vault too asks the directory's
-            // home whose a user is, and tells users' homes what became of their cards.
-            let anywhere = json!({"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}});
+            // A vault too asks the directory's home whose a user is, and tells users' homes what became of their cards.
             policies.push(policy(format!("{pod}-peers"), pod, "Egress", json!([{"to": [anywhere], "ports": tcp(&[EDGE_PORT])}])));
         }
         let asks = |access: &Access| {
