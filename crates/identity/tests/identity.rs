@@ -400,3 +400,18 @@ fn an_authority_is_made_once_and_keeps_its_key() {
     let why = Authority::open(place.directory.path(), MESH, SystemTime::now()).expect_err("another's key").to_string();
     assert!(why.contains("ca.key: is not the key of ca.crt"), "{why}");
 }
+
+/// Callers and peers take chains of four, and a node that nobody believes is one that does not start.
+#[test]
+fn a_chain_that_is_longer_than_anybody_believes_is_refused_where_it_is_read() {
+    let place = Place::new();
+    let directory = place.issue("eu_west", SystemTime::now(), DAY);
+    let own = fs::read_to_string(directory.join(CERTIFICATE_FILE)).expect("issued");
+    let authority = fs::read_to_string(directory.join(AUTHORITIES_FILE)).expect("issued");
+    let chain = |others: usize| fs::write(directory.join(CERTIFICATE_FILE), own.clone() + &authority.repeat(others)).expect("written");
+    chain(3);
+    load(&directory, "eu_west").expect("four are believed");
+    chain(4);
+    let refused = load(&directory, "eu_west").expect_err("five are not");
+    assert!(refused.contains("tls.crt: has 5 certificates, and nobody believes a chain of more than 4"), "{refused}");
+}

@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::Read,
+    io::{ErrorKind, Read},
     path::Path,
     time::Duration,
 };
@@ -245,9 +245,10 @@ pub(crate) fn read_text(file: &Path, name: &str) -> Result<String, Errors> {
     };
     let mut bytes = Vec::new();
     // One byte past the bound is read, so that a file that is too large is known to be.
-    File::open(file)
-        .and_then(|open| open.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(|error| one(Place::NOWHERE, format!("cannot be read: {error}")))?;
+    File::open(file).and_then(|open| open.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)).map_err(|error| {
+        let hint = if error.kind() == ErrorKind::NotFound { "; where the configuration is, `--config` and PAYMESH_CONFIG say" } else { "" };
+        one(Place::NOWHERE, format!("cannot be read: {error}{hint}"))
+    })?;
     String::from_utf8(bytes).map_err(|error| {
         let (valid, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
         let line = bytes[..valid].iter().filter(|byte| **byte == b'\n').count() + 1;

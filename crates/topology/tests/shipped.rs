@@ -211,7 +211,12 @@ fn a_file_that_cannot_be_read_says_so() {
     let load = |path: &Path| Topology::load(path).expect_err("refused").to_string();
     let file = folder.path().join("regions.yaml");
     let name = file.display();
-    assert_eq!(load(folder.path()), format!("{name}: cannot be read: No such file or directory (os error 2)"));
+    assert_eq!(
+        load(folder.path()),
+        format!(
+            "{name}: cannot be read: No such file or directory (os error 2); where the configuration is, `--config` and PAYMESH_CONFIG say"
+        )
+    );
     fs::write(&file, b"mesh: a\nregions: \xff\n").expect("written");
     assert_eq!(load(folder.path()), format!("{name}:2: is not UTF-8"));
     fs::write(&file, vec![b'#'; usize::try_from(FILE_BYTES_MAX).expect("it fits") + 1]).expect("written");

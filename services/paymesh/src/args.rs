@@ -34,7 +34,7 @@ pub(crate) struct Args {
     ///
     /// It names every region, its endpoints and services, the compliance zones and their shards. All nodes and clients of
     /// a mesh read the same file.
-    #[arg(long, global = true, value_name = "DIR", env = "PAYMESH_CONFIG", default_value = "region-config")]
+    #[arg(long, global = true, value_name = "DIR", env = "PAYMESH_CONFIG", default_value = DEFAULT_CONFIG)]
     pub(crate) config: PathBuf,
 
     /// Directory of the mesh's credentials: ca.crt, each region's node in a directory of its name, and the operator's
@@ -51,6 +51,9 @@ pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+/// Where the configuration is when nobody says.
+pub(crate) const DEFAULT_CONFIG: &str = "region-config";
 
 /// What every command goes by.
 #[derive(Debug, Clone)]

@@ -68,8 +68,11 @@ fn unknown_callers<'a>(config: &Path, topology: &Topology, callers: &'a [String]
 /// Callers whose certificates were made another time, by name.
 fn earlier_callers(directory: &Path, topology: &Topology, callers: &[String]) -> Vec<String> {
     let made_now = |name: &str| all_callers(callers).any(|caller| caller == name) || is_taken(topology, name);
+    // Of a region that is in the configuration no more: no caller is called like an edge, or has edges.
+    let of_a_region = |name: &str| name.ends_with(EDGE_ENDING) || directory.join(format!("{name}{EDGE_ENDING}")).exists();
     let there = std::fs::read_dir(directory).into_iter().flatten().flatten().filter(|entry| entry.path().join(CERTIFICATE_FILE).exists());
-    let mut earlier: Vec<String> = there.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| !made_now(name)).collect();
+    let mut earlier: Vec<String> =
+        there.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| !made_now(name) && !of_a_region(name)).collect();
     earlier.sort_unstable();
     earlier
 }

@@ -23,10 +23,10 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use crate::{
-    args::{DemoArgs, Setting},
+    args::{DEFAULT_CONFIG, DemoArgs, Setting},
     certs,
     client::{self, Mesh},
-    exit::Exit,
+    exit::{Exit, unusable},
     note,
     output::{self, Table, money},
     say, status,
@@ -94,6 +94,12 @@ pub(crate) async fn run(setting: &Setting, args: DemoArgs) -> anyhow::Result<Exi
         if fraud.exists() {
             fs::copy(&fraud, config.join(FRAUD_FILE_NAME))?;
         }
+    } else if setting.config != Path::new(DEFAULT_CONFIG) {
+        // Whoever names one wants that one played with.
+        return Err(unusable(format!(
+            "{}: there is no such configuration; without --config and PAYMESH_CONFIG, the demo uses the one that the program was built with",
+            setting.config.display()
+        )));
     } else {
         note!("{} does not exist here; the demo uses the configuration that the program was built with", setting.config.display());
         fs::write(config.join(FILE_NAME), REGIONS_YAML)?;

@@ -102,7 +102,7 @@ pub(crate) async fn run(setting: &Setting, args: UpArgs) -> anyhow::Result<Exit>
             Ok(()) = all_ready.changed(), if !announced => if *all_ready.borrow_and_update() == topology.regions().len() {
                 announced = true;
                 terminal.say(format_args!("mesh `{}` is up; call any region:", topology.mesh()));
-                for region in topology.regions() {
+                for region in topology.entries() {
                     terminal.say(format_args!("  {:<width$}  grpc {}   http://{}/metrics", region.name.as_str(), region.grpc, region.http));
                 }
                 terminal.say("Ctrl-C drains and stops it");

@@ -55,7 +55,7 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_name = "YYYY-MM-DD", default_value = "2026-11-27", value_parser = date)]
     date: Date,
 
-    /// Payments a second of one edge (source document, \"Traffic Estimation\": 100)
+    /// Payments a second of one edge (source document, "Traffic Estimation": 100)
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=simulation::TPS_MAX))]
     edge_tps: u64,
 

@@ -62,6 +62,9 @@ pub(super) fn of_added(config: &Path, topology: &Topology, new: &NewRegion) -> a
     } else {
         facts.push("it leads no shard: it takes every call, and carries writes to their home".to_owned());
     }
+    if new.services.contains(&Service::Vault) {
+        facts.push(format!("its node signs the key that cards of zone {zone} are sealed to: tell callers who seal (`Vaults` of crates/client) of region {name} before"));
+    }
     if !followed.is_empty() {
         let border = if reduced == 0 { String::new() } else { format!(", and of {reduced} others what concerns its zone") };
         facts.push(format!("it copies {whole} journals whole ({zone}'s and the directory's){border}"));
@@ -90,7 +93,7 @@ pub(super) fn of_added(config: &Path, topology: &Topology, new: &NewRegion) -> a
         next.push(format!(
             "terraform -chdir=deploy/terraform/region init -reconfigure -backend-config=key=region/{name}.tfstate   (after backend.tf.example)"
         ));
-        next.push(format!("terraform -chdir=deploy/terraform/region apply -var region={name} -var zone_id=ZONE_ID"));
+        next.push(format!("terraform -chdir=deploy/terraform/region apply -var region={name} -var zone_id=ZONE_ID   (ZONE_ID: terraform -chdir=deploy/terraform/global output -raw zone_id)"));
         if new.database != Database::None {
             next.push("terraform -chdir=deploy/terraform/global apply   (names lead to it from then on, once it is healthy)".to_owned());
         }
@@ -124,7 +127,10 @@ pub(super) fn of_retired(topology: &Topology, name: &RegionName) -> Follows {
             "kubectl delete -k deploy/kubernetes/overlays/{name}, then paymesh render kubernetes, which removes the overlay"
         ));
         next.push(format!(
-            "terraform -chdir=deploy/terraform/region destroy -var region={name} -var protected=false   (with the regions.yaml of before, which still has it; apply that first where it was protected)"
+            "terraform -chdir=deploy/terraform/region init -reconfigure -backend-config=key=region/{name}.tfstate   (first: the state is the one that was chosen last, perhaps another region's)"
+        ));
+        next.push(format!(
+            "terraform -chdir=deploy/terraform/region destroy -var region={name} -var protected=false -var region_config=OLD   (OLD: a directory with the regions.yaml of before, which still has it; `apply` with the same first, where it was protected)"
         ));
     }
     next.push(format!("(stop the node of {name}, and erase its data directory)"));

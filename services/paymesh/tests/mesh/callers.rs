@@ -211,10 +211,16 @@ async fn who_acts_in_one_zone_learns_nothing_of_another() {
     let directory = mesh.credentials().unwrap();
     let made = mesh.run(&["certs", "--caller", "europe", directory.to_str().unwrap()]);
     assert!(made.code == 0 && !made.stdout.contains("nodes do not know europe"), "{made:?}");
+    // Of a region that is gone: its node and its edges are no callers.
+    for gone in ["gone", "gone-edge"] {
+        fs::create_dir(directory.join(gone)).unwrap();
+        fs::copy(directory.join("us_west/tls.crt"), directory.join(gone).join("tls.crt")).unwrap();
+    }
     let others = mesh.run(&["certs", "--caller", "nobody", directory.to_str().unwrap()]);
     for wanted in ["nodes do not know nobody yet: access.yaml has no principal of that name", "the certificate of europe is as it was"] {
         assert!(others.code == 0 && others.stdout.contains(wanted), "{wanted}: {others:?}");
     }
+    assert!(!others.stdout.contains("gone"), "{others:?}");
     let credentials = mesh.credentials().unwrap();
     let trust = Trust::load_with_certificate(&credentials, &credentials.join("europe")).unwrap();
     for region in ["us_west", "eu_west"] {

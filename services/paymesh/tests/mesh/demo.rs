@@ -31,3 +31,11 @@ fn the_demo_pays_across_oceans_with_a_region_cut_off_and_adds_up() {
         assert!(run.stdout.contains(words), "`{words}` is not in\n{}", run.stdout);
     }
 }
+
+/// Whoever names a configuration has not seen it tried where another was.
+#[test]
+fn the_demo_of_a_configuration_that_is_not_there_is_none() {
+    let mesh = TestMesh::new(&four_regions_with_vaults());
+    let run = mesh.run(&["--config", "nowhere", "demo", "--payments", "1"]);
+    assert!(run.code == 2 && run.stderr.contains("nowhere: there is no such configuration"), "{run:?}");
+}

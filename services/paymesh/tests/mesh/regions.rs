@@ -68,6 +68,9 @@ fn a_region_is_added_and_retired_and_the_file_is_what_it_was() {
     // By the file's own name.
     let retired = region(&file, &["retire", "eu_central"]);
     assert!(retired.code == 0 && retired.stdout.contains("terraform -chdir=deploy/terraform/region destroy"), "{retired:?}");
+    // Whose state it is that is destroyed is chosen before.
+    let (chosen, destroyed) = (retired.stdout.find("-backend-config=key=region/eu_central.tfstate"), retired.stdout.find("region destroy"));
+    assert!(chosen.is_some() && chosen < destroyed, "{retired:?}");
     assert_eq!(fs::read_to_string(&file).unwrap(), before);
 }
 
