@@ -88,8 +88,11 @@ impl MeshService for MeshOperations {
         let routes = self.homes.mesh().route_counts().into_iter();
         let routes =
             routes.map(|count| RouteCount { served_by: count.served_by.to_string(), from_peer: count.from_peer, calls: count.calls });
+        let (topology, own) = (self.homes.topology(), self.homes.mesh().region());
+        let vault_zone = topology.region(own).map(|region| &region.zone).filter(|zone| topology.vault(zone) == Some(own));
         Ok(Response::new(GetStatusResponse {
-            region: self.homes.mesh().region().to_string(),
+            region: own.to_string(),
+            vault_zone: vault_zone.map(ToString::to_string).unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             shards,
             routes: routes.collect(),

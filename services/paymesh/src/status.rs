@@ -50,6 +50,9 @@ struct Report {
     fraud_rates: Vec<rates::ZoneRate>,
 }
 
+/// A vault that its region's node knows nothing of.
+const ELSEWHERE: &str = "not there";
+
 #[derive(Serialize)]
 struct RegionReport {
     region: RegionName,
@@ -61,6 +64,8 @@ struct RegionReport {
     problem: Option<String>,
     /// What is wrong with the node beside its shards and copies.
     problems: Vec<NodeProblem>,
+    /// The zone whose cards its node keeps, by the file that it has read.
+    vault_zone: Option<String>,
     /// The gateways to acquirers, as the region's node sees them.
     gateways: Vec<GatewayReport>,
     version: Option<String>,
@@ -83,7 +88,7 @@ struct VaultReport {
     region: RegionName,
     /// Whether it is a process of its own.
     alone: bool,
-    /// `up`, `unhealthy`, or what its region's node is instead.
+    /// `up`, `unhealthy`, [`ELSEWHERE`], or what its region's node is instead.
     state: &'static str,
 }
 
@@ -187,7 +192,8 @@ fn exit(report: &Report) -> Exit {
     let nodes = report.regions.iter().all(|region| region.up && region.problems.iter().all(|problem| problem.works));
     let serving = report.shards.iter().all(|shard| shard.state == state_name(ShardState::Serving));
     let followed = !report.replicas.iter().any(|replica| replica.is_stopped() || replica.is_cut_off());
-    if nodes && serving && followed && report.inboxes.is_empty() { Exit::Good } else { Exit::Failed }
+    let vaults = report.vaults.iter().all(|vault| vault.state != ELSEWHERE);
+    if nodes && serving && followed && vaults && report.inboxes.is_empty() { Exit::Good } else { Exit::Failed }
 }
 
 fn report(
@@ -213,6 +219,7 @@ fn report(
             },
             problem: answer.and_then(Result::err).map(client::explain),
             problems: answer.and_then(Result::ok).map(node_problems).unwrap_or_default(),
+            vault_zone: answer.and_then(Result::ok).map(|status| status.vault_zone.clone()).filter(|zone| !zone.is_empty()),
             gateways: answer.and_then(Result::ok).map(gateways).unwrap_or_default(),
             version: answer.and_then(Result::ok).map(|status| status.version.clone()),
             grpc: region.grpc.to_string(),
@@ -263,7 +270,11 @@ fn vaults(topology: &Topology, regions: &[RegionReport]) -> Vec<VaultReport> {
             zone: zone.name.to_string(),
             region: name.clone(),
             alone: topology.region(name).is_some_and(|region| region.is_vault_alone()),
-            state: if works { node.state } else { "unhealthy" },
+            state: match (node.up, works) {
+                (true, _) if node.vault_zone.as_deref() != Some(zone.name.as_str()) => ELSEWHERE,
+                (_, true) => node.state,
+                (_, false) => "unhealthy",
+            },
         })
     };
     topology.zones().filter_map(vault).collect()
@@ -378,7 +389,13 @@ fn vaults_text(vaults: &[VaultReport]) -> String {
         let process = if *alone { "its own" } else { "the region's node" };
         table.row([zone.clone(), region.to_string(), process.to_owned(), (*state).to_owned()]);
     }
-    if table.is_empty() { String::new() } else { format!("\n{table}\n") }
+    let mut text = if table.is_empty() { String::new() } else { format!("\n{table}\n") };
+    for VaultReport { zone, region, .. } in vaults.iter().filter(|vault| vault.state == ELSEWHERE) {
+        text.push_str(&format!(
+            "  {region}'s node keeps no cards of zone {zone}, by the regions.yaml that it has read: this one is another\n"
+        ));
+    }
+    text
 }
 
 /// The gateways of each region; nothing where there are none.

@@ -94,6 +94,20 @@ async fn a_vault_alone_is_killed_and_restarted_under_payments_and_nobody_else_ha
     }
     let up = |zone: &str, region: &str, alone| (zone.to_owned(), (region.to_owned(), alone, "up".to_owned()));
     assert_eq!(vaults(&mesh), BTreeMap::from([up("global", "us_east", false), up("eu", VAULT, true)]));
+    // Whoever looks with the file of before it was moved.
+    let old = mesh.config().with_file_name("old-config");
+    fs::create_dir(&old).unwrap();
+    let text = fs::read_to_string(mesh.config().join("regions.yaml")).unwrap();
+    let text: String = text.lines().filter(|line| !line.trim_start().starts_with(VAULT)).map(|line| format!("{line}\n")).collect();
+    let text = text.replace(&format!("[eu_west, {VAULT}]"), "[eu_west]");
+    let text = text.replace(
+        "services: [payment_processor], database: regional_master",
+        "services: [payment_processor, vault], database: regional_master",
+    );
+    fs::write(old.join("regions.yaml"), text).unwrap();
+    let status = mesh.run(&["--config", old.to_str().unwrap(), "status"]);
+    let said = "eu_west's node keeps no cards of zone eu, by the regions.yaml that it has read";
+    assert!(status.code == 1 && status.stdout.contains(said), "{status:?}");
 
     // Sealed where the call enters, and opened in the vault.
     let answer = vault(&mesh, "us_west").get_vault_key(GetVaultKeyRequest { user_id: 11 }).await.unwrap().into_inner();
