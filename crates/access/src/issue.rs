@@ -114,7 +114,7 @@ impl TokenIssuer {
             (UserGrant::Own, [user]) => {
                 claims.insert("sub".to_owned(), json!(user.to_string()));
             }
-            (UserGrant::Own, _) => return refuse(format!("{name} acts for the user that its token names: name one")),
+            (UserGrant::Own, _) => return refuse(format!("{name} acts for the user that its token names: name one with --user")),
             (UserGrant::Claim(_), []) => return refuse(format!("{name} acts for the users that its token names: name at least one")),
             (UserGrant::Claim(claim), users) => {
                 claims.insert(claim.clone(), json!(users));

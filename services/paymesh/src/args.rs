@@ -52,6 +52,11 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+/// Where something listens.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "an IP address and a port are wanted, such as 0.0.0.0:7100 or [::]:7100".to_owned())
+}
+
 /// Where the configuration is when nobody says.
 pub(crate) const DEFAULT_CONFIG: &str = "region-config";
 
@@ -410,12 +415,13 @@ pub(crate) struct ProcessArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) data: PathBuf,
 
-    /// Where it takes gRPC, where that is not where the configuration says that others find it: in a container, behind a balancer
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    /// Where it takes gRPC, where that is not where the configuration says that others find it: in a container, behind a balancer. An edge
+    /// has to be told
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub(crate) listen_grpc: Option<SocketAddr>,
 
     /// Where it serves /health, /ready and /metrics, likewise
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     pub(crate) listen_http: Option<SocketAddr>,
 
     /// Directory of the keys of the vault, where this region has one and they are in files [default: vault-keys, beside the node's certificate]
@@ -492,7 +498,7 @@ pub(crate) struct TokenArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct AcquirerArgs {
     /// Where it listens
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7301")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7301", value_parser = address)]
     pub(crate) listen: SocketAddr,
 
     /// Directory of its charges; made when missing. Without it they are gone when it ends

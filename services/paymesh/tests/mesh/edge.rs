@@ -621,6 +621,8 @@ fn an_edge_that_cannot_be_says_why_before_it_listens() {
     };
     let run = start(&[REGION]);
     assert!(run.code == 2 && run.stderr.contains("--listen-grpc and --listen-http are missing"), "{run:?}");
+    let run = start(&[REGION, "--listen-grpc", "localhost:7100", "--listen-http", "127.0.0.1:0"]);
+    assert!(run.code == 2 && run.stderr.contains("an IP address and a port are wanted, such as 0.0.0.0:7100"), "{run:?}");
     let run = start(&["mars", "--listen-grpc", "127.0.0.1:0", "--listen-http", "127.0.0.1:0"]);
     assert!(run.code == 2 && run.stderr.contains("region `mars` is not in the configuration"), "{run:?}");
     let alone = TestMesh::new(&vault_alone::configuration());
