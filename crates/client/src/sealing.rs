@@ -3,9 +3,12 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use paymesh_cards::{Card, SEALING_KEY_PURPOSE, card_bytes, sealing_context, sealing_info, sealing_key_statement};
-use paymesh_contract::vault::v1::{GetVaultKeyResponse, SealedCard};
+use paymesh_contract::{
+    instant, timestamp,
+    vault::v1::{GetVaultKeyResponse, SealedCard},
+};
 use paymesh_identity::{NodeName, NotSigned, Signed, Trust};
-use paymesh_types::{Invalid, RegionName, Timestamp, UserId, ZoneName};
+use paymesh_types::{Invalid, RegionName, UserId, ZoneName};
 use rustls::crypto::{
     aws_lc_rs::hpke::DH_KEM_P256_HKDF_SHA256_AES_256,
     hpke::{Hpke as _, HpkePublicKey},
@@ -63,7 +66,12 @@ impl Vaults {
     pub fn key(&self, user_id: u64, answer: &GetVaultKeyResponse, now: SystemTime) -> Result<VaultKey, SealError> {
         let key = VaultKey::unproven(user_id, answer)?;
         let signature = answer.signature.as_ref().ok_or(SealError::Unsigned)?;
-        let ends_at = answer.ends_at.as_ref().and_then(instant).ok_or(SealError::NotSigned(NotSigned::Forged))?;
+        // As a vault shows it: another spelling of the same instant is not what was signed.
+        let ends_at = answer
+            .ends_at
+            .as_ref()
+            .and_then(|shown| instant(shown).filter(|at| timestamp(*at) == *shown))
+            .ok_or(SealError::NotSigned(NotSigned::Forged))?;
         let signed = Signed {
             // One that is no number of TLS's is none of those that are taken.
             scheme: u16::try_from(signature.scheme).unwrap_or_default(),
@@ -122,12 +130,4 @@ pub fn seal(card: &Card, key: &VaultKey) -> Result<SealedCard, SealError> {
         DH_KEM_P256_HKDF_SHA256_AES_256.seal(sealing_info(), &sealing_context(&key.zone, key.user), &card_bytes(card), &key.public);
     let (encapsulated, ciphertext) = sealed.map_err(|_| SealError::Key)?;
     Ok(SealedCard { key_id: key.id.clone(), encapsulated_key: encapsulated.0, ciphertext })
-}
-
-/// The instant that a vault has shown so, to the microsecond. None: no vault has.
-fn instant(shown: &prost_types::Timestamp) -> Option<Timestamp> {
-    let (seconds, nanos) = (u64::try_from(shown.seconds).ok()?, u64::try_from(shown.nanos).ok()?);
-    let whole = nanos < 1_000_000_000 && nanos % 1_000 == 0;
-    let micros = seconds.checked_mul(1_000_000)?.checked_add(nanos / 1_000)?;
-    whole.then_some(Timestamp(micros))
 }

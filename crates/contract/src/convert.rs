@@ -68,13 +68,14 @@ impl TryFrom<&proto::Money> for Money {
     }
 }
 
+const MICROS_PER_SECOND: u64 = 1_000_000;
+const NANOS_PER_MICRO: u64 = 1_000;
+
 /// An instant as the contract shows it. Microseconds are kept; past the year 9999, where protobuf's timestamps end, it is
 /// the last one there.
 pub fn timestamp(instant: Timestamp) -> prost_types::Timestamp {
     /// 9999-12-31T23:59:59Z, the last second of google/protobuf/timestamp.proto.
     const SECONDS_MAX: u64 = 253_402_300_799;
-    const MICROS_PER_SECOND: u64 = 1_000_000;
-    const NANOS_PER_MICRO: u64 = 1_000;
 
     let seconds = (instant.0 / MICROS_PER_SECOND).min(SECONDS_MAX);
     let nanos = instant.0 % MICROS_PER_SECOND * NANOS_PER_MICRO;
@@ -82,6 +83,13 @@ pub fn timestamp(instant: Timestamp) -> prost_types::Timestamp {
         seconds: i64::try_from(seconds).expect("bounded by the year 9999"),
         nanos: i32::try_from(nanos).expect("less than a second of nanoseconds fits in 30 bits"),
     }
+}
+
+/// The instant of a timestamp, to the microsecond: what is finer is cut off. None: it is before 1970, or its nanoseconds are a second or more.
+pub fn instant(shown: &prost_types::Timestamp) -> Option<Timestamp> {
+    let (seconds, nanos) = (u64::try_from(shown.seconds).ok()?, u64::try_from(shown.nanos).ok()?);
+    let micros = Some(nanos / NANOS_PER_MICRO).filter(|micros| *micros < MICROS_PER_SECOND)?;
+    seconds.checked_mul(MICROS_PER_SECOND)?.checked_add(micros).map(Timestamp)
 }
 
 #[cfg(test)]

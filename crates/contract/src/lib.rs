@@ -14,7 +14,7 @@ mod key;
 pub mod policy;
 mod redact;
 
-pub use convert::timestamp;
+pub use convert::{instant, timestamp};
 pub use fault::{DOMAIN, Fault, code_name};
 pub use key::{KeyError, KeyPath, KeyValue, has_more_fields};
 pub use options::v1::DataClass;

@@ -2,7 +2,7 @@
 //!
 //! What can never be accepted is INVALID_ARGUMENT `INVALID_FIELD` and names the field as the request's message has it. No message has anything of a card.
 
-use paymesh_contract::{Fault, fraud::v1 as proto};
+use paymesh_contract::{Fault, fraud::v1 as proto, instant};
 use paymesh_topology::Topology;
 use paymesh_types::{Country, Invalid, Money, RegionName, RequestId, Timestamp, UserId, ZoneName};
 
@@ -90,17 +90,11 @@ fn country(text: &str, field: &'static str) -> Result<Option<Country>, Fault> {
 
 fn asked_at(asked: Option<&prost_types::Timestamp>, now: Timestamp) -> Result<Timestamp, Fault> {
     let Some(asked) = asked else { return Ok(now) };
-    let micros = u64::try_from(asked.seconds).ok().and_then(|seconds| seconds.checked_mul(1_000_000)).and_then(|seconds| {
-        let nanos = u64::try_from(asked.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
-        seconds.checked_add(nanos / 1_000)
-    });
-    micros.map(Timestamp).filter(|at| at.plus_seconds(PAST_MAX_SECONDS) >= now && *at <= now.plus_seconds(AHEAD_MAX_SECONDS)).ok_or_else(
-        || {
-            let message =
-                format!("is within {PAST_MAX_SECONDS} seconds before now and {AHEAD_MAX_SECONDS} after, by the clock of fraud detection");
-            Fault::invalid_field("asked_at", message)
-        },
-    )
+    instant(asked).filter(|at| at.plus_seconds(PAST_MAX_SECONDS) >= now && *at <= now.plus_seconds(AHEAD_MAX_SECONDS)).ok_or_else(|| {
+        let message =
+            format!("is within {PAST_MAX_SECONDS} seconds before now and {AHEAD_MAX_SECONDS} after, by the clock of fraud detection");
+        Fault::invalid_field("asked_at", message)
+    })
 }
 
 #[cfg(test)]

@@ -4,9 +4,8 @@
 
 use paymesh_acquirers::{Authentication, Authorization, Exemption, Reference};
 use paymesh_cards::{Card, CardNumber, Error, Expiry};
-use paymesh_contract::{Fault, vault::v1 as proto};
-use paymesh_types::{Invalid, Money, RequestId, Timestamp, UserId, VaultToken, ZoneName};
-use prost_types::Timestamp as Instant;
+use paymesh_contract::{Fault, instant, vault::v1 as proto};
+use paymesh_types::{Invalid, Money, RequestId, UserId, VaultToken, ZoneName};
 use zeroize::Zeroizing;
 
 use crate::{Offered, SealedCard};
@@ -83,12 +82,6 @@ fn authentication(request: &proto::AuthorizeRequest) -> Result<Authentication, F
             Authentication::Answered { answer }
         }
     })
-}
-
-/// An instant from 1970 on, in whole microseconds.
-fn instant(timestamp: &Instant) -> Option<Timestamp> {
-    let (seconds, nanos) = (u64::try_from(timestamp.seconds).ok()?, u64::try_from(timestamp.nanos).ok()?);
-    seconds.checked_mul(1_000_000)?.checked_add(nanos / 1_000).map(Timestamp)
 }
 
 /// The card of a request, in the one form that it has.

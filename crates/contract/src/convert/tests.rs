@@ -53,3 +53,15 @@ fn instants_keep_their_microseconds() {
     assert_eq!((shown.seconds, shown.nanos), (1_700_000_000, 123_456_000));
     assert_eq!(timestamp(Timestamp(u64::MAX)).seconds, 253_402_300_799);
 }
+
+#[test]
+fn a_timestamp_is_an_instant_from_1970_on() {
+    let shown = |seconds, nanos| prost_types::Timestamp { seconds, nanos };
+    for micros in [0, 1, 1_700_000_000_123_456, 253_402_300_799_999_999] {
+        assert_eq!(instant(&timestamp(Timestamp(micros))), Some(Timestamp(micros)));
+    }
+    assert_eq!(instant(&shown(1, 999_999_999)), Some(Timestamp(1_999_999)), "what is finer is cut off");
+    for none in [shown(-1, 0), shown(0, -1), shown(0, 1_000_000_000), shown(i64::MAX, 0)] {
+        assert_eq!(instant(&none), None, "{none:?}");
+    }
+}

@@ -8,7 +8,7 @@ use std::{
     convert::Infallible,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use futures::future::Either;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tonic::{Code, body::Body};
 use tower::Service;
 
-use super::{Answer, Answering, shed::SHED};
+use super::{Answer, Answering, shed::overloaded};
 use crate::{
     Security,
     body::{self, Bounded},
@@ -34,8 +34,6 @@ use crate::{
 
 /// Edges of a region have this part of the calls that a node takes at once for what they ask on their own behalf: whose a user is, which takes no time.
 const EDGES_PARTS: usize = 16;
-/// When an edge may ask again.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 pub(crate) const DENIED: &str = "paymesh_calls_denied_total";
 
@@ -68,11 +66,9 @@ impl<S> Admit<S> {
     fn begin(&self, caller: &Caller) -> Result<Option<Taken>, Fault> {
         if let Caller::Edge(region) = caller {
             let places = self.edges.get(region).unwrap_or(&self.strangers);
-            let place = places.take().ok_or_else(|| {
-                metrics::counter!(SHED).increment(1);
-                let message = format!("edges of {region} have {} calls of their own in progress at this node, their most", places.max());
-                Fault::unavailable("NODE_OVERLOADED", message, RETRY_AFTER)
-            })?;
+            let full =
+                || overloaded(format!("edges of {region} have {} calls of their own in progress at this node, their most", places.max()));
+            let place = places.take().ok_or_else(full)?;
             return Ok(Some(Taken::Edge(place)));
         }
         caller.begin(Instant::now()).map(|place| place.map(Taken::Principal)).map_err(denied)

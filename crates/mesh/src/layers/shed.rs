@@ -25,6 +25,12 @@ const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 /// When to try again.
 const RETRY_AFTER_MS: u64 = 100;
 
+/// UNAVAILABLE `NODE_OVERLOADED`, counted.
+pub(crate) fn overloaded(message: String) -> Fault {
+    metrics::counter!(SHED).increment(1);
+    Fault::unavailable("NODE_OVERLOADED", message, Duration::from_millis(RETRY_AFTER_MS))
+}
+
 /// Bounds the calls in progress, each until its answer's last byte.
 #[derive(Clone)]
 pub(crate) struct Shed<S> {
@@ -77,12 +83,7 @@ impl<S: Answer> Service<Request<Body>> for Shed<S> {
     fn call(&mut self, request: Request<Body>) -> Answering {
         let (places, kind) = self.places(&request);
         let Some(place) = places.take() else {
-            metrics::counter!(SHED).increment(1);
-            let fault = Fault::unavailable(
-                "NODE_OVERLOADED",
-                format!("the node has {} {kind} in progress, its most", places.max()),
-                Duration::from_millis(RETRY_AFTER_MS),
-            );
+            let fault = overloaded(format!("the node has {} {kind} in progress, its most", places.max()));
             return Box::pin(async { Ok(body::reply(fault)) });
         };
         let answer = self.inner.call(request);

@@ -11,9 +11,12 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use futures::{future::join_all, stream};
+use futures::{
+    StreamExt as _,
+    stream::{self, FuturesUnordered},
+};
 use http_body::Frame;
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt as _, StreamBody};
 use paymesh_client::{Card, CardNumber, Expiry, seal};
 use paymesh_contract::{
     Fault,
@@ -29,7 +32,7 @@ use paymesh_contract::{
 use paymesh_identity::{Identity, Trust};
 use prost::bytes::Bytes;
 use serde_json::json;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tonic::{
     Code, Request, Status,
     transport::{Channel, Endpoint},
@@ -547,32 +550,40 @@ async fn who_takes_an_edge_over_can_do_nothing_but_with_tokens_that_come_by() {
     assert!(run.code == 2 && run.stderr.contains("is that of spiffe://test/region/us_west/edge"), "{run:?}");
 }
 
-/// Begins a call and says nothing more. None: it is held, as long as this process likes or until it had to be whole.
-async fn headers_alone(channel: &Channel, path: &str, headers: &[(&str, &str)]) -> Option<Status> {
-    let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Status>>());
-    let mut request = http::Request::post(path).header("content-type", "application/grpc").header("te", "trailers");
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let request = request.body(tonic::body::Body::new(body)).unwrap();
-    let mut channel = channel.clone();
-    let mut answer = tokio::spawn(async move { channel.ready().await.unwrap().call(request).await.unwrap() });
-    let answer = tokio::time::timeout(Duration::from_millis(500), &mut answer).await.ok()?.unwrap();
-    Some(Status::from_header_map(answer.headers()).unwrap())
+/// Begins so many calls that say nothing more, and gives what was answered, in order: those that were held have REQUEST_STALLED, once they had to be whole.
+fn headers_alone(
+    channel: &Channel,
+    path: &'static str,
+    headers: &[(&'static str, String)],
+    many: usize,
+) -> FuturesUnordered<JoinHandle<Fault>> {
+    let begin = |_| {
+        let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Status>>());
+        let mut request = http::Request::post(path).header("content-type", "application/grpc").header("te", "trailers");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let request = request.body(tonic::body::Body::new(body)).unwrap();
+        let mut channel = channel.clone();
+        tokio::spawn(async move {
+            let mut answer = channel.ready().await.unwrap().call(request).await.unwrap();
+            let status = Status::from_header_map(answer.headers());
+            let status = match status {
+                Some(status) => status,
+                None => Status::from_header_map(answer.body_mut().collect().await.unwrap().trailers().unwrap()).unwrap(),
+            };
+            Fault::from_status(&status)
+        })
+    };
+    (0..many).map(begin).collect()
 }
 
 /// Whoever may make a few calls, or none, holds places by sending headers, and those are theirs.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_begins_calls_and_does_not_end_them_shuts_nobody_else_out() {
-    const LOOK_UP: &str = "/paymesh.directory.v1.DirectoryService/LookUpUsers";
-    const BALANCE: &str = "/paymesh.wallet.v1.WalletService/GetBalance";
-    const CHECK: &str = "/grpc.health.v1.Health/Check";
     let mesh = TestMesh::started(&format!("{FOUR_REGIONS}limits: {{calls: 64, probes: 16}}\n"));
     mesh.enrol("us_east", 10, "US", 700).await;
     let edge = Edge::start(&mesh, 1);
-    let lives = async || {
-        HealthClient::new(edge.channel(&mesh)).check(HealthCheckRequest::default()).await.map(|answer| answer.into_inner().status())
-    };
 
     // Anybody: all watches that there may be, and checks that do not end.
     let stranger = edge.channel(&mesh);
@@ -584,31 +595,35 @@ async fn who_begins_calls_and_does_not_end_them_shuts_nobody_else_out() {
         }
     }
     assert_eq!(watches.len(), 16);
-    let mut held = 0;
-    while held < 16 && headers_alone(&stranger, CHECK, &[]).await.is_none() {
-        held += 1;
-    }
-    assert_eq!(held, 8);
-    assert_eq!(lives().await.unwrap(), ServingStatus::Serving);
-
+    let checks = headers_alone(&stranger, "/grpc.health.v1.Health/Check", &[], 9);
     // An app, whose principal has no bound of its own: a quarter of the places, and what an edge is scaled by does not grow.
     let token = Issuer::of(&mesh).token(json!({"client_id": "service"}));
-    let app = edge.channel(&mesh);
-    let bearer = format!("Bearer {token}");
-    let by_token = [("authorization", bearer.as_str())];
-    let many: Vec<_> = join_all((0..17).map(|_| headers_alone(&app, BALANCE, &by_token))).await;
-    let refused: Vec<String> = many.into_iter().flatten().map(|status| reason::<()>(Err(status))).collect();
-    assert_eq!(refused, ["TOO_MANY_IN_PROGRESS"]);
-    assert_eq!(edge.waiting(), 0);
-
+    let by_token = [("authorization", format!("Bearer {token}"))];
+    let app = headers_alone(&edge.channel(&mesh), "/paymesh.wallet.v1.WalletService/GetBalance", &by_token, 17);
     // Whoever has an edge's certificate, at the home of the directory: a sixteenth.
-    let taken = as_edge(&mesh, "us_east");
-    let way = [("paymesh-hops", REGION), ("paymesh-entry-region", REGION)];
-    let many: Vec<_> = join_all((0..5).map(|_| headers_alone(&taken, LOOK_UP, &way))).await;
-    let refused: Vec<Status> = many.into_iter().flatten().collect();
-    assert_eq!(refused.len(), 1, "{refused:?}");
-    assert!(refused[0].message().contains("edges of us_west have 4 calls of their own in progress"), "{refused:?}");
+    let way = ["paymesh-hops", "paymesh-entry-region"].map(|name| (name, REGION.to_owned()));
+    let taken = headers_alone(&as_edge(&mesh, "us_east"), "/paymesh.directory.v1.DirectoryService/LookUpUsers", &way, 5);
+
+    // One too many of each is refused, while the others are held.
+    let mut groups = [checks, app, taken];
+    let mut refused = Vec::new();
+    for group in &mut groups {
+        refused.push(tokio::time::timeout(WAIT_MAX, group.next()).await.unwrap().unwrap().unwrap());
+    }
+    let lives = HealthClient::new(edge.channel(&mesh)).check(HealthCheckRequest::default()).await.unwrap();
+    assert_eq!(lives.into_inner().status(), ServingStatus::Serving);
+    assert_eq!(edge.waiting(), 0);
     assert_eq!(mesh.balance("us_east", 10).await, 700, "others are served");
+    assert_eq!(
+        refused.iter().map(|fault| &*fault.reason).collect::<Vec<_>>(),
+        ["NODE_OVERLOADED", "TOO_MANY_IN_PROGRESS", "NODE_OVERLOADED"]
+    );
+    assert!(refused[0].message.contains("8 health checks of one connection"), "{refused:?}");
+    assert!(refused[2].message.contains("edges of us_west have 4 calls of their own in progress"), "{refused:?}");
+    for (group, held) in groups.into_iter().zip([8, 16, 4]) {
+        let answers: Vec<Fault> = group.map(Result::unwrap).collect().await;
+        assert_eq!(answers.iter().filter(|fault| fault.reason == "REQUEST_STALLED").count(), held, "{answers:?}");
+    }
 }
 
 #[test]
