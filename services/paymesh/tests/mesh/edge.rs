@@ -92,6 +92,15 @@ impl Edge {
         Some((status, answer))
     }
 
+    /// Waits until gRPC's own health says so, which is told of readiness a moment after HTTP's.
+    async fn says_that_it_serves(&self, mesh: &TestMesh) {
+        let (mut health, until) = (HealthClient::new(self.channel(mesh)), Instant::now() + WAIT_MAX);
+        while health.check(HealthCheckRequest::default()).await.unwrap().into_inner().status() != ServingStatus::Serving {
+            assert!(Instant::now() < until, "it does not say that it serves");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// What it is scaled by.
     fn waiting(&self) -> usize {
         self.metric("payment_queue_length")
@@ -381,13 +390,8 @@ async fn an_edge_answers_for_its_own_health_whoever_is_away() {
     for region in mesh.regions() {
         mesh.kill(&region);
     }
-    let mut health = HealthClient::new(edge.channel(&mesh));
-    let until = Instant::now() + WAIT_MAX;
-    // gRPC's own is told of readiness a moment after HTTP's. Its callers hear in words who is away.
-    while health.check(HealthCheckRequest::default()).await.unwrap().into_inner().status() != ServingStatus::Serving {
-        assert!(Instant::now() < until, "it does not say that it serves");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    // Its callers hear in words who is away.
+    edge.says_that_it_serves(&mesh).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -610,8 +614,7 @@ async fn who_begins_calls_and_does_not_end_them_shuts_nobody_else_out() {
     for group in &mut groups {
         refused.push(tokio::time::timeout(WAIT_MAX, group.next()).await.unwrap().unwrap().unwrap());
     }
-    let lives = HealthClient::new(edge.channel(&mesh)).check(HealthCheckRequest::default()).await.unwrap();
-    assert_eq!(lives.into_inner().status(), ServingStatus::Serving);
+    edge.says_that_it_serves(&mesh).await;
     assert_eq!(edge.waiting(), 0);
     assert_eq!(mesh.balance("us_east", 10).await, 700, "others are served");
     assert_eq!(
